@@ -1,0 +1,212 @@
+"""The contract between the engine and a system: what a connector promises.
+
+A connector is I/O and dialect, nothing else.  It never sees a map, and maps never see an id: a ``View`` asks for flat
+rows in natural form, in which a lookup appears as key columns of the referenced record.  Everything is blocking; a
+connector may be used from several threads at once, each of the objects it hands out from one thread only.
+
+*Echo* ends here: what our own transactions wrote never comes out of the feed.  What else they caused (triggers,
+cascades) does: it is a change of this side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from dualwrite.errors import Problem
+from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Write
+from dualwrite.schema import Schema, View
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a system can do, as data that engine, checks and documentation read.
+
+    ``transactional``: rows, side table, marker and position commit as one.  ``before_images``: changes carry the row
+    before them.  ``ordered``: the feed is in commit order across tables.  ``user_times``: changes carry the user's
+    commit time.
+    """
+
+    transactional: bool = True
+    before_images: bool = True
+    ordered: bool = True
+    user_times: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One entry of the side table: what is kept for a record, and between which of our commits it held.
+
+    ``since`` is the number of the commit that wrote it, ``until`` of the one that removed it (None: still there).
+    """
+
+    kind: str
+    view: str
+    key: str
+    value: str
+    since: int
+    until: int | None
+
+
+class Snapshot(Protocol):
+    """A consistent read of one view.  ``boundary``: every change at or before it is contained, none after it."""
+
+    @property
+    def boundary(self) -> Position:
+        """The place in the feed that this read corresponds to."""
+        ...
+
+    def blocks(self) -> Iterator[list[Row]]:
+        """All rows that pass the view's filter, in blocks, each row once, in no promised order; memory stays bounded.
+
+        A lookup whose id finds no record is ``ABSENT``.  To be read once.
+        """
+        ...
+
+
+class Feed(Protocol):
+    """What a system's users have done, in commit order over all views, from a position on."""
+
+    def read(self, limit: int, timeout: float) -> Batch:
+        """The next changes: at least one transaction where there is one, then more up to about ``limit`` changes.
+
+        Waits up to ``timeout`` seconds for the first; then an empty batch (heartbeat).  A transaction larger than
+        ``limit`` may come in parts.  A change is delivered once per view of its table.  Raises PositionLost when what
+        follows the position is gone, Unavailable when the system does not answer.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what the feed holds.  Idempotent."""
+        ...
+
+
+class Transaction(Protocol):
+    """One transaction of ours in the system; a context manager that rolls back unless committed."""
+
+    @property
+    def number(self) -> int:
+        """The number that this commit will have among our commits in this system (1, 2, …)."""
+        ...
+
+    def position(self) -> Position | None:
+        """The stream's committed position, locked until the end; None before the first commit."""
+        ...
+
+    def since(self, after: Position) -> Sequence[Change]:
+        """This side's own changes behind ``after``, up to everything committed before this transaction commits.
+
+        The barrier (R4): nothing of this side's users can slip in between this answer and our commit for the records
+        that we write.  In feed order, exactly as the feed delivers them.
+        """
+        ...
+
+    def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """The records with these keys as they are now in this transaction, whatever the filter says.
+
+        Keys compare as the system does and null equals empty; the answer uses the keys as given, a key without record
+        is missing, several records are all given (never picked from).
+        """
+        ...
+
+    def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
+        """Write set-based, one outcome per write in their order.
+
+        A refused row leaves nothing behind and never hinders the others.  Only cells that differ are written.  A
+        lookup is resolved by all its parts (``View.lookups``); a null part set means no reference.
+        """
+        ...
+
+    def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
+        """Put an entry into the side table, committed with the rows; None removes it (it stays readable, with
+        ``until``, as long as the feed may still deliver changes from before)."""
+        ...
+
+    def commit(self, position: Position | None) -> None:
+        """Commit rows, side table and marker; ``position`` becomes the stream's (None: unchanged).
+
+        The marker stands in this system's feed at this commit's place.  After a crash either all of it is there or
+        nothing.  Raises Superseded when another session has moved the stream.
+        """
+        ...
+
+    def __enter__(self) -> Transaction: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Connector(Protocol):
+    """A system on one side of a link."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this system can do."""
+        ...
+
+    def identity(self) -> str:
+        """A fingerprint of the real system, the same for as long as it is the same system."""
+        ...
+
+    def schema(self) -> Schema:
+        """What the system says of its tables, completed by what was declared.  Read anew at each call."""
+        ...
+
+    def health(self, views: Sequence[View]) -> list[Problem]:
+        """Prerequisites that are not met, each with the exact remedy.  Writes nothing."""
+        ...
+
+    def install(self, views: Sequence[View]) -> None:
+        """Start (or extend, or mend) capturing for exactly these views.  Idempotent; a crash leaves it repeatable.
+
+        Every object that it creates carries the link's name.  Changes committed after the return are captured.
+        """
+        ...
+
+    def uninstall(self) -> None:
+        """Remove every trace of the link.  Idempotent."""
+        ...
+
+    def snapshot(self, view: View) -> AbstractContextManager[Snapshot]:
+        """A consistent read of the view, with its boundary (needs ``install``, else the boundary is a null place)."""
+        ...
+
+    def end(self) -> Position:
+        """The position behind everything committed so far."""
+        ...
+
+    def feed(self, views: Sequence[View], after: Position | None) -> Feed:
+        """What follows ``after`` (None: from the oldest that is kept).  Views must have been installed."""
+        ...
+
+    def acknowledge(self, position: Position) -> None:
+        """Nothing at or before ``position`` will be asked for again.  Idempotent; going back is ignored.
+
+        The last marker at or before it is kept, so that a feed from there can still tell what had been seen.
+        """
+        ...
+
+    def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """As ``Transaction.fetch``, of what is committed now."""
+        ...
+
+    def transaction(self, stream: str, views: Sequence[View] = ()) -> Transaction:
+        """Begin a transaction for this stream; waits for other writers.  ``views`` are those that ``since`` reports."""
+        ...
+
+    def positions(self) -> Mapping[str, tuple[Position, int]]:
+        """Per stream what is committed: its position, and the number of our last commit in this system."""
+        ...
+
+    def remembered(self, kind: str) -> list[Remembered]:
+        """The side table's entries of a kind, removed ones included while they are kept."""
+        ...
+
+    def clock(self) -> float:
+        """The system's time now, in seconds since the epoch (UTC)."""
+        ...
+
+    def close(self) -> None:
+        """Release everything.  Idempotent."""
+        ...

@@ -1,0 +1,121 @@
+"""A table map: what a person says about one left table and one right table.  Frozen, no I/O, no schema.
+
+``notation`` reads and writes it as YAML, ``check`` holds it against two schemas, ``compile`` turns it into functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, TypeAlias
+
+from dualwrite.expression import Expression
+from dualwrite.model import Path, Side, Value
+
+
+class Direction(str, Enum):
+    """Which way a column is carried."""
+
+    BOTH = "both"
+    TO_RIGHT = "right"
+    TO_LEFT = "left"
+
+    def carries(self, source: Side) -> bool:
+        """Is the column carried from this side?"""
+        if self is Direction.BOTH:
+            return True
+        return (self is Direction.TO_RIGHT) == (source is Side.LEFT)
+
+
+POLICIES = ("left", "right", "newest", "manual", "max", "min", "sum")
+"""How a contested column is decided."""
+ROW_POLICIES = ("keep", "delete", "left", "right", "newest")
+"""How an update against a delete is decided."""
+
+
+@dataclass(frozen=True, slots=True)
+class Default:
+    """The value used when the source has none (null); with no source column, a constant."""
+
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class ValueMap:
+    """Left value → right value, and back.  ``otherwise``: None (decide by type), ``park``, ``keep`` or ``=VALUE``."""
+
+    pairs: tuple[tuple[Value, Value], ...]
+    otherwise: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Cut text to the target's length instead of parking the row."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Round to the target's digits instead of parking the row."""
+
+
+Transform: TypeAlias = Default | ValueMap | Truncate | Round
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnMapping:
+    """One line of a map: left path, direction, right path, transforms in order, policy when contested.
+
+    A path is None for ``none``.  ``line`` is where it stands in the map file.
+    """
+
+    left: Path | None
+    direction: Direction
+    right: Path | None
+    transforms: tuple[Transform, ...] = ()
+    conflict: str | None = None
+    line: int = 0
+
+    def path(self, side: Side) -> Path | None:
+        """The path on that side."""
+        return self.left if side is Side.LEFT else self.right
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """The pair of paths that say which company a record belongs to."""
+
+    left: Path
+    right: Path
+    line: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TableMap:
+    """A table map as written.
+
+    ``key`` are right-hand paths (None: derive it).  ``conflict`` is the policy for columns (None: the project's),
+    ``rows`` for update against delete, ``on_leave`` what happens when a record leaves its filter (``detach`` or
+    ``delete``).  ``extra`` keeps what we do not know (``x-…``).  ``lines`` tells where each top-level entry stands.
+    """
+
+    name: str
+    left: str
+    right: str
+    columns: tuple[ColumnMapping, ...]
+    version: str = "1.0.0.0"
+    publisher: str = ""
+    company: Company | None = None
+    key: tuple[Path, ...] | None = None
+    filters: Mapping[Side, Expression] = field(default_factory=dict)
+    conflict: str | None = None
+    rows: str = "keep"
+    deletes: bool = True
+    on_leave: str = "detach"
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    file: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
+
+    def table(self, side: Side) -> str:
+        """The table on that side."""
+        return self.left if side is Side.LEFT else self.right

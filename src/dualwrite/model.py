@@ -1,0 +1,205 @@
+"""The values that everything else speaks of: rows, keys, positions, changes, writes and their outcomes.
+
+All of them are frozen and none does I/O.  A row is a tuple of canonical text (see ``schema``) in the order of a
+``View``'s paths; ``None`` is null and ``ABSENT`` is "not known, leave alone".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from enum import Enum
+from functools import total_ordering
+from typing import Final, Literal, TypeAlias
+
+
+class Side(str, Enum):
+    """One of the two linked systems."""
+
+    LEFT = "left"
+    RIGHT = "right"
+
+    @property
+    def other(self) -> Side:
+        """The side across the link."""
+        return Side.RIGHT if self is Side.LEFT else Side.LEFT
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class Absent(Enum):
+    """The type of ``ABSENT``; an enum so that type checkers can narrow it away."""
+
+    ABSENT = "absent"
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = Absent.ABSENT
+
+Value: TypeAlias = str | None
+"""Canonical text, or null."""
+Cell: TypeAlias = str | None | Literal[Absent.ABSENT]
+Row: TypeAlias = tuple[Cell, ...]
+Key: TypeAlias = tuple[Value, ...]
+Path: TypeAlias = tuple[str, ...]
+"""A column ``("name",)`` or a lookup followed to a column of the referenced table ``("paymentterm", "name")``."""
+
+
+@total_ordering
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place in one incarnation of one feed.
+
+    ``feed`` names the incarnation: positions of different incarnations do not compare (a restored or re-created
+    source is another incarnation).  ``place`` grows in commit order; a longer tuple lies *inside* what its prefix
+    names, behind it: ``(17,) < (17, 1) < (18,)``.
+    """
+
+    feed: str
+    place: tuple[int, ...]
+
+    def __lt__(self, other: Position) -> bool:
+        if self.feed != other.feed:
+            raise ValueError(f"positions of different feeds do not compare: {self} and {other}")
+        return self.place < other.place
+
+    def __str__(self) -> str:
+        return f"{self.feed}@{'.'.join(map(str, self.place))}"
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """The inverse of ``str``; raises ValueError for anything else."""
+        feed, at, place = text.rpartition("@")
+        if not at:
+            raise ValueError(f"not a position: {text!r}")
+        return cls(feed, tuple(int(part) for part in place.split(".")) if place else ())
+
+
+class Kind(str, Enum):
+    """What happened to a record."""
+
+    INSERT = "insert"
+    UPDATE = "update"
+    DELETE = "delete"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One committed operation of a side's own users on one record of one view.
+
+    ``key`` is the record's natural key *before* the change (for an insert, after it); an update whose ``after`` holds
+    another key is a rename.  ``seen`` is how far this side had received the other side when the change was committed,
+    and ``mark`` the number of our last commit in this side before it (0 = none): both come from the markers.
+    ``at`` is the user's commit time in seconds since the epoch (UTC) by the side's own clock.  A *weak* change stands
+    for a difference found by an initial sync: it yields to every user's change.
+    """
+
+    view: str
+    kind: Kind
+    key: Key
+    before: Row | None
+    after: Row | None
+    at: float
+    position: Position
+    seen: Position | None = None
+    mark: int = 0
+    weak: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Changes in commit order, and the position after them.
+
+    ``seen`` and ``mark`` are those of the last marker read so far.  A batch without changes is a heartbeat; its
+    position may still have moved (only our own transactions, or unmapped tables, were there).
+    """
+
+    changes: tuple[Change, ...]
+    position: Position
+    seen: Position | None = None
+    mark: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What a record of the target shall become.
+
+    ``row`` None deletes; a row with another key renames.  ``expect`` is what the target must hold now: None when no
+    record may be there, cells that do not matter are ``ABSENT``.  ``ABSENT`` cells of ``row`` are left alone.
+    """
+
+    key: Key
+    expect: Row | None
+    row: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """The target's record was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """The target held the wanted row already (or, for a delete, no record): nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Contested:
+    """The target does not hold what was expected.  ``current`` is its row, None when there is none."""
+
+    current: Row | None
+
+
+@dataclass(frozen=True, slots=True)
+class MissingParent:
+    """A lookup finds no record: ``lookup`` names it, ``table`` and ``key`` the record that is missing."""
+
+    lookup: str
+    table: str
+    key: Key
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """The system refused the row.  ``code`` is ours (stable), ``reason`` the system's own words.
+
+    Codes: ``unique`` (another record holds a unique value), ``reference`` (a foreign key forbids it), ``required``
+    (a mandatory column is null), ``value`` (type, length or check constraint), ``ambiguous`` (several records hold
+    the key), ``readonly``, ``other``.
+    """
+
+    code: str
+    reason: str
+
+
+Outcome: TypeAlias = Applied | Unchanged | Contested | MissingParent | Rejected
+
+
+def encode(cells: Row | Key | None) -> str | None:
+    """A row or key as JSON text (``ABSENT`` becomes ``false``), for the journal and side tables."""
+    if cells is None:
+        return None
+    return json.dumps([False if cell is ABSENT else cell for cell in cells], ensure_ascii=False, separators=(",", ":"))
+
+
+def decode(text: str | None) -> Row | None:
+    """The inverse of ``encode``."""
+    if text is None:
+        return None
+    return tuple(ABSENT if cell is False else cell for cell in json.loads(text))
+
+
+def show_key(key: Key) -> str:
+    """A key for people: its members separated by commas, null as an empty pair of brackets."""
+    return ", ".join("()" if member is None else member for member in key)
+
+
+def show_path(path: Path) -> str:
+    """A path in the notation of map files."""
+    return ".".join(path)
