@@ -66,6 +66,11 @@ class Position:
             raise ValueError(f"positions of different feeds do not compare: {self} and {other}")
         return self.place < other.place
 
+    def just_before(self) -> Position:
+        """A position before this one and behind everything else that is before it."""
+        *outer, last = self.place
+        return Position(self.feed, (*outer, last - 1, 1 << 62))
+
     def __str__(self) -> str:
         return f"{self.feed}@{'.'.join(map(str, self.place))}"
 

@@ -1,0 +1,160 @@
+"""What a side's own users did, kept until the other side has seen it.
+
+A change of a side is *concurrent* with an arriving one when neither had seen the other.  ``Windows`` remembers the own
+changes of one side, per map and record, so that an arriving change finds those that it had not seen.  It is a cache:
+everything in it can be read again from the side's feed (or, for parked records, from the journal).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+
+from dualwrite.errors import RowProblem
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import Change, Key, Kind, Position, Side
+
+
+def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
+    """The change as the map sees it, through its filter; None where nothing is carried.
+
+    Entering the filter is an insert.  Leaving it is a delete where the map says so, otherwise the record is detached
+    and nothing flows.
+    """
+    was = change.before is not None and compiled.passes(side, change.before)
+    is_now = change.after is not None and compiled.passes(side, change.after)
+    if change.kind is Kind.UPDATE and was != is_now:
+        if is_now:
+            return replace(change, kind=Kind.INSERT, before=None)
+        if compiled.on_leave == "delete":
+            return replace(change, kind=Kind.DELETE, after=None)
+        return None
+    return change if was or is_now else None
+
+
+def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key, ...]:
+    """The record's key in common form; two of them, old and new, when the change renames it.  Raises RowProblem."""
+    old = None if change.before is None else compiled.key(side, change.before)
+    new = None if change.after is None else compiled.key(side, change.after)
+    if old is None or new is None or old == new:
+        return (old or new or (),)
+    return (old, new)
+
+
+class Windows:
+    """The own changes of one side that may still matter, in feed order per map and record.
+
+    Thread-safe: the flow out of the side adds what it reads, the flow into it what it finds behind that.
+    """
+
+    def __init__(self, side: Side, maps: Mapping[str, CompiledMap], end: Position | None = None) -> None:
+        self._side = side
+        self._maps = maps
+        self._records: dict[tuple[str, Key], list[Change]] = {}
+        self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
+        self._floors: dict[str, Position] = {}
+        self._weak: dict[str, Callable[[Key], Change | None]] = {}
+        self._lock = threading.Lock()
+        self.end = end
+
+    def extend(self, changes: Iterable[Change], end: Position) -> None:
+        """Add what follows ``self.end``; what is known already is passed over."""
+        with self._lock:
+            known = self.end
+            for change in changes:
+                if known is None or change.position > known:
+                    self._add(change)
+            if known is None or end > known:
+                self.end = end
+
+    def _add(self, change: Change) -> None:
+        compiled = self._maps.get(change.view)
+        seen = change if compiled is None else project(compiled, self._side, change)
+        if compiled is None or seen is None:
+            return
+        try:
+            keys = record_keys(compiled, self._side, seen)
+        except RowProblem:
+            return  # a record without a usable key has no counterpart that could be concurrent
+        for key in keys:
+            self._records.setdefault((change.view, key), []).append(seen)
+            self._order.append((change.position, (change.view, key)))
+
+    def restore(self, map_name: str, key: Key, change: Change) -> None:
+        """Add a change that the journal kept for a parked record."""
+        with self._lock:
+            kept = self._records.setdefault((map_name, key), [])
+            if all(other.position != change.position for other in kept):
+                kept.append(change)
+                kept.sort(key=lambda other: other.position)
+
+    def floor(self, map_name: str, boundary: Position, weak: Callable[[Key], Change | None] | None = None) -> None:
+        """The map's snapshot of this side contains everything up to ``boundary``; ``weak`` finds what its initial
+        sync carries out of this side for a record."""
+        with self._lock:
+            self._floors[map_name] = boundary
+            if weak is None:
+                self._weak.pop(map_name, None)
+            else:
+                self._weak[map_name] = weak
+
+    def of(self, map_name: str, key: Key, seen: Position | None) -> list[Change]:
+        """The own changes of a record that a change with this ``seen`` had not seen, in feed order."""
+        with self._lock:
+            floor = self._floors.get(map_name)
+            if floor is not None and (seen is None or seen < floor):
+                seen = floor
+            found = self._records.get((map_name, key), ())
+            window = [change for change in found if seen is None or change.position > seen]
+            weak = self._weak.get(map_name)
+        if weak is not None:
+            first = weak(key)
+            if first is not None and (seen is None or first.position > seen):
+                window.insert(0, first)
+        return window
+
+    def busy(self, map_name: str) -> bool:
+        """Is a weak change of this map being carried out of this side?"""
+        return map_name in self._weak
+
+    def forget(self, seen: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
+        """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
+        held = []
+        with self._lock:
+            while self._order and self._order[0][0] <= seen:
+                position, record = self._order.popleft()
+                changes = self._records.get(record, [])
+                if keep(*record):
+                    held += [(*record, change) for change in changes if change.position == position]
+                    continue
+                left = [change for change in changes if change.position > seen]
+                if left:
+                    self._records[record] = left
+                else:
+                    self._records.pop(record, None)
+        return held
+
+    def drop(self, map_name: str, key: Key | None = None, seen: Position | None = None) -> None:
+        """Forget a map, or what was held back for one of its records up to ``seen``."""
+        with self._lock:
+            if key is None:
+                self._records = {record: kept for record, kept in self._records.items() if record[0] != map_name}
+                self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
+                self._floors.pop(map_name, None)
+                self._weak.pop(map_name, None)
+                return
+            kept = [c for c in self._records.get((map_name, key), ()) if seen is not None and c.position > seen]
+            if kept:
+                self._records[map_name, key] = kept
+            else:
+                self._records.pop((map_name, key), None)
+
+    def oldest(self) -> Position | None:
+        """The position of the oldest change that is still to be seen by the other side."""
+        with self._lock:
+            return self._order[0][0] if self._order else None
+
+    def __len__(self) -> int:
+        return len(self._order)
