@@ -1,0 +1,43 @@
+"""The journal of a link, the control store, and the lease under which one engine runs it."""
+
+from __future__ import annotations
+
+from dualwrite.journal.entries import (
+    Boundaries,
+    Conflict,
+    Decision,
+    Desired,
+    Event,
+    Initial,
+    MapState,
+    Parked,
+    ParkedKey,
+    Request,
+    State,
+    Tally,
+    change_from,
+    change_text,
+)
+from dualwrite.journal.lease import Lease
+from dualwrite.journal.store import Journal
+from dualwrite.journal.writer import Writer
+
+__all__ = [
+    "Boundaries",
+    "Conflict",
+    "Decision",
+    "Desired",
+    "Event",
+    "Initial",
+    "Journal",
+    "Lease",
+    "MapState",
+    "Parked",
+    "ParkedKey",
+    "Request",
+    "State",
+    "Tally",
+    "Writer",
+    "change_from",
+    "change_text",
+]

@@ -1,0 +1,196 @@
+"""What stands in the journal, as frozen values, and changes as text.
+
+Keys are the text of a record's common-form key throughout; times are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, TypedDict
+
+from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
+
+Desired: TypeAlias = Literal["running", "stopped"]
+State: TypeAlias = Literal["not running", "initializing", "running", "stopped", "needs attention"]
+Initial: TypeAlias = Literal["none", "pending", "skipped", "done"]
+Boundaries: TypeAlias = Mapping[Side, Position | None]
+"""Per side the boundary of the snapshot that a map's initial sync has read; None before."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapState:
+    """What is wanted of a map and what it does.  ``since`` is when its ``state`` last changed."""
+
+    map: str
+    desired: Desired = "stopped"
+    state: State = "not running"
+    reason: str = ""
+    master: Literal["left", "right"] | None = None
+    initial: Initial = "none"
+    boundaries: Boundaries = field(default_factory=lambda: {Side.LEFT: None, Side.RIGHT: None})
+    since: float = 0.0
+
+
+class MapChanges(TypedDict, total=False):
+    """The members of a ``MapState`` that can be set."""
+
+    desired: Desired
+    state: State
+    reason: str
+    master: Literal["left", "right"] | None
+    initial: Initial
+    boundaries: Boundaries
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the activity log."""
+
+    id: int
+    at: float
+    who: str
+    map: str
+    what: str
+    detail: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedKey:
+    """A record whose changes could not be applied at ``side``, and why.
+
+    ``code`` and ``column`` are stable, ``reason`` is for people; ``waits_table`` and ``waits_key`` name the missing
+    parent that it waits for.
+    """
+
+    side: Side
+    map: str
+    key: str
+    shown_key: str
+    code: str
+    reason: str
+    column: str = ""
+    waits_table: str = ""
+    waits_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A parked record as people see it: ``changes`` counts its queue, ``attempts`` how often it was tried."""
+
+    id: int
+    map: str
+    side: Side
+    key: str
+    shown_key: str
+    code: str
+    reason: str
+    column: str
+    attempts: int
+    since: float
+    changes: int
+    waits_table: str
+    waits_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """What two sides did to one unit of a record without knowing of each other, and how it was decided at ``side``.
+
+    ``unit`` is the column, the lookup, or what stands for the whole record; ``left``, ``right`` and ``base`` are its
+    cells, None where there was no record.  ``loser`` and ``beats`` are the positions of the two changes; with ``map``,
+    ``key`` and ``unit`` they identify the conflict.  ``winner`` is empty while it is ``open``.  ``id`` is the
+    journal's.
+    """
+
+    map: str
+    side: Side
+    key: str
+    shown_key: str
+    unit: str
+    left: Row | None
+    right: Row | None
+    base: Row | None
+    winner: Literal["left", "right", ""]
+    policy: str
+    at: float
+    loser: Position | None
+    beats: Position | None
+    open: bool = False
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A person's word on one unit of a record, for every pair of changes at or before the positions it covers."""
+
+    id: int
+    map: str
+    key: str
+    unit: str
+    winner: Side
+    covers: Mapping[Side, Position]
+    who: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What another command asks of the running engine."""
+
+    id: int
+    command: str
+    arguments: Mapping[str, object]
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How much of a map is parked: records, the changes in their queues, and its open conflicts."""
+
+    parked: int = 0
+    changes: int = 0
+    conflicts: int = 0
+
+
+def change_text(change: Change) -> str:
+    """A change as one line of ASCII text; nothing of it is lost."""
+    members = {
+        "view": change.view,
+        "kind": change.kind.value,
+        "key": change.key,
+        "before": _cells(change.before),
+        "after": _cells(change.after),
+        "at": change.at,
+        "position": str(change.position),
+        "seen": None if change.seen is None else str(change.seen),
+        "mark": change.mark,
+        "weak": change.weak,
+    }
+    return json.dumps(members, separators=(",", ":"))
+
+
+def change_from(text: str) -> Change:
+    """The inverse of ``change_text``."""
+    members = json.loads(text)
+    return Change(
+        view=members["view"],
+        kind=Kind(members["kind"]),
+        key=tuple(members["key"]),
+        before=_row(members["before"]),
+        after=_row(members["after"]),
+        at=members["at"],
+        position=Position.parse(members["position"]),
+        seen=None if members["seen"] is None else Position.parse(members["seen"]),
+        mark=members["mark"],
+        weak=members["weak"],
+    )
+
+
+def _cells(row: Row | None) -> list[str | bool | None] | None:
+    return None if row is None else [False if cell is ABSENT else cell for cell in row]
+
+
+def _row(cells: list[str | bool | None] | None) -> Row | None:
+    return None if cells is None else tuple(ABSENT if isinstance(cell, bool) else cell for cell in cells)

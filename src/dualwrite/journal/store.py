@@ -1,0 +1,409 @@
+"""The control store of a link: map states, activity log, parked changes, conflicts, decisions, requests, named values.
+
+Everything that is written goes through a ``Writer`` in one transaction; every method that writes is a batch of one.
+What belongs to a commit in a target is *provisional* until that commit is done: listings take ``numbers``, the number
+of our last commit in each side, and leave out what is behind it.  A side that ``numbers`` does not name is shown as
+last written: so the engine itself looks, which alone writes such entries.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, Literal, Unpack
+
+from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select
+
+from dualwrite.journal.database import Database, locate
+from dualwrite.journal.entries import (
+    Conflict,
+    Decision,
+    Event,
+    MapChanges,
+    MapState,
+    Parked,
+    ParkedKey,
+    Request,
+    Tally,
+    change_from,
+)
+from dualwrite.journal.tables import (
+    STEPS,
+    Step,
+    closure,
+    conflict,
+    decision,
+    event,
+    kept,
+    map_state,
+    parked,
+    queue,
+    request,
+    setting,
+)
+from dualwrite.journal.writer import Writer
+from dualwrite.model import Change, Position, Side, decode
+
+DAY: Final = 86_400.0
+NOW: Final[Mapping[Side, int]] = {}
+"""The numbers under which everything is shown as last written."""
+
+
+class Journal:
+    """One link's control store; several threads and processes may use it at once.
+
+    Raises Unavailable when its database is locked, full or unreachable, Denied when it refuses: never anything of the
+    database's own.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = clock
+
+    @classmethod
+    def open(
+        cls,
+        where: str | Path,
+        *,
+        wait: float = 10.0,
+        clock: Callable[[], float] = time.time,
+        steps: Sequence[Step] = STEPS,
+    ) -> Journal:
+        """Open, create or upgrade a journal: of a project folder, in a file, or at a URL.
+
+        ``sqlite://`` is one in memory, gone when closed.  ``wait`` seconds are spent on a locked file.
+        """
+        database = Database(locate(where), wait)
+        try:
+            database.prepare(steps)
+        except BaseException:
+            database.close()
+            raise
+        return cls(database, clock)
+
+    @property
+    def name(self) -> str:
+        """The file, or the URL without its password."""
+        return self._database.name
+
+    def close(self) -> None:
+        """Close the journal.  Idempotent."""
+        self._database.close()
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @contextmanager
+    def batch(self) -> Iterator[Writer]:
+        """Gather writes; at the end they are written in one transaction, after an exception not at all."""
+        writer = Writer(self._clock)
+        yield writer
+        if writer:
+            with self._database.writing() as connection:
+                writer.write(connection)
+
+    # Maps
+
+    def states(self) -> dict[str, MapState]:
+        """The state of every map that has one."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(map_state).order_by(map_state.c.map)).all()
+        return {row.map: _map_state(row) for row in rows}
+
+    def set_state(self, map: str, **changes: Unpack[MapChanges]) -> None:
+        """As ``Writer.set_state``."""
+        with self.batch() as batch:
+            batch.set_state(map, **changes)
+
+    # Activity log
+
+    def log(self, what: str, *, map: str = "", who: str = "", detail: Mapping[str, object] | None = None) -> None:
+        """As ``Writer.log``."""
+        with self.batch() as batch:
+            batch.log(what, map=map, who=who, detail=detail)
+
+    def events(self, map: str | None = None, limit: int = 100, key: str | None = None) -> list[Event]:
+        """The last events, of a map and of a record if given, newest first."""
+        found = select(event).where(*_equal(event, map=map, key=key)).order_by(event.c.row.desc()).limit(limit)
+        with self._database.reading() as connection:
+            rows = connection.execute(found).all()
+        return [Event(row.row, row.at, row.who, row.map, row.what, json.loads(row.detail)) for row in rows]
+
+    # Parked records
+
+    def park(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
+        """As ``Writer.park``."""
+        with self.batch() as batch:
+            batch.park(record, changes, number)
+
+    def requeue(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
+        """As ``Writer.requeue``."""
+        with self.batch() as batch:
+            batch.requeue(record, changes, number)
+
+    def unpark(self, side: Side, map: str, key: str, number: int) -> None:
+        """As ``Writer.unpark``."""
+        with self.batch() as batch:
+            batch.unpark(side, map, key, number)
+
+    def queue(self, side: Side, map: str, key: str, numbers: Mapping[Side, int] = NOW) -> list[Change]:
+        """The changes of a parked record, in the order in which they are to be applied."""
+        found = select(queue.c.change).where(*_equal(queue, side=side.value, map=map, key=key), _counts(queue, numbers))
+        with self._database.reading() as connection:
+            texts = connection.scalars(found.order_by(queue.c.row)).all()
+        return [change_from(text) for text in texts]
+
+    def parked(
+        self, numbers: Mapping[Side, int], map: str | None = None, side: Side | None = None, key: str | None = None
+    ) -> list[Parked]:
+        """The parked records, of a map, a side and a key if given, in the order in which they were parked."""
+        queued = (
+            select(func.count())
+            .where(*(queue.c[name] == parked.c[name] for name in ("side", "map", "key")), _counts(queue, numbers))
+            .scalar_subquery()
+        )
+        wanted = _equal(parked, map=map, side=None if side is None else side.value, key=key)
+        found = select(parked, queued.label("changes")).where(*wanted, _counts(parked, numbers))
+        with self._database.reading() as connection:
+            rows = connection.execute(found.order_by(_id(parked))).all()
+        return [_parked(row) for row in rows]
+
+    def parked_keys(self, side: Side) -> list[ParkedKey]:
+        """The records parked at a side, as last written."""
+        found = select(parked).where(parked.c.side == side.value, parked.c.gone.is_(None)).order_by(_id(parked))
+        with self._database.reading() as connection:
+            rows = connection.execute(found).all()
+        return [_parked_key(row) for row in rows]
+
+    def tally(self, numbers: Mapping[Side, int]) -> dict[str, Tally]:
+        """Per map with anything to count, how much of it is parked, waits in queues and is open."""
+        with self._database.reading() as connection:
+            records, changes = (
+                dict(connection.execute(_count_by_map(table).where(_counts(table, numbers))).tuples().all())
+                for table in (parked, queue)
+            )
+        conflicts: dict[str, int] = {}
+        for entry in self.conflicts(numbers, open_only=True):
+            conflicts[entry.map] = conflicts.get(entry.map, 0) + 1
+        maps = sorted({*records, *changes, *conflicts})
+        return {name: Tally(records.get(name, 0), changes.get(name, 0), conflicts.get(name, 0)) for name in maps}
+
+    def settle(self, side: Side, committed: int) -> None:
+        """As ``Writer.settle``; at the start, and whenever a commit in ``side`` has come to nothing."""
+        with self.batch() as batch:
+            batch.settle(side, committed)
+
+    # Conflicts and decisions
+
+    def conflict(self, entry: Conflict, number: int) -> None:
+        """As ``Writer.conflict``."""
+        with self.batch() as batch:
+            batch.conflict(entry, number)
+
+    def close_conflict(self, id: int, winner: Literal["left", "right"], side: Side, number: int) -> None:
+        """As ``Writer.close_conflict``."""
+        with self.batch() as batch:
+            batch.close_conflict(id, winner, side, number)
+
+    def conflicts(
+        self, numbers: Mapping[Side, int], map: str | None = None, open_only: bool = False, key: str | None = None
+    ) -> list[Conflict]:
+        """The conflicts, each once, in the order in which they were found; a closed one has its winner."""
+        found = select(conflict).where(*_equal(conflict, map=map, key=key), _counts(conflict, numbers))
+        closed = select(closure.c.conflict, closure.c.winner).where(_counts(closure, numbers))
+        if open_only:
+            found = found.where(conflict.c.open)
+        with self._database.reading() as connection:
+            rows = connection.execute(found.order_by(_id(conflict), conflict.c.row)).all()
+            winners = dict(connection.execute(closed.order_by(closure.c.row.desc())).tuples().all())
+        entries: dict[int, Conflict] = {}
+        for row in rows:
+            entry = _conflict(row, winners)
+            if entry.open or not open_only:
+                entries.setdefault(entry.id, entry)
+        return list(entries.values())
+
+    def decide(self, map: str, key: str, unit: str, winner: Side, covers: Mapping[Side, Position], who: str) -> None:
+        """As ``Writer.decide``."""
+        with self.batch() as batch:
+            batch.decide(map, key, unit, winner, covers, who)
+
+    def decisions(self, map: str, key: str) -> dict[str, list[Decision]]:
+        """What people decided about a record, per unit, first decision first."""
+        units: dict[str, list[Decision]] = {}
+        for entry in self._decisions(map, key):
+            units.setdefault(entry.unit, []).append(entry)
+        return units
+
+    def all_decisions(self, map: str | None = None) -> list[Decision]:
+        """Every decision, of a map if given, in the order in which they were made."""
+        return self._decisions(map, None)
+
+    def _decisions(self, map: str | None, key: str | None) -> list[Decision]:
+        found = select(decision).where(*_equal(decision, map=map, key=key)).order_by(decision.c.row)
+        with self._database.reading() as connection:
+            rows = connection.execute(found).all()
+        return [_decision(row) for row in rows]
+
+    # Windows of parked records
+
+    def keep_window(self, side: Side, changes: Iterable[tuple[str, str, Change]]) -> None:
+        """As ``Writer.keep_window``."""
+        with self.batch() as batch:
+            batch.keep_window(side, changes)
+
+    def kept_windows(self, side: Side) -> list[tuple[str, str, Change]]:
+        """Map, key and change of everything kept for a side, in feed order."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(kept).where(kept.c.side == side.value).order_by(kept.c.row)).all()
+        changes = [(row.map, row.key, change_from(row.change)) for row in rows]
+        feeds = {feed: order for order, feed in enumerate(dict.fromkeys(c.position.feed for _, _, c in changes))}
+        return sorted(changes, key=lambda entry: (feeds[entry[2].position.feed], entry[2].position.place))
+
+    def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
+        """As ``Writer.drop_windows``."""
+        with self.batch() as batch:
+            batch.drop_windows(side, map, key)
+
+    # Requests to the running engine
+
+    def request(self, command: str, arguments: Mapping[str, object]) -> int:
+        """Ask something of the running engine; returns the id to wait for.  Purges those of more than a day ago."""
+        now = self._clock()
+        values = {"command": command, "arguments": json.dumps(dict(arguments), default=str), "at": now}
+        with self._database.writing() as connection:
+            connection.execute(delete(request).where(request.c.at < now - DAY))
+            key = connection.execute(insert(request).values(values)).inserted_primary_key
+        return int(key[0]) if key is not None else 0
+
+    def pending_requests(self) -> list[Request]:
+        """The requests of the last day that have no answer yet, oldest first."""
+        recent = request.c.at >= self._clock() - DAY
+        found = select(request).where(request.c.answer.is_(None), recent).order_by(request.c.row)
+        with self._database.reading() as connection:
+            rows = connection.execute(found).all()
+        return [Request(row.row, row.command, json.loads(row.arguments), row.at) for row in rows]
+
+    def answer(self, id: int, result: Mapping[str, object]) -> None:
+        """As ``Writer.answer``."""
+        with self.batch() as batch:
+            batch.answer(id, result)
+
+    def await_answer(self, id: int, timeout: float) -> Mapping[str, object] | None:
+        """The answer to a request; None when it has not come in time (the request stays)."""
+        deadline = time.monotonic() + timeout
+        while True:
+            with self._database.reading() as connection:
+                text = connection.scalar(select(request.c.answer).where(request.c.row == id))
+            if text is not None:
+                answer: Mapping[str, object] = json.loads(text)
+                return answer
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(0.02)
+
+    # Named values
+
+    def get(self, name: str) -> str | None:
+        """A named value; None when it was never put."""
+        with self._database.reading() as connection:
+            return connection.scalar(select(setting.c.value).where(setting.c.name == name))
+
+    def put(self, name: str, value: str | None) -> None:
+        """As ``Writer.put``."""
+        with self.batch() as batch:
+            batch.put(name, value)
+
+
+def _equal(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
+    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+
+
+def _counts(table: Table, numbers: Mapping[Side, int]) -> ColumnElement[bool]:
+    """The rows that count when that many of our commits are done in each side."""
+    return or_(*(and_(table.c.side == side.value, *_done(table, numbers.get(side))) for side in Side))
+
+
+def _done(table: Table, committed: int | None) -> list[ColumnElement[bool]]:
+    removable = "gone" in table.c
+    if committed is None:
+        return [table.c.gone.is_(None)] if removable else []
+    kept_until = [or_(table.c.gone.is_(None), table.c.gone > committed)] if removable else []
+    return [table.c.number <= committed, *kept_until]
+
+
+def _id(table: Table) -> ColumnElement[int]:
+    return func.coalesce(table.c.origin, table.c.row)
+
+
+def _count_by_map(table: Table) -> Select[tuple[str, int]]:
+    return select(table.c.map, func.count()).group_by(table.c.map)
+
+
+def _map_state(row: Row[Any]) -> MapState:
+    boundaries = {Side(s): None if at is None else Position.parse(at) for s, at in json.loads(row.boundaries).items()}
+    return MapState(row.map, row.desired, row.state, row.reason, row.master, row.initial, boundaries, row.since)
+
+
+def _parked_key(row: Row[Any]) -> ParkedKey:
+    return ParkedKey(
+        Side(row.side),
+        row.map,
+        row.key,
+        row.shown_key,
+        row.code,
+        row.reason,
+        row.column,
+        row.waits_table,
+        row.waits_key,
+    )
+
+
+def _parked(row: Row[Any]) -> Parked:
+    return Parked(
+        id=row.row if row.origin is None else row.origin,
+        map=row.map,
+        side=Side(row.side),
+        key=row.key,
+        shown_key=row.shown_key,
+        code=row.code,
+        reason=row.reason,
+        column=row.column,
+        attempts=row.attempts,
+        since=row.since,
+        changes=row.changes,
+        waits_table=row.waits_table,
+        waits_key=row.waits_key,
+    )
+
+
+def _conflict(row: Row[Any], winners: Mapping[int, Literal["left", "right"]]) -> Conflict:
+    id = row.row if row.origin is None else row.origin
+    return Conflict(
+        map=row.map,
+        side=Side(row.side),
+        key=row.key,
+        shown_key=row.shown_key,
+        unit=row.unit,
+        left=decode(row.left),
+        right=decode(row.right),
+        base=decode(row.base),
+        winner=winners.get(id, row.winner) if row.open else row.winner,
+        policy=row.policy,
+        at=row.at,
+        loser=Position.parse(row.loser) if row.loser else None,
+        beats=Position.parse(row.beats) if row.beats else None,
+        open=row.open and id not in winners,
+        id=id,
+    )
+
+
+def _decision(row: Row[Any]) -> Decision:
+    covers = {Side(side): Position.parse(at) for side, at in json.loads(row.covers).items()}
+    return Decision(row.row, row.map, row.key, row.unit, Side(row.winner), covers, row.who, row.at)

@@ -1,0 +1,178 @@
+"""The journal's tables, their number, and the steps that lift an older journal to it.
+
+What is provisional carries ``number``, the commit of ours in ``side`` with which it begins to count, and ``gone``, the
+commit with which it ceases to.  Rows of one entry share an id: the row number of the first, kept in ``origin`` by the
+later ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Connection,
+    Dialect,
+    Double,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
+from sqlalchemy.schema import SchemaItem
+
+Step: TypeAlias = Callable[[Connection], None]
+
+STEPS: Final[tuple[Step, ...]] = ()
+"""``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
+below appends one that does the same to the tables of older journals."""
+
+FIRST: Final = 1
+
+
+class Words(TypeDecorator[str]):
+    """Text that every database takes: what is not proper Unicode is written as an escape."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
+        """What is sent for ``value``."""
+        if value is None or value.isprintable():
+            return value
+        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\u0000")
+
+
+Counter = BigInteger().with_variant(Integer, "sqlite")
+metadata = MetaData()
+
+
+def _table(name: str, *parts: SchemaItem) -> Table:
+    return Table(name, metadata, *parts, sqlite_autoincrement=True)
+
+
+def _row() -> Column[int]:
+    return Column("row", Counter, primary_key=True, autoincrement=True)
+
+
+def _word(name: str, optional: bool = False) -> Column[str]:
+    return Column(name, Words, nullable=optional)
+
+
+def _count(name: str, optional: bool = False) -> Column[int]:
+    return Column(name, BigInteger, nullable=optional)
+
+
+def _time(name: str) -> Column[float]:
+    return Column(name, Double, nullable=False)
+
+
+journal = Table("journal", metadata, Column("number", Integer, primary_key=True, autoincrement=False))
+
+map_state = Table(
+    "map_state",
+    metadata,
+    Column("map", Words, primary_key=True),
+    *map(_word, ("desired", "state", "reason", "initial", "boundaries")),
+    _word("master", optional=True),
+    _time("since"),
+)
+
+setting = Table("setting", metadata, Column("name", Words, primary_key=True), _word("value"))
+
+event = _table(
+    "event",
+    _row(),
+    _time("at"),
+    *map(_word, ("who", "map", "key", "what", "detail")),
+    Index("event_map", "map"),
+    Index("event_key", "key"),
+)
+
+parked = _table(
+    "parked",
+    _row(),
+    _count("origin", optional=True),
+    *map(_word, ("side", "map", "key", "shown_key", "code", "reason", "column", "waits_table", "waits_key")),
+    _count("attempts"),
+    _time("since"),
+    _count("number"),
+    _count("gone", optional=True),
+)
+# A record is parked once; what a commit is about to remove, or has removed, stands beside it until it is settled.
+Index(
+    "parked_live",
+    *(parked.c[name] for name in ("side", "map", "key")),
+    unique=True,
+    sqlite_where=parked.c.gone.is_(None),
+    postgresql_where=parked.c.gone.is_(None),
+)
+Index("parked_number", parked.c.side, parked.c.number)
+Index("parked_gone", parked.c.side, parked.c.gone)
+
+queue = _table(
+    "queue",
+    _row(),
+    *map(_word, ("side", "map", "key", "change")),
+    _count("number"),
+    _count("gone", optional=True),
+    Index("queue_record", "side", "map", "key"),
+    Index("queue_number", "side", "number"),
+    Index("queue_gone", "side", "gone"),
+)
+
+conflict = _table(
+    "conflict",
+    _row(),
+    _count("origin", optional=True),
+    *map(_word, ("map", "side", "key", "shown_key", "unit")),
+    *(_word(name, optional=True) for name in ("left", "right", "base")),
+    *map(_word, ("winner", "policy")),
+    _time("at"),
+    *map(_word, ("loser", "beats")),
+    Column("open", Boolean, nullable=False),
+    _count("number"),
+    # Both flows may find the same conflict, each under a commit of its own that may come to nothing: one row for each.
+    UniqueConstraint("map", "key", "unit", "loser", "beats", "side"),
+    Index("conflict_number", "side", "number"),
+)
+
+closure = _table(
+    "closure",
+    _row(),
+    _count("conflict"),
+    *map(_word, ("side", "winner")),
+    _count("number"),
+    UniqueConstraint("conflict", "side"),
+    Index("closure_number", "side", "number"),
+)
+
+decision = _table(
+    "decision",
+    _row(),
+    *map(_word, ("map", "key", "unit", "winner", "covers", "who")),
+    _time("at"),
+    Index("decision_record", "map", "key"),
+)
+
+kept = _table(
+    "kept",
+    _row(),
+    *map(_word, ("side", "map", "key", "position", "change")),
+    UniqueConstraint("side", "map", "key", "position"),
+)
+
+request = _table(
+    "request",
+    _row(),
+    *map(_word, ("command", "arguments")),
+    _word("answer", optional=True),
+    _time("at"),
+    Index("request_at", "at"),
+)

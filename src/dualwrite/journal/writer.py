@@ -1,0 +1,306 @@
+"""What is written to the journal, gathered first and then written in one transaction."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, Unpack
+
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Insert,
+    Row,
+    Table,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.sql.elements import BindParameter
+
+from dualwrite.journal.entries import Conflict, MapChanges, MapState, ParkedKey, change_text
+from dualwrite.journal.tables import (
+    closure,
+    conflict,
+    decision,
+    event,
+    kept,
+    map_state,
+    parked,
+    queue,
+    request,
+    setting,
+)
+from dualwrite.model import Change, Position, Side, encode
+
+Values: TypeAlias = dict[str, object]
+Operation: TypeAlias = Callable[[Connection, list[Any]], None]
+
+_RECORD: Final = ("side", "map", "key")
+_HEADER: Final = (*_RECORD, "shown_key", "code", "reason", "column", "waits_table", "waits_key")
+_PARKED: Final = ("origin", *_HEADER, "attempts", "since", "number")
+_IDENTITY: Final = ("map", "key", "unit", "loser", "beats")
+_CELLS: Final = ("left", "right", "base")
+_PLAIN: Final = ("shown_key", "winner", "policy", "at", "open")
+_CONFLICT: Final = (*_IDENTITY, "side", *_CELLS, *_PLAIN, "number")
+
+
+class Writer:
+    """Gathers what is to be written; nothing reaches the journal before the whole of it does.
+
+    ``number`` is what the target's commit will have (``Transaction.number``): parked changes and conflicts are written
+    before that commit and count once it is done.  When it comes to nothing, ``settle`` with the number before it must
+    come before anything is written under the same number again, in the same batch or earlier.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._work: list[tuple[Operation, list[Any]]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._work)
+
+    def write(self, connection: Connection) -> None:
+        """Do all of it, in order."""
+        for operation, rows in self._work:
+            operation(connection, rows)
+
+    def _add(self, operation: Operation, rows: Sequence[object]) -> None:
+        if not rows:
+            return
+        if self._work and self._work[-1][0] is operation:
+            self._work[-1][1].extend(rows)
+        else:
+            self._work.append((operation, list(rows)))
+
+    def set_state(self, map: str, **changes: Unpack[MapChanges]) -> None:
+        """Change what is wanted or known of a map; what is not named stays.  ``since`` follows the state."""
+        values: Values = dict(changes)
+        if "boundaries" in changes:
+            values["boundaries"] = _positions_text(changes["boundaries"])
+        self._add(_set_states, [(map, values, self._clock())])
+
+    def log(self, what: str, *, map: str = "", who: str = "", detail: Mapping[str, object] | None = None) -> None:
+        """Add a line to the activity log; the ``key`` of a detail is what ``events`` can be asked for."""
+        text = json.dumps(dict(detail or {}), default=str)
+        key = str((detail or {}).get("key", ""))
+        row = {"at": self._clock(), "who": who, "map": map, "key": key, "what": what, "detail": text}
+        self._add(_log, [row])
+
+    def park(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
+        """Park a record with these changes, or put them behind those that are parked already (whose reason stays)."""
+        self._add(_park, [(self._header(record, number), _queued(record, changes, number))])
+
+    def requeue(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
+        """Put these changes in place of a parked record's queue after a retry that failed for this reason."""
+        self._add(_requeue, [(self._header(record, number), _queued(record, changes, number))])
+
+    def unpark(self, side: Side, map: str, key: str, number: int) -> None:
+        """Remove a parked record with its queue, because its changes were applied or are given up."""
+        self._add(_unpark, [{"b_side": side.value, "b_map": map, "b_key": key, "b_number": number}])
+
+    def conflict(self, entry: Conflict, number: int) -> None:
+        """Record a conflict; the same one again changes nothing."""
+        self._add(_conflicts, [_conflict_values(entry, number)])
+
+    def close_conflict(self, id: int, winner: Literal["left", "right"], side: Side, number: int) -> None:
+        """An open conflict was decided, and the decision is applied by this commit in ``side``."""
+        self._add(_close, [{"b_conflict": id, "b_winner": winner, "b_side": side.value, "b_number": number}])
+
+    def decide(self, map: str, key: str, unit: str, winner: Side, covers: Mapping[Side, Position], who: str) -> None:
+        """Record a person's decision.  Decisions are never changed or removed: the first that covers a pair holds."""
+        values = {"map": map, "key": key, "unit": unit, "winner": winner.value, "covers": _positions_text(covers)}
+        self._add(_decide, [{**values, "who": who, "at": self._clock()}])
+
+    def keep_window(self, side: Side, changes: Iterable[tuple[str, str, Change]]) -> None:
+        """Keep own changes of ``side`` (map, key, change) for as long as their record is parked at it; each once."""
+        rows = [_kept_values(side, map, key, change) for map, key, change in changes]
+        self._add(_keep, rows)
+
+    def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
+        """Drop what is kept for a record, or for a whole map.  To be written after the commit that made it useless."""
+        self._add(_drop_windows, [(side.value, map, key)])
+
+    def put(self, name: str, value: str | None) -> None:
+        """Set a named value; None removes it."""
+        self._add(_put, [(name, value)])
+
+    def answer(self, id: int, result: Mapping[str, object]) -> None:
+        """Answer a request; only the first answer counts."""
+        self._add(_answer, [{"b_row": id, "b_answer": json.dumps(dict(result), default=str)}])
+
+    def settle(self, side: Side, committed: int) -> None:
+        """Undo what was written for commits behind ``committed`` (they never happened); purge what is removed."""
+        self._add(_settle, [(side.value, committed)])
+
+    def _header(self, record: ParkedKey, number: int) -> Values:
+        values: Values = {f"b_{name}": getattr(record, name) for name in _HEADER}
+        values |= {"b_side": record.side.value, "b_origin": None, "b_number": number}
+        return {**values, "b_attempts": 1, "b_since": self._clock()}
+
+
+def _given(table: Table, name: str) -> BindParameter[Any]:
+    return bindparam(f"b_{name}", type_=table.c[name].type)
+
+
+def _same(table: Table, names: Sequence[str]) -> list[ColumnElement[bool]]:
+    return [table.c[name] == _given(table, name) for name in names]
+
+
+def _insert_new(
+    table: Table, names: Sequence[str], identity: Sequence[str], also: Mapping[str, ColumnElement[Any]] | None = None
+) -> Insert:
+    """Insert what is given unless a live row of that identity is there."""
+    live = [table.c.gone.is_(None)] if "gone" in table.c else []
+    there = select(table.c.row).where(*_same(table, identity), *live).exists()
+    more = dict(also or {})
+    values = [_given(table, name) for name in names]
+    return insert(table).from_select([*names, *more], select(*values, *more.values()).where(~there))
+
+
+_GONE: Final = [
+    update(table)
+    .where(*_same(table, _RECORD), table.c.gone.is_(None))
+    .values(gone=bindparam("b_number", type_=table.c.gone.type))
+    for table in (parked, queue)
+]
+_PARK: Final = _insert_new(parked, _PARKED, _RECORD)
+_LIVE: Final = select(parked).where(*_same(parked, _RECORD), parked.c.gone.is_(None))
+_FIRST_ROW: Final = (
+    select(func.min(func.coalesce(conflict.c.origin, conflict.c.row)))
+    .where(*_same(conflict, _IDENTITY))
+    .scalar_subquery()
+)
+_ADD_CONFLICT: Final = _insert_new(conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW})
+_CLOSE: Final = _insert_new(closure, ("conflict", "winner", "side", "number"), ("conflict", "side"))
+_KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"))
+_ANSWER: Final = (
+    update(request)
+    .where(request.c.row == _given(request, "row"), request.c.answer.is_(None))
+    .values(answer=_given(request, "answer"))
+)
+
+
+def _log(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(insert(event), rows)
+
+
+def _park(connection: Connection, rows: list[tuple[Values, list[Values]]]) -> None:
+    connection.execute(_PARK, [header for header, _ in rows])
+    changes = [change for _, queued in rows for change in queued]
+    if changes:
+        connection.execute(insert(queue), changes)
+
+
+def _unpark(connection: Connection, rows: list[Values]) -> None:
+    for statement in _GONE:
+        connection.execute(statement, rows)
+
+
+def _requeue(connection: Connection, rows: list[tuple[Values, list[Values]]]) -> None:
+    for header, queued in rows:
+        record = {name: header[name] for name in ("b_side", "b_map", "b_key", "b_number")}
+        old = connection.execute(_LIVE, record).first()
+        _unpark(connection, [record])
+        _park(connection, [(header if old is None else {**header, **_taken_over(old)}, queued)])
+
+
+def _taken_over(old: Row[Any]) -> Values:
+    origin = old.row if old.origin is None else old.origin
+    return {"b_origin": origin, "b_attempts": old.attempts + 1, "b_since": old.since}
+
+
+def _conflicts(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_ADD_CONFLICT, rows)
+
+
+def _close(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_CLOSE, rows)
+
+
+def _decide(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(insert(decision), rows)
+
+
+def _keep(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_KEEP, rows)
+
+
+def _drop_windows(connection: Connection, rows: list[tuple[str, str, str | None]]) -> None:
+    for side, map_name, key in rows:
+        of_map = and_(kept.c.side == side, kept.c.map == map_name)
+        connection.execute(delete(kept).where(of_map if key is None else and_(of_map, kept.c.key == key)))
+
+
+def _answer(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_ANSWER, rows)
+
+
+def _put(connection: Connection, rows: list[tuple[str, str | None]]) -> None:
+    for name, value in rows:
+        here = setting.c.name == name
+        if connection.execute(select(setting.c.value).where(here)).scalar() == value:
+            continue
+        connection.execute(delete(setting).where(here))
+        if value is not None:
+            connection.execute(insert(setting).values(name=name, value=value))
+
+
+def _set_states(connection: Connection, rows: list[tuple[str, Values, float]]) -> None:
+    for map_name, values, now in rows:
+        here = map_state.c.map == map_name
+        found = connection.execute(select(map_state).where(here)).mappings().first()
+        old = _fresh_state(map_name, now) if found is None else {str(name): value for name, value in found.items()}
+        since = old["since"] if values.get("state", old["state"]) == old["state"] else now
+        new = {**old, **values, "since": since}
+        if found is None:
+            connection.execute(insert(map_state).values(new))
+        elif new != old:
+            connection.execute(update(map_state).where(here).values(new))
+
+
+def _fresh_state(map_name: str, now: float) -> Values:
+    state = MapState(map_name)
+    values: Values = {name: getattr(state, name) for name in ("map", "desired", "state", "reason", "master", "initial")}
+    return {**values, "boundaries": _positions_text(state.boundaries), "since": now}
+
+
+def _settle(connection: Connection, rows: list[tuple[str, int]]) -> None:
+    for side, committed in rows:
+        for table in (parked, queue, conflict, closure):
+            connection.execute(delete(table).where(table.c.side == side, table.c.number > committed))
+        for table in (parked, queue):
+            connection.execute(delete(table).where(table.c.side == side, table.c.gone <= committed))
+            connection.execute(update(table).where(table.c.side == side, table.c.gone > committed).values(gone=None))
+
+
+def _positions_text(positions: Mapping[Side, Position | None]) -> str:
+    return json.dumps({side.value: None if at is None else str(at) for side, at in positions.items()})
+
+
+def _queued(record: ParkedKey, changes: Sequence[Change], number: int) -> list[Values]:
+    base: Values = {"side": record.side.value, "map": record.map, "key": record.key, "number": number}
+    return [{**base, "change": change_text(change)} for change in changes]
+
+
+def _kept_values(side: Side, map_name: str, key: str, change: Change) -> Values:
+    return {
+        "b_side": side.value,
+        "b_map": map_name,
+        "b_key": key,
+        "b_position": str(change.position),
+        "b_change": change_text(change),
+    }
+
+
+def _conflict_values(entry: Conflict, number: int) -> Values:
+    values: Values = {f"b_{name}": getattr(entry, name) for name in ("map", "key", "unit", *_PLAIN)}
+    values |= {f"b_{name}": encode(getattr(entry, name)) for name in _CELLS}
+    # No position is written as nothing: in a unique constraint nulls would all differ.
+    positions = {"b_loser": entry.loser, "b_beats": entry.beats}
+    values |= {name: "" if at is None else str(at) for name, at in positions.items()}
+    return {**values, "b_side": entry.side.value, "b_number": number}
