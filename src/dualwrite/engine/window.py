@@ -11,10 +11,11 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from typing import Protocol
 
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Kind, Position, Side
+from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 
 def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
@@ -23,7 +24,7 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
     Entering the filter is an insert.  Leaving it is a delete where the map says so, otherwise the record is detached
     and nothing flows.
     """
-    was = change.before is not None and compiled.passes(side, change.before)
+    was = change.before is not None and _has_key(compiled, side, change.before) and compiled.passes(side, change.before)
     is_now = change.after is not None and compiled.passes(side, change.after)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
@@ -34,6 +35,11 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
     return change if was or is_now else None
 
 
+def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
+    """A record without any key member does not exist for the map: getting a key is its insert."""
+    return any(row[index] not in (None, "") for index in compiled.views[side].key)
+
+
 def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key, ...]:
     """The record's key in common form; two of them, old and new, when the change renames it.  Raises RowProblem."""
     old = None if change.before is None else compiled.key(side, change.before)
@@ -41,6 +47,19 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
     if old is None or new is None or old == new:
         return (old or new or (),)
     return (old, new)
+
+
+class WeakChanges(Protocol):
+    """What an initial sync carries out of a side."""
+
+    @property
+    def last(self) -> Position | None:
+        """The position of the last of them; None while they are still being found."""
+        ...
+
+    def find(self, key: Key) -> Change | None:
+        """The one of a record."""
+        ...
 
 
 class Windows:
@@ -55,9 +74,10 @@ class Windows:
         self._records: dict[tuple[str, Key], list[Change]] = {}
         self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
         self._floors: dict[str, Position] = {}
-        self._weak: dict[str, Callable[[Key], Change | None]] = {}
+        self._weak: dict[str, WeakChanges] = {}
         self._lock = threading.Lock()
         self.end = end
+        self.forgotten: Position | None = None
 
     def extend(self, changes: Iterable[Change], end: Position) -> None:
         """Add what follows ``self.end``; what is known already is passed over."""
@@ -90,7 +110,7 @@ class Windows:
                 kept.append(change)
                 kept.sort(key=lambda other: other.position)
 
-    def floor(self, map_name: str, boundary: Position, weak: Callable[[Key], Change | None] | None = None) -> None:
+    def floor(self, map_name: str, boundary: Position, weak: WeakChanges | None = None) -> None:
         """The map's snapshot of this side contains everything up to ``boundary``; ``weak`` finds what its initial
         sync carries out of this side for a record."""
         with self._lock:
@@ -109,11 +129,15 @@ class Windows:
             found = self._records.get((map_name, key), ())
             window = [change for change in found if seen is None or change.position > seen]
             weak = self._weak.get(map_name)
-        if weak is not None:
-            first = weak(key)
+        if weak is not None and (seen is None or weak.last is None or seen < weak.last):
+            first = weak.find(key)
             if first is not None and (seen is None or first.position > seen):
                 window.insert(0, first)
         return window
+
+    def floor_of(self, map_name: str) -> Position | None:
+        """Up to where the map's snapshot contains this side's changes."""
+        return self._floors.get(map_name)
 
     def busy(self, map_name: str) -> bool:
         """Is a weak change of this map being carried out of this side?"""
@@ -123,6 +147,7 @@ class Windows:
         """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
         held = []
         with self._lock:
+            self.forgotten = seen
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
                 changes = self._records.get(record, [])

@@ -1,0 +1,455 @@
+"""One direction of a link: source feed → maps → target.
+
+A flow reads the source's changes in commit order and applies them in transactions of the target, which carry the
+position with the rows.  Its life: ``open`` finds out where it stood; ``turn`` reads and applies one batch and does
+what that leaves to do; ``close`` lets go.  A crash anywhere loses nothing that is not in one of the two databases or
+the journal: what was not committed is read again, what was is passed over by its position.
+
+Not thread-safe: whoever calls a flow holds its ``lock``.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from dualwrite.connectors.base import Feed, Transaction
+from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, parked_key
+from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_text
+from dualwrite.engine.window import project, record_keys
+from dualwrite.errors import RowProblem, Superseded
+from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Side, Write
+
+LOCK_TARGET = 0.05
+"""Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
+SMALLEST, LARGEST = 50, 10_000
+"""Changes per batch."""
+LAGGING = 2_000
+"""Own changes of the target found inside a transaction from which on they are read before it, without its locks."""
+RETRY_AT_ONCE = 200
+"""Parked records retried in one transaction."""
+WAKE_INTERVAL = 0.25
+"""Seconds between two looks at waiting records while changes keep coming."""
+
+
+def _pass(point: str) -> None:
+    """Fault points do nothing outside tests."""
+
+
+class Flow:
+    """The flow out of ``source``."""
+
+    def __init__(self, link: Link, source: Side, point: Point = _pass) -> None:
+        self.link = link
+        self.source = source
+        self.target = source.other
+        self.stream = link.stream(source)
+        self.lock = threading.RLock()
+        self.point = point
+        self.counts: Counter[str] = Counter()
+        self.limit = 500
+        self.committed: Position | None = None
+        self.carried: Position | None = None
+        self.applied_at = 0.0
+        self._from = link.sides[source]
+        self._to = link.sides[self.target]
+        self._feed: Feed | None = None
+        self._again: Batch | None = None
+        self._restored: set[tuple[str, Key]] = set()
+        self._bared: set[tuple[str, Key]] = set()
+        self._found = 0
+        self._woke = 0.0
+
+    # -- opening and closing --------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Find the position in the target; a link that never ran begins at the source's present end.
+
+        Raises PositionLost when the source does not hold what follows the position any more.
+        """
+        views = self.link.views(self.source)
+        with self._to.connector.transaction(self.stream) as transaction:
+            self.committed = transaction.position()
+            if self.committed is None:
+                self.committed = self._from.connector.end()
+                transaction.commit(self.committed)
+        self.carried = self.committed
+        self._from.connector.feed(views, self.committed).close()  # the check for PositionLost
+        self.reopen()
+
+    def reopen(self) -> None:
+        """Read from the oldest that the source keeps: what was carried already rebuilds the source's windows."""
+        self.close_feed()
+        self._again = None
+        self._feed = self._from.connector.feed(self.link.views(self.source), None)
+
+    def close_feed(self) -> None:
+        """Let go of the feed."""
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    # -- the loop -------------------------------------------------------------------------------------------------
+
+    def turn(self, timeout: float) -> bool:
+        """Read and apply one batch, then what it leaves to do.  True if anything was there."""
+        batch = self._again or self._read(timeout)
+        self._again = batch  # until it is applied: a failure comes back to it
+        moved = self.step(batch)
+        self._again = None
+        self.settle(idle=not batch.changes)
+        self.retain(batch)
+        return moved or bool(batch.changes)
+
+    def drain(self, boundary: Position) -> None:
+        """Carry what the feed holds up to ``boundary``, and not a change behind it."""
+        while self.carried is None or self.carried < boundary:
+            batch = self._again or self._read(0.05)
+            self._again = batch
+            if batch.position <= boundary:
+                self.step(batch)
+                self._again = None
+                continue
+            head = tuple(change for change in batch.changes if change.position <= boundary)
+            self.step(replace(batch, changes=head, position=boundary))
+            rest = batch.changes[len(head) :]
+            self._again = replace(batch, changes=rest) if rest else None
+
+    def carry_weak(self, changes: Sequence[Change]) -> Ledger:
+        """Carry differences that an initial sync found; their positions lie just behind its boundary."""
+        self._catch_up()
+        began = time.monotonic()
+        with self.begin() as transaction:
+            ledger = Application(self.link, self.source, transaction).run(changes)
+            self.finish(transaction, ledger, changes[-1].position)
+        self._advance(changes[-1].position)
+        self._size(time.monotonic() - began, len(changes))
+        return ledger
+
+    def _read(self, timeout: float) -> Batch:
+        assert self._feed is not None, "open() comes first"
+        batch = self._feed.read(self.limit, timeout)
+        self.point("after read")
+        self._from.windows.extend(batch.changes, batch.position)
+        if self._from.waiting and batch.changes:
+            tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
+            self._from.woken.update(tables[change.view] for change in batch.changes if change.view in tables)
+        return batch
+
+    def step(self, batch: Batch) -> bool:
+        """Apply one batch; True if a transaction was needed.
+
+        A batch in which nothing is carried writes no position (two flows would chase each other's markers for ever):
+        its progress lives in memory and in what the source is told to keep.
+        """
+        changes = self.arrivals(batch.changes)
+        if not changes:
+            self._advance(batch.position)
+            return False
+        self._catch_up()
+        began = time.monotonic()
+        with self.begin() as transaction:
+            self._tidy(transaction)
+            ledger = Application(self.link, self.source, transaction).run(changes)
+            self.point("after map")
+            position = batch.position if self.carried is None else max(batch.position, self.carried)
+            self.finish(transaction, ledger, position)
+        self._advance(batch.position)
+        self._size(time.monotonic() - began, len(changes))
+        self.applied_at = time.time()
+        return True
+
+    def arrivals(self, changes: Iterable[Change]) -> list[Change]:
+        """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""
+        found = []
+        for change in changes:
+            compiled = self.link.maps.get(change.view)
+            if compiled is None or (self.carried is not None and change.position <= self.carried):
+                continue
+            floor = self._from.windows.floor_of(change.view)
+            if floor is not None and change.position <= floor:
+                continue
+            seen = project(compiled, self.source, change)
+            if seen is None:
+                self.counts["filtered"] += 1
+            elif seen.kind is not Kind.DELETE or compiled.deletes:
+                found.append(self._tag(seen))
+        return found
+
+    def _tag(self, change: Change) -> Change:
+        """What is parked on the change's own side has not been seen by it (R2)."""
+        if not self._from.parked:
+            return change
+        try:
+            keys = record_keys(self.link.maps[change.view], self.source, change)
+        except RowProblem:
+            return change
+        for key in keys:
+            first = self._from.parked.first_at(change.view, key, change.mark)
+            if first is not None and (change.seen is None or first <= change.seen):
+                change = replace(change, seen=first.just_before())
+        return change
+
+    def _catch_up(self) -> None:
+        """Where the target's own changes were many, read them before the transaction, holding no locks."""
+        if self._found < LAGGING and self._to.windows.end is not None:
+            return
+        feed = self._to.connector.feed(self.link.views(self.target), self._to.windows.end)
+        try:
+            while True:
+                batch = feed.read(LARGEST, 0)
+                self._to.windows.extend(batch.changes, batch.position)
+                if not batch.changes:
+                    return
+        finally:
+            feed.close()
+
+    def begin(self) -> Transaction:
+        """A target transaction that knows everything the target's users committed before it.
+
+        Raises Superseded when the position is not where this flow left it: another engine runs the link.
+        """
+        transaction = self._to.connector.transaction(self.stream, self.link.views(self.target))
+        try:
+            if transaction.position() != self.committed:
+                raise Superseded(
+                    f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
+                    f"{self.committed} as this engine left it",
+                    "another engine runs this link: stop one of them",
+                )
+            if self._to.windows.end is None:  # only where no batch came before: a retry just after the start
+                self._catch_up()
+            end = self._to.windows.end
+            found = transaction.since(end) if end is not None else ()
+            self._found = len(found)
+            if found:
+                self._to.windows.extend(found, found[-1].position)
+        except BaseException:
+            transaction.__exit__(None, None, None)
+            raise
+        return transaction
+
+    def finish(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
+        """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
+        count."""
+        self.point("before journal")
+        self._journal(ledger)
+        self.point("before commit")
+        transaction.commit(position)
+        self.point("after commit")
+        if position is not None:
+            self.committed = position
+        self._learn(ledger)
+
+    def _journal(self, ledger: Ledger) -> None:
+        if not (ledger.parked or ledger.queued or ledger.freed or ledger.conflicts):
+            return
+        number = ledger.number
+        freed = set(ledger.freed)
+        with self.link.journal.batch() as journal:
+            for map_name, key in freed - {(plan.compiled.name, plan.key) for plan, _ in ledger.parked}:
+                journal.unpark(self.target, map_name, key_text(key), number)
+            for plan, trouble in ledger.parked:
+                again = (plan.compiled.name, plan.key) in freed
+                park = journal.requeue if again else journal.park
+                park(parked_key(self.target, plan, trouble), plan.changes, number)
+            for compiled, key, change in ledger.queued:
+                plan = Plan(compiled, key, [change], key)
+                journal.park(parked_key(self.target, plan, behind(key)), [change], number)
+            for conflict in ledger.conflicts:
+                journal.conflict(conflict, number)
+
+    def _learn(self, ledger: Ledger) -> None:
+        """Bring the caches to what is committed now."""
+        number, parked = ledger.number, self._to.parked
+        for map_name, key in ledger.freed:
+            parked.remove(map_name, key, number)
+            for records in self._to.waiting.values():
+                records.discard((map_name, key))
+            self._free(map_name, key)
+        for plan, trouble in ledger.parked:
+            record = (plan.compiled.name, plan.key)
+            first = plan.changes[0].position if plan.changes else self.carried
+            if record not in parked and first is not None:
+                parked.add(*record, first, number)
+            if trouble.waits_table or trouble.code == "behind":
+                self._to.waiting.setdefault(trouble.waits_table, set()).add(record)
+        for record, hidden in ledger.hidden.items():
+            if hidden is None:
+                self._to.hidden.pop(record, None)
+            else:
+                self._to.hidden[record] = hidden
+        self._to.restore.update(ledger.restore)
+        self._to.woken.update(ledger.tables)
+        if ledger.freed:
+            self._to.woken.add("")
+        self.counts.update(ledger.counts)
+
+    def _free(self, map_name: str, key: Key) -> None:
+        self._to.windows.drop(map_name, key, self._to.windows.forgotten)
+        self.link.journal.drop_windows(self.target, map_name, key_text(key))
+
+    def _advance(self, position: Position) -> None:
+        if self.carried is None or position > self.carried:
+            self.carried = position
+
+    def _size(self, seconds: float, changes: int) -> None:
+        """Size the next batch so that it holds the target's lock for about ``LOCK_TARGET``."""
+        if seconds > 2 * LOCK_TARGET:
+            self.limit = max(SMALLEST, int(changes * LOCK_TARGET / seconds))
+        elif seconds < LOCK_TARGET and changes >= self.limit:
+            self.limit = min(LARGEST, self.limit * 2)
+
+    # -- what a batch leaves to do --------------------------------------------------------------------------------
+
+    def settle(self, idle: bool) -> None:
+        """Restore one-way columns, wake records whose parent may have come."""
+        self.restore()
+        now = time.monotonic()
+        if self._to.woken and (idle or now - self._woke > WAKE_INTERVAL):
+            woken, self._to.woken = self._to.woken, set()
+            records = [record for table in sorted(woken) for record in sorted(self._to.waiting.get(table, ()), key=str)]
+            self._woke = now
+            if records:
+                self.retry(records)
+
+    def restore(self) -> None:
+        """Write the target's one-way columns into the source again, for records whose users changed them there."""
+        for map_name in dict.fromkeys(record[0] for record in self._to.restore):
+            pending = {key: natural for (name, key), natural in self._to.restore.items() if name == map_name}
+            if map_name in self.link.maps:
+                for chunk in chunks(list(pending.values()), RETRY_AT_ONCE):
+                    self._restore(map_name, chunk)
+            for key in pending:
+                self._restored.add((map_name, key))
+                self._to.restore.pop((map_name, key), None)
+
+    def _restore(self, map_name: str, naturals: Sequence[Key]) -> None:
+        compiled = self.link.maps[map_name]
+        owned = {i for unit in compiled.units[self.source] if unit.owner is self.target for i in unit.indexes}
+        rows = self._to.connector.fetch(compiled.views[self.target], naturals)
+        writes = []
+        for found in rows.values():
+            if len(found) != 1 or not compiled.passes(self.target, found[0]):
+                continue
+            with suppress(RowProblem):  # what cannot be mapped is parked by the flow that carries it
+                row = compiled.map_row(self.target, found[0])
+                wanted = tuple(cell if index in owned else ABSENT for index, cell in enumerate(row))
+                writes.append(Write(compiled.target_key(self.target, found[0]), (ABSENT,) * len(row), wanted))
+        if not writes:
+            return
+        with self._from.connector.transaction(self.link.stream(self.target)) as transaction:
+            view = compiled.views[self.source]
+            now = transaction.fetch(view, [write.key for write in writes])
+            within = [w for w in writes if any(compiled.passes(self.source, row) for row in now.get(w.key, ()))]
+            transaction.write(view, within)
+            self.point("inside restore")
+            transaction.commit(None)
+
+    def _tidy(self, transaction: Transaction) -> None:
+        """Remove side-table entries that were done with; a crash before it only does that work again."""
+        for done, kind, still in (
+            (self._restored, RESTORE, self._to.restore),
+            (self._bared, HIDDEN, self._to.hidden),
+        ):
+            for map_name, key in done:
+                if (map_name, key) not in still:
+                    transaction.remember(kind, map_name, key_text(key), None)
+            done.clear()
+
+    def retry(self, records: Sequence[tuple[str, Key]]) -> int:
+        """Take parked records again, in the order of their queues; returns how many are free now.
+
+        A retry never overwrites newer data: its changes are folded with the windows as they are now.
+        """
+        freed = 0
+        for chunk in chunks(records, RETRY_AT_ONCE):
+            freed += self._retry(chunk)
+        return freed
+
+    def _retry(self, records: Sequence[tuple[str, Key]]) -> int:
+        numbers = self.link.journal
+        with self.begin() as transaction:
+            application = Application(self.link, self.source, transaction)
+            for map_name, key in records:
+                compiled = self.link.maps.get(map_name)
+                if compiled is None or (map_name, key) not in self._to.parked:
+                    continue
+                queue = numbers.queue(self.target, map_name, key_text(key))
+                application.free(compiled, key)
+                application.run(queue)
+            self.point("inside retry")
+            if not application.ledger.freed:
+                return 0
+            self.finish(transaction, application.ledger, None)
+        return sum(record not in self._to.parked for record in records)
+
+    def discard(self, records: Sequence[tuple[str, Key]]) -> int:
+        """Drop what is parked for these records, for good; what comes later flows again."""
+        mine = [record for record in records if record in self._to.parked]
+        if not mine:
+            return 0
+        with self.begin() as transaction:
+            ledger = Ledger(transaction.number)
+            for map_name, key in mine:
+                transaction.remember(PARKED, map_name, key_text(key), None)
+                ledger.freed.append((map_name, key))
+            self.finish(transaction, ledger, None)
+        return len(mine)
+
+    def forget_map(self, map_name: str) -> None:
+        """Drop everything that the target's side table and the journal hold for a map."""
+        self.discard([record for record in self._to.parked.records() if record[0] == map_name])
+        kept = [(HIDDEN, self._to.hidden), (RESTORE, self._to.restore)]
+        if not any(record[0] == map_name for _, records in kept for record in records):
+            return
+        with self.begin() as transaction:
+            for kind, records in kept:
+                for record in [record for record in records if record[0] == map_name]:
+                    transaction.remember(kind, map_name, key_text(record[1]), None)
+                    del records[record]  # type: ignore[attr-defined]
+            transaction.commit(None)
+
+    # -- what may be forgotten ------------------------------------------------------------------------------------
+
+    def retain(self, batch: Batch) -> None:
+        """Let the target forget what the source has seen, once every change that had not seen it is carried (R3).
+
+        Windows of records that are parked at the target stay: in memory, and in the journal before the target forgets.
+        """
+        windows, seen = self._to.windows, batch.seen
+        if seen is not None and (windows.forgotten is None or seen > windows.forgotten):
+            held = windows.forget(seen, lambda name, key: (name, key) in self._to.parked)
+            if held:
+                kept = [(name, key_text(key), change) for name, key, change in held]
+                self.link.journal.keep_window(self.target, kept)
+            self._drop_hidden(seen)
+        self._from.parked.prune(batch.mark)
+
+    def _drop_hidden(self, seen: Position) -> None:
+        """A hidden row is needed as long as the source may not have seen the delete above it."""
+        gone = [r for r, hidden in self._to.hidden.items() if hidden.after is not None and hidden.after < seen]
+        for record in gone:
+            del self._to.hidden[record]
+            self._bared.add(record)
+
+    def acknowledge(self, carried: Position | None) -> None:
+        """Tell the target what it need not keep; ``carried`` is how far the other flow has carried the target's feed."""
+        windows = self._to.windows
+        oldest = windows.oldest()
+        upto = carried if oldest is None else oldest.just_before()
+        if upto is None or carried is None:
+            return
+        self.point("before acknowledge")
+        self._to.connector.acknowledge(min(upto, carried))
+        self.point("after acknowledge")
+
+
+def chunks(items: Sequence[tuple[str, Key]] | Sequence[Key], size: int) -> Iterable[Sequence]:  # type: ignore[type-arg]
+    """Slices of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

@@ -1,0 +1,159 @@
+"""What both flows of a link share: the two sides with what is known of each, the running maps, the journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dualwrite.connectors.base import Connector, Remembered
+from dualwrite.engine.contest import Decision, Hidden
+from dualwrite.engine.window import Windows
+from dualwrite.journal import Journal
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import Key, Position, Side, decode, encode
+from dualwrite.schema import View
+
+PARKED, HIDDEN, RESTORE = "parked", "hidden", "restore"
+"""Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
+are to be written again from their source."""
+
+
+def key_text(key: Key) -> str:
+    """A common-form key as the text under which journal and side table know the record."""
+    return encode(key) or "[]"
+
+
+def key_of(text: str) -> Key:
+    """The inverse of ``key_text``."""
+    return tuple(None if member is None else str(member) for member in json.loads(text))
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A record was parked between two of our commits; ``first`` is the position of the first change parked."""
+
+    first: Position
+    since: int
+    until: int | None
+
+
+class ParkedKeys:
+    """Which records are parked at a side, now and at each of our earlier commits that the feed may still speak of."""
+
+    def __init__(self, entries: Iterable[Remembered] = ()) -> None:
+        self._intervals: dict[tuple[str, Key], list[Interval]] = {}
+        for entry in entries:
+            interval = Interval(Position.parse(entry.value), entry.since, entry.until)
+            self._intervals.setdefault((entry.view, key_of(entry.key)), []).append(interval)
+
+    def __bool__(self) -> bool:
+        return bool(self._intervals)
+
+    def __contains__(self, record: tuple[str, Key]) -> bool:
+        return self.first(*record) is not None
+
+    def first(self, map_name: str, key: Key) -> Position | None:
+        """The first change parked for the record now; None when it is not parked."""
+        return next((i.first for i in self._intervals.get((map_name, key), ()) if i.until is None), None)
+
+    def first_at(self, map_name: str, key: Key, mark: int) -> Position | None:
+        """The same as it was behind our commit number ``mark``."""
+        for interval in self._intervals.get((map_name, key), ()):
+            if interval.since <= mark and (interval.until is None or mark < interval.until):
+                return interval.first
+        return None
+
+    def add(self, map_name: str, key: Key, first: Position, since: int) -> None:
+        """The record is parked from our commit ``since`` on."""
+        self._intervals.setdefault((map_name, key), []).append(Interval(first, since, None))
+
+    def remove(self, map_name: str, key: Key, until: int) -> None:
+        """The record is free from our commit ``until`` on."""
+        record = (map_name, key)
+        kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in self._intervals.get(record, ())]
+        self._intervals[record] = kept
+
+    def prune(self, mark: int) -> None:
+        """Forget what ended at or before our commit ``mark``: no change from before it will be read again."""
+        for record, intervals in list(self._intervals.items()):
+            kept = [i for i in intervals if i.until is None or i.until > mark]
+            if kept:
+                self._intervals[record] = kept
+            else:
+                del self._intervals[record]
+
+    def records(self) -> list[tuple[str, Key]]:
+        """All records parked now."""
+        return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
+
+
+@dataclass
+class LinkSide:
+    """One side of the link as the engine knows it.  Everything but the connector is a cache of committed state."""
+
+    side: Side
+    connector: Connector
+    windows: Windows
+    parked: ParkedKeys = field(default_factory=ParkedKeys)
+    hidden: dict[tuple[str, Key], Hidden] = field(default_factory=dict)
+    restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
+    # side is to take from here again → their natural key here
+    waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
+    woken: set[str] = field(default_factory=set)  # tables in which a parent may have arrived since
+
+
+@dataclass
+class Link:
+    """A link as the engine runs it.  ``maps`` holds the live maps in the order of their references."""
+
+    name: str
+    sides: Mapping[Side, LinkSide]
+    journal: Journal
+    maps: dict[str, CompiledMap]
+    cyclic: Mapping[str, Mapping[Side, frozenset[str]]] = field(default_factory=dict)
+    delete_limit: int | None = None
+    offset: Callable[[], float] = lambda: 0.0  # right clock minus left clock, in seconds
+
+    def stream(self, source: Side) -> str:
+        """The stream of the flow out of ``source``."""
+        return f"{source}>{source.other}"
+
+    def views(self, side: Side) -> Sequence[View]:
+        """The views of the live maps on that side."""
+        return [compiled.views[side] for compiled in self.maps.values()]
+
+    def decisions(self, map_name: str, key: Key) -> Mapping[str, Sequence[Decision]]:
+        """What people decided about a record, per unit, in the order in which they did."""
+        found: dict[str, list[Decision]] = {}
+        for decision in self.journal.decisions(map_name, key_text(key)):
+            found.setdefault(decision.unit, []).append(Decision(decision.winner, decision.covers))
+        return found
+
+    def ahead(self, target: Side) -> float:
+        """What to add to the target's commit times to compare them with the source's."""
+        return self.offset() if target is Side.LEFT else -self.offset()
+
+
+def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap], journal: Journal) -> LinkSide:
+    """A side as its own database (and, for windows of parked records, the journal) remembers it."""
+    state = LinkSide(side, connector, Windows(side, maps), ParkedKeys(connector.remembered(PARKED)))
+    for entry in connector.remembered(HIDDEN):
+        if entry.until is None:
+            state.hidden[entry.view, key_of(entry.key)] = hidden_from(entry.value)
+    restore = [entry for entry in connector.remembered(RESTORE) if entry.until is None]
+    state.restore = {(entry.view, key_of(entry.key)): key_of(entry.value) for entry in restore}
+    for map_name, key, change in journal.kept_windows(side):
+        state.windows.restore(map_name, key_of(key), change)
+    return state
+
+
+def hidden_text(hidden: Hidden) -> str:
+    """A hidden row as side-table text."""
+    return json.dumps([None if hidden.after is None else str(hidden.after), encode(hidden.row)])
+
+
+def hidden_from(text: str) -> Hidden:
+    """The inverse of ``hidden_text``."""
+    after, row = json.loads(text)
+    return Hidden(decode(row) or (), None if after is None else Position.parse(after))

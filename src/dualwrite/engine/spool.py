@@ -1,0 +1,164 @@
+"""Rows on disk: what is too many to be held in memory while two tables are compared.
+
+Everything here is scratch: files in the temporary folder that vanish with the process.
+"""
+
+from __future__ import annotations
+
+import marshal
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from typing import IO, TypeAlias
+
+from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
+
+Entry: TypeAlias = tuple[Key, Row]
+BLOCK = 500
+IN_MEMORY = 20_000
+"""Rows of a table that are kept in memory before its partitions go to disk."""
+PARTITIONS = 64
+
+
+def _plain(row: Row) -> tuple[str | bool | None, ...]:
+    return tuple(False if cell is ABSENT else cell for cell in row) if ABSENT in row else row  # type: ignore[return-value]
+
+
+def _row(plain: tuple[str | bool | None, ...]) -> Row:
+    return tuple(ABSENT if cell is False else cell for cell in plain) if False in plain else plain  # type: ignore[return-value,misc]
+
+
+class Partitioned:
+    """The rows of one side, cut by the hash of their keys so that one part fits into memory."""
+
+    def __init__(self) -> None:
+        self._parts: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
+        self._files: list[IO[bytes] | None] = [None] * PARTITIONS
+        self._held = 0
+        self._spilling = False
+        self.count = 0
+
+    def add(self, key: Key, row: Row) -> None:
+        """Put a row into its part."""
+        index = hash(key) % PARTITIONS
+        part = self._parts[index]
+        part.append((key, row))
+        self.count += 1
+        self._held += 1
+        if self._held > IN_MEMORY:
+            self._spilling = True
+        if self._spilling and len(part) >= BLOCK:
+            self._spill(index)
+
+    def _spill(self, index: int) -> None:
+        part = self._parts[index]
+        file = self._files[index]
+        if file is None:
+            file = self._files[index] = tempfile.TemporaryFile(prefix="dualwrite-")
+        marshal.dump([(key, _plain(row)) for key, row in part], file)
+        self._held -= len(part)
+        part.clear()
+
+    def part(self, index: int) -> Iterator[Entry]:
+        """The rows of one part; to be read once."""
+        file = self._files[index]
+        if file is not None:
+            file.seek(0)
+            while True:
+                try:
+                    block = marshal.load(file)
+                except EOFError:
+                    break
+                for key, plain in block:
+                    yield key, _row(plain)
+            file.close()
+        yield from self._parts[index]
+        self._parts[index] = []
+
+
+class Spool:
+    """The weak changes that an initial sync of one map carries out of one side, in the order in which it does."""
+
+    def __init__(self, map_name: str, side: Side) -> None:
+        self._map = map_name
+        self._side = side
+        self._file = tempfile.TemporaryFile(prefix="dualwrite-")
+        self._block: list[tuple[Key, str, Key, tuple[str | bool | None, ...]]] = []
+        self._index: sqlite3.Connection | None = None
+        self._boundary: Position | None = None
+        self._seen: Position | None = None
+        self.count = 0
+
+    def add(self, key: Key, kind: Kind, natural: Key, row: Row) -> None:
+        """Append a change; ``key`` in common form, ``natural`` in the side's own."""
+        self._block.append((key, kind.value, natural, _plain(row)))
+        self.count += 1
+        if len(self._block) >= BLOCK:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._block:
+            marshal.dump(self._block, self._file)
+            self._block = []
+
+    def seal(self, boundary: Position, seen: Position) -> None:
+        """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``."""
+        self._flush()
+        self._boundary, self._seen = boundary, seen
+
+    @property
+    def last(self) -> Position | None:
+        """The position of the last change; None before ``seal``."""
+        return None if self._boundary is None else self._place(self.count)
+
+    def _place(self, number: int) -> Position:
+        assert self._boundary is not None, "seal() comes first"
+        return Position(self._boundary.feed, (*self._boundary.place, number))
+
+    def _change(self, number: int, kind: str, natural: Key, plain: tuple[str | bool | None, ...]) -> Change:
+        row = _row(plain)
+        at = float("-inf")
+        return Change(self._map, Kind(kind), natural, None, row, at, self._place(number), self._seen, weak=True)
+
+    def __iter__(self) -> Iterator[Change]:
+        number = 0
+        self._file.seek(0)
+        while number < self.count:
+            where = self._file.tell()
+            block = marshal.load(self._file)
+            where = self._file.tell()
+            for _, kind, natural, plain in block:
+                number += 1
+                yield self._change(number, kind, natural, plain)
+            self._file.seek(where)  # ``find`` may have moved it meanwhile
+
+    def find(self, key: Key) -> Change | None:
+        """The change of a record.  The first call builds an index on disk: few syncs ever need one."""
+        if self._boundary is None or not self.count:
+            return None
+        if self._index is None:
+            self._index = self._build()
+        found = self._index.execute("SELECT number, entry FROM weak WHERE key = ?", (marshal.dumps(key),)).fetchone()
+        return None if found is None else self._change(found[0], *marshal.loads(found[1]))
+
+    def _build(self) -> sqlite3.Connection:
+        index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        index.execute("CREATE TABLE weak (key BLOB PRIMARY KEY, number INTEGER, entry BLOB) WITHOUT ROWID")
+        index.execute("BEGIN")
+        number, here = 0, self._file.tell()
+        self._file.seek(0)
+        while number < self.count:
+            rows = []
+            for key, kind, natural, plain in marshal.load(self._file):
+                number += 1
+                rows.append((marshal.dumps(key), number, marshal.dumps((kind, natural, plain))))
+            index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?)", rows)
+        index.execute("COMMIT")
+        self._file.seek(here)
+        return index
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        self._file.close()
+        if self._index is not None:
+            self._index.close()

@@ -1,0 +1,254 @@
+"""The engine: brings the maps of a link to the states people want and keeps both flows going.
+
+``Engine`` works on connectors, compiled maps and a journal; it knows no files and no command line.  It does
+everything in the caller's thread, step by step; ``runner`` gives each flow a thread of its own.
+
+A crash at any point loses only caches: ``open`` finds everything in the two databases and the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dualwrite.connectors.base import Connector
+from dualwrite.engine.apply import Point
+from dualwrite.engine.flow import Flow, _pass
+from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
+from dualwrite.engine.lifecycle import INITIALIZING, NEEDS_ATTENTION, RUNNING, STOPPED, has_synced, wants_to_run
+from dualwrite.engine.link import Link, key_of, load_side
+from dualwrite.errors import Denied
+from dualwrite.journal import Journal, MapState
+from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
+from dualwrite.model import Key, Position, Side
+
+DEFAULT_MASTER = Side.LEFT
+
+
+class Engine:
+    """Runs one link.  ``maps`` are all maps of the project, whatever their state."""
+
+    def __init__(
+        self,
+        name: str,
+        connectors: Mapping[Side, Connector],
+        maps: Sequence[CompiledMap],
+        journal: Journal,
+        *,
+        point: Point = _pass,
+        progress: Progress = quiet,
+    ) -> None:
+        self.name = name
+        self.connectors = connectors
+        self.journal = journal
+        self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
+        self.progress = progress
+        self.offset = 0.0
+        self._cyclic = cyclic(list(self.maps.values()))
+        self._point = point
+        self._syncs: list[InitialSync] = []
+        self.link: Link
+        self.flows: dict[Side, Flow] = {}
+
+    # -- opening and closing --------------------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Take up the link where both databases and the journal left it; maps that ran are live again.
+
+        Raises Denied when a system is not the one the link was made for, PositionLost when a feed has a gap.
+        """
+        states = self.journal.states()
+        live = {
+            name: compiled
+            for name, compiled in self.maps.items()
+            if (state := states.get(name)) and wants_to_run(state) and has_synced(state)
+        }
+        self._install(live)
+        self._settle_journal()
+        self._measure_clocks()
+        sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
+        self.link = Link(self.name, sides, self.journal, live, self._cyclic, None, lambda: self.offset)
+        for name in live:
+            for side in Side:
+                boundary = states[name].boundaries.get(side)
+                if boundary is not None:
+                    sides[side].windows.floor(name, boundary)
+        for side in Side:
+            self._load_waiting(side)
+        self.flows = {source: Flow(self.link, source, self._point) for source in Side}
+        for flow in self.flows.values():
+            flow.open()
+        for name in live:
+            if states[name].state != RUNNING:
+                self.journal.set_state(name, state=RUNNING, reason="")
+
+    def _install(self, live: Mapping[str, CompiledMap]) -> None:
+        for side, connector in self.connectors.items():
+            self._check_identity(side, connector)
+            connector.install([compiled.views[side] for compiled in live.values()])
+            self.journal.put(f"identity.{side}", connector.identity())
+
+    def _check_identity(self, side: Side, connector: Connector) -> None:
+        known, found = self.journal.get(f"identity.{side}"), connector.identity()
+        if known is not None and known != found:
+            raise Denied(
+                f"{side}: this is {found}, but the link was made with {known}",
+                "point the environment to the right system, or remove the link there first (dualwrite uninstall)",
+            )
+
+    def _settle_journal(self) -> None:
+        for side, connector in self.connectors.items():
+            number = max((number for _, number in connector.positions().values()), default=0)
+            self.journal.settle(side, number)
+
+    def _measure_clocks(self) -> None:
+        left, right = self.connectors[Side.LEFT].clock(), self.connectors[Side.RIGHT].clock()
+        offset = right - left
+        self.offset = offset if abs(offset) > 0.1 else 0.0  # less is the time between the two questions
+
+    def _load_waiting(self, side: Side) -> None:
+        """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""
+        state = self.link.sides[side]
+        for entry in self.journal.parked_keys(side):
+            if entry.code in ("missing_parent", "behind"):
+                record = (entry.map, key_of(entry.key))
+                state.waiting.setdefault(entry.waits_table, set()).add(record)
+                state.woken.add(entry.waits_table)
+
+    def close(self) -> None:
+        """Let go of the feeds; the databases keep everything for the next ``open``."""
+        for flow in self.flows.values():
+            flow.close_feed()
+
+    # -- maps -----------------------------------------------------------------------------------------------------
+
+    def reconcile(self) -> list[Outcome]:
+        """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop."""
+        outcomes = []
+        states = self.journal.states()
+        for name in list(self.link.maps):
+            if not wants_to_run(states.get(name) or MapState(name)):
+                self._stop(name)
+        for name, compiled in self.maps.items():
+            state = states.get(name) or MapState(name)
+            if not wants_to_run(state) or name in self.link.maps or state.state == NEEDS_ATTENTION:
+                continue
+            if has_synced(state):
+                self._go_live(compiled)
+                self._skip_sync(compiled)
+            else:
+                outcomes.append(self._start(compiled, Side(state.master or DEFAULT_MASTER)))
+        return outcomes
+
+    def _stop(self, name: str) -> None:
+        """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
+        self._forget(name)
+        self.link.maps.pop(name)
+        self._views_changed()
+        self.journal.set_state(name, state=STOPPED, initial="none", reason="")
+        self.journal.log("stopped", map=name)
+
+    def _forget(self, name: str) -> None:
+        """Drop everything that is parked, hidden or waiting for a map."""
+        for side, state in self.link.sides.items():
+            flow = self.flows[side.other]
+            flow.forget_map(name)
+            state.windows.drop(name)
+            self.journal.drop_windows(side, name)
+
+    def _go_live(self, compiled: CompiledMap) -> None:
+        """Put the map into both feeds and flows; needs boundaries before anything of it is carried."""
+        live = {**self.link.maps, compiled.name: compiled}
+        ordered = {name: live[name] for name in self.maps if name in live}
+        self.link.maps.clear()
+        self.link.maps.update(ordered)
+        self._views_changed()
+
+    def _views_changed(self) -> None:
+        for side, connector in self.connectors.items():
+            connector.install(self.link.views(side))
+            self.journal.put(f"identity.{side}", connector.identity())
+        for flow in self.flows.values():
+            flow.reopen()
+
+    def _skip_sync(self, compiled: CompiledMap) -> None:
+        boundaries: dict[Side, Position | None] = {s: connector.end() for s, connector in self.connectors.items()}
+        for side, boundary in boundaries.items():
+            assert boundary is not None
+            self.link.sides[side].windows.floor(compiled.name, boundary)
+        self.journal.set_state(compiled.name, state=RUNNING, reason="", initial="skipped", boundaries=boundaries)
+        self.journal.log("started without initial sync", map=compiled.name)
+
+    def _start(self, compiled: CompiledMap, master: Side) -> Outcome:
+        """Initial sync, then live."""
+        name = compiled.name
+        self.journal.set_state(name, state=INITIALIZING, initial="pending", reason="")
+        self.journal.log("initial sync started", map=name, detail={"master": str(master)})
+        self._go_live(compiled)
+        self._forget(name)
+        outcome = self.synchronise(compiled, master)
+        detail = {
+            "read": {str(side): count for side, count in outcome.tally.read.items()},
+            "created": {str(side): count for side, count in outcome.created.items()},
+            "changed": {str(side): count for side, count in outcome.changed.items()},
+            "equal": outcome.tally.equal,
+        }
+        self.journal.set_state(name, state=RUNNING, initial="done")
+        self.journal.log("initial sync done; running", map=name, detail=detail)
+        return outcome
+
+    def synchronise(self, compiled: CompiledMap, master: Side) -> Outcome:
+        """Make the existing records of a live map agree; differing values are taken from ``master``."""
+        sync = InitialSync(self.link, self.flows, compiled, master, self.progress)
+        boundaries: dict[Side, Position | None] = {}
+        boundaries.update(sync.compare())
+        self.journal.set_state(compiled.name, boundaries=boundaries)
+        outcome = sync.apply()
+        self._syncs.append(sync)
+        return outcome
+
+    def _finish_syncs(self) -> None:
+        """Both flows have carried everything: no change is left that has not seen the weak ones."""
+        for sync in self._syncs:
+            sync.close()
+        self._syncs.clear()
+
+    # -- carrying -------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Carry, in this thread, until both feeds are empty and nothing is left to do."""
+        while not self._quiet():
+            for flow in self.flows.values():
+                flow.turn(0)
+        self._finish_syncs()
+        self.acknowledge()
+
+    def _quiet(self) -> bool:
+        """Is everything that is committed by now carried?"""
+        ends = {side: connector.end() for side, connector in self.connectors.items()}
+        moved = [flow.turn(0) for flow in self.flows.values()]
+        return not any(moved) and all(
+            flow.carried is not None and flow.carried >= ends[side] and not self.link.sides[side.other].restore
+            for side, flow in self.flows.items()
+        )
+
+    def acknowledge(self) -> None:
+        """Let both systems forget what neither flow needs any more."""
+        for source, flow in self.flows.items():
+            flow.acknowledge(self.flows[source.other].carried)
+
+    # -- parked records and decisions -----------------------------------------------------------------------------
+
+    def retry(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
+        """Take parked records again; returns how many are free now."""
+        freed = sum(self.flows[target.other].retry(chosen) for target, chosen in records.items())
+        self.drain_wakes()
+        return freed
+
+    def drain_wakes(self) -> None:
+        """Wake what the last step may have freed."""
+        for flow in self.flows.values():
+            flow.settle(idle=True)
+
+    def discard(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
+        """Drop parked changes for good."""
+        return sum(self.flows[target.other].discard(chosen) for target, chosen in records.items())
