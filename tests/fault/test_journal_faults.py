@@ -259,12 +259,23 @@ def test_a_locked_journal_is_waited_for_then_unavailable(tmp_path: Path) -> None
 
 
 def test_opening_a_locked_new_file_is_unavailable(tmp_path: Path) -> None:
-    """A file that another process is filling is waited for, not taken for something else."""
-    with sqlite3.connect(tmp_path / "journal.db") as other:
-        other.execute("BEGIN EXCLUSIVE")
-        with pytest.raises(Unavailable, match="locked by another process"):
-            Journal.open(tmp_path / "journal.db", wait=0.05)
-    Journal.open(tmp_path / "journal.db").close()
+    """A file that another process is about to fill is not taken for something else."""
+    for lock in ("IMMEDIATE", "EXCLUSIVE"):
+        with sqlite3.connect(tmp_path / "journal.db") as other:
+            other.execute(f"BEGIN {lock}")
+            with pytest.raises(Unavailable, match="locked by another process"):
+                Journal.open(tmp_path / "journal.db", wait=0.05)
+
+
+def test_opening_a_locked_new_file_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is opened once the other process lets go, also where SQLite itself does not wait."""
+    other = sqlite3.connect(tmp_path / "journal.db")
+    other.execute("BEGIN IMMEDIATE")
+    monkeypatch.setattr("dualwrite.journal.database.time.sleep", lambda _seconds: other.rollback())
+    with Journal.open(tmp_path / "journal.db") as journal:
+        assert not other.in_transaction
+        journal.put("a", "1")
+    other.close()
 
 
 WORKER = """
