@@ -1,0 +1,1 @@
+"""Carrying changes: flows, comparing, initial sync, and the engine that runs a link."""

@@ -223,13 +223,15 @@ class Application:
         return self.ledger.hidden[record] if record in self.ledger.hidden else self.here.hidden.get(record)
 
     def restore_later(self, compiled: CompiledMap, key: Key, natural: Key) -> None:
-        """The source's copy of the target's one-way columns is to be written again; ``natural`` finds the record here."""
+        """The source is to take the target's one-way columns again; ``natural`` finds the record here."""
         if (compiled.name, key) not in self.ledger.restore:
             self.ledger.restore[compiled.name, key] = natural
             self.transaction.remember(RESTORE, compiled.name, key_text(key), key_text(natural))
 
     def conflict(self, plan: Plan, loss: Loss, *, is_open: bool = False) -> None:
         """Put a loss into the conflict log."""
+        if loss.policy == "manual" and not is_open:
+            return  # the conflict is in the log since it was found; the decision has closed it
         self.ledger.counts["conflicts"] += 1
         loser, beats = loss.loser, loss.beats
         if is_open and self.source is Side.RIGHT:
@@ -551,7 +553,8 @@ class Stage:
         """Unique values that changed hands within the batch: go the way that the source went, step by step."""
         plans = {id(plan): plan for plan, _, _ in self._later}
         self._later = []
-        steps = sorted(((change, plan) for plan in plans.values() for change in plan.changes), key=lambda s: s[0].position)
+        steps = [(change, plan) for plan in plans.values() for change in plan.changes]
+        steps.sort(key=lambda step: step[0].position)
         broken: set[int] = set()
         for change, plan in steps:
             if id(plan) in broken:
@@ -621,7 +624,7 @@ BYPASSED = Trouble(
 
 def behind(key: Key) -> Trouble:
     """The trouble of a record that waits for another one of the same map."""
-    return Trouble("behind", f"waits behind the parked record {show_key(key)}, whose key changed", "", "", key_text(key))
+    return Trouble("behind", f"waits behind the parked record {show_key(key)}", "", "", key_text(key))
 
 
 def ambiguous(table: str, count: int) -> Trouble:

@@ -21,7 +21,7 @@ from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, parked_key
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_text
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import RowProblem, Superseded
+from dualwrite.errors import Halted, RowProblem, Superseded
 from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Side, Write
 
 LOCK_TARGET = 0.05
@@ -36,14 +36,14 @@ WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
 
 
-def _pass(point: str) -> None:
+def no_point(point: str) -> None:
     """Fault points do nothing outside tests."""
 
 
 class Flow:
     """The flow out of ``source``."""
 
-    def __init__(self, link: Link, source: Side, point: Point = _pass) -> None:
+    def __init__(self, link: Link, source: Side, point: Point = no_point) -> None:
         self.link = link
         self.source = source
         self.target = source.other
@@ -150,6 +150,7 @@ class Flow:
         if not changes:
             self._advance(batch.position)
             return False
+        self._brake(changes)
         self._catch_up()
         began = time.monotonic()
         with self.begin() as transaction:
@@ -179,6 +180,21 @@ class Flow:
             elif seen.kind is not Kind.DELETE or compiled.deletes:
                 found.append(self._tag(seen))
         return found
+
+    def _brake(self, changes: Iterable[Change]) -> None:
+        """Raises Halted when a batch would delete more records of a map than the link's limit."""
+        limit = self.link.delete_limit
+        if limit is None:
+            return
+        deletes = Counter(change.view for change in changes if change.kind is Kind.DELETE)
+        for map_name, count in deletes.items():
+            if count > limit:
+                raise Halted(
+                    map_name,
+                    f"{self.source} deletes {count} records of {map_name} at once; the limit is {limit}",
+                    "look at them; raise limits.deletes in dualwrite.yaml to carry them, or start the map again "
+                    "to bring the records back",
+                )
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2)."""
@@ -404,15 +420,19 @@ class Flow:
     def forget_map(self, map_name: str) -> None:
         """Drop everything that the target's side table and the journal hold for a map."""
         self.discard([record for record in self._to.parked.records() if record[0] == map_name])
-        kept = [(HIDDEN, self._to.hidden), (RESTORE, self._to.restore)]
-        if not any(record[0] == map_name for _, records in kept for record in records):
+        hidden = [record for record in self._to.hidden if record[0] == map_name]
+        restore = [record for record in self._to.restore if record[0] == map_name]
+        if not hidden and not restore:
             return
         with self.begin() as transaction:
-            for kind, records in kept:
-                for record in [record for record in records if record[0] == map_name]:
-                    transaction.remember(kind, map_name, key_text(record[1]), None)
-                    del records[record]  # type: ignore[attr-defined]
+            for kind, records in ((HIDDEN, hidden), (RESTORE, restore)):
+                for _, key in records:
+                    transaction.remember(kind, map_name, key_text(key), None)
             transaction.commit(None)
+        for record in hidden:
+            del self._to.hidden[record]
+        for record in restore:
+            del self._to.restore[record]
 
     # -- what may be forgotten ------------------------------------------------------------------------------------
 
@@ -438,7 +458,7 @@ class Flow:
             self._bared.add(record)
 
     def acknowledge(self, carried: Position | None) -> None:
-        """Tell the target what it need not keep; ``carried`` is how far the other flow has carried the target's feed."""
+        """Tell the target what it need not keep; ``carried``: how far the other flow has carried its feed."""
         windows = self._to.windows
         oldest = windows.oldest()
         upto = carried if oldest is None else oldest.just_before()

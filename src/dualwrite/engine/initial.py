@@ -21,7 +21,8 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
 
 Progress = Callable[[str, str, int, int], None]
-"""Called with the map, the step (``compare``, ``left``, ``right``), how much is done and how much there is (0: unknown)."""
+"""Called with the map, the step (``compare``, ``left``, ``right``), how much is done and how much there is (0: not
+known)."""
 
 
 def quiet(_map: str, _step: str, _done: int, _total: int) -> None:
@@ -170,16 +171,15 @@ class InitialSync:
         with flow.begin() as transaction:
             application = Application(self.link, flow.source, transaction)
             for finding in mine:
-                changes = [self._candidate(finding, row, flow.source) for row in finding.rows]
+                changes = [self._candidate(row, flow.source) for row in finding.rows]
                 plan = Plan(self.compiled, finding.key, changes, finding.key)
                 application.park(plan, Trouble(finding.code, finding.reason))
                 self.outcome.parked += 1
             flow.finish(transaction, application.ledger, None)
 
-    def _candidate(self, finding: Unusable, row: Row, side: Side) -> Change:
-        at, boundary = float("-inf"), self.boundaries[side]
-        seen = self.boundaries[side.other]
-        return Change(self.compiled.name, Kind.INSERT, self._natural(side, row), None, row, at, boundary, seen, weak=True)
+    def _candidate(self, row: Row, side: Side) -> Change:
+        name, at, seen = self.compiled.name, float("-inf"), self.boundaries[side.other]
+        return Change(name, Kind.INSERT, self._natural(side, row), None, row, at, self.boundaries[side], seen, weak=True)
 
     def close(self) -> None:
         """Both flows have passed whatever had not seen the weak changes: forget them."""

@@ -71,7 +71,8 @@ class ParkedKeys:
     def remove(self, map_name: str, key: Key, until: int) -> None:
         """The record is free from our commit ``until`` on."""
         record = (map_name, key)
-        kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in self._intervals.get(record, ())]
+        now = self._intervals.get(record, ())
+        kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in now]
         self._intervals[record] = kept
 
     def prune(self, mark: int) -> None:
@@ -125,10 +126,8 @@ class Link:
 
     def decisions(self, map_name: str, key: Key) -> Mapping[str, Sequence[Decision]]:
         """What people decided about a record, per unit, in the order in which they did."""
-        found: dict[str, list[Decision]] = {}
-        for decision in self.journal.decisions(map_name, key_text(key)):
-            found.setdefault(decision.unit, []).append(Decision(decision.winner, decision.covers))
-        return found
+        found = self.journal.decisions(map_name, key_text(key))
+        return {unit: [Decision(d.winner, d.covers) for d in decisions] for unit, decisions in found.items()}
 
     def ahead(self, target: Side) -> float:
         """What to add to the target's commit times to compare them with the source's."""

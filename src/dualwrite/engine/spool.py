@@ -28,6 +28,11 @@ def _row(plain: tuple[str | bool | None, ...]) -> Row:
     return tuple(ABSENT if cell is False else cell for cell in plain) if False in plain else plain  # type: ignore[return-value,misc]
 
 
+def scratch() -> IO[bytes]:
+    """A file that vanishes when it is closed."""
+    return tempfile.TemporaryFile(prefix="dualwrite-")  # noqa: SIM115 - whoever asks for it closes it
+
+
 class Partitioned:
     """The rows of one side, cut by the hash of their keys so that one part fits into memory."""
 
@@ -54,7 +59,7 @@ class Partitioned:
         part = self._parts[index]
         file = self._files[index]
         if file is None:
-            file = self._files[index] = tempfile.TemporaryFile(prefix="dualwrite-")
+            file = self._files[index] = scratch()
         marshal.dump([(key, _plain(row)) for key, row in part], file)
         self._held -= len(part)
         part.clear()
@@ -82,7 +87,7 @@ class Spool:
     def __init__(self, map_name: str, side: Side) -> None:
         self._map = map_name
         self._side = side
-        self._file = tempfile.TemporaryFile(prefix="dualwrite-")
+        self._file = scratch()
         self._block: list[tuple[Key, str, Key, tuple[str | bool | None, ...]]] = []
         self._index: sqlite3.Connection | None = None
         self._boundary: Position | None = None

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.apply import Point
-from dualwrite.engine.flow import Flow, _pass
+from dualwrite.engine.flow import Flow, no_point
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import INITIALIZING, NEEDS_ATTENTION, RUNNING, STOPPED, has_synced, wants_to_run
 from dualwrite.engine.link import Link, key_of, load_side
-from dualwrite.errors import Denied
+from dualwrite.errors import Denied, Halted
 from dualwrite.journal import Journal, MapState
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -34,7 +34,8 @@ class Engine:
         maps: Sequence[CompiledMap],
         journal: Journal,
         *,
-        point: Point = _pass,
+        delete_limit: int | None = None,
+        point: Point = no_point,
         progress: Progress = quiet,
     ) -> None:
         self.name = name
@@ -43,6 +44,7 @@ class Engine:
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
         self.progress = progress
         self.offset = 0.0
+        self._delete_limit = delete_limit
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
         self._syncs: list[InitialSync] = []
@@ -66,7 +68,7 @@ class Engine:
         self._settle_journal()
         self._measure_clocks()
         sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
-        self.link = Link(self.name, sides, self.journal, live, self._cyclic, None, lambda: self.offset)
+        self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, lambda: self.offset)
         for name in live:
             for side in Side:
                 boundary = states[name].boundaries.get(side)
@@ -147,6 +149,13 @@ class Engine:
         self.journal.set_state(name, state=STOPPED, initial="none", reason="")
         self.journal.log("stopped", map=name)
 
+    def halt(self, name: str, reason: str) -> None:
+        """Stop a map that must not go on without a person."""
+        if name in self.link.maps:
+            self._stop(name)
+        self.journal.set_state(name, state=NEEDS_ATTENTION, desired="stopped", reason=reason)
+        self.journal.log("needs attention", map=name, detail={"reason": reason})
+
     def _forget(self, name: str) -> None:
         """Drop everything that is parked, hidden or waiting for a map."""
         for side, state in self.link.sides.items():
@@ -217,19 +226,25 @@ class Engine:
     def drain(self) -> None:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
         while not self._quiet():
-            for flow in self.flows.values():
-                flow.turn(0)
+            pass
         self._finish_syncs()
         self.acknowledge()
 
     def _quiet(self) -> bool:
         """Is everything that is committed by now carried?"""
         ends = {side: connector.end() for side, connector in self.connectors.items()}
-        moved = [flow.turn(0) for flow in self.flows.values()]
+        moved = [self._turn(flow) for flow in self.flows.values()]
         return not any(moved) and all(
             flow.carried is not None and flow.carried >= ends[side] and not self.link.sides[side.other].restore
             for side, flow in self.flows.items()
         )
+
+    def _turn(self, flow: Flow) -> bool:
+        try:
+            return flow.turn(0)
+        except Halted as trouble:
+            self.halt(trouble.map, str(trouble))
+            return True
 
     def acknowledge(self) -> None:
         """Let both systems forget what neither flow needs any more."""

@@ -1,0 +1,33 @@
+# demo: see it work · test: everything but the long runs · soak: the long random runs · check: style, types, layers
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+
+.PHONY: demo test soak check bench clean
+
+demo: $(READY)
+	$(BIN)/dualwrite demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+
+soak: $(READY)
+	$(BIN)/python -m pytest -m soak $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(READY)
+	$(BIN)/python -m bench $(ARGS)
+
+$(READY): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

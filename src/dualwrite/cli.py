@@ -1,0 +1,394 @@
+"""The command line: parse, call, print.
+
+Exit codes: 0 done and clean, 1 found problems (differences, parked rows, failed checks), 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import getpass
+import logging
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from dualwrite import printing
+from dualwrite.connectors import connect
+from dualwrite.engine import commands
+from dualwrite.engine.plan import Planner
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.supervisor import DEFAULT_MASTER
+from dualwrite.engine.status import status_of
+from dualwrite.engine.verify import verify as verify_map
+from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
+from dualwrite.errors import DualwriteError, Invalid, Usage
+from dualwrite.mapping.propose import propose
+from dualwrite.model import Side
+from dualwrite.project import Project, create, link_name, load
+
+app = typer.Typer(
+    name="dualwrite",
+    help="Keep the tables of two business systems in step, both ways.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_help=True)
+conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
+app.add_typer(parked_app, name="parked")
+app.add_typer(conflicts_app, name="conflicts")
+
+Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project folder.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="[MAP]...")]
+Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
+HERE = Path()
+
+
+def main() -> NoReturn:
+    """Run the command line; every error is one clear message."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        sys.exit(app(standalone_mode=False) or 0)
+    except Invalid as invalid:
+        printing.problems(invalid.problems)
+        sys.exit(1)
+    except Usage as usage:
+        printing.error(usage)
+        sys.exit(2)
+    except DualwriteError as trouble:
+        printing.error(trouble)
+        sys.exit(1)
+    except (typer.Exit, typer.Abort) as ended:
+        sys.exit(getattr(ended, "exit_code", 1))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)
+    except Exception as wrong:
+        click_message = getattr(wrong, "format_message", None)
+        if click_message is None:
+            raise
+        print(f"dualwrite: {click_message()}", file=sys.stderr)
+        sys.exit(getattr(wrong, "exit_code", 2))
+
+
+def who() -> str:
+    """The person at the keyboard, for the activity log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Workspace]:
+    """The project in a folder, open."""
+    with opened(load(folder)) as work:
+        yield work
+
+
+def finish(clean: bool) -> None:
+    """Exit with 1 where problems were found."""
+    if not clean:
+        raise typer.Exit(1)
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="The folder of the new project.", metavar="DIR")],
+    left: Annotated[str, typer.Option(help="URL of the left system.", metavar="URL")],
+    right: Annotated[str, typer.Option(help="URL of the right system.", metavar="URL")],
+    link: Annotated[str | None, typer.Option(help="Name of the link; the folder's by default.", metavar="NAME")] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
+    ] = None,
+) -> None:
+    """Start a project: look at both systems and propose a map for every pair of tables that match."""
+    name = link or link_name(folder)
+    schemas = {}
+    for side, url in ((Side.LEFT, left), (Side.RIGHT, right)):
+        connector = connect(url, link=name, side=side)
+        try:
+            schemas[side] = connector.schema()
+        finally:
+            connector.close()
+    proposal = propose(schemas[Side.LEFT], schemas[Side.RIGHT], include or ())
+    printing.created(create(folder, name, left, right, proposal.maps), proposal)
+
+
+@app.command()
+def check(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Examine connections, prerequisites and maps; every problem at once, each with its remedy."""
+    problems = examine(load(folder))
+    printing.json_out({"problems": [printing.problem_json(p) for p in problems]}) if as_json else printing.checked(problems)
+    finish(not any(problem.level == "error" for problem in problems))
+
+
+@app.command()
+def plan(
+    maps: Maps = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+    master: Annotated[Side | None, typer.Option(help="The side whose values win.")] = None,
+    rows: Annotated[int, typer.Option(help="Rows shown per map and action.")] = 10,
+) -> None:
+    """Show what an initial sync would do, without doing it."""
+    with workspace(folder) as work:
+        refuse_broken(work)
+        chosen = work.chosen(maps or ())
+        states = work.states()
+        wanted = {one.name: master or Side(states[one.name].master or DEFAULT_MASTER) for one in chosen}
+        plans = Planner(work.connectors, work.schemas).plan(chosen, wanted)
+        printing.json_out(printing.plan_json(plans)) if as_json else printing.planned(plans, rows)
+
+
+def refuse_broken(work: Workspace) -> None:
+    """Nothing runs while a map has errors."""
+    errors = [problem for problem in work.problems if problem.level == "error"]
+    if errors:
+        raise Invalid(errors)
+
+
+@app.command()
+def run(
+    folder: Folder = HERE,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when both feeds are drained.")] = False,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start maps that never ran.")] = False,
+) -> None:
+    """Run the link in the foreground until interrupted: start the maps, then carry changes as they are committed."""
+    with workspace(folder) as work:
+        refuse_broken(work)
+        if not work.lease.acquire():
+            raise Usage(f"another engine runs this link: {work.lease.owner()}", "stop it first, or use that one")
+        if not no_start:
+            never = [s for name, s in work.states().items() if s.desired == "stopped" and s.state == "not running"]
+            for state in never:
+                work.journal.set_state(state.map, desired="running")
+        with printing.progress() as progress:
+            engine = work.engine(progress=progress)
+            try:
+                engine.open()
+                runner = Runner(engine, commands.execute)
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, lambda *_: runner.stop.set())
+                runner.run(until_idle)
+            finally:
+                engine.close()
+        if until_idle:
+            report = status_of(work)
+            printing.statuses(report)
+            finish(not any(row["parked"] for row in report))
+
+
+@app.command()
+def start(
+    maps: Maps = None,
+    folder: Folder = HERE,
+    master: Annotated[Side | None, typer.Option(help="The side whose values win in the initial sync.")] = None,
+    no_initial_sync: Annotated[
+        bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
+    ] = False,
+) -> None:
+    """Wish maps to run: a running engine starts them now, otherwise the next one does."""
+    with workspace(folder) as work:
+        refuse_broken(work)
+        commands.start(work, work.chosen(maps or ()), master=master, initial_sync=not no_initial_sync, who=who())
+        printing.statuses(status_of(work))
+
+
+@app.command()
+def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
+    """Stop maps.  Changes of a stopped map are not tracked: its next start needs an initial sync."""
+    with workspace(folder) as work:
+        chosen = [one for one in work.chosen(maps or ())]
+        confirm(f"Stop {len(chosen)} map(s)? Their changes are not tracked while they are stopped.", yes)
+        commands.stop(work, chosen, who=who())
+        printing.statuses(status_of(work))
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone; without a terminal, only --yes is an answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Usage("this needs an answer", "add --yes")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(folder: Folder = HERE, as_json: Json = False) -> None:
+    """Show the state of every map: parked, conflicts, queue, lag."""
+    with workspace(folder) as work:
+        report = status_of(work)
+        printing.json_out({"engine": work.lease.owner(), "maps": report}) if as_json else printing.statuses(report)
+
+
+@app.command()
+def verify(
+    maps: Maps = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+    repair: Annotated[Side | None, typer.Option(help="Make both sides agree; this side's values win.")] = None,
+    rows: Annotated[int, typer.Option(help="Records shown per map.")] = 10,
+    yes: Yes = False,
+) -> None:
+    """Compare every record of both sides."""
+    with workspace(folder) as work:
+        refuse_broken(work)
+        chosen = work.chosen(maps or ())
+        settle = commands.settle_with(work)
+        reports = [verify_map(one, work.connectors, settle) for one in chosen]
+        if repair is not None and not all(report.clean for report in reports):
+            total = sum(len(report.differences) for report in reports)
+            confirm(f"Repair {total} record(s) with the values of the {repair} side?", yes)
+            names = [report.map for report in reports if not report.clean]
+            commands.ask(work, "repair", {"maps": names, "master": repair.value, "who": who()})
+            reports = [verify_map(one, work.connectors, settle) for one in chosen]
+        printing.json_out(printing.verify_json(reports)) if as_json else printing.verified(reports, rows)
+        finish(all(report.clean for report in reports))
+
+
+@parked_app.command("list")
+def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None) -> None:
+    """List what is parked, with reasons."""
+    with workspace(folder) as work:
+        entries = work.journal.parked(work.numbers(), map=name)
+        printing.json_out([printing.parked_json(e) for e in entries]) if as_json else printing.parked(entries)
+        finish(not entries)
+
+
+@parked_app.command("show")
+def parked_show(number: Annotated[int, typer.Argument(metavar="ID")], folder: Folder = HERE, as_json: Json = False) -> None:
+    """Show a parked record with all its waiting changes."""
+    with workspace(folder) as work:
+        entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
+        if entry is None:
+            raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
+        changes = work.journal.queue(entry.side, entry.map, entry.key)
+        compiled = work.maps.get(entry.map)
+        paths = compiled.views[entry.side.other].paths if compiled else ()
+        if as_json:
+            printing.json_out(printing.parked_json(entry) | {"changes": printing.changes_json(changes, paths)})
+        else:
+            printing.parked_one(entry, changes, paths)
+
+
+Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As in `parked list`.")]
+All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
+
+
+def chosen_ids(ids: Sequence[int] | None, everything: bool) -> list[int] | None:
+    """The ids given, or None for all; one of both is needed."""
+    if bool(ids) == everything:
+        raise Usage("say which ones", "give their ids, or --all")
+    return list(ids) if ids else None
+
+
+@parked_app.command("retry")
+def parked_retry(ids: Ids = None, everything: All = False, folder: Folder = HERE, as_json: Json = False) -> None:
+    """Try parked changes again."""
+    with workspace(folder) as work:
+        answer = commands.ask(work, "retry", {"ids": chosen_ids(ids, everything), "who": who()})
+        printing.json_out(answer) if as_json else printing.said(f"{answer['freed']} of {answer['tried']} went through")
+        finish(answer["freed"] == answer["tried"])
+
+
+@parked_app.command("discard")
+def parked_discard(ids: Ids = None, everything: All = False, folder: Folder = HERE, yes: Yes = False) -> None:
+    """Drop parked changes for good; what changes later flows again."""
+    with workspace(folder) as work:
+        which = chosen_ids(ids, everything)
+        confirm("Drop these changes for good?", yes)
+        answer = commands.ask(work, "discard", {"ids": which, "who": who()})
+        printing.said(f"{answer['discarded']} discarded")
+
+
+@conflicts_app.command("list")
+def conflicts_list(
+    folder: Folder = HERE,
+    as_json: Json = False,
+    name: Map = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that wait for a decision.")] = False,
+) -> None:
+    """List the columns that both sides changed, with both values and the winner."""
+    with workspace(folder) as work:
+        entries = work.journal.conflicts(work.numbers(), map=name, open_only=only_open)
+        printing.json_out([printing.conflict_json(e) for e in entries]) if as_json else printing.conflicts(entries)
+
+
+@conflicts_app.command("resolve")
+def conflicts_resolve(
+    number: Annotated[int, typer.Argument(metavar="ID")],
+    winner: Annotated[Side, typer.Argument(help="The side whose value wins.")],
+    folder: Folder = HERE,
+) -> None:
+    """Decide a conflict that waits for a person (policy `manual`)."""
+    with workspace(folder) as work:
+        commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
+        printing.said(f"conflict {number}: {winner} wins")
+
+
+@app.command()
+def log(
+    folder: Folder = HERE,
+    as_json: Json = False,
+    name: Map = None,
+    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 50,
+) -> None:
+    """Show the activity log: who did what, when."""
+    with workspace(folder) as work:
+        events = work.journal.events(map=name, limit=limit)
+        printing.json_out([printing.event_json(e) for e in events]) if as_json else printing.events(events)
+
+
+@app.command()
+def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
+    """Remove everything that was created in both databases, and forget the link's state."""
+    project = load(folder)
+    confirm("Remove the capture from both databases? Running maps need an initial sync afterwards.", yes)
+    with opened(project) as work:
+        if not work.lease.acquire():
+            raise Usage(f"an engine runs this link: {work.lease.owner()}", "stop it first")
+        remove_all(project, work)
+    printing.said("removed from both databases")
+
+
+def remove_all(project: Project, work: Workspace) -> None:
+    """Uninstall in both systems and bring the journal to a fresh start."""
+    for side in Side:
+        connector = connector_of(project, side)
+        try:
+            connector.uninstall()
+        finally:
+            connector.close()
+    with work.journal.batch() as batch:
+        for side in Side:
+            batch.put(f"identity.{side}", None)
+            batch.settle(side, -1)
+        for name in work.states():
+            batch.set_state(name, desired="stopped", state="not running", initial="none", reason="")
+        batch.log("uninstalled", who=who())
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to build it.")] = Path("demo"),
+    keep: Annotated[bool, typer.Option("--keep", help="Leave live sync running.")] = False,
+    customers: Annotated[int, typer.Option(help="How many customers.")] = 5_000,
+) -> None:
+    """Build two databases and show the main job on them."""
+    from dualwrite.demo.show import show
+
+    finish(show(folder, keep=keep, customers=customers))
+
+
+if __name__ == "__main__":
+    main()

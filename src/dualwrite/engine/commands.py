@@ -1,0 +1,195 @@
+"""What people ask of a link: done by the running engine where there is one, else here.
+
+Each command is a function of an open engine whose flows stand still, a mapping of arguments (plain JSON values, since
+they may come from another process) and an answer of the same kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from dualwrite.engine.lifecycle import NEEDS_ATTENTION, NOT_RUNNING, RUNNING, STOPPED, refuse_unless_allowed
+from dualwrite.engine.link import key_of
+from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.workspace import Workspace
+from dualwrite.errors import DualwriteError, Unavailable, Usage
+from dualwrite.journal import Conflict, Parked
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import Key, Side
+
+Answer = Mapping[str, object]
+ANSWER_WITHIN = 3600.0
+"""Seconds that a command waits for the running engine: an initial sync may come first."""
+
+
+def _reconcile(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    return {"synced": len(engine.reconcile())}
+
+
+def _drain(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    engine.drain()
+    return {}
+
+
+def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
+    ids = arguments.get("ids")
+    found = engine.journal.parked({})
+    if not isinstance(ids, list):
+        return found
+    missing = set(ids) - {entry.id for entry in found}
+    if missing:
+        raise Usage(f"nothing is parked under {', '.join(map(str, sorted(missing)))}", "see dualwrite parked list")
+    return [entry for entry in found if entry.id in ids]
+
+
+def _records(entries: Sequence[Parked]) -> dict[Side, list[tuple[str, Key]]]:
+    records: dict[Side, list[tuple[str, Key]]] = {}
+    for entry in entries:
+        records.setdefault(entry.side, []).append((entry.map, key_of(entry.key)))
+    return records
+
+
+def _retry(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    chosen = _parked(engine, arguments)
+    freed = engine.retry(_records(chosen))
+    return {"tried": len(chosen), "freed": freed}
+
+
+def _discard(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    chosen = _parked(engine, arguments)
+    for entry in chosen:
+        detail = {"key": entry.key, "side": str(entry.side), "changes": entry.changes, "reason": entry.reason}
+        engine.journal.log("parked changes discarded", map=entry.map, who=str(arguments.get("who", "")), detail=detail)
+    return {"discarded": engine.discard(_records(chosen))}
+
+
+def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    number, winner = arguments["id"], Side(str(arguments["winner"]))
+    conflict = next((entry for entry in engine.journal.conflicts({}) if entry.id == number), None)
+    if conflict is None or not conflict.open:
+        state = "there is no conflict" if conflict is None else "already decided: conflict"
+        raise Usage(f"{state} {number}", "see dualwrite conflicts list --open")
+    decide(engine, conflict, winner, str(arguments.get("who", "")))
+    record = (conflict.map, key_of(conflict.key))
+    freed = engine.retry({side: [record] for side in Side})
+    return {"winner": str(winner), "freed": freed}
+
+
+def decide(engine: Engine, conflict: Conflict, winner: Side, who: str) -> None:
+    """Write a person's decision down; both flows will follow it."""
+    assert conflict.loser is not None
+    assert conflict.beats is not None
+    covers = {Side.LEFT: conflict.loser, Side.RIGHT: conflict.beats}
+    with engine.journal.batch() as batch:
+        batch.decide(conflict.map, conflict.key, conflict.unit, winner, covers, who)
+        batch.close_conflict(conflict.id, winner.value, conflict.side, 0)
+        detail = {"key": conflict.key, "column": conflict.unit, "winner": str(winner)}
+        batch.log("conflict resolved", map=conflict.map, who=who, detail=detail)
+
+
+def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    names, master = arguments["maps"], Side(str(arguments["master"]))
+    assert isinstance(names, list)
+    engine.drain()
+    changed = {side: 0 for side in Side}
+    for name in names:
+        if name not in engine.link.maps:
+            raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
+        outcome = engine.synchronise(engine.link.maps[name], master)
+        for side in Side:
+            changed[side] += outcome.created[side] + outcome.changed[side]
+        detail = {"master": str(master), "created": sum(outcome.created.values()), "changed": sum(outcome.changed.values())}
+        engine.journal.log("repaired", map=name, who=str(arguments.get("who", "")), detail=detail)
+    engine.drain()
+    return {"changed": {str(side): count for side, count in changed.items()}}
+
+
+COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
+    "reconcile": _reconcile,
+    "drain": _drain,
+    "retry": _retry,
+    "discard": _discard,
+    "resolve": _resolve,
+    "repair": _repair,
+}
+
+
+def execute(engine: Engine, command: str, arguments: Mapping[str, object]) -> Answer:
+    """Do a command on an open engine; raises Usage for an unknown one."""
+    if command not in COMMANDS:
+        raise Usage(f"the running engine does not know {command!r}", "run the same version of dualwrite everywhere")
+    return COMMANDS[command](engine, arguments)
+
+
+def ask(workspace: Workspace, command: str, arguments: Mapping[str, object]) -> Answer:
+    """Have a command done: by the running engine, or by an engine of our own where none is running.
+
+    Raises what the command raises.
+    """
+    if workspace.lease.acquire():
+        engine = workspace.engine()
+        try:
+            engine.open()
+            return execute(engine, command, arguments)
+        finally:
+            engine.close()
+            workspace.lease.release()
+    answer = workspace.journal.await_answer(workspace.journal.request(command, arguments), ANSWER_WITHIN)
+    if answer is None:
+        raise Unavailable(f"the running engine has not answered {command!r}", "see dualwrite log")
+    if "error" in answer:
+        raise DualwriteError(str(answer["error"]), str(answer.get("remedy", "")))
+    return answer
+
+
+def settle_with(workspace: Workspace) -> Callable[[], bool]:
+    """Waits until a running engine has carried everything committed by now; False where none is running."""
+
+    def settle() -> bool:
+        if workspace.lease.owner() is None:
+            return False
+        ask(workspace, "drain", {})
+        return True
+
+    return settle
+
+
+def start(
+    workspace: Workspace, maps: Sequence[CompiledMap], *, master: Side | None, initial_sync: bool, who: str
+) -> None:
+    """Wish these maps to run.  A running engine makes it so before this returns; otherwise the next one does."""
+    states = workspace.states()
+    refuse_unless_allowed("start", [states[compiled.name] for compiled in maps])
+    with workspace.journal.batch() as batch:
+        for compiled in maps:
+            batch.set_state(
+                compiled.name,
+                desired=RUNNING,
+                state=NOT_RUNNING if states[compiled.name].state == NEEDS_ATTENTION else states[compiled.name].state,
+                initial="none" if initial_sync else "skipped",
+                reason="",
+                master=None if master is None else master.value,
+            )
+            detail = {"initial_sync": initial_sync, "master": None if master is None else str(master)}
+            batch.log("start wanted", map=compiled.name, who=who, detail=detail)
+    _make_so(workspace)
+
+
+def stop(workspace: Workspace, maps: Sequence[CompiledMap], *, who: str) -> None:
+    """Wish these maps not to run."""
+    states = workspace.states()
+    refuse_unless_allowed("stop", [states[compiled.name] for compiled in maps])
+    with workspace.journal.batch() as batch:
+        for compiled in maps:
+            batch.set_state(compiled.name, desired=STOPPED)
+            batch.log("stop wanted", map=compiled.name, who=who)
+    if not _make_so(workspace):
+        ask(workspace, "reconcile", {})  # what is tracked for a stopped map ends now, not with the next run
+
+
+def _make_so(workspace: Workspace) -> bool:
+    """Tell a running engine to look at what is wanted; False where none is running."""
+    if workspace.lease.owner() is None:
+        return False
+    ask(workspace, "reconcile", {})
+    return True

@@ -1,0 +1,72 @@
+"""How a link stands: per map its state, what waits, and how far the target is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypedDict
+
+from dualwrite.engine.workspace import Workspace
+from dualwrite.errors import DualwriteError
+from dualwrite.model import Side
+
+
+class MapStatus(TypedDict):
+    """One line of ``dualwrite status``; times in seconds (lag) or seconds since the epoch (since)."""
+
+    map: str
+    state: str
+    desired: str
+    reason: str
+    parked: int
+    conflicts: int
+    queued: int
+    lag_seconds: float
+    since: float
+
+
+def status_of(workspace: Workspace) -> list[MapStatus]:
+    """The state of every map of the project, in the order in which they run."""
+    tally = workspace.journal.tally(workspace.numbers())
+    lag = lag_by_map(workspace)
+    states = workspace.states()
+    names = [*workspace.maps, *(name for name in states if name not in workspace.maps)]
+    report: list[MapStatus] = []
+    for name in names:
+        state, counts = states[name], tally.get(name)
+        report.append(
+            MapStatus(
+                map=name,
+                state=state.state,
+                desired=state.desired,
+                reason=state.reason,
+                parked=counts.parked if counts else 0,
+                conflicts=counts.conflicts if counts else 0,
+                queued=counts.changes if counts else 0,
+                lag_seconds=lag.get(name, 0.0),
+                since=state.since,
+            )
+        )
+    return report
+
+
+def lag_by_map(workspace: Workspace) -> Mapping[str, float]:
+    """Per map the age of the oldest change that is committed and not yet carried; a map that is not named has none."""
+    live = [c for c in workspace.maps.values() if workspace.states()[c.name].state == "running"]
+    lag: dict[str, float] = {}
+    for source in Side if live else ():
+        connector = workspace.connectors[source]
+        found = workspace.connectors[source.other].positions().get(f"{source}>{source.other}")
+        if found is None:
+            continue
+        try:
+            feed = connector.feed([compiled.views[source] for compiled in live], found[0])
+            try:
+                batch = feed.read(1_000, 0)
+            finally:
+                feed.close()
+        except DualwriteError:  # told by check and by the engine; a status must not fail for it
+            continue
+        now = connector.clock()
+        for change in batch.changes:
+            lag[change.view] = max(lag.get(change.view, 0.0), round(now - change.at, 3))
+    return lag

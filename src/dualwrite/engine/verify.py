@@ -1,0 +1,103 @@
+"""Prove that both sides agree: compare every record, and look again at those that may merely be in flight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from dualwrite.connectors.base import Connector
+from dualwrite.engine.compare import Difference, Tally, Unusable, compare
+from dualwrite.engine.initial import outside
+from dualwrite.errors import RowProblem
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import Key, Row, Side
+
+ROUNDS = 5
+"""How often records that differ are looked at again while users keep writing."""
+
+
+@dataclass
+class Report:
+    """What a verification of one map has found.  ``unusable`` are records that cannot be compared at all."""
+
+    map: str
+    tally: Tally = field(default_factory=Tally)
+    differences: list[Difference] = field(default_factory=list)
+    unusable: list[Unusable] = field(default_factory=list)
+
+    @property
+    def clean(self) -> bool:
+        """Do both sides agree on everything?"""
+        return not self.differences and not self.unusable
+
+    def count(self, only: Side | None) -> int:
+        """Differences of records that exist on that side only; of both with None."""
+        return sum(difference.only is only for difference in self.differences)
+
+
+def verify(
+    compiled: CompiledMap, connectors: Mapping[Side, Connector], settle: Callable[[], bool] = lambda: False
+) -> Report:
+    """Compare all records of a map.
+
+    ``settle`` waits until both flows have carried what is committed by now and tells whether an engine is running;
+    records that differ are then looked at again, so that what is merely in flight raises no alarm.
+    """
+    report = Report(compiled.name)
+    with ExitStack() as stack:
+        snapshots = {side: stack.enter_context(connectors[side].snapshot(compiled.views[side])) for side in Side}
+        ask = outside(compiled, lambda side: connectors[side])
+        for finding in compare(compiled, snapshots, ask, report.tally):
+            (report.unusable if isinstance(finding, Unusable) else report.differences).append(finding)  # type: ignore[arg-type]
+    for _ in range(ROUNDS):
+        if not report.differences or not settle():
+            break
+        _look_again(compiled, connectors, report)
+    return report
+
+
+def _look_again(compiled: CompiledMap, connectors: Mapping[Side, Connector], report: Report) -> None:
+    wanted: dict[Side, dict[Key, list[Key]]] = {side: {} for side in Side}
+    for difference in report.differences:
+        for side in Side:
+            for natural in _naturals(compiled, side, difference):
+                wanted[side].setdefault(natural, []).append(difference.key)
+    rows: dict[Side, dict[Key, Row]] = {side: {} for side in Side}
+    for side in Side:
+        for found in connectors[side].fetch(compiled.views[side], list(wanted[side])).values():
+            for row in found:
+                if compiled.passes(side, row):
+                    rows[side][compiled.key(side, row)] = row
+    before, report.differences = report.differences, []
+    for difference in before:
+        left, right = rows[Side.LEFT].get(difference.key), rows[Side.RIGHT].get(difference.key)
+        again = _judge(compiled, difference.key, left, right)
+        if again is None:
+            report.tally.equal += left is not None
+        else:
+            report.differences.append(again)
+
+
+def _naturals(compiled: CompiledMap, side: Side, difference: Difference) -> Sequence[Key]:
+    """How the record is found on a side: by its own row there, or by its counterpart's mapped key."""
+    own, other = difference.row(side), difference.row(side.other)
+    try:
+        if other is not None:
+            return [compiled.target_key(side.other, other)]
+        assert own is not None
+        return [compiled.target_key(side.other, compiled.map_row(side, own))]
+    except RowProblem:
+        return []
+
+
+def _judge(compiled: CompiledMap, key: Key, left: Row | None, right: Row | None) -> Difference | None:
+    if left is None and right is None:
+        return None
+    if left is None or right is None:
+        return Difference(key, left, right)
+    try:
+        units = compiled.agree(left, right)
+    except RowProblem as problem:
+        units = [problem.column]
+    return Difference(key, left, right, tuple(units)) if units else None

@@ -1,0 +1,192 @@
+"""A project opened for work: both systems, their schemas, the compiled maps, the journal.
+
+Opening reads and connects; it writes nothing in either system.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from dualwrite.connectors import connect
+from dualwrite.connectors.base import Connector
+from dualwrite.declared import complete
+from dualwrite.engine.apply import Point
+from dualwrite.engine.flow import no_point
+from dualwrite.engine.initial import Progress, quiet
+from dualwrite.engine.supervisor import Engine
+from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
+from dualwrite.journal import Journal, Lease, MapState
+from dualwrite.mapping.check import check_maps
+from dualwrite.mapping.compile import CompiledMap, compile_map, order_maps
+from dualwrite.model import Side
+from dualwrite.names import guess
+from dualwrite.project import Project
+from dualwrite.schema import Schema
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Workspace:
+    """An open project.  ``maps`` are those that compile, parents first; ``problems`` say why the others do not."""
+
+    project: Project
+    connectors: Mapping[Side, Connector]
+    schemas: Mapping[Side, Schema]
+    maps: Mapping[str, CompiledMap]
+    problems: list[Problem]
+    journal: Journal
+    lease: Lease
+
+    def chosen(self, names: Sequence[str]) -> list[CompiledMap]:
+        """The maps of these names, all where none is given; raises Usage with the nearest name for an unknown one."""
+        return [self.maps[name] for name in self._names(names)]
+
+    def _names(self, names: Sequence[str]) -> list[str]:
+        if not names:
+            return list(self.maps)
+        folded = {name.casefold(): name for name in self.maps}
+        unknown = [name for name in names if name.casefold() not in folded]
+        if unknown:
+            broken = {problem.map for problem in self.problems if problem.level == "error"}
+            if broken.intersection(unknown):
+                raise Usage(f"map {unknown[0]} has errors", "see dualwrite check")
+            hint = guess(unknown[0], list(self.maps)) or "see dualwrite status for the maps of this project"
+            raise Usage(f"no map is called {unknown[0]!r}", hint)
+        wanted = {folded[name.casefold()] for name in names}
+        return [name for name in self.maps if name in wanted]
+
+    def states(self) -> dict[str, MapState]:
+        """The state of every map of the project, those that never ran included."""
+        known = self.journal.states()
+        return {table_map.name: known.get(table_map.name) or MapState(table_map.name) for table_map in self.project.maps}
+
+    def numbers(self) -> dict[Side, int]:
+        """The number of our last commit in each system: what the journal holds beyond it does not count."""
+        return {
+            side: max((number for _, number in connector.positions().values()), default=0)
+            for side, connector in self.connectors.items()
+        }
+
+    def engine(self, point: Point = no_point, progress: Progress = quiet) -> Engine:
+        """An engine for this link; to be opened by whoever holds the lease."""
+        engine = Engine(
+            self.project.link,
+            self.connectors,
+            list(self.maps.values()),
+            self.journal,
+            delete_limit=self.project.limits.deletes,
+            point=point,
+            progress=progress,
+        )
+        return engine
+
+    def close(self) -> None:
+        """Let go of everything.  Idempotent."""
+        for connector in self.connectors.values():
+            connector.close()
+        self.lease.release()
+        self.journal.close()
+
+
+def connector_of(project: Project, side: Side) -> Connector:
+    """The system on one side of a project."""
+    return connect(project.environments[side].url, link=project.link, side=side, declared=project.declared.get(side))
+
+
+@contextmanager
+def opened(project: Project) -> Iterator[Workspace]:
+    """Open a project and let go of it at the end.  Raises what the systems say; maps with errors are left out."""
+    connectors = {side: connector_of(project, side) for side in Side}
+    try:
+        schemas = {side: connector.schema() for side, connector in connectors.items()}
+        problems = declaration_problems(project, schemas) + check_maps(
+            project.maps, schemas[Side.LEFT], schemas[Side.RIGHT]
+        )
+        maps = compiled_maps(project, schemas, problems)
+        journal = Journal.open(project.folder)
+    except BaseException:
+        for connector in connectors.values():
+            connector.close()
+        raise
+    workspace = Workspace(project, connectors, schemas, maps, problems, journal, Lease(project.folder))
+    try:
+        yield workspace
+    finally:
+        workspace.close()
+
+
+def declaration_problems(project: Project, schemas: Mapping[Side, Schema]) -> list[Problem]:
+    """What the schema files declare although the systems do not have it."""
+    return [p for side in Side if (d := project.declared.get(side)) for p in complete(schemas[side], d)[1]]
+
+
+def compiled_maps(
+    project: Project, schemas: Mapping[Side, Schema], problems: list[Problem]
+) -> dict[str, CompiledMap]:
+    """The maps that have no errors, parents first; what compiling finds beyond the checks is added to ``problems``."""
+    broken = {problem.map for problem in problems if problem.level == "error"}
+    compiled = []
+    for table_map in project.maps:
+        if table_map.name in broken:
+            continue
+        try:
+            compiled.append(
+                compile_map(
+                    table_map,
+                    schemas[Side.LEFT],
+                    schemas[Side.RIGHT],
+                    companies=project.companies or None,
+                    conflict=project.conflict,
+                )
+            )
+        except Invalid as invalid:
+            problems.extend(invalid.problems)
+    return {one.name: one for one in order_maps(compiled)}
+
+
+def examine(project: Project) -> list[Problem]:
+    """Everything that ``dualwrite check`` tells: prerequisites of both systems and all problems of all maps."""
+    problems: list[Problem] = []
+    connectors: dict[Side, Connector] = {}
+    schemas: dict[Side, Schema] = {}
+    for side in project.environments:
+        found = _attempt(side, problems, partial(connector_of, project, side))
+        if found is not None:
+            connectors[side] = found
+            schema = _attempt(side, problems, found.schema)
+            if schema is not None:
+                schemas[side] = schema
+    try:
+        if len(schemas) == len(Side):
+            problems += declaration_problems(project, schemas)
+            problems += check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
+            maps = compiled_maps(project, schemas, problems)
+            for side, connector in connectors.items():
+                problems += _health(side, connector, maps.values())
+        else:
+            for side, connector in connectors.items():
+                problems += _health(side, connector, ())
+    finally:
+        for connector in connectors.values():
+            connector.close()
+    return list(dict.fromkeys(problems))
+
+
+def _attempt(side: Side, problems: list[Problem], action: Callable[[], _T]) -> _T | None:
+    try:
+        return action()
+    except DualwriteError as trouble:
+        problems.append(Problem("connection", trouble.message, trouble.remedy, side=str(side)))
+        return None
+
+
+def _health(side: Side, connector: Connector, maps: Iterable[CompiledMap]) -> list[Problem]:
+    views = [compiled.views[side] for compiled in maps]
+    problems: list[Problem] = []
+    found = _attempt(side, problems, lambda: connector.health(views))
+    return problems + (found or [])

@@ -1,0 +1,384 @@
+"""What the command line prints: tables for people (Rich), JSON for programs.
+
+The fields of the JSON are documented in ``docs/commands.md`` and stable.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path as FilePath
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from dualwrite.engine.compare import Difference
+from dualwrite.engine.plan import MapPlan, PlannedRow
+from dualwrite.engine.status import MapStatus
+from dualwrite.engine.verify import Report
+from dualwrite.errors import DualwriteError, Problem
+from dualwrite.journal import Conflict, Event, Parked
+from dualwrite.mapping.propose import Proposal
+from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
+from dualwrite.project import Created
+
+console = Console(highlight=False)
+COLOURS = {"running": "green", "initializing": "cyan", "needs attention": "red", "error": "red", "warning": "yellow"}
+
+
+def said(text: str) -> None:
+    """One plain line."""
+    console.print(escape(text))
+
+
+def error(trouble: DualwriteError) -> None:
+    """One error on the error stream: what happened, what to do next."""
+    print(f"dualwrite: {trouble.message}", file=sys.stderr)
+    if trouble.remedy:
+        print(f"  → {trouble.remedy}", file=sys.stderr)
+
+
+def problems(found: Iterable[Problem]) -> None:
+    """Problems of files, on the error stream."""
+    for problem in found:
+        print(problem, file=sys.stderr)
+
+
+def json_out(value: object) -> None:
+    """A value as JSON."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def when(at: float) -> str:
+    """A time for people, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at > 0 else ""
+
+
+def table(*columns: str, title: str = "") -> Table:
+    """A plain table."""
+    made = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column.startswith("#") else "left", overflow="fold")
+    return made
+
+
+def show(made: Table) -> None:
+    """Print a table if it has rows."""
+    if made.row_count:
+        for column in made.columns:
+            column.header = str(column.header).removeprefix("#")
+        console.print(made)
+
+
+def cell(value: Cell) -> str:
+    """A value for people."""
+    return "[dim]null[/dim]" if value is None else "[dim]…[/dim]" if value is ABSENT else escape(value)
+
+
+# -- check and init ---------------------------------------------------------------------------------------------------
+
+
+def problem_json(problem: Problem) -> Mapping[str, object]:
+    """A problem with all its fields."""
+    return {name: getattr(problem, name) for name in Problem.__slots__}
+
+
+def checked(found: Sequence[Problem]) -> None:
+    """The result of ``check``."""
+    for problem in sorted(found, key=lambda p: (p.level != "error", p.file, p.line)):
+        where = f"{problem.file}:{problem.line} " if problem.line else f"{problem.file} " if problem.file else ""
+        of = f"{problem.side}: " if problem.side and not where else ""
+        colour = COLOURS[problem.level]
+        console.print(f"[{colour}]{problem.level}[/{colour}] {escape(f'{where}{of}{problem.message}')} [dim]{problem.code}[/dim]")
+        if problem.remedy:
+            console.print(f"    → {escape(problem.remedy)}")
+    errors = sum(problem.level == "error" for problem in found)
+    warnings = len(found) - errors
+    said(f"{errors} error(s), {warnings} warning(s)" if found else "all checks passed")
+
+
+def created(made: Created, proposal: Proposal) -> None:
+    """The result of ``init``."""
+    for sentence in proposal.skipped:
+        console.print(f"[dim]{escape(sentence)}[/dim]")
+    for file in made.files:
+        said(f"wrote {file}")
+    for variable in made.variables:
+        said(f"set {variable} in the environment: its URL holds a password, which no file keeps")
+    said(f"{len(proposal.maps)} map(s) proposed; next: look at them, then dualwrite check -C {folder_of(made.files)}")
+
+
+def folder_of(files: Sequence[FilePath]) -> FilePath:
+    """The project folder of files just written."""
+    return next(file.parent for file in files if file.name == "dualwrite.yaml")
+
+
+# -- plan -------------------------------------------------------------------------------------------------------------
+
+
+def plan_json(plans: Sequence[MapPlan]) -> Mapping[str, object]:
+    """All plans with every row."""
+    return {
+        "maps": [
+            {
+                "map": plan.map,
+                "master": str(plan.master),
+                "insert": {str(side): plan.count("insert", side) for side in Side},
+                "update": {str(side): plan.count("update", side) for side in Side},
+                "skip": {str(side): plan.count("skip", side) for side in Side},
+                "equal": plan.tally.equal,
+                "detached": plan.tally.detached,
+                "rows": [planned_json(row) for row in plan.rows],
+            }
+            for plan in plans
+        ]
+    }
+
+
+def planned_json(row: PlannedRow) -> Mapping[str, object]:
+    """One planned row."""
+    return {
+        "side": str(row.side),
+        "action": row.action,
+        "key": list(row.key),
+        "columns": {name: {"old": old, "new": new} for name, (old, new) in row.columns.items()},
+        "code": row.code,
+        "reason": row.reason,
+    }
+
+
+def planned(plans: Sequence[MapPlan], limit: int) -> None:
+    """Counts of all maps, then the first rows of each."""
+    made = table("map", "#insert left", "#insert right", "#update left", "#update right", "#skip", "#equal", "#detached")
+    for plan in plans:
+        skips = sum(plan.count("skip", side) for side in Side)
+        made.add_row(
+            escape(plan.map),
+            *(str(plan.count(action, side)) for action in ("insert", "update") for side in Side),
+            str(skips),
+            str(plan.tally.equal),
+            str(plan.tally.detached),
+        )
+    show(made)
+    for plan in plans:
+        for action in ("update", "skip", "insert"):
+            _planned_rows(plan, action, limit)
+    said("nothing was written")
+
+
+def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:
+    rows = [row for row in plan.rows if row.action == action and (action != "insert" or row.reason)]
+    if not rows:
+        return
+    console.print(f"\n[bold]{escape(plan.map)}[/bold] · {action}" + (f" (first {limit} of {len(rows)})" if len(rows) > limit else ""))
+    for row in rows[:limit]:
+        changes = ", ".join(f"{escape(name)}: {cell(old)} → {cell(new)}" for name, (old, new) in row.columns.items())
+        told = escape(row.reason) if action != "update" else changes + (f"  [dim]{escape(row.reason)}[/dim]" if row.reason else "")
+        console.print(f"  {row.side} {escape(show_key(row.key))}  {told}")
+
+
+# -- status and verify ------------------------------------------------------------------------------------------------
+
+
+def statuses(report: Sequence[MapStatus]) -> None:
+    """The states of all maps."""
+    made = table("map", "state", "#parked", "#conflicts", "#queued", "#lag s", "reason")
+    for row in report:
+        colour = COLOURS.get(row["state"], "default")
+        made.add_row(
+            escape(row["map"]),
+            f"[{colour}]{row['state']}[/{colour}]",
+            str(row["parked"]),
+            str(row["conflicts"]),
+            str(row["queued"]),
+            f"{row['lag_seconds']:.1f}",
+            escape(row["reason"]),
+        )
+    show(made)
+
+
+def verify_json(reports: Sequence[Report]) -> Mapping[str, object]:
+    """All reports with every record that differs."""
+    return {
+        "maps": [
+            {
+                "map": report.map,
+                "equal": report.tally.equal,
+                "different": report.count(None),
+                "left_only": report.count(Side.LEFT),
+                "right_only": report.count(Side.RIGHT),
+                "detached": report.tally.detached,
+                "unusable": len(report.unusable),
+                "rows": [
+                    *(difference_json(difference) for difference in report.differences),
+                    *({"key": list(u.key), "side": str(u.side), "code": u.code, "reason": u.reason} for u in report.unusable),
+                ],
+            }
+            for report in reports
+        ]
+    }
+
+
+def difference_json(difference: Difference) -> Mapping[str, object]:
+    """One record that differs."""
+    return {
+        "key": list(difference.key),
+        "only": None if difference.only is None else str(difference.only),
+        "columns": list(difference.units),
+        "left": plain(difference.left),
+        "right": plain(difference.right),
+    }
+
+
+def plain(row: Row | None) -> list[Value] | None:
+    """A row for JSON."""
+    return None if row is None else [None if value is ABSENT else value for value in row]
+
+
+def verified(reports: Sequence[Report], limit: int) -> None:
+    """Counts of all maps, then the first records that differ."""
+    made = table("map", "#equal", "#different", "#left only", "#right only", "#detached", "#unusable")
+    for report in reports:
+        counts = (report.tally.equal, *map(report.count, (None, Side.LEFT, Side.RIGHT)), report.tally.detached)
+        made.add_row(escape(report.map), *map(str, counts), str(len(report.unusable)))
+    show(made)
+    for report in reports:
+        for difference in report.differences[:limit]:
+            what = f"only on the {difference.only} side" if difference.only else "differs in " + ", ".join(difference.units)
+            said(f"  {report.map}: {show_key(difference.key)} {what}")
+        for unusable in report.unusable[:limit]:
+            said(f"  {report.map}: {show_key(unusable.key)} {unusable.reason}")
+    clean = all(report.clean for report in reports)
+    said("both sides agree" if clean else "the sides differ: dualwrite verify --repair left|right makes them agree")
+
+
+# -- parked, conflicts, log -------------------------------------------------------------------------------------------
+
+
+def parked_json(entry: Parked) -> dict[str, object]:
+    """A parked record."""
+    return {
+        "id": entry.id,
+        "map": entry.map,
+        "side": str(entry.side),
+        "key": entry.shown_key,
+        "code": entry.code,
+        "reason": entry.reason,
+        "column": entry.column,
+        "attempts": entry.attempts,
+        "changes": entry.changes,
+        "since": when(entry.since),
+    }
+
+
+def changes_json(changes: Sequence[Change], paths: Sequence[Path]) -> list[Mapping[str, object]]:
+    """The waiting changes of a parked record."""
+
+    def named(row: Row | None) -> Mapping[str, Value] | None:
+        if row is None:
+            return None
+        return {show_path(path): value for path, value in zip(paths, row, strict=False) if value is not ABSENT}
+
+    return [{"kind": str(c.kind), "at": when(c.at), "before": named(c.before), "after": named(c.after)} for c in changes]
+
+
+def parked(entries: Sequence[Parked]) -> None:
+    """The list of parked records."""
+    made = table("#id", "map", "side", "key", "code", "reason", "#tries", "since")
+    for e in entries:
+        made.add_row(str(e.id), escape(e.map), str(e.side), escape(e.shown_key), e.code, escape(e.reason), str(e.attempts), when(e.since))
+    show(made)
+    said(f"{len(entries)} parked" if entries else "nothing is parked")
+
+
+def parked_one(entry: Parked, changes: Sequence[Change], paths: Sequence[Path]) -> None:
+    """A parked record with its waiting changes."""
+    parked([entry])
+    for change in changes:
+        console.print(f"\n{change.kind} by the {entry.side.other} side {when(change.at)}")
+        made = table("column", "before", "after")
+        for index, path in enumerate(paths):
+            before = change.before[index] if change.before is not None else ABSENT
+            after = change.after[index] if change.after is not None else ABSENT
+            if before != after:
+                made.add_row(escape(show_path(path)), cell(before), cell(after))
+        show(made)
+
+
+def conflict_json(entry: Conflict) -> Mapping[str, object]:
+    """A conflict; cells of a lookup with several parts are a list."""
+
+    def value(row: Row | None) -> object:
+        cells = plain(row)
+        return cells[0] if cells is not None and len(cells) == 1 else cells
+
+    return {
+        "id": entry.id,
+        "map": entry.map,
+        "key": entry.shown_key,
+        "column": entry.unit,
+        "left": value(entry.left),
+        "right": value(entry.right),
+        "base": value(entry.base),
+        "winner": entry.winner or None,
+        "policy": entry.policy,
+        "open": entry.open,
+        "at": when(entry.at),
+    }
+
+
+def cells(row: Row | None, whole: bool) -> str:
+    """The cells of a unit for people."""
+    if row is None:
+        return "[dim]deleted[/dim]" if whole else "[dim]–[/dim]"
+    return "[dim]row[/dim]" if whole else ", ".join(map(cell, row))
+
+
+def conflicts(entries: Sequence[Conflict]) -> None:
+    """The conflict log."""
+    made = table("#id", "map", "key", "column", "left", "right", "base", "winner", "policy", "at")
+    for e in entries:
+        whole = e.unit in ("row", "*")
+        winner = e.winner or "[yellow]open[/yellow]"
+        values = (cells(row, whole) for row in (e.left, e.right, e.base))
+        made.add_row(str(e.id), escape(e.map), escape(e.shown_key), escape(e.unit), *values, winner, e.policy, when(e.at))
+    show(made)
+    said(f"{len(entries)} conflict(s)" if entries else "no conflicts")
+
+
+def event_json(event: Event) -> Mapping[str, object]:
+    """One line of the activity log."""
+    return {"id": event.id, "at": when(event.at), "who": event.who, "map": event.map, "what": event.what, "detail": event.detail}
+
+
+def events(found: Sequence[Event]) -> None:
+    """The activity log."""
+    made = table("at", "who", "map", "what", "detail")
+    for e in found:
+        detail = json.dumps(e.detail, ensure_ascii=False, default=str) if e.detail else ""
+        made.add_row(when(e.at), escape(e.who), escape(e.map), escape(e.what), escape(detail))
+    show(made)
+
+
+# -- progress ---------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, str, int, int], None]]:
+    """Progress bars of initial syncs, on a terminal only."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    tasks: dict[tuple[str, str], TaskID] = {}
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+
+        def report(map_name: str, step: str, done: int, total: int) -> None:
+            words = f"{map_name} · {'comparing' if step == 'compare' else f'writing {step}'}"
+            if (map_name, step) not in tasks:
+                tasks[map_name, step] = bars.add_task(words, total=total or None)
+            bars.update(tasks[map_name, step], completed=done, total=total or None)
+
+        yield report
