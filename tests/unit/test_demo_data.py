@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 from dualwrite.demo.data import LEFT, RIGHT, build, records
 from dualwrite.demo.people import ACQUAINTANCES, COMPANIES, PROSPECTS, UNASSIGNED
 from dualwrite.demo.reference import HERE, currencies
+from dualwrite.project import load
 
 CUSTOMERS = 600
 MAPS = sorted((HERE / "project" / "maps").glob("*.yaml"))
@@ -330,12 +331,19 @@ def test_texts_fit_their_columns(folder, name):
 # -- maps and declarations --------------------------------------------------------------------------------------------
 
 
+def test_project_loads(folder):
+    """The project is read without a finding: settings, all maps, both schemas."""
+    project = load(folder)
+    assert project.companies == COMPANIES
+    assert len(project.maps) == len(MAPS) == 16
+    assert [len(declared.tables) for declared in project.declared.values()] == [15, 16]
+
+
 def test_every_table_is_mapped(left, right):
     """There is a map for every table of the demo, and no other."""
     maps = [_map(path) for path in MAPS]
     assert {table_map.left for table_map in maps} == set(left.tables())
     assert {table_map.right for table_map in maps} == set(right.tables())
-    assert len(maps) == 16
 
 
 @pytest.mark.parametrize("path", MAPS, ids=lambda path: path.stem)
