@@ -21,7 +21,7 @@ from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, parked_key
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_text
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import Halted, RowProblem, Superseded
+from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Side, Write
 
 LOCK_TARGET = 0.05
@@ -71,14 +71,19 @@ class Flow:
 
         Raises PositionLost when the source does not hold what follows the position any more.
         """
-        views = self.link.views(self.source)
+        end = self._from.connector.end()
         with self._to.connector.transaction(self.stream) as transaction:
             self.committed = transaction.position()
             if self.committed is None:
-                self.committed = self._from.connector.end()
+                self.committed = end
                 transaction.commit(self.committed)
-        self.carried = self.committed
-        self._from.connector.feed(views, self.committed).close()  # the check for PositionLost
+        if self.committed.feed != end.feed or self.committed > end:
+            raise PositionLost(
+                f"{self.source}: {self.target} has received everything up to {self.committed}, but the feed ends at "
+                f"{end}: it is another one, or was restored from a backup",
+                "stop the maps, and start them again: their initial sync makes both sides agree",
+            )
+        self.carried = self.committed  # it may be trimmed behind this: echoes are acknowledged without being committed
         self.reopen()
 
     def reopen(self) -> None:
