@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dualwrite.engine.contest import Alarm, Decision, Folded, Hidden, Loss, Operation, Rules, fold
-from dualwrite.mapping.compile import Unit
+from dualwrite.mapping.units import Unit
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
 
 LEFT, RIGHT = 0, 1

@@ -1,8 +1,8 @@
 """The known traces of concurrent edits, by name: each once broke a simpler rule, none breaks these.
 
 A trace is written as it is told: ``L a=1`` is an edit on the left, ``L delete`` and ``L insert a=1`` are too, ``@5`` is
-its commit time; ``L>R`` carries everything from left to right, ``L>R 1`` one edit only; ``snapshot``, ``accept``, ``retry R``,
-``decide L`` are the other steps of the world in ``convergence_model``.
+its commit time; ``L>R`` carries everything from left to right, ``L>R 1`` one edit only; ``snapshot``, ``accept``,
+``retry R``, ``decide L`` are the other steps of the world in ``convergence_model``.
 """
 
 from __future__ import annotations

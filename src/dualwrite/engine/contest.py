@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Context, Decimal, InvalidOperation
+from decimal import Context, Decimal
 from typing import TypeAlias
 
-from dualwrite.mapping.compile import Unit
+from dualwrite.canonical import CastError, number, order_key
+from dualwrite.mapping.units import Unit
 from dualwrite.model import ABSENT, Cell, Change, Kind, Position, Row, Side, Value
 
 
@@ -382,18 +383,13 @@ def _extreme(contest: _Contest, unit: Unit, value: Values, theirs: Values) -> Si
     return contest.source if (rank > against) == (unit.policy == "max") else contest.rules.target
 
 
-def _rank(rules: Rules, unit: Unit, value: Values) -> tuple[tuple[bool, bool, Decimal, str], ...] | None:
+def _rank(rules: Rules, unit: Unit, value: Values) -> tuple[tuple[bool, Decimal | str], ...] | None:
     """The value's place in its order, by common form as both sides see it; None for null."""
     if all(cell is None for cell in value):
         return None
-    cells = [rules.common(index, cell) for index, cell in zip(unit.indexes, value, strict=True)]
-    if unit.kind != "number":
-        return tuple((cell is not None, False, Decimal(0), cell or "") for cell in cells)
-    numbers = [Decimal(0) if cell is None else _number(unit, cell) for cell in cells]
-    return tuple(  # what is not a number (NaN) is larger than every number, as databases have it
-        (cell is not None, number.is_nan(), Decimal(0) if number.is_nan() else number, "")
-        for cell, number in zip(cells, numbers, strict=True)
-    )
+    key = order_key(unit.kind)
+    cells = (rules.common(index, cell) for index, cell in zip(unit.indexes, value, strict=True))
+    return tuple((cell is not None, key(cell or "")) for cell in cells)
 
 
 def _entered(contest: _Contest, row: Row) -> tuple[Loss, ...]:
@@ -435,20 +431,21 @@ def _same(rules: Rules, unit: Unit, one: Values, other: Values) -> bool:
     )
 
 
+# More digits than a number can have here: a sum is exact.  Infinity less infinity is NaN, not an error.
 _EXACT = Context(prec=150_000, traps=[])
 
 
 class _NotANumberError(ValueError):
-    """A column that adds or compares numbers holds something else."""
+    """A column that adds up holds something else."""
 
 
 def _number(unit: Unit, cell: Cell) -> Decimal:
     if cell is None or cell is ABSENT:
         return Decimal(0)
     try:
-        return Decimal(cell)
-    except InvalidOperation:
-        raise _NotANumberError(f"column {unit.name}: {cell!r} is not a number") from None
+        return number(cell)
+    except CastError as error:
+        raise _NotANumberError(f"column {unit.name}: {error}") from None
 
 
 def _total(unit: Unit, add: Sequence[Cell], subtract: Sequence[Cell] = ()) -> str:
