@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, TypeVar
 
 from ruamel.yaml import YAML
@@ -70,7 +70,7 @@ Item = TypeVar("Item")
 
 @dataclass
 class Findings:
-    """All that is wrong with one file, in the order in which it was noticed."""
+    """All that is wrong with one file, in the order in which it was noticed.  ``map`` may become known later."""
 
     file: str
     map: str = ""
@@ -78,12 +78,16 @@ class Findings:
 
     def add(self, code: str, line: int, message: str, remedy: str = "") -> None:
         """Note one error."""
-        self.problems.append(Problem(code, message, remedy, file=self.file, line=line, map=self.map))
+        self.problems.append(Problem(code, message, remedy, file=self.file, line=line))
 
     def raise_if_any(self) -> None:
         """Raise Invalid with everything noted, sorted by line."""
         if self.problems:
-            raise Invalid(sorted(self.problems, key=lambda problem: problem.line))
+            raise Invalid(self.sorted())
+
+    def sorted(self) -> list[Problem]:
+        """Everything noted, in the order of the file."""
+        return [replace(each, map=self.map) for each in sorted(self.problems, key=lambda problem: problem.line)]
 
 
 def read(text: str, findings: Findings) -> Node | None:

@@ -106,7 +106,7 @@ def _is_url(url: SecretStr) -> SecretStr:
 def _is_timezone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (OSError, ValueError):
+    except (KeyError, OSError, ValueError):
         remedy = guess(name, sorted(available_timezones())) or "write a name like Europe/Berlin"
         raise _refuse("is not a time zone", remedy) from None
     return name
@@ -191,7 +191,7 @@ def _settings(folder: Path, variables: Mapping[str, str], problems: list[Problem
         settings = _validated(node, _replaced(node, variables, findings), findings)
     elif text is not None and not findings.problems:
         findings.add("bad_value", 1, f"{FILE} holds no settings", "it starts with link:, left: and right:")
-    problems += sorted(findings.problems, key=lambda problem: problem.line)
+    problems += findings.sorted()
     return settings
 
 
@@ -232,7 +232,7 @@ def _explain(detail: ErrorDetails, written: Entries, findings: Findings) -> None
     context = detail.get("ctx", {})
     match detail["type"]:
         case "missing":
-            findings.add("missing_key", node.line, f"{name}: is missing", f"add {name}: …")
+            findings.add("missing_key", node.line, f"{name} is missing", f"add {name}: …")
         case "extra_forbidden":
             last = str(detail["loc"][-1])
             known = _known(detail["loc"][:-1])
@@ -360,7 +360,8 @@ def create(folder: Path, link: str, left_url: str, right_url: str, maps: Sequenc
         for side, url in urls.items()
     }
     files = {folder / MAPS / name: write_map(table_map) for name, table_map in _named(maps)}
-    files[folder / FILE] = _settings_text(link, shown)
+    names = {side: _name(url, side) for side, url in urls.items()}
+    files[folder / FILE] = _settings_text(link, names, shown)
     _write(folder, files)
     return Created(tuple(files), tuple(variables.values()))
 
@@ -371,8 +372,8 @@ def link_name(folder: Path) -> str:
     return word if _LINK.fullmatch(word) else f"link_{word}"[:30].strip("_")
 
 
-def _settings_text(link: str, urls: Mapping[Side, str]) -> str:
-    sides = [f"{f'{side}:':6} {flow({'name': _name(url, side), 'url': Quoted(url)})}" for side, url in urls.items()]
+def _settings_text(link: str, names: Mapping[Side, str], urls: Mapping[Side, str]) -> str:
+    sides = [f"{f'{side}:':6} {flow({'name': names[side], 'url': Quoted(urls[side])})}" for side in Side]
     return "\n".join([f"link: {quote(link)}", *sides, "conflict: newest", f"maps: {quote(MAPS)}"]) + "\n"
 
 

@@ -82,7 +82,7 @@ def read_map(text: str, file: str) -> TableMap:
     if not findings.problems:
         line = node.line if node else 1
         findings.add("bad_value", line, "this is not a map", "a map file starts with map:, left:, right: and columns:")
-    raise Invalid(findings.problems)
+    raise Invalid(findings.sorted())
 
 
 def _table_map(node: Entries, findings: Findings) -> TableMap:
@@ -235,6 +235,7 @@ def _column(node: Node, findings: Findings) -> ColumnMapping | None:
 
 def _short(line: Text, options: Node | None, findings: Findings) -> ColumnMapping | None:
     ends = _split(line, findings)
+    noted = len(findings.problems)
     transforms, conflict = _transforms(options, findings)
     if ends is None:
         return None
@@ -245,7 +246,7 @@ def _short(line: Text, options: Node | None, findings: Findings) -> ColumnMappin
         right_one = next(sign for sign, meaning in SYMBOLS.items() if meaning == (direction, True))
         message = f"{symbol} carries values as they are, but this line has a value map or default"
         findings.add("bad_symbol", line.line, message, f"write {right_one}")
-    elif doubled and not transforms:
+    elif doubled and not transforms and noted == len(findings.problems):
         right_one = next(sign for sign, meaning in SYMBOLS.items() if meaning == (direction, False))
         message = f"{symbol} announces a transform, but none is given"
         findings.add("bad_symbol", line.line, message, f"write {right_one}, or add values: or default:")

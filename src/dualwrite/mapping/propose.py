@@ -10,10 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from dualwrite.losses import incompatible
 from dualwrite.mapping.paths import candidate_keys, is_id, natural
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction, TableMap
 from dualwrite.model import Path, Side, show_path
-from dualwrite.schema import Column, Reference, Schema, Table, TypeName
+from dualwrite.schema import Column, Reference, Schema, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +23,6 @@ class Proposal:
 
     maps: tuple[TableMap, ...]
     skipped: tuple[str, ...]
-
-
-_KINDS = {
-    TypeName.INTEGER: "number",
-    TypeName.NUMERIC: "number",
-    TypeName.FLOAT: "number",
-    TypeName.DATE: "date",
-    TypeName.TIMESTAMP: "instant",
-    TypeName.TIMESTAMPTZ: "instant",
-}
-"""Types of one kind carry each other's values; the others only their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +143,7 @@ def _pair(schemas: Mapping[Side, Schema], left: Table, right: Table) -> tuple[_P
         theirs = _counterpart(mine, lefts, rights, company)
         if theirs is None:
             continue
-        if _kind(mine.end) == _kind(theirs.end):
+        if _fit(mine, theirs):
             matching.append((mine, theirs))
         else:
             types = f"{mine.end.type} and {theirs.end.type}"
@@ -242,8 +232,11 @@ def _best(slot: _Slot, others: Sequence[_Slot]) -> _Slot | None:
     return candidates[0] if len(candidates) == 1 else None
 
 
-def _kind(column: Column) -> str:
-    return _KINDS.get(column.type.name, column.type.name.value)
+def _fit(mine: _Slot, theirs: _Slot) -> bool:
+    """Can they hold each other's values?  A code beside a lookup must be of the very type, else it finds nothing."""
+    if len(mine.path) != len(theirs.path):
+        return mine.end.type.name is theirs.end.type.name
+    return not incompatible(mine.end, theirs.end) and not incompatible(theirs.end, mine.end)
 
 
 # -------------------------------------------------------------------------------------------------------- maps

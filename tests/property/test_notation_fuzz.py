@@ -1,0 +1,179 @@
+"""The notation under random input: any text is a map or ``Invalid``, and every map survives writing and reading."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dualwrite.declared import read_declared
+from dualwrite.errors import Invalid, Problem
+from dualwrite.expression import And, Column, Compare, Literal, Or
+from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.tablemap import (
+    POLICIES,
+    ROW_POLICIES,
+    ColumnMapping,
+    Company,
+    Default,
+    Direction,
+    Round,
+    TableMap,
+    Truncate,
+    ValueMap,
+)
+from dualwrite.model import Side
+
+# What people could have in a name or value, with a liking for all that means something to YAML or to us.
+CHARACTERS = st.characters(codec="utf-8")
+ODD = st.text(
+    st.one_of(st.sampled_from(" #:,{}[]&*!|>'\"%@`=<-.?~\n\t\\nullone019ab_$é\u2028\ufeff"), CHARACTERS), max_size=12
+)
+WORDS = st.sampled_from(
+    [
+        "long " * 120 + "!",
+        "y" * 1100,
+        "none",
+        "null",
+        "true",
+        "no",
+        "~",
+        "1e3",
+        "-1",
+        "- a",
+        "a: b",
+        "a #b",
+        "park",
+        "keep",
+        "=x",
+        "x-y",
+    ]
+)
+TEXTS = st.one_of(ODD, WORDS)
+NAMES = TEXTS.filter(lambda text: text.strip())
+VALUES = st.one_of(st.none(), TEXTS)
+PATHS = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
+
+VALUE_MAPS = st.builds(
+    ValueMap,
+    st.lists(st.tuples(VALUES, VALUES), max_size=8).map(tuple),
+    st.one_of(st.none(), st.sampled_from(["park", "keep", "=park", "=keep"]), TEXTS.map(lambda text: f"={text}")),
+)
+TRANSFORMS = st.one_of(st.builds(Default, VALUES), VALUE_MAPS, st.just(Truncate()), st.just(Round()))
+POLICY = st.one_of(st.none(), st.sampled_from(POLICIES))
+MAPPINGS = st.builds(
+    ColumnMapping, PATHS, st.sampled_from(Direction), PATHS, st.lists(TRANSFORMS, max_size=4).map(tuple), POLICY
+)
+CONSTANTS = st.builds(
+    lambda path, to_right, value, more, policy: ColumnMapping(
+        None if to_right else path,
+        Direction.TO_RIGHT if to_right else Direction.TO_LEFT,
+        path if to_right else None,
+        (Default(value), *more),
+        policy,
+    ),
+    PATHS,
+    st.booleans(),
+    VALUES,
+    st.lists(TRANSFORMS, max_size=2),
+    POLICY,
+)
+COLUMN = st.builds(Column, st.sampled_from([("a",), ("lookup", "b")]))
+TERMS = st.builds(Compare, st.sampled_from(["eq", "ne"]), COLUMN, st.builds(Literal, ODD))
+FILTERS = st.one_of(TERMS, st.builds(And, st.tuples(TERMS, TERMS)), st.builds(Or, st.tuples(TERMS, TERMS)))
+EXTRA = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS.filter(bool), inner, max_size=3),
+    max_leaves=8,
+)
+MAPS = st.builds(
+    TableMap,
+    name=NAMES,
+    left=NAMES,
+    right=NAMES,
+    columns=st.lists(MAPPINGS | CONSTANTS, min_size=1, max_size=6).map(tuple),
+    version=st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,9}){3}", fullmatch=True),
+    publisher=st.one_of(st.just(""), NAMES),
+    company=st.one_of(st.none(), st.builds(Company, PATHS, PATHS)),
+    key=st.one_of(st.none(), st.lists(PATHS, min_size=1, max_size=3).map(tuple)),
+    filters=st.dictionaries(st.sampled_from(Side), FILTERS),
+    conflict=POLICY,
+    rows=st.sampled_from(ROW_POLICIES),
+    deletes=st.booleans(),
+    on_leave=st.sampled_from(["detach", "delete"]),
+    extra=st.dictionaries(ODD.map(lambda text: f"x-{text}"), EXTRA, max_size=2),
+)
+
+LINES = """\
+map: m
+version: 1.0.0.0
+left: L
+right: R
+company: A = b.c
+key: [a, [b, c]]
+filter: {left: "a eq 'x'", right: b ne null}
+conflict: newest
+columns:
+  - A = b
+  - A >< b: {values: {x: 1, null: 2}, else: park, truncate: true}
+  - none >> c: {default: ~}
+  - {left: [a, b], direction: both, right: "c d"}
+x-own: {a: [1, 2]}
+""".splitlines(keepends=True)
+SCHEMA_LINES = """\
+tables:
+  T:
+    key: [a, b.c]
+    columns:
+      a: {type: "numeric(18,2)", nullable: no, choices: {No: 0}}
+    references:
+      b: {table: U, columns: [b], to: [c]}
+empty_is_null: yes
+""".splitlines(keepends=True)
+
+
+def mangled(lines: list[str]) -> st.SearchStrategy[str]:
+    """A valid file in which some lines are missing, doubled, moved, or have text put into them."""
+    piece = st.tuples(st.sampled_from(lines), st.integers(0, 60), st.one_of(st.just(""), ODD))
+    return st.lists(piece, max_size=20).map(
+        lambda pieces: "".join(f"{line[:at]}{text}{line[at:]}" for line, at, text in pieces)
+    )
+
+
+def plain(table_map: TableMap) -> TableMap:
+    """The map without its lines."""
+    columns = tuple(replace(mapping, line=0) for mapping in table_map.columns)
+    company = table_map.company and replace(table_map.company, line=0)
+    return replace(table_map, columns=columns, company=company, lines={})
+
+
+@given(MAPS)
+@settings(max_examples=300, deadline=None)
+def test_writing_and_reading_give_the_same_map(table_map: TableMap):
+    """Whatever a map holds, its file says exactly that."""
+    assert plain(read_map(write_map(table_map), "")) == table_map
+
+
+def problems(read: Callable[[str, str], object], text: str) -> Sequence[Problem]:
+    """What a reader says of a text."""
+    try:
+        read(text, "f.yaml")
+    except Invalid as error:
+        return error.problems or (Problem("none", ""),)
+    return ()
+
+
+@given(st.one_of(st.text(), ODD, mangled(LINES)))
+@settings(max_examples=500, deadline=None)
+def test_any_text_is_a_map_or_invalid(text: str):
+    """Bad input never ends in anything but problems that say something."""
+    assert all(problem.message and problem.file == "f.yaml" for problem in problems(read_map, text))
+
+
+@given(st.one_of(st.text(), ODD, mangled(SCHEMA_LINES)))
+@settings(max_examples=300, deadline=None)
+def test_any_text_is_a_declaration_or_invalid(text: str):
+    """The same holds for schema files."""
+    assert all(problem.message and problem.file == "f.yaml" for problem in problems(read_declared, text))
