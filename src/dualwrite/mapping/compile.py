@@ -1,31 +1,61 @@
 """From a table map and two schemas to functions over tuples.
 
-(interface; see the class for what each member promises)
+``compile_map`` binds a map; what it returns is everything the engine needs to know of it.  ``order_maps`` and
+``cyclic`` look at several maps together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dualwrite.casts import CastError, identity
+from dualwrite.errors import Invalid
+from dualwrite.expression import Column, Expression, Literal, OneOf, and_
+from dualwrite.filters import compile_filter
+from dualwrite.mapping.binding import SIDES, Binding, Pair
+from dualwrite.mapping.cells import carrier, comparer
+from dualwrite.mapping.check import examine
+from dualwrite.mapping.order import cyclic, order_maps
+from dualwrite.mapping.rows import (
+    Common,
+    Line,
+    alike_function,
+    cell_function,
+    find_problem,
+    key_function,
+    problem,
+    row_function,
+    settled_key,
+    target_key_function,
+)
 from dualwrite.mapping.tablemap import TableMap
-from dualwrite.model import Change, Key, Row, Side, Value
-from dualwrite.schema import Schema, View
+from dualwrite.mapping.units import Parent, Unit, find_parents, find_units, group_pairs
+from dualwrite.mapping.values import as_written
+from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value
+from dualwrite.schema import Column as SchemaColumn
+from dualwrite.schema import Lookup, Schema, View
+
+__all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """What changes, conflicts and resolves as a whole in a target: one column, or the own parts of one lookup.
+class _Functions:
+    """What is generated for the rows of one side."""
 
-    ``indexes`` point into the target view's rows.  ``owner`` is None for a two-way unit, else the only side whose
-    value counts.  ``policy`` is one of POLICIES.  ``kind`` tells how values order and add: ``number``, ``text``.
-    """
+    row: Callable[[Row], Row]
+    key: Callable[[Row], Row]
+    target_key: Callable[[Row], Row]
+    passes: Callable[[Row], bool]
+    common: tuple[Common, ...]
 
-    name: str
-    indexes: tuple[int, ...]
-    owner: Side | None
-    policy: str
-    kind: str = "text"
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """One line as ``agree`` looks at it: its unit, its cells, and each direction that it is carried in."""
+
+    line: Line
+    directions: tuple[tuple[Side, Callable[[Cell], Cell], Common], ...]
 
 
 @dataclass(frozen=True)
@@ -34,36 +64,255 @@ class CompiledMap:
 
     ``views``: the view of each side, named after the map.  ``units[target]``: the units of rows of that target that
     take part in the fold (two-way or one-way into or out of it).  ``carried[source]``: is anything carried from there?
+    ``parents[side]``: the references of that side's rows which the other side writes.
     """
 
     table_map: TableMap
     views: Mapping[Side, View]
     units: Mapping[Side, tuple[Unit, ...]]
+    carried: Mapping[Side, bool]
+    parents: Mapping[Side, tuple[Parent, ...]]
     rows: str  # policy for update against delete
     deletes: bool
     on_leave: str
-    parents: frozenset[str]  # tables per side are in ``references``; names of maps that feed a table this map looks up
-    cyclic: Mapping[Side, frozenset[str]]  # lookups (reference names) of that side that may be written in a second pass
+    _lines: tuple[Line, ...]
+    _key: tuple[Line, ...]
+    _compared: tuple[_Compared, ...]
+    _left: _Functions
+    _right: _Functions
+    _alike: Callable[[Row, Row], bool]
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The map's name."""
+        return self.table_map.name
+
+    @property
+    def looks_up(self) -> Mapping[Side, frozenset[str]]:
+        """Per side the tables that its written references point to."""
+        return {side: frozenset(parent.table for parent in parents) for side, parents in self.parents.items()}
 
     def map_row(self, source: Side, row: Row) -> Row:
         """A source row as a row of the other side's view; ABSENT where nothing is carried there.  Raises RowProblem."""
-        ...
+        functions = self._left if source is Side.LEFT else self._right
+        try:
+            mapped = functions.row(row)
+        except CastError as error:
+            raise find_problem(self._lines, source, row, error) from None
+        key = self.views[source.other].key
+        for index in key:
+            if mapped[index]:
+                return mapped
+        settled_key(tuple(mapped[index] for index in key), self._key, source)
+        return mapped
 
     def key(self, side: Side, row: Row) -> Key:
         """The record's key in common form: equal for both sides' rows of one record.  Raises RowProblem."""
-        ...
+        functions = self._left if side is Side.LEFT else self._right
+        try:
+            key = functions.key(row)
+        except CastError as error:
+            raise find_problem(self._key, side, row, error, keys=True) from None
+        return settled_key(key, self._key, side)
 
     def target_key(self, source: Side, row: Row) -> Key:
-        """The key of the other side's record, in that side's natural form (order of its ``View.key``)."""
-        ...
+        """The key of the other side's record, in that side's natural form (order of its ``View.key``).
+
+        Raises RowProblem.
+        """
+        functions = self._left if source is Side.LEFT else self._right
+        try:
+            key = functions.target_key(row)
+        except CastError as error:
+            raise find_problem(self._key, source, row, error, keys=True) from None
+        return settled_key(key, self._key, source)
 
     def common(self, side: Side, index: int, value: Value) -> Value:
         """A cell of that side's rows in common form."""
-        ...
+        return (self._left if side is Side.LEFT else self._right).common[index](value)
 
     def passes(self, side: Side, row: Row) -> bool:
         """Does the row pass that side's filter and the company scope?"""
-        ...
+        return (self._left if side is Side.LEFT else self._right).passes(row)
+
+    def agree(self, left: Row, right: Row) -> list[str]:
+        """The names of the units in which two rows of one record differ.
+
+        A two-way column agrees when its left cell carried over equals the right one, or the right one carried back
+        the left, in common form; a one-way column by its direction.  An ABSENT cell says nothing.  Raises RowProblem
+        for a cell that cannot be carried in any direction.
+        """
+        try:
+            if self._alike(left, right):
+                return []
+        except CastError:
+            pass  # told below, unless the way back shows that the cells agree
+        rows = {Side.LEFT: left, Side.RIGHT: right}
+        found = (compared.line.unit for compared in self._compared if not _agrees(compared, rows))
+        return list(dict.fromkeys(found))
+
+    def differences(self, left: Row, right: Row) -> list[tuple[str, dict[Side, Row]]]:
+        """What ``agree`` names, with the cells of each side."""
+        rows = {Side.LEFT: left, Side.RIGHT: right}
+        cells = {
+            side: {unit.name: tuple(rows[side][index] for index in unit.indexes) for unit in self.units[side]}
+            for side in SIDES
+        }
+        return [(name, {side: cells[side].get(name, ()) for side in SIDES}) for name in self.agree(left, right)]
+
+
+def _agrees(compared: _Compared, rows: Mapping[Side, Row]) -> bool:
+    """Raises RowProblem when no direction tells."""
+    line, trouble = compared.line, None
+    told = False
+    for source, carried, common in compared.directions:
+        value = rows[source][line.indexes[source]] if source in line.indexes else None
+        there = rows[source.other][line.indexes[source.other]]
+        if value is ABSENT or there is ABSENT:
+            return True
+        try:
+            here = carried(value)
+        except CastError as error:
+            trouble = trouble or problem(line, source, value, error)
+            continue
+        told = True
+        if here is ABSENT or here == there or common(here) == common(there):
+            return True
+    if trouble is not None and not told:
+        raise trouble
+    return False
+
+
+def compile_map(
+    table_map: TableMap,
+    left: Schema,
+    right: Schema,
+    *,
+    companies: Sequence[str] | None = None,
+    conflict: str = "newest",
+    timezones: Mapping[Side, str] | None = None,
+) -> CompiledMap:
+    """The map bound to both schemas; raises Invalid with every error that ``check_map`` finds.
+
+    ``companies`` are those that the link covers (None: all), ``conflict`` its policy, ``timezones`` what moments
+    without a time zone mean on each side.
+    """
+    binding, problems = examine(table_map, left, right)
+    errors = [found for found in problems if found.level == "error"]
+    if errors or binding is None:
+        raise Invalid(errors)
+    return _Compiler(binding, companies, conflict, timezones or {}).compile()
+
+
+class _Compiler:
+    """Makes one compiled map out of a binding without errors."""
+
+    def __init__(
+        self, binding: Binding, companies: Sequence[str] | None, conflict: str, timezones: Mapping[Side, str]
+    ) -> None:
+        self.binding = binding
+        self.companies = companies
+        self.conflict = conflict
+        self.timezones = timezones
+        self.paths = {side: binding.paths(side) for side in SIDES}
+        self.indexes = {side: {path: index for index, path in enumerate(self.paths[side])} for side in SIDES}
+        self.widths = {side: len(self.paths[side]) for side in SIDES}
+
+    def compile(self) -> CompiledMap:
+        """All of it."""
+        lines = {id(pair): self._line(name, pair) for name, group in group_pairs(self.binding) for pair in group}
+        key = tuple(lines[id(pair)] for pair in self.binding.key)
+        every = tuple(lines[id(pair)] for pair in self.binding.pairs)
+        table_map = self.binding.table_map
+        views = {side: self._view(side) for side in SIDES}
+        return CompiledMap(
+            table_map=table_map,
+            views=views,
+            units=find_units(self.binding, self.indexes, self.conflict),
+            carried={side: self.binding.carried(side) for side in SIDES},
+            parents={side: find_parents(self.binding, self.indexes, side) for side in SIDES},
+            rows=table_map.rows,
+            deletes=table_map.deletes,
+            on_leave=table_map.on_leave,
+            _lines=every,
+            _key=key,
+            _compared=tuple(_compared(line) for line in every),
+            _left=self._functions(Side.LEFT, every, key, views[Side.LEFT]),
+            _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
+            _alike=alike_function(every, self.widths),
+        )
+
+    def _line(self, unit: str, pair: Pair) -> Line:
+        whole = len(pair.ends) == len(SIDES)
+        could = {side: carrier(pair, side, self.timezones) for side in SIDES if whole or pair.carries(side)}
+        return Line(
+            unit=unit,
+            indexes={side: self.indexes[side][end.path] for side, end in pair.ends.items()},
+            paths={side: end.path for side, end in pair.ends.items()},
+            carriers={side: made for side, made in could.items() if pair.carries(side)},
+            could=could,
+            common={side: comparer(pair, side, self.timezones) for side in pair.ends},
+        )
+
+    def _view(self, side: Side) -> View:
+        binding, indexes = self.binding, self.indexes[side]
+        lookups = (
+            Lookup(
+                lookup.reference.name,
+                tuple((part, indexes[path]) for part, path in lookup.parts),
+                tuple(indexes[path] for path in lookup.own),
+            )
+            for lookup in binding.lookups[side]
+        )
+        return View(
+            name=binding.table_map.name,
+            table=binding.tables[side].name,
+            paths=self.paths[side],
+            key=tuple(indexes[pair.ends[side].path] for pair in binding.key),
+            lookups=tuple(lookups),
+            filter=and_(self._scope(side), binding.filters.get(side)),
+            written=tuple(sorted(indexes[path] for path in binding.written(side))),
+        )
+
+    def _scope(self, side: Side) -> Expression | None:
+        """The companies of the link, as this side writes them."""
+        company = self.binding.company
+        if company is None or self.companies is None:
+            return None
+        codes = [as_written(company.ends[Side.LEFT].column, code) for code in self.companies]
+        if side is Side.RIGHT:
+            codes = [_carried(cell_function(carrier(company, Side.LEFT, self.timezones)), code) for code in codes]
+        return OneOf(Column(company.ends[side].path), tuple(Literal(code) for code in codes))
+
+    def _functions(self, side: Side, lines: Sequence[Line], key: Sequence[Line], view: View) -> _Functions:
+        width = self.widths[side]
+        return _Functions(
+            row=row_function(lines, side, width, self.widths[side.other]),
+            key=key_function(key, side, width),
+            target_key=target_key_function(key, side, width),
+            passes=compile_filter(view.filter, lambda path: (self.indexes[side][path], self._column(side, path))),
+            common=tuple(self._common(side, path) for path in self.paths[side]),
+        )
+
+    def _column(self, side: Side, path: Path) -> SchemaColumn:
+        column = self.binding.schemas[side].resolve(self.binding.tables[side].name, path)
+        assert column is not None
+        return column
+
+    def _common(self, side: Side, path: Path) -> Common:
+        pairs = [pair for pair in self.binding.pairs if pair.path(side) == path]
+        pair = max(pairs, key=lambda pair: pair.two_way, default=None)
+        return identity if pair is None else comparer(pair, side, self.timezones)
+
+
+def _compared(line: Line) -> _Compared:
+    directions = [(side, cell_function(made), line.common[side.other]) for side, made in line.carriers.items()]
+    return _Compared(line, tuple(directions))
+
+
+def _carried(carry: Callable[[Cell], Cell], code: Value) -> Value:
+    try:
+        carried = carry(code)
+    except CastError:
+        return code  # no record of the other side can have this company
+    return code if carried is ABSENT else carried

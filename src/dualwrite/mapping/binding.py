@@ -1,0 +1,398 @@
+"""A table map held against two schemas: every name found, the key derived, the lookups worked out.
+
+``bind`` never stops at the first mistake: it leaves out what it cannot find and notes a problem for it.  ``check``
+reports those and adds its own; ``compile`` builds on a binding without errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import assert_never
+
+from dualwrite.casts import CastError
+from dualwrite.errors import Problem
+from dualwrite.expression import And, Column, Compare, Expression, Literal, Not, OneOf, Or
+from dualwrite.expression import paths as filter_paths
+from dualwrite.filters import compile_filter
+from dualwrite.mapping.paths import (
+    End,
+    PathError,
+    candidate_keys,
+    find_path,
+    find_table,
+    natural_key,
+    show_paths,
+    terminal,
+)
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap
+from dualwrite.mapping.values import sought
+from dualwrite.model import Path, Side, show_path
+from dualwrite.schema import Reference, Schema, Table
+
+SIDES = (Side.LEFT, Side.RIGHT)
+
+
+@dataclass
+class Report:
+    """The problems of one map, in the order in which they were noticed."""
+
+    table_map: TableMap
+    problems: list[Problem] = field(default_factory=list)
+
+    def add(
+        self,
+        code: str,
+        message: str,
+        remedy: str = "",
+        *,
+        line: int = 0,
+        side: Side | None = None,
+        level: str = "error",
+    ) -> None:
+        """Note a problem; without a remedy, the one of its code is used."""
+        where = str(side) if side else ""
+        name, file = self.table_map.name, self.table_map.file
+        self.problems.append(Problem(code, message, remedy, level, file, line, name, where))
+
+    def line(self, entry: str) -> int:
+        """Where a top-level entry of the map stands."""
+        return self.table_map.lines.get(entry, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A column mapping with its ends found; a side for which it says ``none`` has no end."""
+
+    mapping: ColumnMapping
+    ends: Mapping[Side, End]
+
+    def carries(self, source: Side) -> bool:
+        """Does it write into the other side's row?"""
+        has_source = source in self.ends or self.constant is not None
+        return self.mapping.direction.carries(source) and source.other in self.ends and has_source
+
+    @property
+    def constant(self) -> Default | None:
+        """Its default."""
+        return next((t for t in self.mapping.transforms if isinstance(t, Default)), None)
+
+    @property
+    def two_way(self) -> bool:
+        """Is it carried in both directions?"""
+        return self.carries(Side.LEFT) and self.carries(Side.RIGHT)
+
+    def path(self, side: Side) -> Path | None:
+        """Its path on that side, as the schema spells it."""
+        return self.ends[side].path if side in self.ends else None
+
+    @property
+    def name(self) -> str:
+        """What people call it: its path on the right, else on the left."""
+        return show_path(self.path(Side.RIGHT) or self.path(Side.LEFT) or ())
+
+
+@dataclass(frozen=True, slots=True)
+class BoundLookup:
+    """A lookup of one side: each part of the referenced key (a path there) with the path of the row that holds it.
+
+    ``own`` are the row's paths that belong to it alone.  References that are only read need no parts and are not here.
+    """
+
+    reference: Reference
+    parts: tuple[tuple[Path, Path], ...]
+    own: tuple[Path, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A map with its names found.  ``pairs`` include the company's; ``key`` are those that identify a record."""
+
+    table_map: TableMap
+    schemas: Mapping[Side, Schema]
+    tables: Mapping[Side, Table]
+    pairs: tuple[Pair, ...]
+    company: Pair | None
+    key: tuple[Pair, ...]
+    keys: tuple[tuple[Path, ...], ...]
+    filters: Mapping[Side, Expression]
+    lookups: Mapping[Side, tuple[BoundLookup, ...]]
+
+    def carried(self, source: Side) -> bool:
+        """Is anything carried from there?"""
+        return any(pair.carries(source) for pair in self.pairs)
+
+    def written(self, side: Side) -> dict[Path, Pair]:
+        """The paths that the other side writes, with the pair that does (the first of several)."""
+        found: dict[Path, Pair] = {}
+        for pair in self.pairs:
+            if pair.carries(side.other):
+                found.setdefault(pair.ends[side].path, pair)
+        return found
+
+    def named(self, side: Side) -> tuple[Path, ...]:
+        """The paths that the map names on a side: key, mapped columns, filter."""
+        mapped = (pair.path(side) for pair in (*self.key, *self.pairs))
+        found = [path for path in mapped if path is not None]
+        if side in self.filters:
+            found += filter_paths(self.filters[side])
+        return tuple(dict.fromkeys(found))
+
+    def paths(self, side: Side) -> tuple[Path, ...]:
+        """The paths of the side's view: those that the map names, and what lookups need besides."""
+        parts = (path for lookup in self.lookups[side] for _, path in lookup.parts)
+        return tuple(dict.fromkeys((*self.named(side), *parts)))
+
+
+def bind(table_map: TableMap, left: Schema, right: Schema) -> tuple[Binding | None, Report]:
+    """The map with its names found, and what was wrong; None when a table is unknown."""
+    report = Report(table_map)
+    schemas = {Side.LEFT: left, Side.RIGHT: right}
+    tables: dict[Side, Table] = {}
+    for side in SIDES:
+        try:
+            tables[side] = find_table(schemas[side], table_map.table(side))
+        except PathError as error:
+            report.add(error.code, error.message, error.remedy, line=report.line(str(side)), side=side)
+    if len(tables) < len(SIDES):
+        return None, report
+    return _Binder(table_map, schemas, tables, report).bind(), report
+
+
+class _Binder:
+    """Finds the names of one map."""
+
+    def __init__(
+        self, table_map: TableMap, schemas: Mapping[Side, Schema], tables: Mapping[Side, Table], report: Report
+    ) -> None:
+        self.map = table_map
+        self.schemas = schemas
+        self.tables = tables
+        self.report = report
+
+    def bind(self) -> Binding:
+        """All of it."""
+        pairs = [pair for mapping in self.map.columns if (pair := self._pair(mapping)) is not None]
+        company = self._company(pairs)
+        if company is not None and company not in pairs:
+            pairs.append(company)
+        keys = self._candidates(pairs)
+        key = self._key(pairs, company, keys)
+        filters = {side: found for side in SIDES if (found := self._filter(side)) is not None}
+        binding = Binding(self.map, self.schemas, self.tables, tuple(pairs), company, key, keys, filters, {})
+        lookups = {side: self._lookups(binding, side) for side in SIDES}
+        return replace(binding, lookups=lookups)
+
+    # -- names ----------------------------------------------------------------------------------------------------
+
+    def _end(self, side: Side, path: Path, line: int, code: str = "") -> End | None:
+        try:
+            return find_path(self.schemas[side], self.tables[side], path)
+        except PathError as error:
+            self.report.add(code or error.code, error.message, error.remedy, line=line, side=side)
+            return None
+
+    def _pair(self, mapping: ColumnMapping) -> Pair | None:
+        ends: dict[Side, End] = {}
+        wanted = 0
+        for side in SIDES:
+            path = mapping.path(side)
+            if path is not None:
+                wanted += 1
+                end = self._end(side, path, mapping.line)
+                if end is not None:
+                    ends[side] = end
+        return Pair(mapping, ends) if len(ends) == wanted else None
+
+    def _company(self, pairs: Sequence[Pair]) -> Pair | None:
+        """The pair that carries the company: the map's own line for it, else one made up for the purpose."""
+        company = self.map.company
+        if company is None:
+            return None
+        line = company.line or self.report.line("company")
+        directions = [d for d in (Direction.TO_RIGHT, Direction.TO_LEFT) if _any_carries(pairs, d)]
+        direction = directions[0] if len(directions) == 1 else Direction.BOTH
+        pair = self._pair(ColumnMapping(company.left, direction, company.right, line=line))
+        if pair is None:
+            return None
+        same = (p for p in pairs if all(p.path(side) == pair.path(side) for side in SIDES))
+        return next(same, pair)
+
+    # -- the integration key --------------------------------------------------------------------------------------
+
+    def _candidates(self, pairs: Sequence[Pair]) -> tuple[tuple[Path, ...], ...]:
+        """The keys that could be derived, as right-hand paths, best first: all their members are mapped."""
+        found: list[tuple[Path, ...]] = []
+        for side in (Side.RIGHT, Side.LEFT):
+            by_path = {p.path(side): p.path(Side.RIGHT) for p in pairs if len(p.ends) == len(SIDES)}
+            for key in candidate_keys(self.schemas[side], self.tables[side]):
+                members = tuple(path for member in key if (path := by_path.get(member)) is not None)
+                if len(members) == len(key):
+                    found.append(members)
+        unique: dict[frozenset[Path], tuple[Path, ...]] = {}
+        for key in found:
+            unique.setdefault(frozenset(key), key)
+        return tuple(unique.values())
+
+    def _key(self, pairs: Sequence[Pair], company: Pair | None, keys: Sequence[tuple[Path, ...]]) -> tuple[Pair, ...]:
+        line = self.report.line("key")
+        if self.map.key is not None:
+            ends = [self._end(Side.RIGHT, path, line) for path in self.map.key]
+            wanted = tuple(end.path for end in ends if end is not None)
+        elif keys:
+            wanted = keys[0]
+        else:
+            self._no_key()
+            return ()
+        members = [self._member(path, pairs, line) for path in dict.fromkeys(wanted)]
+        found = [pair for pair in members if pair is not None]
+        if company is not None and company not in found:
+            found.append(company)
+        return tuple(found)
+
+    def _member(self, path: Path, pairs: Sequence[Pair], line: int) -> Pair | None:
+        meant = [pair for pair in pairs if pair.path(Side.RIGHT) == path and len(pair.ends) == len(SIDES)]
+        if meant:
+            return max(meant, key=lambda pair: pair.two_way)
+        message = f"the key column {show_path(path)} is not mapped from a column of {self.tables[Side.LEFT].name}"
+        self.report.add("key_unmapped", message, line=line, side=Side.RIGHT)
+        return None
+
+    def _no_key(self) -> None:
+        key = natural_key(self.schemas[Side.RIGHT], self.tables[Side.RIGHT])
+        table = self.tables[Side.RIGHT].name
+        message = f"nothing identifies a record of {table}: no key or unique index of either table is mapped whole"
+        remedy = f"map {show_paths(key)}, or say which columns do: key: [COLUMN, …]" if key else ""
+        line = self.report.line("right")
+        self.report.add("no_key", message, remedy, line=line)
+
+    # -- filters --------------------------------------------------------------------------------------------------
+
+    def _filter(self, side: Side) -> Expression | None:
+        expression = self.map.filters.get(side)
+        if expression is None:
+            return None
+        line = self.report.line("filter")
+
+        def column(found: Column) -> tuple[End | None, Column]:
+            end = self._end(side, found.path, line, "unknown_filter_column")
+            return end, Column(end.path) if end else found
+
+        def value(end: End | None, found: Literal, operator: str) -> Literal:
+            if end is None or found.value is None:
+                return found
+            try:
+                test = Compare(operator, Column(end.path), found)
+                compile_filter(test, lambda _: (0, end.column))
+                return Literal(sought(end.column, found.value, operator))
+            except CastError as error:
+                message = f"the filter compares {show_path(end.path)} with {found.value!r}: {error.message}"
+                self.report.add("bad_value", message, line=line, side=side)
+                return found
+
+        return _rewrite(expression, column, value)
+
+    # -- lookups --------------------------------------------------------------------------------------------------
+
+    def _lookups(self, binding: Binding, side: Side) -> tuple[BoundLookup, ...]:
+        by_reference: dict[str, list[Path]] = {}
+        for path in binding.written(side):
+            if len(path) > 1:
+                by_reference.setdefault(path[0], []).append(path)
+        finder = _LookupFinder(binding, side, self.report)
+        found = (finder.find(name, paths) for name, paths in by_reference.items())
+        return tuple(lookup for lookup in found if lookup is not None)
+
+
+class _LookupFinder:
+    """Works out by which parts the lookups of one side find their records."""
+
+    def __init__(self, binding: Binding, side: Side, report: Report) -> None:
+        self.side = side
+        self.schema = binding.schemas[side]
+        self.table = binding.tables[side]
+        self.written = binding.written(side)
+        self.report = report
+        company = binding.company.path(side) if binding.company else self.table.company
+        self.company = company if company in binding.named(side) else None
+
+    def find(self, name: str, written: Sequence[Path]) -> BoundLookup | None:
+        """The lookup behind these written paths, all of which go through the reference ``name``.
+
+        All parts of one of the parent's keys must come from the row.
+        """
+        reference = self.table.reference(name)
+        assert reference is not None
+        parent = self.schema.tables[reference.table]
+        found = {path[1:]: path for path in written}
+        complete: list[list[tuple[Path, Path]]] = []
+        gaps: list[tuple[bool, list[Path]]] = []
+        for key in candidate_keys(self.schema, parent):
+            parts = [(member, found.get(member) or self._shared(reference, parent, member)) for member in key]
+            present = [(member, path) for member, path in parts if path is not None]
+            touched = any(path in written for _, path in present)
+            if touched and len(present) == len(parts):
+                complete.append(present)
+            gaps.append((touched, [member for member, path in parts if path is None]))
+        if not complete:
+            _, missing = max(gaps, key=lambda gap: gap[0], default=(False, []))
+            self._unmapped(reference, parent, written, missing)
+            return None
+        best = max(complete, key=lambda parts: sum(path in written for _, path in parts))
+        self._superfluous(parent, written, best)
+        own = tuple(path for _, path in best if path[0] == reference.name)
+        return BoundLookup(reference, tuple(best), own)
+
+    def _superfluous(self, parent: Table, written: Sequence[Path], parts: Sequence[tuple[Path, Path]]) -> None:
+        for path in written:
+            if all(path != part for _, part in parts):
+                message = f"{show_path(path)} is not part of the key by which a record of {parent.name} is found"
+                self.report.add("lookup_not_key", message, line=self.written[path].mapping.line, side=self.side)
+
+    def _unmapped(self, reference: Reference, parent: Table, written: Sequence[Path], missing: Sequence[Path]) -> None:
+        what = f"{show_paths(written)} {'does' if len(written) == 1 else 'do'} not identify a record of {parent.name}"
+        needs = show_paths([(reference.name, *member) for member in missing])
+        message = f"{what}: {needs} is missing" if needs else f"{what}, which has no such key or unique index"
+        remedy = f"map {needs} too" if needs else f"declare the key of {parent.name} in schema/{self.side}.yaml"
+        line = self.written[written[0]].mapping.line
+        self.report.add("lookup_key_unmapped", message, remedy, line=line, side=self.side)
+
+    def _shared(self, reference: Reference, parent: Table, member: Path) -> Path | None:
+        """The row's own company, where the member is the company of the referenced record."""
+        if self.company is None or self.company == (reference.name, *member):
+            return None
+        if parent.company is not None:
+            return self.company if member == parent.company else None
+        if len(member) != len(self.company):
+            return None
+        if len(member) == 1:
+            return self.company if member == self.company else None
+        same = terminal(self.schema, parent, member) == terminal(self.schema, self.table, self.company)
+        return self.company if same else None
+
+
+def _any_carries(pairs: Iterable[Pair], direction: Direction) -> bool:
+    source = Side.LEFT if direction is Direction.TO_RIGHT else Side.RIGHT
+    return any(pair.carries(source) for pair in pairs)
+
+
+_FindColumn = Callable[[Column], tuple[End | None, Column]]
+_FindValue = Callable[[End | None, Literal, str], Literal]
+
+
+def _rewrite(expression: Expression, column: _FindColumn, value: _FindValue) -> Expression:
+    """The same filter with the schema's names and canonical literals."""
+    match expression:
+        case Compare():
+            end, found = column(expression.column)
+            return Compare(expression.operator, found, value(end, expression.literal, expression.operator))
+        case OneOf():
+            end, found = column(expression.column)
+            return OneOf(found, tuple(value(end, literal, "eq") for literal in expression.literals))
+        case Not():
+            return Not(_rewrite(expression.part, column, value))
+        case And():
+            return And(tuple(_rewrite(part, column, value) for part in expression.parts))
+        case Or():
+            return Or(tuple(_rewrite(part, column, value) for part in expression.parts))
+    assert_never(expression)

@@ -1,0 +1,564 @@
+"""What is wrong with a table map, or doubtful, before any row is read: all at once, with file, line and remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Final
+
+from dualwrite.casts import CastError
+from dualwrite.errors import Problem
+from dualwrite.losses import incompatible, loses
+from dualwrite.mapping.binding import SIDES, Binding, Pair, Report, bind
+from dualwrite.mapping.cells import fallback, spells_null
+from dualwrite.mapping.paths import natural, show_paths
+from dualwrite.mapping.tablemap import (
+    POLICIES,
+    ROW_POLICIES,
+    ColumnMapping,
+    Default,
+    Round,
+    TableMap,
+    Truncate,
+    ValueMap,
+)
+from dualwrite.mapping.units import group_pairs, unfit
+from dualwrite.mapping.values import literal, spellings
+from dualwrite.model import Path, Side, Value, show_path
+from dualwrite.names import guess
+from dualwrite.schema import Column, Schema, TypeName
+
+ON_LEAVE: Final = ("detach", "delete")
+
+CODES: Final[Mapping[str, tuple[str, str]]] = {
+    "bad_value": (
+        "A value in the map (default, values, else, filter) is none of its column's values.",
+        "write a value that the column can hold",
+    ),
+    "company_differs": (
+        "The map names another company column than the table declares.",
+        "name the same column in company: and in the side's schema file",
+    ),
+    "company_missing": (
+        "A table belongs to companies, but the map has no company: records of different companies may be mixed up.",
+        "add company: LEFT = right, or make the company a member of key:",
+    ),
+    "duplicate_map": ("Two maps have the same name.", "give each map a name of its own"),
+    "duplicate_target": ("Two lines of the map write the same column.", "keep one of them"),
+    "filters_overlap": (
+        "Two maps write the same columns of a table and tell its records apart by their filters alone.",
+        "make sure that no record ever passes both filters",
+    ),
+    "incompatible_types": (
+        "No value of the one column can become a value of the other.",
+        "map another column, or change the type of one",
+    ),
+    "key_may_be_absent": (
+        "A key column has a value map with else: keep, so that a record could be left without its key.",
+        "say else: park for the key column",
+    ),
+    "key_one_way": (
+        "A side gets columns but cannot tell which record they belong to: a key column is not carried there.",
+        "carry every key column in all directions in which anything is carried",
+    ),
+    "key_unmapped": (
+        "A column of the key is not mapped.",
+        "map every column of the key, or name other columns in key:",
+    ),
+    "lookup_key_unmapped": (
+        "A lookup is written, but what is mapped does not identify one record of the table that it points to.",
+        "map every member of that table's key, or declare its key in the side's schema file",
+    ),
+    "lookup_mixed_directions": (
+        "Some parts of a lookup are carried both ways, some one way: a change on the wrong side is put back in part.",
+        "carry all parts of the lookup in the same directions",
+    ),
+    "lookup_not_key": (
+        "A column of the referenced record is to be written, but a lookup can only choose a record by its key.",
+        "carry it the other way only, or map it in a map of the referenced table",
+    ),
+    "mandatory_may_be_null": (
+        "A mandatory column gets its value from one that may be empty; such records are parked.",
+        "say default: VALUE for the column",
+    ),
+    "mandatory_unmapped": (
+        "A mandatory column without a default gets no value, so that no record can be created.",
+        "map it, or write a constant into it with default:",
+    ),
+    "may_lose_data": (
+        "Some values of the one column do not fit into the other; such records are parked.",
+        "widen the column, or say truncate: true or round: true where that is meant",
+    ),
+    "no_columns": ("The map carries nothing.", "add lines under columns:"),
+    "no_key": (
+        "Nothing says which left and right records are the same.",
+        "say which columns identify a record: key: [COLUMN, …]",
+    ),
+    "no_source": (
+        "A line carries nothing in one of its directions: it has no column there, and no default.",
+        "name the column, turn the direction, or say default: VALUE",
+    ),
+    "no_unique_index": (
+        "No unique index stands behind the key: looking records up is slow, and a key may occur twice.",
+        "create a unique index on the key's columns",
+    ),
+    "policy_not_shared": (
+        "The order of a column's values is not the same on both sides, so max and min would decide differently there.",
+        "use newest, left, right or manual for the column",
+    ),
+    "read_only_target": (
+        "The map writes a column that cannot be written (generated or computed).",
+        "carry it out of that side only",
+    ),
+    "several_keys": (
+        "The map names no key, and the tables offer several.",
+        "name the columns that identify a record: key: [COLUMN, …]",
+    ),
+    "source_feeds_two": (
+        "A column that both sides write also feeds a second column one way; what the other side changes does not "
+        "reach the second column until the first is changed on its own side.",
+        "carry one of the two lines only, or both of them one way",
+    ),
+    "source_twice": (
+        "Two two-way lines share a column: coming back, they would overwrite each other.",
+        "carry one of them one way",
+    ),
+    "sum_not_number": (
+        "sum adds numbers, and this column is none, is part of the key, or has a value map.",
+        "use another policy for the column",
+    ),
+    "unit_policies_differ": (
+        "Lines that are decided as one (the parts of a lookup) name different policies.",
+        "name the same policy for all parts of the lookup",
+    ),
+    "two_maps_one_column": (
+        "Two maps write the same column of the same records.",
+        "carry it in one map only, or give both maps filters that no record passes together",
+    ),
+    "unknown_column": ("A path leads to a column that is not there.", "correct the name"),
+    "unknown_filter_column": ("A filter names a column that is not there.", "correct the name"),
+    "unknown_lookup": ("A path follows a lookup that is not there.", "correct the name, or declare the reference"),
+    "unknown_on_leave": (
+        "on_leave is none of detach and delete.",
+        "write on_leave: detach or on_leave: delete",
+    ),
+    "unknown_policy": ("A conflict policy is not known.", f"use one of {', '.join(POLICIES)}"),
+    "unknown_row_policy": (
+        "The policy for an update against a delete is not known.",
+        f"use one of {', '.join(ROW_POLICIES)}",
+    ),
+    "unknown_table": ("A table is not there.", "correct the name"),
+    "value_map_ambiguous": (
+        "A value map lists a value twice, with different results.",
+        "list every value once",
+    ),
+    "value_map_not_reversible": (
+        "A two-way value map cannot be read backwards: two values become the same one.",
+        "carry the column one way, or give every value its own counterpart",
+    ),
+}
+"""What each code means, and what to do about it."""
+
+
+def check_map(table_map: TableMap, left: Schema, right: Schema) -> list[Problem]:
+    """Everything that is wrong or doubtful about one map."""
+    return examine(table_map, left, right)[1]
+
+
+def check_maps(maps: Sequence[TableMap], left: Schema, right: Schema) -> list[Problem]:
+    """Everything that is wrong or doubtful about the maps of a link, each and together."""
+    problems: list[Problem] = []
+    bindings: list[Binding] = []
+    for table_map in maps:
+        binding, found = examine(table_map, left, right)
+        problems += found
+        bindings += [binding] if binding is not None else []
+    return problems + list(_between(maps, bindings))
+
+
+def examine(table_map: TableMap, left: Schema, right: Schema) -> tuple[Binding | None, list[Problem]]:
+    """The map bound to both schemas (None when a table is unknown), and its problems in the order of its lines."""
+    binding, report = bind(table_map, left, right)
+    _check_words(report)
+    if binding is not None:
+        for check in _CHECKS:
+            check(binding, report)
+    return binding, _finished(report)
+
+
+def _finished(report: Report) -> list[Problem]:
+    unique = dict.fromkeys(replace(found, remedy=found.remedy or CODES[found.code][1]) for found in report.problems)
+    return sorted(unique, key=lambda found: found.line)
+
+
+# -- words ------------------------------------------------------------------------------------------------------------
+
+
+def _check_words(report: Report) -> None:
+    table_map = report.table_map
+    for code, entry, word, known in (
+        ("unknown_policy", "conflict", table_map.conflict, POLICIES),
+        ("unknown_row_policy", "rows", table_map.rows, ROW_POLICIES),
+        ("unknown_on_leave", "on_leave", table_map.on_leave, ON_LEAVE),
+    ):
+        if word is not None and word not in known:
+            report.add(code, f"{entry} is {word!r}", guess(word, known), line=report.line(entry))
+    for mapping in table_map.columns:
+        word = mapping.conflict
+        if word is not None and word not in POLICIES:
+            report.add("unknown_policy", f"conflict is {word!r}", guess(word, POLICIES), line=mapping.line)
+        _check_source(mapping, report)
+    if not table_map.columns:
+        report.add("no_columns", "the map has no columns", line=report.line("columns"))
+
+
+def _check_source(mapping: ColumnMapping, report: Report) -> None:
+    constant = any(isinstance(transform, Default) for transform in mapping.transforms)
+    for source in SIDES:
+        if not mapping.direction.carries(source):
+            continue
+        if mapping.path(source.other) is None or (mapping.path(source) is None and not constant):
+            shown = show_path(mapping.left or mapping.right or ("none",))
+            report.add("no_source", f"nothing of {shown} can be carried to the {source.other} side", line=mapping.line)
+
+
+# -- columns ----------------------------------------------------------------------------------------------------------
+
+
+def _check_targets(binding: Binding, report: Report) -> None:
+    for side in SIDES:
+        into: dict[tuple[str, ...], Pair] = {}
+        for pair in binding.pairs:
+            if not pair.carries(side.other):
+                continue
+            path = pair.ends[side].path
+            for place in dict.fromkeys((path, _held_in(binding, side, path))):
+                first = into.setdefault(place, pair)
+                if first is pair:
+                    continue
+                before = first.ends[side].path
+                if first.two_way and pair.two_way and before == path:
+                    _check_twice(binding, side, first, pair, report)
+                elif before == path or (len(before) == 1) != (len(path) == 1):
+                    message = f"{show_path(path)} is written by line {first.mapping.line} already"
+                    report.add("duplicate_target", message, line=pair.mapping.line, side=side)
+            _check_writable(binding, side, pair, report)
+
+
+def _check_twice(binding: Binding, side: Side, first: Pair, pair: Pair, report: Report) -> None:
+    column = f"{show_path(pair.ends[side].path)} of {binding.tables[side].name}"
+    message = f"{column} is mapped both ways in line {first.mapping.line} already"
+    report.add("source_twice", message, line=pair.mapping.line, side=side)
+
+
+def _held_in(binding: Binding, side: Side, path: Path) -> Path:
+    """The column of the table itself in which a path is stored, where that is one."""
+    reference = binding.tables[side].reference(path[0]) if len(path) > 1 else None
+    return reference.columns if reference is not None and len(reference.columns) == 1 else path
+
+
+def _check_writable(binding: Binding, side: Side, pair: Pair, report: Report) -> None:
+    path = pair.ends[side].path
+    for name in _columns_of(binding, side, path):
+        column = binding.tables[side].column(name)
+        if column is not None and column.read_only:
+            message = f"{show_path(path)} of {binding.tables[side].name} cannot be written"
+            report.add("read_only_target", message, line=pair.mapping.line, side=side)
+
+
+def _columns_of(binding: Binding, side: Side, path: Path) -> tuple[str, ...]:
+    """The columns of the table itself that hold a path's value."""
+    if len(path) == 1:
+        return path
+    reference = binding.tables[side].reference(path[0])
+    return reference.columns if reference is not None else ()
+
+
+def _check_feeds(binding: Binding, report: Report) -> None:
+    for side in SIDES:
+        written = binding.written(side)
+        for pair in binding.pairs:
+            path = pair.path(side)
+            writer = written.get(path) if path is not None else None
+            if writer is None or writer is pair or not pair.carries(side) or pair.two_way:
+                continue
+            names = f"{show_path(path or ())} also feeds {pair.name}, one way"
+            report.add("source_feeds_two", names, line=pair.mapping.line, side=side, level="warning")
+
+
+def _check_types(binding: Binding, report: Report) -> None:
+    for pair in binding.pairs:
+        for source in SIDES:
+            if pair.carries(source) and source in pair.ends:
+                _check_type(pair, source, report)
+
+
+def _check_type(pair: Pair, source: Side, report: Report) -> None:
+    column, target = pair.ends[source].column, pair.ends[source.other].column
+    maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
+    listed = {column.type.name, target.type.name} & {TypeName.CHOICE, TypeName.BOOLEAN}
+    if maps and (maps[0].otherwise is not None or listed):
+        return
+    line, side = pair.mapping.line, source.other
+    if (reason := incompatible(column, target)) is not None:
+        report.add("incompatible_types", reason, line=line, side=side)
+        return
+    asked = Truncate if target.type.name in (TypeName.TEXT, TypeName.OTHER) else Round
+    meant = any(isinstance(transform, asked) for transform in pair.mapping.transforms)
+    loss = None if meant or maps else loses(column, target)
+    if loss is not None:
+        report.add("may_lose_data", loss, line=line, side=side, level="warning")
+
+
+def _check_mandatory(binding: Binding, report: Report) -> None:
+    for side in SIDES:
+        if not binding.carried(side.other):
+            continue
+        table, written = binding.tables[side], binding.written(side)
+        filled = {name for path in written for name in _columns_of(binding, side, path)}
+        for column in table.columns:
+            if not (column.nullable or column.has_default or column.read_only or column.name in filled):
+                message = f"{table.name} needs {column.name}, which has no default and is not mapped"
+                report.add("mandatory_unmapped", message, line=report.line("columns"), side=side)
+        for path, pair in written.items():
+            columns = [found for name in _columns_of(binding, side, path) if (found := table.column(name)) is not None]
+            if pair not in binding.key and not any(column.nullable for column in columns):
+                _check_null(binding, side, pair, report)
+
+
+def _check_null(binding: Binding, side: Side, pair: Pair, report: Report) -> None:
+    """Can the source be empty where the target must not?"""
+    source = side.other
+    if source not in pair.ends or fallback(pair, source) is not None:
+        return
+    path, column = pair.ends[source].path, pair.ends[source].column
+    held = [binding.tables[source].column(name) for name in _columns_of(binding, source, path)]
+    spelled = spells_null(column) and not column.choices
+    empty = spelled or column.nullable or any(each is not None and each.nullable for each in held)
+    maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
+    results = {(one if source is Side.LEFT else other) is None for each in maps for one, other in each.pairs}
+    if empty and True not in results:
+        message = f"{pair.name}: {show_path(path)} may be empty, {binding.tables[side].name} needs a value"
+        report.add("mandatory_may_be_null", message, line=pair.mapping.line, side=side, level="warning")
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def _check_values(binding: Binding, report: Report) -> None:
+    for pair in binding.pairs:
+        for transform in pair.mapping.transforms:
+            if isinstance(transform, Default):
+                _check_default(pair, report)
+        maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
+        for number, value_map in enumerate(maps):
+            _check_members(pair, Side.LEFT, [one for one, _ in value_map.pairs] if number == 0 else [], report)
+            last = number == len(maps) - 1
+            _check_members(pair, Side.RIGHT, [other for _, other in value_map.pairs] if last else [], report)
+            _check_reversible(pair, value_map, report)
+            _check_else(pair, value_map, report)
+
+
+def _check_default(pair: Pair, report: Report) -> None:
+    for source in SIDES:
+        if pair.carries(source) and (value := fallback(pair, source)) is not None:
+            _check_literal(pair, source.other, value, "default", report)
+
+
+def _check_members(pair: Pair, side: Side, members: Iterable[Value], report: Report) -> None:
+    if side in pair.ends:
+        for member in members:
+            if member is not None:
+                _check_literal(pair, side, member, "values", report, is_source=not pair.carries(side.other))
+
+
+def _check_literal(pair: Pair, side: Side, value: str, what: str, report: Report, *, is_source: bool = False) -> None:
+    """What is written must be a value of the column; what is only looked for may as well never come."""
+    try:
+        literal(pair.ends[side].column, value)
+    except CastError as error:
+        level = "warning" if is_source else "error"
+        message = f"{what}: {value!r} is no value of {show_path(pair.ends[side].path)}: {error.message}"
+        report.add("bad_value", message, line=pair.mapping.line, side=side, level=level)
+
+
+def _check_else(pair: Pair, value_map: ValueMap, report: Report) -> None:
+    rule = value_map.otherwise
+    if rule is None or not rule.startswith("="):
+        return
+    if pair.two_way:
+        results = [other for _, other in value_map.pairs]
+        if not _repeated(pair, Side.RIGHT, [rule[1:]], results):
+            message = f"else: {rule[1:]!r} is not among the right-hand values, so it has no way back"
+            report.add("value_map_not_reversible", message, line=pair.mapping.line)
+        return
+    for source in SIDES:
+        if pair.carries(source):
+            _check_literal(pair, source.other, rule[1:], "else", report)
+
+
+def _check_reversible(pair: Pair, value_map: ValueMap, report: Report) -> None:
+    for source in SIDES:
+        if not pair.carries(source) or source not in pair.ends:
+            continue
+        members = [(one, other) if source is Side.LEFT else (other, one) for one, other in value_map.pairs]
+        for number, (member, result) in enumerate(members):
+            earlier = [one for one, other in members[:number] if pair.two_way or other != result]
+            if _repeated(pair, source, [member], earlier):
+                code = "value_map_not_reversible" if pair.two_way else "value_map_ambiguous"
+                shown = "null" if member is None else repr(member)
+                message = f"{show_path(pair.ends[source].path)}: {shown} is listed twice"
+                report.add(code, message, line=pair.mapping.line, side=source)
+
+
+def _repeated(pair: Pair, side: Side, values: Sequence[Value], others: Sequence[Value]) -> bool:
+    """Do the two lists share a value of the column, however it is spelled?"""
+    column = pair.ends[side].column
+    return bool(_spelled(column, values) & _spelled(column, others))
+
+
+def _spelled(column: Column, values: Iterable[Value]) -> set[Value]:
+    found: set[Value] = set()
+    for value in values:
+        found |= {None} if value is None else set(spellings(column, value))
+    return found
+
+
+# -- the key and the company ------------------------------------------------------------------------------------------
+
+
+def _check_key(binding: Binding, report: Report) -> None:
+    line = report.line("key")
+    for pair in binding.key:
+        for source in SIDES:
+            other = next((p for p in binding.pairs if p not in binding.key and p.carries(source)), None)
+            if other is not None and not pair.carries(source):
+                message = f"the key column {pair.name} is not carried to the {source.other} side, but {other.name} is"
+                report.add("key_one_way", message, line=pair.mapping.line or line, side=source.other)
+        if any(isinstance(t, ValueMap) and t.otherwise == "keep" for t in pair.mapping.transforms):
+            message = f"the key column {pair.name} has else: keep"
+            report.add("key_may_be_absent", message, line=pair.mapping.line)
+    if binding.key:
+        for side in SIDES:
+            _check_index(binding, side, report)
+        _check_choice_of_key(binding, report)
+
+
+def _check_index(binding: Binding, side: Side, report: Report) -> None:
+    table, schema = binding.tables[side], binding.schemas[side]
+    members = {pair.ends[side].path for pair in binding.key}
+    raw = list(dict.fromkeys(n for pair in binding.key for n in _columns_of(binding, side, pair.ends[side].path)))
+    for unique in (table.primary_key, *table.uniques):
+        if unique and (set(natural(schema, table, unique)) <= members or set(unique) <= set(raw)):
+            return
+    columns = ", ".join(raw)
+    message = f"{table.name} has no unique index on {columns}"
+    remedy = f"create one, for instance {table.name}_key on {table.name} ({columns})"
+    report.add("no_unique_index", message, remedy, line=report.line("key"), side=side, level="warning")
+
+
+def _check_choice_of_key(binding: Binding, report: Report) -> None:
+    if binding.table_map.key is not None or any(binding.tables[side].key for side in SIDES):
+        return
+    company = binding.company.path(Side.RIGHT) if binding.company else None
+    offered = {frozenset(path for path in key if path != company): key for key in reversed(binding.keys)}
+    if len(offered) > 1:
+        used, *others = reversed(offered.values())
+        could = " or ".join(map(show_paths, others))
+        message = f"records are told apart by {show_paths(used)}; {could} would do as well"
+        report.add("several_keys", message, line=report.line("right"), level="warning")
+
+
+def _check_company(binding: Binding, report: Report) -> None:
+    declared = {side: path for side in SIDES if (path := binding.tables[side].company) is not None}
+    members = {side: {pair.ends[side].path for pair in binding.key} for side in SIDES}
+    for side, path in declared.items():
+        name = binding.tables[side].name
+        if binding.table_map.company is None and path not in members[side]:
+            message = f"the records of {name} belong to companies ({show_path(path)}), the map has no company"
+            if side.other not in declared:
+                message += f"; those of {binding.tables[side.other].name} do not"
+            report.add("company_missing", message, line=report.line(str(side)), side=side, level="warning")
+        elif binding.company is not None and binding.company.path(side) != path:
+            found = show_path(binding.company.path(side) or ())
+            message = f"company: names {found}, but the company of {name} is {show_path(path)}"
+            report.add("company_differs", message, line=report.line("company"), side=side, level="warning")
+
+
+# -- policies and lookups ---------------------------------------------------------------------------------------------
+
+
+def _check_policies(binding: Binding, report: Report) -> None:
+    inherited: dict[str, list[str]] = {}
+    for name, group in group_pairs(binding):
+        own = [pair.mapping.conflict for pair in group if pair.mapping.conflict]
+        if len(set(own)) > 1:
+            message = f"{name} is decided as one, by {' or '.join(dict.fromkeys(own))}"
+            report.add("unit_policies_differ", message, line=group[-1].mapping.line)
+        is_key = any(pair in binding.key for pair in group)
+        code = unfit(group, own[0] if own else binding.table_map.conflict, is_key=is_key)
+        if code and own:
+            report.add(code, f"{name} cannot be decided by {own[0]}", line=group[0].mapping.line)
+        elif code and not is_key and any(pair.two_way for pair in group):
+            inherited.setdefault(code, []).append(name)
+    for code, names in inherited.items():
+        message = f"{binding.table_map.conflict} cannot decide {', '.join(names)}"
+        report.add(code, message, "say conflict: for these columns themselves", line=report.line("conflict"))
+
+
+def _check_lookups(binding: Binding, report: Report) -> None:
+    for side in SIDES:
+        for lookup in binding.lookups[side]:
+            parts = [pair for pair in binding.pairs if pair.path(side) in lookup.own and pair.carries(side.other)]
+            if len({pair.two_way for pair in parts}) > 1:
+                message = f"{lookup.reference.name}: {show_paths(lookup.own)} are not all carried both ways"
+                line = parts[-1].mapping.line
+                report.add("lookup_mixed_directions", message, line=line, side=side, level="warning")
+
+
+_CHECKS: Final[tuple[Callable[[Binding, Report], None], ...]] = (
+    _check_targets,
+    _check_feeds,
+    _check_types,
+    _check_mandatory,
+    _check_values,
+    _check_key,
+    _check_company,
+    _check_policies,
+    _check_lookups,
+)
+
+
+# -- between maps -----------------------------------------------------------------------------------------------------
+
+
+def _between(maps: Sequence[TableMap], bindings: Sequence[Binding]) -> Iterator[Problem]:
+    for first, second in combinations(maps, 2):
+        if first.name == second.name:
+            report = Report(second)
+            where = f" ({first.file})" if first.file else ""
+            report.add("duplicate_map", f"there is another map {first.name!r}{where}", line=report.line("map"))
+            yield from _finished(report)
+    for one, other in combinations(bindings, 2):
+        report = Report(other.table_map)
+        for side in SIDES:
+            if one.tables[side].name == other.tables[side].name:
+                _check_shared(one, other, side, report)
+        yield from _finished(report)
+
+
+def _check_shared(one: Binding, other: Binding, side: Side, report: Report) -> None:
+    """Two maps of one table: do they write the same column of the same record?"""
+    taken = {_held_in(one, side, path) for path in one.written(side)}
+    both = {path: pair for path, pair in other.written(side).items() if _held_in(other, side, path) in taken}
+    values = {path: pair for path, pair in both.items() if pair not in other.key}
+    filtered = side in one.table_map.filters and side in other.table_map.filters
+    if not values and (filtered or not both):
+        return
+    code = "filters_overlap" if filtered or not values else "two_maps_one_column"
+    level = "error" if code == "two_maps_one_column" else "warning"
+    shared = values or both
+    message = f"{one.table_map.name!r} writes {show_paths(list(shared))} of {other.tables[side].name} too"
+    line = next(iter(shared.values())).mapping.line
+    report.add(code, message, line=line, side=side, level=level)

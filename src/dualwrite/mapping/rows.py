@@ -1,0 +1,187 @@
+"""The functions of a compiled map, generated as source text: straight code over the cells of a tuple.
+
+Nothing that a person wrote gets into the text; it consists of numbers and of names made here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dualwrite.casts import CastError, identity
+from dualwrite.errors import RowProblem
+from dualwrite.mapping.cells import Carrier
+from dualwrite.mapping.values import REMEDIES
+from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value, show_path
+
+Common = Callable[[Value], Value]
+SHOWN = 60
+"""So many characters of a value stand in a message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A column mapping between two views: its unit, its cell on each side, how it is carried and compared.
+
+    ``carriers`` hold the directions in which the map carries it, ``could`` those in which it can be (of key columns
+    both).
+    """
+
+    unit: str
+    indexes: Mapping[Side, int]
+    paths: Mapping[Side, Path]
+    carriers: Mapping[Side, Carrier]
+    could: Mapping[Side, Carrier]
+    common: Mapping[Side, Common]
+
+    @property
+    def meeting(self) -> Side:
+        """The side in whose form the key compares: that into which it is carried."""
+        return Side.RIGHT if Side.LEFT in self.carriers or Side.RIGHT not in self.carriers else Side.LEFT
+
+
+class Text:
+    """A function's source text in the making, with the objects that it names."""
+
+    def __init__(self) -> None:
+        self.namespace: dict[str, object] = {"ABSENT": ABSENT, "CastError": CastError}
+        self._number = 0
+
+    def cell(self, carrier: Carrier, variable: str) -> str:
+        """The expression of a carried cell."""
+        self._number += 1
+        return carrier.over(variable, self._number, self.namespace)
+
+    def common(self, form: Common, expression: str) -> str:
+        """The expression in common form; empty is null."""
+        if form is identity:
+            return f"({expression} or None)"
+        self._number += 1
+        self.namespace[f"k{self._number}"] = form
+        return f"(x if (x := {expression}) is ABSENT else k{self._number}(x) or None)"
+
+    def function(self, parameters: str, body: Sequence[str]) -> Callable[..., Any]:
+        """The function with this body."""
+        source = "\n    ".join([f"def generated({parameters}):", *body])
+        exec(compile(source, "<table map>", "exec"), self.namespace)
+        made: Callable[..., Any] = self.namespace["generated"]  # type: ignore[assignment]
+        return made
+
+
+def _unpack(row: str, prefix: str, used: set[int], width: int) -> str:
+    """The statement that gets the used cells of a row into variables."""
+    if len(used) * 2 < width:
+        return "; ".join(f"{prefix}{index} = {row}[{index}]" for index in sorted(used)) or "pass"
+    names = ", ".join(f"{prefix}{index}" if index in used else "_" for index in range(width))
+    return f"({names},) = {row}"
+
+
+def _tuple(cells: Sequence[str]) -> str:
+    return f"({', '.join(cells)}{',' if len(cells) == 1 else ''})"
+
+
+def _variable(line: Line, side: Side, prefix: str) -> str:
+    return f"{prefix}{line.indexes[side]}" if side in line.indexes else "None"
+
+
+def cell_function(carrier: Carrier) -> Callable[[Cell], Cell]:
+    """One cell, carried by itself."""
+    text = Text()
+    return text.function("v", [f"return {text.cell(carrier, 'v')}"])
+
+
+def row_function(lines: Sequence[Line], source: Side, width: int, target_width: int) -> Callable[[Row], Row]:
+    """The function from a source row to a row of the other side's view.  Raises CastError."""
+    text = Text()
+    cells = ["ABSENT"] * target_width
+    used = set()
+    for line in lines:
+        if source in line.carriers:
+            cells[line.indexes[source.other]] = text.cell(line.carriers[source], _variable(line, source, "v"))
+            used |= {line.indexes[source]} if source in line.indexes else set()
+    return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
+
+
+def target_key_function(key: Sequence[Line], source: Side, width: int) -> Callable[[Row], Row]:
+    """The function from a source row to the other side's key, in that side's natural form.  Raises CastError."""
+    text = Text()
+    cells = [text.cell(line.could[source], _variable(line, source, "v")) for line in key]
+    used = {line.indexes[source] for line in key}
+    return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
+
+
+def key_function(key: Sequence[Line], side: Side, width: int) -> Callable[[Row], Row]:
+    """The function from a row to its key in common form, which both sides share.  Raises CastError."""
+    text = Text()
+    cells = []
+    for line in key:
+        own = _variable(line, side, "v")
+        at_meeting = own if line.meeting is side else text.cell(line.could[side], own)
+        cells.append(text.common(line.common[line.meeting], at_meeting))
+    used = {line.indexes[side] for line in key}
+    return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
+
+
+def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Callable[[Row, Row], bool]:
+    """Does a left row surely agree with a right one?  False may also mean: look closer.  Raises CastError."""
+    text = Text()
+    tests = []
+    used: dict[Side, set[int]] = {Side.LEFT: set(), Side.RIGHT: set()}
+    prefixes = {Side.LEFT: "l", Side.RIGHT: "r"}
+    for line in lines:
+        source = Side.LEFT if Side.LEFT in line.carriers else Side.RIGHT
+        cell = text.cell(line.carriers[source], _variable(line, source, prefixes[source]))
+        tests.append(f"{cell} == {_variable(line, source.other, prefixes[source.other])}")
+        for side, index in line.indexes.items():
+            used[side].add(index)
+    body = [
+        _unpack("left", "l", used[Side.LEFT], widths[Side.LEFT]),
+        _unpack("right", "r", used[Side.RIGHT], widths[Side.RIGHT]),
+        f"return {' and '.join(tests) or 'True'}",
+    ]
+    return text.function("left, right", body)
+
+
+def problem(line: Line, source: Side, value: Cell, error: CastError) -> RowProblem:
+    """What is said about a cell that cannot be carried."""
+    column = show_path(line.paths[source]) if source in line.paths else "none"
+    target = show_path(line.paths[source.other])
+    shown = "nothing" if value is None else repr(value)
+    if isinstance(value, str) and len(value) > SHOWN:
+        shown = f"{value[:SHOWN]!r}…"
+    message = f"{source} {column} = {shown} cannot become {source.other} {target}: {error.message}"
+    return RowProblem(error.code, column, message, REMEDIES.get(error.code, ""))
+
+
+def find_problem(lines: Sequence[Line], source: Side, row: Row, error: CastError, *, keys: bool = False) -> RowProblem:
+    """Which cell of a row it was that raised."""
+    for line in lines:
+        carrier = (line.could if keys else line.carriers).get(source)
+        if carrier is None:
+            continue
+        value = row[line.indexes[source]] if source in line.indexes else None
+        try:
+            cell_function(carrier)(value)
+        except CastError as found:
+            return problem(line, source, value, found)
+    return RowProblem(error.code, "", error.message)
+
+
+def settled_key(cells: Row, key: Sequence[Line], side: Side) -> Key:
+    """A key without ABSENT; raises RowProblem for one that says nothing."""
+    if any(cells) and ABSENT not in cells:
+        return cells  # type: ignore[return-value]  # narrowed by the test
+    known: list[Value] = []
+    for cell, line in zip(cells, key, strict=True):
+        if cell is ABSENT:
+            column = show_path(line.paths[side])
+            message = f"the key column {side} {column} refers to a record that cannot be found"
+            remedy = "it goes through once that record is there"
+            raise RowProblem("unresolved_key", column, message, remedy)
+        known.append(cell)
+    if not any(known):
+        columns = ", ".join(show_path(line.paths[side]) for line in key)
+        message = f"every key column ({side} {columns}) is empty"
+        raise RowProblem("empty_key", columns, message, "give the record a key")
+    return tuple(known)

@@ -1,0 +1,61 @@
+"""Values that a person wrote in a map, as columns hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from dualwrite.casts import CastError, canonical, cast
+from dualwrite.model import Value
+from dualwrite.schema import Column, ColumnType, TypeName
+
+_ANY_TEXT = Column("the map's value", ColumnType(TypeName.TEXT))
+REMEDIES: Mapping[str, str] = {
+    "too_long": "shorten it, or say truncate: true for the column",
+    "digits_lost": "round it, or say round: true for the column",
+    "time_lost": "take off the time of day, or say round: true for the column",
+    "out_of_range": "correct the value, or widen the column",
+    "not_a_value": "correct the value, or map it with values:",
+    "value_not_mapped": "add it to values:, or say with else: what happens to values that are not listed",
+}
+"""What to do about a CastError, by its code."""
+
+
+def literal(column: Column, text: str) -> str:
+    """A value that a person wrote in a map, as the column holds it; raises CastError where it is none of its values."""
+    if not column.choices:
+        return cast(_ANY_TEXT, column)(text)
+    for name, number in column.choices:
+        if text in (name, number):
+            return text
+    folded = [name for name, _ in column.choices if name.casefold() == text.casefold()]
+    if len(folded) == 1:
+        return folded[0]
+    names = ", ".join(name for name, _ in column.choices[:20])
+    raise CastError("not_a_value", f"{text!r} is no choice of {column.name} ({names})")
+
+
+def spellings(column: Column, text: str) -> Iterator[str]:
+    """The texts by which a value that a person wrote may stand in the column, the likeliest first."""
+    yield text
+    for choice in column.choices:
+        if text in choice:
+            yield from choice
+    try:
+        yield literal(column, text)
+    except CastError:
+        return
+
+
+def as_written(column: Column, value: Value) -> Value:
+    """``literal`` of a value, itself where that fails (``check`` has told)."""
+    try:
+        return None if value is None else literal(column, value)
+    except CastError:
+        return value
+
+
+def sought(column: Column, text: str, operator: str) -> str:
+    """A value that a filter looks for; raises CastError where it can never be found."""
+    if operator in ("eq", "ne"):
+        return literal(column, text) if column.choices else canonical(column.type)(text)
+    return text
