@@ -84,12 +84,12 @@ def no_value(text: str, kind: str) -> CastError:
 # numbers
 
 
-def number(text: str) -> Decimal:
-    """The number that a text spells, exactly."""
+def number(text: str, kind: str = "a number") -> Decimal:
+    """The number that a text spells, exactly; ``kind`` is what the error says that it is not."""
     if not _NUMBER.fullmatch(text):
         special = _SPECIAL.get(text.strip().lower())
         if special is None:
-            raise no_value(text, "a number")
+            raise no_value(text, kind)
         return Decimal(special)
     try:
         value = Decimal(text.strip())
@@ -144,7 +144,7 @@ def scale_of(type: ColumnType) -> int | None:
 def _integer(text: str) -> str:
     if _INTEGER.fullmatch(text):
         return text
-    value = number(text)
+    value = number(text, "an integer")
     if not value.is_finite() or value != value.to_integral_value():
         raise no_value(text, "an integer")
     return spelled(value)

@@ -354,7 +354,7 @@ def _sqlite_literal(column: Column, value: str) -> object:
     if column.type.name not in NUMBERS:
         return value
     exact = Decimal(value)
-    whole = exact.is_finite() and exact == exact.to_integral_value()
+    whole = column.type.name is not TypeName.FLOAT and exact.is_finite() and exact == exact.to_integral_value()
     return int(exact) if whole and abs(exact) < 2**63 else float(exact)
 
 
