@@ -277,7 +277,10 @@ class Link:
         if position.place < (self.trimmed,) or position > self.end():
             raise PositionLost(f"{position} is outside of what the feed holds", remedy)
         commit, *rest = position.place
-        return commit, rest[0] if rest else 0
+        passed = rest[0] if rest else 0
+        if rest and passed >= len(self.log[commit - self.trimmed].operations):
+            return commit + 1, 0
+        return commit, passed
 
     def marker_at(self, place: Place) -> Marker:
         """The last marker at or before a place."""
