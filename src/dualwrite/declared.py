@@ -150,7 +150,7 @@ def _type(node: Node, what: str, findings: Findings) -> ColumnType | None:
     try:
         return column_type(text)
     except ValueError as error:
-        findings.add("bad_value", node.line, str(error), guess(text.partition("(")[0].strip(), _TYPES))
+        findings.add("bad_entry", node.line, str(error), guess(text.partition("(")[0].strip(), _TYPES))
         return None
 
 
@@ -180,9 +180,9 @@ def _choices(node: Node, what: str, findings: Findings) -> tuple[tuple[str, str]
         if number is None:
             continue
         if not _NUMBER.fullmatch(number):
-            findings.add("bad_value", key.line, f"choice {name} has the number {number!r}", "write a whole number")
+            findings.add("bad_entry", key.line, f"choice {name} has the number {number!r}", "write a whole number")
         elif number in pairs:
-            findings.add("bad_value", key.line, f"choices {pairs[number]} and {name} have the same number {number}")
+            findings.add("bad_entry", key.line, f"choices {pairs[number]} and {name} have the same number {number}")
         else:
             pairs[number] = name
     return tuple((name, number) for number, name in pairs.items())
@@ -207,7 +207,7 @@ def _reference(name: str, node: Node, findings: Findings) -> Reference | None:
     to = _get(found, "to", _names, findings) or ()
     if columns and to and len(columns) != len(to):
         message = f"{what} pairs {len(columns)} columns with {len(to)}"
-        findings.add("bad_value", node.line, message, "columns and to must have the same length")
+        findings.add("bad_entry", node.line, message, "columns and to must have the same length")
     return Reference(name, columns, table, to) if table else None
 
 

@@ -8,9 +8,9 @@ change a meaning unseen (tags, anchors, a key twice, several documents) is refus
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -28,10 +28,33 @@ from ruamel.yaml.events import (
 from dualwrite.errors import Invalid, Problem
 from dualwrite.names import guess
 
+CODES: Final[Mapping[str, str]] = {
+    "bad_entry": "An entry has a value that it cannot have.",
+    "bad_filter": "A filter cannot be read.",
+    "bad_line": "A column line is not of the form LEFT SYMBOL RIGHT, or says something that makes no sense.",
+    "bad_path": "A path is not made of names.",
+    "bad_symbol": "A column line has an unknown symbol, or one that does not fit its transforms.",
+    "bad_variable": "A ${…} names no environment variable.",
+    "duplicate_key": "A key stands twice in one mapping.",
+    "duplicate_map": "Two files hold maps of the same name.",
+    "missing_key": "An entry that must be there is missing.",
+    "no_maps": "The folder of the maps does not exist or cannot be read.",
+    "secret": "A password stands in the file itself instead of in an environment variable.",
+    "swallowed": "YAML takes a # for the start of a comment, and what follows may have been meant.",
+    "unknown_column": "A schema file declares a column that the table does not have.",
+    "unknown_key": "An entry is not known; the nearest known one is named.",
+    "unknown_reference": "A path in a schema file goes through a reference that does not exist.",
+    "unknown_table": "A schema file declares a table that the system does not have.",
+    "unreadable": "A file cannot be read, or is not UTF-8 text.",
+    "unset_variable": "An environment variable that a ${…} names is not set.",
+    "yaml": "The text is not YAML, or uses tags, anchors, aliases, directives or several documents.",
+}
+"""The codes of problems in files that people write, and what each means."""
 DEEPEST = 40  # levels of nesting; no file of ours needs ten
 _NULLS = ("", "~", "null")
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _COMMENT = re.compile(r"(?P<gap>[ \t]+)(?P<comment>#[^\n\r]*)")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 _CLEAR_COMMENT = re.compile(r"#[ \t]+\S")
 
 
@@ -154,7 +177,7 @@ def _build(text: str, events: Iterator[Event], findings: Findings) -> Node | Non
                 done = stack.pop().close(findings)
                 stack[-1].nodes.append(done)
             case ScalarEvent():
-                stack[-1].nodes.append(_scalar(text, event, line))
+                stack[-1].nodes.append(_scalar(text, event, line, findings))
             case AliasEvent():
                 stack[-1].nodes.append(Text(f"*{event.anchor}", line))
     return root.nodes[0] if root.nodes else None
@@ -173,9 +196,11 @@ def _refuse(event: Event, line: int, findings: Findings) -> None:
             findings.add("yaml", line, f"{event.tag} is a YAML tag", "quote the value, or remove the tag")
 
 
-def _scalar(text: str, event: ScalarEvent, line: int) -> Text:
+def _scalar(text: str, event: ScalarEvent, line: int, findings: Findings) -> Text:
     if event.style is not None:
-        return Text(event.value, line, quoted=True)
+        if _UNSTORABLE.search(event.value):
+            findings.add("yaml", line, "a value holds a character that no system can store", "remove the \\0 or \\ud…")
+        return Text(_UNSTORABLE.sub("\ufffd", event.value), line, quoted=True)
     value = None if event.value in _NULLS else str(event.value)
     return Text(value, line, swallowed=_swallowed(text, event.end_mark.index))
 
@@ -220,7 +245,7 @@ def entries(node: Node, what: str, known: Collection[str] | None, findings: Find
     if isinstance(node, Text) and node.value is None:
         return {}
     if not isinstance(node, Entries):
-        findings.add("bad_value", node.line, f"{what} must be a mapping", "write it as key: value lines")
+        findings.add("bad_entry", node.line, f"{what} must be a mapping", "write it as key: value lines")
         return {}
     found: dict[str, tuple[Text, Node]] = {}
     for key, value in node.pairs:
@@ -238,7 +263,7 @@ def text_of(node: Node, what: str, findings: Findings) -> str | None:
     if isinstance(node, Text) and node.value and node.value.strip():
         return node.value
     kind = "is empty" if isinstance(node, Text) else "must be a text"
-    findings.add("bad_value", node.line, f"{what} {kind}", "write one value on the line")
+    findings.add("bad_entry", node.line, f"{what} {kind}", "write one value on the line")
     return None
 
 
@@ -248,7 +273,7 @@ def one_of(node: Node, what: str, known: Collection[str], findings: Findings) ->
     if word is None or word in known:
         return word
     remedy = guess(word, known) or f"known are: {', '.join(known)}"
-    findings.add("bad_value", node.line, f"{what} cannot be {word!r}", remedy)
+    findings.add("bad_entry", node.line, f"{what} cannot be {word!r}", remedy)
     return None
 
 
@@ -257,7 +282,7 @@ def flag(node: Node, what: str, findings: Findings) -> bool | None:
     word = node.value.lower() if isinstance(node, Text) and node.value else ""
     if word in _TRUE or word in _FALSE:
         return word in _TRUE
-    findings.add("bad_value", node.line, f"{what} must be true or false", "write true or false")
+    findings.add("bad_entry", node.line, f"{what} must be true or false", "write true or false")
     return None
 
 
@@ -267,7 +292,7 @@ def list_of(
     """A list that is not empty, each item read by ``read_item``; items that it refuses (None) are left out."""
     if not isinstance(node, Items) or not node.nodes:
         remedy = "write [one, two], or one line each with - before"
-        findings.add("bad_value", node.line, f"{what} must be a list that is not empty", remedy)
+        findings.add("bad_entry", node.line, f"{what} must be a list that is not empty", remedy)
         return ()
     read_items = (read_item(item, what, findings) for item in node.nodes)
     return tuple(item for item in read_items if item is not None)

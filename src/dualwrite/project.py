@@ -190,7 +190,7 @@ def _settings(folder: Path, variables: Mapping[str, str], problems: list[Problem
     if isinstance(node, Entries):
         settings = _validated(node, _replaced(node, variables, findings), findings)
     elif text is not None and not findings.problems:
-        findings.add("bad_value", 1, f"{FILE} holds no settings", "it starts with link:, left: and right:")
+        findings.add("bad_entry", 1, f"{FILE} holds no settings", "it starts with link:, left: and right:")
     problems += findings.sorted()
     return settings
 
@@ -240,20 +240,20 @@ def _explain(detail: ErrorDetails, written: Entries, findings: Findings) -> None
                 "unknown_key", _key_line(written, detail["loc"]), f"there is no entry {name!r}", guess(last, known)
             )
         case "refused":
-            findings.add("bad_value", node.line, f"{name}{value} {context['message']}", context["remedy"])
+            findings.add("bad_entry", node.line, f"{name}{value} {context['message']}", context["remedy"])
         case "literal_error":
             remedy = guess(value.strip(" '"), get_args(_Policy))
-            findings.add("bad_value", node.line, f"{name} cannot be{value or ' empty'}", remedy)
+            findings.add("bad_entry", node.line, f"{name} cannot be{value or ' empty'}", remedy)
         case "list_type" | "too_short":
-            findings.add("bad_value", node.line, f"{name} must be a list that is not empty", "write [one, two]")
+            findings.add("bad_entry", node.line, f"{name} must be a list that is not empty", "write [one, two]")
         case "model_type":
-            findings.add("bad_value", node.line, f"{name} must be a mapping", "write it as {key: value}")
-        case "int_parsing" | "int_type" | "greater_than_equal":
+            findings.add("bad_entry", node.line, f"{name} must be a mapping", "write it as {key: value}")
+        case "int_parsing" | "int_parsing_size" | "int_type" | "greater_than_equal":
             findings.add(
-                "bad_value", node.line, f"{name}{value} is not a whole number from 1 on", "write a number like 1000"
+                "bad_entry", node.line, f"{name}{value} is not a whole number from 1 on", "write a number like 1000"
             )
         case _:
-            findings.add("bad_value", node.line, f"{name} must be one text", "write one value on the line")
+            findings.add("bad_entry", node.line, f"{name} must be one text", "write one value on the line")
 
 
 def _known(place: Sequence[int | str]) -> list[str]:
@@ -296,12 +296,14 @@ def _variable(found: re.Match[str], line: int, variables: Mapping[str, str], fin
 def _maps(folder: Path, name: str, problems: list[Problem]) -> tuple[TableMap, ...]:
     """All maps of the folder, sorted by file name."""
     place = folder / name
-    if not place.is_dir():
-        message = "the folder of the maps does not exist"
+    try:
+        paths = sorted(path for path in place.iterdir() if path.suffix in (".yaml", ".yml"))
+    except OSError as error:
+        message = f"the folder of the maps cannot be read: {error.strerror}"
         problems.append(Problem("no_maps", message, f"create {name}, or set maps: in {FILE}", file=str(place)))
         return ()
     maps: dict[str, TableMap] = {}
-    for path in sorted(path for path in place.iterdir() if path.suffix in (".yaml", ".yml")):
+    for path in paths:
         table_map = _map(path, problems)
         if table_map is None:
             continue

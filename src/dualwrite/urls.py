@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -38,9 +39,10 @@ def located(url: str, *folders: Path) -> str:
     path, mark, options = url.removeprefix(_SQLITE).partition("?")
     if not url.startswith(_SQLITE) or path in ("", ":memory:") or Path(path).is_absolute():
         return url
-    places = [(folder / path).resolve() for folder in folders]
-    place = next((place for place in places if place.exists()), places[0])
-    return f"{_SQLITE}{place.as_posix()}{mark}{options}"
+    # os.path swallows what no file can be called; the connector says so when it opens the database
+    places = [os.path.realpath(folder / path) for folder in folders]
+    place = next((place for place in places if os.path.exists(place)), places[0])
+    return f"{_SQLITE}{Path(place).as_posix()}{mark}{options}"
 
 
 def relative_to(url: str, folder: Path) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,9 +27,10 @@ from dualwrite.mapping.tablemap import (
     ValueMap,
 )
 from dualwrite.model import Side
+from dualwrite.project import load
 
 # What people could have in a name or value, with a liking for all that means something to YAML or to us.
-CHARACTERS = st.characters(codec="utf-8")
+CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 ODD = st.text(
     st.one_of(st.sampled_from(" #:,{}[]&*!|>'\"%@`=<-.?~\n\t\\nullone019ab_$é\u2028\ufeff"), CHARACTERS), max_size=12
 )
@@ -134,6 +137,19 @@ empty_is_null: yes
 """.splitlines(keepends=True)
 
 
+SETTINGS_LINES = """\
+link: contoso
+left:  {name: finops, url: "sqlite:///finops.db"}
+right:
+  url: "${CRM_URL}"
+  timezone: Europe/Berlin
+companies: [usmf, no]
+conflict: max
+maps: "maps/"
+limits: {deletes: 500}
+""".splitlines(keepends=True)
+
+
 def mangled(lines: list[str]) -> st.SearchStrategy[str]:
     """A valid file in which some lines are missing, doubled, moved, or have text put into them."""
     piece = st.tuples(st.sampled_from(lines), st.integers(0, 60), st.one_of(st.just(""), ODD))
@@ -177,3 +193,18 @@ def test_any_text_is_a_map_or_invalid(text: str):
 def test_any_text_is_a_declaration_or_invalid(text: str):
     """The same holds for schema files."""
     assert all(problem.message and problem.file == "f.yaml" for problem in problems(read_declared, text))
+
+
+def load_settings(text: str, _: str) -> object:
+    """Load a project with this text as its settings."""
+    with TemporaryDirectory() as folder:
+        (Path(folder) / "maps").mkdir()
+        (Path(folder) / "dualwrite.yaml").write_text(text, encoding="utf-8")
+        return load(Path(folder), {"CRM_URL": "memory://crm"})
+
+
+@given(st.one_of(ODD, mangled(SETTINGS_LINES), mangled(SETTINGS_LINES).map("".join(SETTINGS_LINES[:4]).__add__)))
+@settings(max_examples=300, deadline=None)
+def test_any_settings_are_a_project_or_invalid(text: str):
+    """And for the settings of a project."""
+    assert all(problem.message and problem.file for problem in problems(load_settings, text))

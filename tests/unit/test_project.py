@@ -82,11 +82,11 @@ def test_secrets_are_never_shown(folder: Path):
     text = SETTINGS.replace("conflict: max", 'conflict: "${CRM_URL}"').replace("link: contoso", 'link: "${CRM_URL}"')
     (folder / "dualwrite.yaml").write_text(text.replace("deletes: 500", 'deletes: "${CRM_URL}"'))
     assert problems(folder) == [
-        "dualwrite.yaml:1: error bad_value: link '${CRM_URL}' is not a plain word — write at most 30 of a-z, 0-9 and "
+        "dualwrite.yaml:1: error bad_entry: link '${CRM_URL}' is not a plain word — write at most 30 of a-z, 0-9 and "
         "_, starting with a letter: database objects carry this name",
-        "dualwrite.yaml:5: error bad_value: conflict cannot be '${CRM_URL}' — known are: left, right, newest, manual, "
+        "dualwrite.yaml:5: error bad_entry: conflict cannot be '${CRM_URL}' — known are: left, right, newest, manual, "
         "max, min, sum",
-        "dualwrite.yaml:7: error bad_value: limits.deletes '${CRM_URL}' is not a whole number from 1 on — "
+        "dualwrite.yaml:7: error bad_entry: limits.deletes '${CRM_URL}' is not a whole number from 1 on — "
         "write a number like 1000",
     ]
 
@@ -104,7 +104,7 @@ def test_all_files_are_reported_at_once(folder: Path):
         "dualwrite.yaml:1: error unknown_key: there is no entry 'lnk' — did you mean 'link'?",
         "dualwrite.yaml:3: error unknown_key: there is no entry 'right.schma' — did you mean 'schema'?",
         "maps/latin.yaml: error unreadable: this is not UTF-8 text — save it as UTF-8",
-        "maps/one.yaml:6: error bad_value: rows cannot be 'kep' — did you mean 'keep'?",
+        "maps/one.yaml:6: error bad_entry: rows cannot be 'kep' — did you mean 'keep'?",
         "maps/two.yml:1: error duplicate_map: map 'two' is also in maps/three.yaml — give one of them another name",
         "schema/right.yaml:1: error unknown_key: a schema file has no entry 'tabels' — did you mean 'tables'?",
     ]
@@ -113,21 +113,21 @@ def test_all_files_are_reported_at_once(folder: Path):
 @pytest.mark.parametrize(
     ("old", "new", "problem"),
     [
-        ("contoso", "Contoso", "1: error bad_value: link 'Contoso' is not a plain word"),
+        ("contoso", "Contoso", "1: error bad_entry: link 'Contoso' is not a plain word"),
         ("contoso", "a" * 31, "is not a plain word"),
-        ("sqlite:///finops.db", "finops.db", "2: error bad_value: left.url 'finops.db' is not a URL"),
+        ("sqlite:///finops.db", "finops.db", "2: error bad_entry: left.url 'finops.db' is not a URL"),
         ("sqlite:///finops.db", "sqlite://finops.db", 'is not a SQLite URL — write "sqlite:///file.db", with three'),
         ("sqlite:///finops.db", "sqlite:///", "names no file"),
         ('url: "sqlite:///finops.db"', "nam: x", "2: error missing_key: left.url is missing — add left.url: …"),
-        ('{name: finops, url: "sqlite:///finops.db"}', "x", "2: error bad_value: left must be a mapping"),
-        ("finops,", '"",', "2: error bad_value: left.name is empty"),
+        ('{name: finops, url: "sqlite:///finops.db"}', "x", "2: error bad_entry: left must be a mapping"),
+        ("finops,", '"",', "2: error bad_entry: left.name is empty"),
         ("Europe/Berlin", "Europe/Berln", "is not a time zone — did you mean 'Europe/Berlin'?"),
         ("Europe/Berlin", "../etc", "is not a time zone"),
-        ("[usmf, no]", "usmf", "4: error bad_value: companies must be a list that is not empty"),
-        ("[usmf, no]", "[]", "4: error bad_value: companies must be a list that is not empty"),
-        ("[usmf, no]", "[usmf, null]", "4: error bad_value: companies.1 must be one text"),
-        ("max", "newst", "5: error bad_value: conflict cannot be 'newst' — did you mean 'newest'?"),
-        ("500", "-1", "7: error bad_value: limits.deletes '-1' is not a whole number"),
+        ("[usmf, no]", "usmf", "4: error bad_entry: companies must be a list that is not empty"),
+        ("[usmf, no]", "[]", "4: error bad_entry: companies must be a list that is not empty"),
+        ("[usmf, no]", "[usmf, null]", "4: error bad_entry: companies.1 must be one text"),
+        ("max", "newst", "5: error bad_entry: conflict cannot be 'newst' — did you mean 'newest'?"),
+        ("500", "-1", "7: error bad_entry: limits.deletes '-1' is not a whole number"),
         (
             "deletes: 500",
             "delete: 500",
@@ -144,10 +144,12 @@ def test_all_files_are_reported_at_once(folder: Path):
             SECRET,
             "3: error secret: the URL of right holds a password: postgresql://me:***@db.example/crm",
         ),
-        ("maps: maps/", "maps: nowhere", "nowhere: error no_maps: the folder of the maps does not exist"),
+        ("maps: maps/", "maps: nowhere", "nowhere: error no_maps: the folder of the maps cannot be read: No such file"),
+        ("maps: maps/", f"maps: {'x' * 300}", "no_maps: the folder of the maps cannot be read: File name too long"),
+        ("500", "9" * 5000, "is not a whole number from 1 on"),
         ("link: contoso", "link: [", "dualwrite.yaml:3: error yaml: this is not YAML"),
-        (SETTINGS, "", "dualwrite.yaml:1: error bad_value: dualwrite.yaml holds no settings"),
-        (SETTINGS, "- a", "dualwrite.yaml:1: error bad_value: dualwrite.yaml holds no settings"),
+        (SETTINGS, "", "dualwrite.yaml:1: error bad_entry: dualwrite.yaml holds no settings"),
+        (SETTINGS, "- a", "dualwrite.yaml:1: error bad_entry: dualwrite.yaml holds no settings"),
     ],
 )
 def test_a_wrong_setting(folder: Path, old: str, new: str, problem: str):

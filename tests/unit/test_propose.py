@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from dualwrite.mapping.check import check_maps
 from dualwrite.mapping.propose import Proposal, propose
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
@@ -186,3 +187,18 @@ def test_include_narrows_by_pattern_on_either_side():
     narrowed = propose(left, right, ["crm_*"])
     assert [each.left for each in narrowed.maps] == ["Vendors"]
     assert narrowed.skipped == ()
+
+
+def test_proposals_are_valid_maps():
+    """A table that refers to itself and to another one: the proposed maps have no errors."""
+    group = table("groups", [("id", INTEGER), "code"], ("id",), (("id",), ("code",)))
+    references = (
+        Reference("group", ("group_id",), "groups", ("id",)),
+        Reference("boss", ("boss_id",), "people", ("id",)),
+    )
+    columns = [("id", INTEGER), "number", ("group_id", INTEGER), ("boss_id", INTEGER)]
+    people = table("people", columns, ("id",), (("id",), ("number",)), references)
+    side = schema(group, people)
+    proposal = propose(side, side)
+    assert lines(proposal, "people") == ["number = number", "group.code = group.code", "boss.number = boss.number"]
+    assert [str(each) for each in check_maps(proposal.maps, side, side)] == []

@@ -81,7 +81,7 @@ def read_map(text: str, file: str) -> TableMap:
         return table_map
     if not findings.problems:
         line = node.line if node else 1
-        findings.add("bad_value", line, "this is not a map", "a map file starts with map:, left:, right: and columns:")
+        findings.add("bad_entry", line, "this is not a map", "a map file starts with map:, left:, right: and columns:")
     raise Invalid(findings.sorted())
 
 
@@ -124,7 +124,7 @@ def _table_map(node: Entries, findings: Findings) -> TableMap:
 def _version(node: Node, what: str, findings: Findings) -> str | None:
     version = text_of(node, what, findings)
     if version is not None and not _VERSION.fullmatch(version):
-        findings.add("bad_value", node.line, f"version {version!r} is not four numbers", "write it like 1.0.0.0")
+        findings.add("bad_entry", node.line, f"version {version!r} is not four numbers", "write it like 1.0.0.0")
         return None
     return version
 
@@ -363,7 +363,7 @@ def _scalar(node: Node, what: str, findings: Findings) -> Text | None:
     if isinstance(node, Text):
         return node
     findings.add(
-        "bad_value", node.line, f"{what} must be one value or null", "write the value itself; quote {, [ and #"
+        "bad_entry", node.line, f"{what} must be one value or null", "write the value itself; quote {, [ and #"
     )
     return None
 
@@ -375,7 +375,7 @@ def _pairs(node: Node, findings: Findings) -> tuple[tuple[Value, Value], ...]:
         return tuple((left.value, right.value) for left, right in found if right is not None)
     if isinstance(node, Items):
         return list_of(node, "values", _pair, findings)
-    findings.add("bad_value", node.line, "values must be a mapping", "write {LEFT: RIGHT, …}")
+    findings.add("bad_entry", node.line, "values must be a mapping", "write {LEFT: RIGHT, …}")
     return ()
 
 
@@ -383,7 +383,7 @@ def _pair(node: Node, what: str, findings: Findings) -> tuple[Value, Value] | No
     if isinstance(node, Items) and len(node.nodes) == 2:
         left, right = (_scalar(item, "a value in values", findings) for item in node.nodes)
         return (left.value, right.value) if left and right else None
-    findings.add("bad_value", node.line, f"{what} must be pairs", "write {LEFT: RIGHT, …} or [[LEFT, RIGHT], …]")
+    findings.add("bad_entry", node.line, f"{what} must be pairs", "write {LEFT: RIGHT, …} or [[LEFT, RIGHT], …]")
     return None
 
 
@@ -392,7 +392,7 @@ def _otherwise(node: Node, findings: Findings) -> str | None:
     if text is None:
         return None
     if text.value is None:
-        findings.add("bad_value", node.line, "else cannot be null", "write park, keep or a value")
+        findings.add("bad_entry", node.line, "else cannot be null", "write park, keep or a value")
         return None
     return text.value if text.value in ("park", "keep") and not text.quoted else f"={text.value}"
 

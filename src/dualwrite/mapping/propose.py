@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from dualwrite.losses import incompatible
-from dualwrite.mapping.paths import candidate_keys, is_id, natural
+from dualwrite.mapping.paths import candidate_keys, is_id, natural, natural_key
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction, TableMap
 from dualwrite.model import Path, Side, show_path
 from dualwrite.schema import Column, Reference, Schema, Table
@@ -168,10 +168,20 @@ def _slots(schema: Schema, table: Table, company: Path | None) -> list[_Slot]:
     """All that can be mapped; without the company of looked-up records where the row's own ``company`` gives it."""
     found: list[_Slot] = []
     for column in table.columns:
-        paths = natural(schema, table, (column.name,))
+        paths = _paths(schema, table, column)
         own = [path for path in paths if path == company or not (company and _is_company(schema, table, path))]
         found += [_slot(schema, table, column, path, alone=len(own) == 1) for path in own]
     return found
+
+
+def _paths(schema: Schema, table: Table, column: Column) -> Sequence[Path]:
+    """The column in natural form, a reference of the table to itself too."""
+    paths = natural(schema, table, (column.name,))
+    reference = next((each for each in table.references if each.columns == (column.name,)), None)
+    if reference is None or reference.table != table.name or len(paths[0]) > 1:
+        return paths
+    key = natural_key(schema, table)
+    return paths if reference.to in key else [(reference.name, *member) for member in key]
 
 
 def _is_company(schema: Schema, table: Table, path: Path) -> bool:
