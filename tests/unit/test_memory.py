@@ -386,6 +386,19 @@ def test_read_only_columns_are_not_written():
     (outcome,) = write(connector, view, Write(("a",), ("a", "1"), ("a", "2")))
     assert isinstance(outcome, Rejected)
     assert outcome.code == "readonly"
+    assert write(connector, view, Write(("a",), ("a", "1"), ("b", "1"))) == [Applied()]
+    assert rows(connector, view) == [("b", "1")]
+
+
+def test_a_change_that_a_view_does_not_show_is_not_told():
+    """A column outside of the view's paths reaches only the views that hold it."""
+    database, connector = build()
+    codes = View("codes", "area", (("code",),), (0,))
+    connector.install([*VIEWS, codes])
+    with database.user() as user:
+        user.update("area", {}, {"title": "north"})
+    assert connector.feed([codes], None).read(10, 0).changes == ()
+    assert [change[0] for change in told(connector)] == ["areas", "towns"]
 
 
 def test_two_records_cannot_get_one_natural_key():

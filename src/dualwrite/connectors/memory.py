@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from itertools import islice
 
 from dualwrite.connectors._memory.database import Action, Backup, MemoryDatabase, Refused, Session, Trigger, User
-from dualwrite.connectors._memory.filter import passes
 from dualwrite.connectors._memory.log import Capture, Commit, Link, Marker
-from dualwrite.connectors._memory.tables import Lens, Tables
+from dualwrite.connectors._memory.tables import Lens, Tables, column_at
 from dualwrite.connectors._memory.writing import Writing
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
+from dualwrite.filters import compile_filter
 from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
@@ -173,11 +173,10 @@ class MemorySnapshot:
 
     def blocks(self) -> Iterator[list[Row]]:
         """See ``Snapshot``."""
-        rows = (
-            self._lens.row(self._view, record, self._tables)
-            for record in self._tables[self._view.table].records.values()
-        )
-        passing = (row for row in rows if passes(self._view, self._lens.schema, row))
+        view, lens = self._view, self._lens
+        passes = compile_filter(view.filter, lambda path: (view.paths.index(path), column_at(lens.schema, view, path)))
+        rows = (lens.row(view, record, self._tables) for record in self._tables[view.table].records.values())
+        passing = filter(passes, rows)
         while block := list(islice(passing, BLOCK)):
             yield block
 

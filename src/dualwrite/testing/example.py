@@ -177,6 +177,7 @@ ACTIONS: Mapping[tuple[str, str], Literal["restrict", "set null"]] = {
 """What deleting a record does to those that refer to it, where the system enforces references."""
 
 _TYPES = {
+    TypeName.TEXT: "VARCHAR",
     TypeName.INTEGER: "BIGINT",
     TypeName.FLOAT: "DOUBLE PRECISION",
     TypeName.BYTES: "BYTEA",
