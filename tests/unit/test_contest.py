@@ -130,6 +130,17 @@ def test_policy_decides(policy: str, kind: str, mine: Value, theirs: Value, wins
     assert contested(policy, mine, theirs, kind=kind) == (mine if wins is LEFT else theirs, [wins])
 
 
+@pytest.mark.parametrize("policy", ["max", "min"])
+@pytest.mark.parametrize("target", [LEFT, RIGHT])
+def test_equal_rank_is_the_lefts(policy: str, target: Side) -> None:
+    """Two spellings of one number rank the same: both sides take the left's."""
+    edits = {LEFT: (("k", "0"), ("k", "1.0")), RIGHT: (("k", "0"), ("k", "1"))}
+    mine = Change("map", UPDATE, ("k",), *edits[target], 5, Position(target.value, (1,)))
+    operation = Operation(UPDATE, *edits[target.other], 5, Position(target.other.value, (1,)))
+    bound = Rules(target, (Unit("name", (1,), None, policy, "number"),), "keep", lower)
+    assert folded(fold(operation, mine.after, None, [mine], bound)).row == ("k", "1.0")
+
+
 @pytest.mark.parametrize(("at", "wins"), [(5.1, RIGHT), (4.9, LEFT), (5, LEFT)])
 def test_newest_compares_commit_times(at: float, wins: Side) -> None:
     """The later user's commit wins; a tie goes to the left."""
@@ -340,6 +351,13 @@ def test_sum_of_two_inserts() -> None:
     assert summed(arrives(None, ("k", None)), ("k", None), [own(None, ("k", None))]) is None
 
 
+def test_sum_with_unknown_parts() -> None:
+    """A cell that is not known counts as zero; without an image before there is no delta, so the value counts whole."""
+    assert summed(arrives(("k", "1"), ("k", "3")), ("k", ABSENT), [own(("k", "0"), ("k", "5"))]) == "2"
+    whole = Operation(UPDATE, None, ("k", "3"), 10, there(1))
+    assert summed(whole, ("k", "5"), [own(("k", "1"), ("k", "5"))]) == "7"
+
+
 def test_text_in_a_sum_is_an_alarm() -> None:
     """A counter that holds text cannot be added up: the operation is to be parked, with the value named."""
     operation, window = arrives(("k", "1"), ("k", "many")), [own(("k", "1"), ("k", "2"))]
@@ -491,6 +509,21 @@ def test_update_finds_the_hidden_row() -> None:
     assert fold(arrives(("k", "0"), ("k", "t")), None, hidden, [], one("left")) == Folded(("k", "t"), None, ())
 
 
+def test_delete_without_image_gives_back_what_arrives() -> None:
+    """Where the own delete's image is not known, the record is made of what the update brings."""
+    gone = Change("map", DELETE, ("k",), None, None, 5, here(1))
+    result = fold(arrives(("k", "0", "x"), ("k", "t", "x")), None, None, [gone], rules(NAME))
+    assert folded(result).row == ("k", "t", "x")
+
+
+def test_update_without_image_writes_everything() -> None:
+    """An update whose image before is not known wrote every column that it carries, on either side."""
+    blind = Operation(UPDATE, None, ("k", "t"), 10, there(1))
+    assert folded(fold(blind, ("k", "m"), None, [], one("left"))).row == ("k", "t")
+    change = Change("map", UPDATE, ("k",), None, ("k", "m"), 5, here(1))
+    assert folded(fold(arrives(("k", "0"), ("k", "t")), ("k", "m"), None, [change], one("left"))).row == ("k", "m")
+
+
 def test_delete_that_stays_takes_columns_under_it() -> None:
     """Where the delete stays, later updates find the columns of the earlier ones."""
     window = [own(("k", "0"), None)]
@@ -635,6 +668,17 @@ def test_coalesced_images(rows: list[Row | None], kind: Kind, before: Row | None
     """First before, last after; what was deleted and made anew is an update of the old row."""
     merged = coalesce([arrives(a, b, at=n, place=n) for n, (a, b) in enumerate(pairwise(rows))])
     assert merged == Operation(kind, before, after, len(rows) - 2, there(len(rows) - 2))
+
+
+def test_coalesced_without_before_images() -> None:
+    """Updates whose images before are not known write everything, together as well as one by one."""
+    steps = [
+        Operation(UPDATE, None, ("k", "b", ABSENT), 1, there(1)),
+        Operation(UPDATE, None, ("k", "c", "y"), 2, there(2)),
+    ]
+    assert at_once(steps, ("k", "a", "x")) == one_by_one(steps, ("k", "a", "x")) == ("k", "c", "y")
+    steps[1] = Operation(INSERT, None, ("k", ABSENT, "y"), 2, there(2))
+    assert at_once(steps, ("k", "a", "x")) == one_by_one(steps, ("k", "a", "x")) == ("k", "b", "y")
 
 
 def test_coalesced_weak_only_when_all_are() -> None:

@@ -266,10 +266,7 @@ def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:
 
 
 def _hide(contest: _Contest, row: Row) -> Hidden:
-    known = contest.known
-    if known is None and contest.window:
-        known = contest.window[-1].position
-    return Hidden(row, known)
+    return Hidden(row, contest.known or contest.window[-1].position)
 
 
 def _reaches(limit: Position | None, position: Position) -> bool:
@@ -515,7 +512,7 @@ def _joined(first: Operation, second: Operation) -> tuple[Kind, Row | None, Row 
         return Kind.INSERT, None, _laid_over(second.after, first.after)
     if second.kind is Kind.INSERT:  # out of the filter unnoticed, and in again
         return Kind.INSERT, None, _laid_over(second.after, _difference(first.before, first.after))
-    return Kind.UPDATE, _known_before(first, second), _laid_over(second.after, first.after)
+    return Kind.UPDATE, first.before, _laid_over(second.after, first.after)
 
 
 def _laid_over(upper: Row, lower: Row) -> Row:
@@ -528,13 +525,3 @@ def _difference(before: Row | None, after: Row) -> Row:
     if before is None:
         return after
     return tuple(ABSENT if old == new else new for old, new in zip(before, after, strict=True))
-
-
-def _known_before(first: Operation, second: Operation) -> Row | None:
-    """The first image; where the first operation knew nothing of a cell, the second one's."""
-    if first.before is None or first.after is None or second.before is None:
-        return first.before
-    return tuple(
-        later if old is ABSENT and new is ABSENT else old
-        for old, new, later in zip(first.before, first.after, second.before, strict=True)
-    )
