@@ -26,6 +26,7 @@ _EXACT = Context(prec=_WHOLE_DIGITS + _DECIMAL_DIGITS, rounding=ROUND_HALF_UP, E
 _FLOAT = Context(prec=15, rounding=ROUND_HALF_UP)  # digits that a double surely keeps
 
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?\s*", re.ASCII | re.IGNORECASE)
+_PLAIN = re.compile(r"(?!-0(?:\.0*)?$)(-?(?:0|[1-9]\d*))(?:\.(\d+))?", re.ASCII)
 _INTEGER = re.compile(r"0|-?[1-9]\d*", re.ASCII)
 _SPECIAL = {
     spelling: value
@@ -50,6 +51,14 @@ _BEYOND = re.compile(  # what only PostgreSQL's calendar knows, in its own spell
     r"|\d{4,7}-\d\d-\d\d(?: \d\d:\d\d:\d\d(?:\.\d{1,6})?(?:\+00)?)? BC)",
     re.ASCII,
 )
+_DAY = (  # every day but 29 February, whose year must be looked at
+    r"(?!0000)\d{4}-(?:(?:0[1-9]|1[0-2])-(?:0[1-9]|1\d|2[0-8])|(?:0[13578]|1[02])-(?:29|3[01])|(?:0[469]|11)-(?:29|30))"
+)
+_CANONICAL_DATE = re.compile(_DAY, re.ASCII)
+_CANONICAL_MOMENT = {
+    suffix: re.compile(rf"{_DAY} (?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d(?:\.\d{{0,5}}[1-9])?{re.escape(suffix)}", re.ASCII)
+    for suffix in ("", "+00")
+}
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BYTES = re.compile(r"[\\0]x((?:[0-9a-fA-F]{2})*)")
 
@@ -102,6 +111,15 @@ def number(text: str, kind: str = "a number") -> Decimal:
     return value
 
 
+def plain(text: str) -> tuple[str, str] | None:
+    """The digits before and behind the point of a number in plain spelling; None for any other text.
+
+    The short way for the many values that need no arithmetic.
+    """
+    match = _PLAIN.fullmatch(text)
+    return None if match is None else (match[1], match[2] or "")
+
+
 def rounded(value: Decimal, scale: int) -> Decimal:
     """The number with that many decimal digits, ties away from zero."""
     return _EXACT.quantize(value, Decimal(1).scaleb(-scale)) if value.is_finite() else value
@@ -151,6 +169,9 @@ def _integer(text: str) -> str:
 
 
 def _numeric(scale: int | None, text: str) -> str:
+    parts = plain(text)
+    if parts is not None and (parts[1][-1:] != "0" if scale is None else len(parts[1]) == scale):
+        return text
     return spelled(number(text), scale)
 
 
@@ -214,6 +235,8 @@ def _parsed(text: str, kind: str) -> tuple[datetime, timedelta]:
 
 
 def _date(text: str) -> str:
+    if _CANONICAL_DATE.fullmatch(text):
+        return text
     if _BEYOND.fullmatch(text) and ":" not in text:
         return text
     moment, _ = _parsed(text, "a date")
@@ -223,7 +246,7 @@ def _date(text: str) -> str:
 
 
 def _timestamp(suffix: str, text: str) -> str:
-    if _BEYOND.fullmatch(text):
+    if _CANONICAL_MOMENT[suffix].fullmatch(text) or _BEYOND.fullmatch(text):
         return text
     moment, offset = _parsed(text, "a timestamp")
     try:

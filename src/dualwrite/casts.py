@@ -28,6 +28,7 @@ from dualwrite.canonical import (
     no_value,
     number,
     order_key,
+    plain,
     rounded,
     scale_of,
     show,
@@ -184,8 +185,11 @@ def _to_number(source: Column, target: Column, round_: bool) -> Text:
         return lambda text: write(str(read(text)))
     scale = 0 if kind.name is TypeName.INTEGER else scale_of(kind)
     noisy = source.type.name is TypeName.FLOAT
+    room = _room(source, kind)
 
     def convert(text: str) -> str:
+        if room and (parts := plain(text)) is not None and len(parts[0]) <= room and len(parts[1]) <= (scale or 0):
+            return f"{parts[0]}.{parts[1].ljust(scale, '0')}" if scale else parts[0]
         value = read(text)
         if not value.is_finite() and kind.name is TypeName.INTEGER:
             raise no_value(text, "an integer")
@@ -195,6 +199,15 @@ def _to_number(source: Column, target: Column, round_: bool) -> Text:
         return spelled(value, scale)
 
     return convert
+
+
+def _room(source: Column, kind: ColumnType) -> int:
+    """How many characters before the point surely fit, so that a value needs no arithmetic; 0 where all need it."""
+    if source.type.name not in (TypeName.INTEGER, TypeName.NUMERIC):
+        return 0
+    if kind.name is TypeName.INTEGER:
+        return 1_000_000 if kind.bits is None else {16: 4, 32: 9, 64: 18}.get(kind.bits, 0)
+    return 0 if kind.precision is None else kind.precision - (kind.scale or 0)
 
 
 def _fitted(value: Decimal, scale: int, noisy: bool, round_: bool, target: Column) -> Decimal:
@@ -401,6 +414,10 @@ def _common_number(column: Column, other: Column, meeting: TypeName) -> Text:
     read, noisy = _reader(column, other), meeting is TypeName.FLOAT
 
     def form(text: str) -> str:
+        if scale is not None and not noisy and (parts := plain(text)) is not None:
+            digits = parts[1].rstrip("0")
+            if len(digits) <= scale:
+                return f"{parts[0]}.{digits}" if digits else parts[0]
         value = read(text)
         if noisy and value.is_finite():
             value = denoised(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -41,6 +42,16 @@ def ask(expression, column, *cells):
     """What a filter on the only column says of each cell."""
     test = compile_filter(expression, lambda _: (1, column))
     return [test(("other", cell)) for cell in cells]
+
+
+def ask_sqlite(expression, column, stored):
+    """What SQLite says of each stored value; the column has no affinity and a collation of its own."""
+    sql, bound = render_sql(expression, lambda _: ("a", column), SQLITE)
+    with closing(sqlite3.connect(":memory:")) as connection:
+        prepare_sqlite(connection)
+        connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a COLLATE NOCASE)")
+        connection.executemany("INSERT INTO t (a) VALUES (?)", [(value,) for value in stored])
+        return [found for (found,) in connection.execute(f"SELECT {sql} FROM t ORDER BY id", bound)]
 
 
 def is_(operator, value):
@@ -106,57 +117,66 @@ def test_describe_in_words(expression, words):
     assert describe(expression) == words
 
 
-@pytest.mark.parametrize(
-    ("expression", "column", "cells", "wanted"),
-    [
-        (is_("eq", None), kind("text"), (None, ABSENT, "", "x"), (True, True, False, False)),
-        (is_("ne", None), kind("text"), (None, ABSENT, "", "x"), (False, False, True, True)),
-        (is_("eq", "x"), kind("text"), (None, ABSENT, "x", "X", "x "), (False, False, True, False, False)),
-        (is_("ne", "x"), kind("text"), (None, ABSENT, "x", "X"), (False, False, False, True)),
-        (Not(is_("eq", "x")), kind("text"), (None, ABSENT, "x", "y"), (True, True, False, True)),
-        (is_("gt", "b"), kind("text"), (None, "a", "b", "ba", "é"), (False, False, False, True, True)),
-        (is_("gt", None), kind("text"), (None, "a"), (False, False)),
-        (is_("eq", "X"), kind("text", ignore_case=True), ("x", "X", "y", None), (True, True, False, False)),
-        (is_("endswith", "É"), kind("text", ignore_case=True), ("caffé", "CAFÉ", "e"), (True, True, False)),
-        (is_("eq", "x "), kind("text", ignore_trailing_blanks=True), ("x", "x  ", " x"), (True, True, False)),
-        (is_("eq", ""), kind("text", empty_is_null=True), ("", None, ABSENT, "x"), (True, True, True, False)),
-        (is_("eq", None), kind("text", empty_is_null=True), ("", None, "x"), (True, True, False)),
-        (is_("ne", ""), kind("text", empty_is_null=True), ("", None, "x"), (False, False, True)),
-        (is_("lt", "x"), kind("text", empty_is_null=True), ("", "a", "y"), (False, True, False)),
-        (is_("eq", None), kind("integer", empty_is_null=True), ("", "0"), (True, False)),
-        (is_("eq", ""), kind("text"), ("", None), (True, False)),
-        (is_("contains", "b"), kind("text"), ("abc", "ac", None), (True, False, False)),
-        (is_("startswith", ""), kind("text"), ("abc", "", None), (True, True, False)),
-        (is_("gt", "9"), kind("integer"), ("10", "9", "-1", None), (True, False, False, False)),
-        (is_("eq", "007"), kind("integer"), ("7", "8"), (True, False)),
-        (is_("eq", "1e1"), kind("numeric", scale=2), ("10.00", "10.01"), (True, False)),
-        (is_("ne", "1"), kind("numeric"), ("1.0", "2", "junk", None), (False, True, False, False)),
-        (is_("lt", "0.5"), kind("float"), ("1e-05", "0.5", "-1e+20"), (True, False, True)),
-        (is_("eq", "TRUE"), kind("boolean"), ("t", "f", None), (True, False, False)),
-        (is_("ge", "2024-01-31"), kind("date"), ("2024-01-31", "2024-02-01", "2023-12-31"), (True, True, False)),
-        (
-            is_("gt", "2024-01-31T13:00:00Z"),
-            kind("timestamptz"),
-            ("2024-01-31 13:00:00+00", "2024-01-31 13:00:00.5+00"),
-            (False, True),
-        ),
-        (OneOf(A, (Literal("1"), Literal("2"))), kind("numeric"), ("1.0", "3", None), (True, False, False)),
-        (OneOf(A, (Literal("x"), Literal(None))), kind("text"), ("x", None, "y"), (True, True, False)),
-        (Not(OneOf(A, (Literal("x"), Literal("y")))), kind("text"), ("x", None, "z"), (False, True, True)),
-        (is_("eq", "Person"), kind("choice", choices=(("Person", "2"),)), ("Person", "2", "3"), (True, True, False)),
-        (is_("ne", "2"), kind("choice", choices=(("Person", "2"),)), ("Person", "2", "3"), (False, False, True)),
-        (is_("gt", "2"), kind("choice"), ("10", "2", "x"), (True, False, False)),
-        (And((is_("gt", "1"), is_("lt", "5"), is_("ne", "3"))), kind("integer"), ("2", "3", "5"), (True, False, False)),
-        (Or((is_("eq", "1"), is_("eq", "5"))), kind("integer"), ("1", "3", "5"), (True, False, True)),
-        (ALWAYS, kind("text"), (None,), (True,)),
-        (NEVER, kind("text"), (None,), (False,)),
-        (None, kind("text"), (None,), (True,)),
-    ],
-    ids=lambda value: str(value)[:60],
-)
+FILTERS = [
+    (is_("eq", None), kind("text"), (None, ABSENT, "", "x"), (True, True, False, False)),
+    (is_("ne", None), kind("text"), (None, ABSENT, "", "x"), (False, False, True, True)),
+    (is_("eq", "x"), kind("text"), (None, ABSENT, "x", "X", "x "), (False, False, True, False, False)),
+    (is_("ne", "x"), kind("text"), (None, ABSENT, "x", "X"), (False, False, False, True)),
+    (Not(is_("eq", "x")), kind("text"), (None, ABSENT, "x", "y"), (True, True, False, True)),
+    (is_("gt", "b"), kind("text"), (None, "a", "b", "ba", "é"), (False, False, False, True, True)),
+    (is_("gt", None), kind("text"), (None, "a"), (False, False)),
+    (is_("eq", "X"), kind("text", ignore_case=True), ("x", "X", "y", None), (True, True, False, False)),
+    (is_("endswith", "É"), kind("text", ignore_case=True), ("caffé", "CAFÉ", "e"), (True, True, False)),
+    (is_("eq", "x "), kind("text", ignore_trailing_blanks=True), ("x", "x  ", " x"), (True, True, False)),
+    (is_("eq", ""), kind("text", empty_is_null=True), ("", None, ABSENT, "x"), (True, True, True, False)),
+    (is_("eq", None), kind("text", empty_is_null=True), ("", None, "x"), (True, True, False)),
+    (is_("ne", ""), kind("text", empty_is_null=True), ("", None, "x"), (False, False, True)),
+    (is_("lt", "x"), kind("text", empty_is_null=True), ("", "a", "y"), (False, True, False)),
+    (is_("eq", None), kind("integer", empty_is_null=True), ("", "0"), (True, False)),
+    (is_("eq", ""), kind("text"), ("", None), (True, False)),
+    (is_("contains", "b"), kind("text"), ("abc", "ac", None), (True, False, False)),
+    (is_("startswith", "ab"), kind("text"), ("abc", "cab", "a", None), (True, False, False, False)),
+    (is_("endswith", "ab"), kind("text"), ("cab", "abc", "b", "ab", None), (True, False, False, True, False)),
+    (is_("endswith", ""), kind("text"), ("abc", "", None), (True, True, False)),
+    (is_("startswith", ""), kind("text"), ("abc", "", None), (True, True, False)),
+    (is_("gt", "9"), kind("integer"), ("10", "9", "-1", None), (True, False, False, False)),
+    (is_("eq", "007"), kind("integer"), ("7", "8"), (True, False)),
+    (is_("eq", "1e1"), kind("numeric", scale=2), ("10.00", "10.01"), (True, False)),
+    (is_("ne", "1"), kind("numeric"), ("1.0", "2", "junk", None), (False, True, False, False)),
+    (is_("lt", "0.5"), kind("float"), ("1e-05", "0.5", "-1e+20"), (True, False, True)),
+    (is_("eq", "TRUE"), kind("boolean"), ("t", "f", None), (True, False, False)),
+    (is_("ge", "2024-01-31"), kind("date"), ("2024-01-31", "2024-02-01", "2023-12-31"), (True, True, False)),
+    (
+        is_("gt", "2024-01-31T13:00:00Z"),
+        kind("timestamptz"),
+        ("2024-01-31 13:00:00+00", "2024-01-31 13:00:00.5+00"),
+        (False, True),
+    ),
+    (OneOf(A, (Literal("1"), Literal("2"))), kind("numeric"), ("1.0", "3", None), (True, False, False)),
+    (OneOf(A, (Literal("x"), Literal(None))), kind("text"), ("x", None, "y"), (True, True, False)),
+    (Not(OneOf(A, (Literal("x"), Literal("y")))), kind("text"), ("x", None, "z"), (False, True, True)),
+    (is_("eq", "Person"), kind("choice", choices=(("Person", "2"),)), ("Person", "2", "3"), (True, True, False)),
+    (is_("ne", "2"), kind("choice", choices=(("Person", "2"),)), ("Person", "2", "3"), (False, False, True)),
+    (is_("gt", "2"), kind("choice"), ("10", "2", "x"), (True, False, False)),
+    (And((is_("gt", "1"), is_("lt", "5"), is_("ne", "3"))), kind("integer"), ("2", "3", "5"), (True, False, False)),
+    (Or((is_("eq", "1"), is_("eq", "5"))), kind("integer"), ("1", "3", "5"), (True, False, True)),
+    (ALWAYS, kind("text"), (None,), (True,)),
+    (NEVER, kind("text"), (None,), (False,)),
+    (None, kind("text"), (None,), (True,)),
+]
+
+
+@pytest.mark.parametrize(("expression", "column", "cells", "wanted"), FILTERS, ids=lambda value: str(value)[:60])
 def test_filter_on_rows(expression, column, cells, wanted):
     """A filter compares by the column's type, and null only equals null."""
     assert ask(expression, column, *cells) == list(wanted)
+
+
+@pytest.mark.parametrize(("expression", "column", "cells", "wanted"), FILTERS, ids=lambda value: str(value)[:60])
+def test_filter_in_sql(expression, column, cells, wanted):
+    """SQLite gives the answers of the function over rows."""
+    stored = [None if cell is ABSENT else cell for cell in cells]
+    assert ask_sqlite(expression or ALWAYS, column, stored) == list(wanted)
 
 
 @pytest.mark.parametrize(
@@ -218,10 +238,4 @@ def test_sql_binds_every_value():
 )
 def test_sql_reads_values_as_sqlite_may_hold_them(expression, column, stored, wanted):
     """Whatever storage class SQLite keeps a value in, the filter sees the value; a column's collation does not leak."""
-    connection = sqlite3.connect(":memory:")
-    prepare_sqlite(connection)
-    connection.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, a COLLATE NOCASE)")
-    connection.executemany("INSERT INTO t (a) VALUES (?)", [(value,) for value in stored])
-    sql, bound = render_sql(expression, lambda _: ("a", column), SQLITE)
-    assert [found for (found,) in connection.execute(f"SELECT {sql} FROM t ORDER BY id", bound)] == wanted
-    connection.close()
+    assert ask_sqlite(expression, column, stored) == wanted
