@@ -22,11 +22,11 @@ ANSWER_WITHIN = 3600.0
 """Seconds that a command waits for the running engine: an initial sync may come first."""
 
 
-def _reconcile(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+def _reconcile(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
     return {"synced": len(engine.reconcile())}
 
 
-def _drain(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
     engine.drain()
     return {}
 
@@ -91,14 +91,15 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     names, master = arguments["maps"], Side(str(arguments["master"]))
     assert isinstance(names, list)
     engine.drain()
-    changed = {side: 0 for side in Side}
+    changed = dict.fromkeys(Side, 0)
     for name in names:
         if name not in engine.link.maps:
             raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
         outcome = engine.synchronise(engine.link.maps[name], master)
         for side in Side:
             changed[side] += outcome.created[side] + outcome.changed[side]
-        detail = {"master": str(master), "created": sum(outcome.created.values()), "changed": sum(outcome.changed.values())}
+        created, differing = sum(outcome.created.values()), sum(outcome.changed.values())
+        detail = {"master": str(master), "created": created, "changed": differing}
         engine.journal.log("repaired", map=name, who=str(arguments.get("who", "")), detail=detail)
     engine.drain()
     return {"changed": {str(side): count for side, count in changed.items()}}

@@ -178,8 +178,9 @@ class InitialSync:
             flow.finish(transaction, application.ledger, None)
 
     def _candidate(self, row: Row, side: Side) -> Change:
-        name, at, seen = self.compiled.name, float("-inf"), self.boundaries[side.other]
-        return Change(name, Kind.INSERT, self._natural(side, row), None, row, at, self.boundaries[side], seen, weak=True)
+        at, (boundary, seen) = float("-inf"), (self.boundaries[side], self.boundaries[side.other])
+        natural = self._natural(side, row)
+        return Change(self.compiled.name, Kind.INSERT, natural, None, row, at, boundary, seen, weak=True)
 
     def close(self) -> None:
         """Both flows have passed whatever had not seen the weak changes: forget them."""

@@ -22,8 +22,8 @@ Missing = tuple[str, Key]
 class PlannedRow:
     """What would happen to one record on one side.
 
-    ``action`` is ``insert``, ``update`` or ``skip``.  ``columns`` are the values that would be written: old and new (old
-    is None for an insert).  ``reason`` says why a record is skipped, or what it would wait for.
+    ``action`` is ``insert``, ``update`` or ``skip``.  ``columns`` are the values that would be written: old (None for
+    an insert) and new.  ``reason`` says why a record is skipped, or what it would wait for.
     """
 
     map: str
@@ -81,8 +81,9 @@ class Planner:
     def _plan(self, compiled: CompiledMap, master: Side) -> MapPlan:
         plan = MapPlan(compiled.name, master)
         with ExitStack() as stack:
-            snapshots = {side: stack.enter_context(self._connectors[side].snapshot(compiled.views[side])) for side in Side}
-            ask = outside(compiled, lambda side: self._connectors[side])
+            systems = self._connectors
+            snapshots = {side: stack.enter_context(systems[side].snapshot(compiled.views[side])) for side in Side}
+            ask = outside(compiled, lambda side: systems[side])
             for finding in compare(compiled, snapshots, ask, plan.tally):
                 if isinstance(finding, Unusable):
                     key, other = finding.key, finding.side.other

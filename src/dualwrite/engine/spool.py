@@ -8,7 +8,7 @@ from __future__ import annotations
 import marshal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import IO, TypeAlias
 
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
@@ -30,7 +30,7 @@ def _row(plain: tuple[str | bool | None, ...]) -> Row:
 
 def scratch() -> IO[bytes]:
     """A file that vanishes when it is closed."""
-    return tempfile.TemporaryFile(prefix="dualwrite-")  # noqa: SIM115 - whoever asks for it closes it
+    return tempfile.TemporaryFile(prefix="dualwrite-")
 
 
 class Partitioned:
@@ -79,6 +79,75 @@ class Partitioned:
             file.close()
         yield from self._parts[index]
         self._parts[index] = []
+
+
+def _packed(change: Change) -> bytes:
+    images = [None if row is None else _plain(row) for row in (change.before, change.after)]
+    places = [None if at is None else (at.feed, at.place) for at in (change.position, change.seen)]
+    return marshal.dumps((change.view, change.kind.value, change.key, *images, change.at, *places, change.mark))
+
+
+def _unpacked(packed: bytes) -> Change:
+    view, kind, key, before, after, at, position, seen, mark = marshal.loads(packed)
+    return Change(
+        view,
+        Kind(kind),
+        key,
+        None if before is None else _row(before),
+        None if after is None else _row(after),
+        at,
+        Position(*position),
+        None if seen is None else Position(*seen),
+        mark,
+    )
+
+
+class Overflow:
+    """Changes of records, oldest first, when there are too many of them to be held in memory."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # "" is a scratch file
+        self._database.execute("CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key BLOB, change BLOB)")
+        self._database.execute("CREATE INDEX old_record ON old (map, key)")
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, entries: Sequence[tuple[str, Key, Change]]) -> None:
+        """Append changes, each with the record under which it is looked for."""
+        rows = [(map_name, marshal.dumps(key), _packed(change)) for map_name, key, change in entries]
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT INTO old (map, key, change) VALUES (?, ?, ?)", rows)
+        self._database.execute("COMMIT")
+        self._count += len(rows)
+
+    def find(self, map_name: str, key: Key) -> list[Change]:
+        """The changes of a record."""
+        query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
+        return [_unpacked(packed) for (packed,) in self._database.execute(query, (map_name, marshal.dumps(key)))]
+
+    def oldest(self) -> Position | None:
+        """The position of the first change."""
+        found = self._database.execute("SELECT change FROM old ORDER BY number LIMIT 1").fetchone()
+        return None if found is None else _unpacked(found[0]).position
+
+    def take(self, until: Position) -> Iterator[tuple[str, Key, Change]]:
+        """Remove the changes up to a position, and give them."""
+        while True:
+            rows = self._database.execute("SELECT * FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
+            entries = [(number, name, marshal.loads(key), _unpacked(change)) for number, name, key, change in rows]
+            gone = [entry for entry in entries if entry[3].position <= until]
+            if gone:
+                self._database.execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
+                self._count -= len(gone)
+            yield from ((name, key, change) for _, name, key, change in gone)
+            if len(gone) < BLOCK:
+                return
+
+    def drop(self, map_name: str) -> None:
+        """Forget a map."""
+        self._count -= self._database.execute("DELETE FROM old WHERE map = ?", (map_name,)).rowcount
 
 
 class Spool:

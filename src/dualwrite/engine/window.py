@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
+from dualwrite.engine.spool import Overflow
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
@@ -49,6 +50,10 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
     return (old, new)
 
 
+IN_MEMORY = 50_000
+"""Changes of a side that are kept in memory; older ones go to disk."""
+
+
 class WeakChanges(Protocol):
     """What an initial sync carries out of a side."""
 
@@ -75,6 +80,7 @@ class Windows:
         self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
         self._floors: dict[str, Position] = {}
         self._weak: dict[str, WeakChanges] = {}
+        self._overflow = Overflow()
         self._lock = threading.Lock()
         self.end = end
         self.forgotten: Position | None = None
@@ -101,6 +107,24 @@ class Windows:
         for key in keys:
             self._records.setdefault((change.view, key), []).append(seen)
             self._order.append((change.position, (change.view, key)))
+        if len(self._order) > IN_MEMORY:
+            self._spill()
+
+    def _spill(self) -> None:
+        """Move the older half to disk: a side that worked alone for days must not fill the memory."""
+        entries = []
+        for _ in range(IN_MEMORY // 2):
+            position, record = self._order.popleft()
+            changes = self._records.get(record, [])
+            entries += [(*record, change) for change in changes if change.position == position]
+            self._keep(record, [change for change in changes if change.position != position])
+        self._overflow.add(entries)
+
+    def _keep(self, record: tuple[str, Key], changes: list[Change]) -> None:
+        if changes:
+            self._records[record] = changes
+        else:
+            self._records.pop(record, None)
 
     def restore(self, map_name: str, key: Key, change: Change) -> None:
         """Add a change that the journal kept for a parked record."""
@@ -126,7 +150,9 @@ class Windows:
             floor = self._floors.get(map_name)
             if floor is not None and (seen is None or seen < floor):
                 seen = floor
-            found = self._records.get((map_name, key), ())
+            found = self._records.get((map_name, key), [])
+            if self._overflow:
+                found = sorted(self._overflow.find(map_name, key) + found, key=lambda change: change.position)
             window = [change for change in found if seen is None or change.position > seen]
             weak = self._weak.get(map_name)
         if weak is not None and (seen is None or weak.last is None or seen < weak.last):
@@ -148,17 +174,17 @@ class Windows:
         held = []
         with self._lock:
             self.forgotten = seen
+            for name, key, change in self._overflow.take(seen) if self._overflow else ():
+                if keep(name, key):
+                    held.append((name, key, change))
+                    self._records.setdefault((name, key), []).insert(0, change)
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
                 changes = self._records.get(record, [])
                 if keep(*record):
                     held += [(*record, change) for change in changes if change.position == position]
                     continue
-                left = [change for change in changes if change.position > seen]
-                if left:
-                    self._records[record] = left
-                else:
-                    self._records.pop(record, None)
+                self._keep(record, [change for change in changes if change.position > seen])
         return held
 
     def drop(self, map_name: str, key: Key | None = None, seen: Position | None = None) -> None:
@@ -169,17 +195,17 @@ class Windows:
                 self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
                 self._floors.pop(map_name, None)
                 self._weak.pop(map_name, None)
+                self._overflow.drop(map_name)
                 return
-            kept = [c for c in self._records.get((map_name, key), ()) if seen is not None and c.position > seen]
-            if kept:
-                self._records[map_name, key] = kept
-            else:
-                self._records.pop((map_name, key), None)
+            kept = [c for c in self._records.get((map_name, key), ()) if seen is None or c.position > seen]
+            self._keep((map_name, key), kept)
 
     def oldest(self) -> Position | None:
         """The position of the oldest change that is still to be seen by the other side."""
         with self._lock:
+            if self._overflow:
+                return self._overflow.oldest()
             return self._order[0][0] if self._order else None
 
     def __len__(self) -> int:
-        return len(self._order)
+        return len(self._order) + len(self._overflow)

@@ -63,7 +63,8 @@ class Workspace:
     def states(self) -> dict[str, MapState]:
         """The state of every map of the project, those that never ran included."""
         known = self.journal.states()
-        return {table_map.name: known.get(table_map.name) or MapState(table_map.name) for table_map in self.project.maps}
+        names = [table_map.name for table_map in self.project.maps]
+        return {name: known.get(name) or MapState(name) for name in names}
 
     def numbers(self) -> dict[Side, int]:
         """The number of our last commit in each system: what the journal holds beyond it does not count."""
@@ -74,7 +75,7 @@ class Workspace:
 
     def engine(self, point: Point = no_point, progress: Progress = quiet) -> Engine:
         """An engine for this link; to be opened by whoever holds the lease."""
-        engine = Engine(
+        return Engine(
             self.project.link,
             self.connectors,
             list(self.maps.values()),
@@ -83,7 +84,6 @@ class Workspace:
             point=point,
             progress=progress,
         )
-        return engine
 
     def close(self) -> None:
         """Let go of everything.  Idempotent."""
@@ -125,9 +125,7 @@ def declaration_problems(project: Project, schemas: Mapping[Side, Schema]) -> li
     return [p for side in Side if (d := project.declared.get(side)) for p in complete(schemas[side], d)[1]]
 
 
-def compiled_maps(
-    project: Project, schemas: Mapping[Side, Schema], problems: list[Problem]
-) -> dict[str, CompiledMap]:
+def compiled_maps(project: Project, schemas: Mapping[Side, Schema], problems: list[Problem]) -> dict[str, CompiledMap]:
     """The maps that have no errors, parents first; what compiling finds beyond the checks is added to ``problems``."""
     broken = {problem.map for problem in problems if problem.level == "error"}
     compiled = []

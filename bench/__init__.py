@@ -1,0 +1,1 @@
+"""Measurements: rates and ratios in one run.  They print, and assert nothing."""

@@ -1,0 +1,226 @@
+"""``make bench``: SQLite to SQLite.  ``python -m bench [--rows N] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import resource
+import sqlite3
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+from bench.tables import LEFT, LEFT_COLUMNS, build, copy_by_sql, rows
+from dualwrite.engine import commands
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.workspace import Workspace, opened
+from dualwrite.project import load
+
+
+def sync(folder: Path) -> None:
+    """Run a project until both feeds are drained, as ``dualwrite run --until-idle`` does."""
+    with opened(load(folder)) as work:
+        work.lease.acquire()
+        for name in work.maps:
+            work.journal.set_state(name, desired="running")
+        engine = work.engine()
+        engine.open()
+        Runner(engine, commands.execute).run(until_idle=True)
+        engine.close()
+
+
+def _measured(function: Callable[[Path], None], folder: Path, pipe: object) -> None:
+    began = time.perf_counter()
+    function(folder)
+    seconds = time.perf_counter() - began
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    pipe.send((seconds, peak))  # type: ignore[attr-defined]
+
+
+def measured(function: Callable[[Path], None], folder: Path) -> tuple[float, float]:
+    """Seconds, and the peak memory in MB, of a function in a process of its own."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(function, folder, there))
+    process.start()
+    process.join()
+    if not here.poll():
+        raise SystemExit(f"{function.__name__} failed")
+    result: tuple[float, float] = here.recv()
+    return result
+
+
+def timed(action: Callable[[], None]) -> float:
+    """Seconds that an action takes."""
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def report(case: str, count: int, seconds: float, limit: float | None = None, note: str = "") -> None:
+    """One line of the result."""
+    ratio = f"{seconds / limit:5.2f} × limit" if limit else " " * 13
+    print(f"{case:<44} {count:>8} rows {seconds:7.2f} s {count / seconds:>10,.0f} rows/s  {ratio}  {note}", flush=True)
+
+
+def initial(scratch: Path, count: int) -> Path:
+    """Initial sync into an empty table, then 99 % equal, against what SQLite does by itself."""
+    folder = scratch / "limit"
+    left, right = build(folder, count)
+    limit = timed(lambda: copy_by_sql(left, right))
+    report("ATTACH + INSERT … SELECT, same mapping", count, limit)
+    folder = scratch / "initial"
+    left, right = build(folder, count)
+    seconds, peak = measured(sync, folder)
+    report("initial sync, empty target", count, seconds, limit, f"peak {peak:.0f} MB")
+    with closing(sqlite3.connect(right)) as database:
+        copied = database.execute("SELECT count(*) FROM accounts").fetchone()[0]
+        assert copied == count, copied
+    folder = scratch / "equal"
+    left, right = build(folder, count)
+    copy_by_sql(left, right)
+    with closing(sqlite3.connect(right)) as database, database:
+        database.execute("UPDATE accounts SET text0 = 'different' WHERE rowid % 100 = 0")
+    reading = timed(lambda: read_all(left, right))
+    report("reading both sides once", 2 * count, reading)
+    seconds, peak = measured(sync, folder)
+    report("initial sync, 99 % equal", count, seconds, reading, f"peak {peak:.0f} MB (limit: reading both)")
+    return folder
+
+
+def read_all(left: Path, right: Path) -> None:
+    """Fetch every row of both tables."""
+    for file, table in ((left, "customers"), (right, "accounts")):
+        with closing(sqlite3.connect(file)) as database:
+            cursor = database.execute(f"SELECT * FROM {table}")
+            while cursor.fetchmany(2_000):
+                pass
+
+
+def running(folder: Path, action: Callable[[Workspace, Runner], None]) -> None:
+    """Run an action beside a running engine."""
+    with opened(load(folder)) as work:
+        work.lease.acquire()
+        engine = work.engine()
+        engine.open()
+        runner = Runner(engine, commands.execute)
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        try:
+            action(work, runner)
+        finally:
+            runner.stop.set()
+            thread.join()
+            engine.close()
+
+
+def live(folder: Path, count: int) -> None:
+    """One large update, then single-row commits."""
+    left, right = folder / "left.db", folder / "right.db"
+
+    def large(_work: Workspace, _runner: Runner) -> None:
+        began = time.perf_counter()
+        with closing(sqlite3.connect(left, timeout=60)) as database, database:
+            database.execute("UPDATE customers SET TEXT1 = 'large update' WHERE rowid <= ?", (count,))
+        written = time.perf_counter() - began
+        wait_for(right, "SELECT count(*) FROM accounts WHERE text1 = 'large update'", count)
+        report("one update, commit to arrival of the last", count, time.perf_counter() - began, written, "(limit: the update)")
+
+    running(folder, large)
+
+    def singles(_work: Workspace, _runner: Runner) -> None:
+        latencies = [latency(left, right, number) for number in range(300)]
+        latencies.sort()
+        p50, p99 = statistics.median(latencies) * 1000, latencies[int(len(latencies) * 0.99)] * 1000
+        print(f"{'single-row commits, commit to commit':<44} p50 {p50:.1f} ms  p99 {p99:.1f} ms", flush=True)
+        commits = 5_000
+        began = time.perf_counter()
+        with closing(sqlite3.connect(left, timeout=60, isolation_level=None)) as database:
+            database.execute("PRAGMA synchronous = NORMAL")
+            for number in range(commits):
+                database.execute("UPDATE customers SET TEXT2 = ? WHERE rowid = ?", (f"burst {number}", number + 1))
+        written = time.perf_counter() - began
+        wait_for(right, "SELECT count(*) FROM accounts WHERE text2 LIKE 'burst%'", commits)
+        report("a burst of single-row commits", commits, time.perf_counter() - began, written, "(limit: the writer)")
+
+    running(folder, singles)
+
+
+def latency(left: Path, right: Path, number: int) -> float:
+    """Seconds from the end of one commit to the moment at which another process sees it on the other side."""
+    account, word = f"C{number:08d}", f"latency {number} {random.random()}"
+    with closing(sqlite3.connect(right)) as reader, closing(sqlite3.connect(left, timeout=60)) as writer:
+        with writer:
+            writer.execute("UPDATE customers SET TEXT3 = ? WHERE ACCOUNT = ?", (word, account))
+        began = time.perf_counter()
+        while reader.execute("SELECT text3 FROM accounts WHERE accountnumber = ?", (account,)).fetchone()[0] != word:
+            time.sleep(0.0002)
+        return time.perf_counter() - began
+
+
+def wait_for(file: Path, query: str, wanted: int) -> None:
+    """Wait until a count is reached."""
+    deadline = time.monotonic() + 600
+    with closing(sqlite3.connect(file, timeout=60)) as database:
+        while database.execute(query).fetchone()[0] != wanted:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"{query} does not reach {wanted}")
+            time.sleep(0.01)
+
+
+def triggers(scratch: Path, count: int) -> None:
+    """What capture costs the application."""
+    folder = scratch / "triggers"
+    left, _ = build(folder, 0)
+    bare = scratch / "bare.db"
+    with closing(sqlite3.connect(bare)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.executescript(LEFT)
+    sync(folder)
+    values = list(rows(count))
+    marks = ", ".join("?" * len(LEFT_COLUMNS))
+    for case, statement, chosen in (
+        ("bulk insert", f"INSERT INTO customers VALUES ({marks})", values),
+        ("bulk update", "UPDATE customers SET TEXT4 = ? WHERE ACCOUNT = ?", [("new", value[0]) for value in values]),
+    ):
+        limit, seconds = (timed(lambda f=file: write(f, statement, chosen)) for file in (bare, left))
+        report(f"{case} with capture triggers", count, seconds, limit, "(limit: without them)")
+    one = [("single", value[0]) for value in values[:2_000]]
+    limit, seconds = (timed(lambda f=file: write_singly(f, one)) for file in (bare, left))
+    report("single-row commits with capture triggers", len(one), seconds, limit, "(limit: without them)")
+
+
+def write(file: Path, statement: str, values: list[tuple[str | float, ...]] | list[tuple[str, str | float]]) -> None:
+    """Many rows in one transaction."""
+    with closing(sqlite3.connect(file, timeout=60)) as database, database:
+        database.executemany(statement, values)
+
+
+def write_singly(file: Path, values: list[tuple[str, str | float]]) -> None:
+    """A transaction per row."""
+    with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database:
+        for value in values:
+            database.execute("UPDATE customers SET TEXT5 = ? WHERE ACCOUNT = ?", value)
+
+
+def main() -> None:
+    """Measure everything once; run it several times and quote medians."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
+    arguments = parser.parse_args()
+    count = arguments.rows // 10 if arguments.quick else arguments.rows
+    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, SQLite {sqlite3.sqlite_version}, {count} rows × 20")
+    with tempfile.TemporaryDirectory(prefix="dualwrite-bench-") as scratch:
+        folder = initial(Path(scratch), count)
+        live(folder, count // 2)
+        triggers(Path(scratch), min(count, 50_000))
+
+
+if __name__ == "__main__":
+    main()
