@@ -274,23 +274,24 @@ class _Binder:
             return None
         line = self.report.line("filter")
 
-        def column(found: Column) -> tuple[End | None, Column]:
+        def named(found: Column) -> tuple[End | None, Column]:
             end = self._end(side, found.path, line, "unknown_filter_column")
             return end, Column(end.path) if end else found
 
         def value(end: End | None, found: Literal, operator: str) -> Literal:
             if end is None or found.value is None:
                 return found
+            column = end.column
             try:
-                test = Compare(operator, Column(end.path), found)
-                compile_filter(test, lambda _: (0, end.column))
-                return Literal(sought(end.column, found.value, operator))
+                compile_filter(Compare(operator, Column(end.path), found), lambda _: (0, column))
+                return Literal(sought(column, found.value, operator))
             except CastError as error:
-                message = f"the filter compares {show_path(end.path)} with {found.value!r}: {error.message}"
+                told = f"filter on {show_path(end.path)}: "
+                message = f"{told}{error.message.removeprefix(told)}"
                 self.report.add("bad_value", message, line=line, side=side)
                 return found
 
-        return _rewrite(expression, column, value)
+        return _rewrite(expression, named, value)
 
     # -- lookups --------------------------------------------------------------------------------------------------
 

@@ -86,6 +86,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A mandatory column without a default gets no value, so that no record can be created.",
         "map it, or write a constant into it with default:",
     ),
+    "maps_share_records": (
+        "Two maps create and delete the same records of a table, each with columns of its own.",
+        "say deletes: false in one of them, or give both filters that no record passes together",
+    ),
     "may_lose_data": (
         "Some values of the one column do not fit into the other; such records are parked.",
         "widen the column, or say truncate: true or round: true where that is meant",
@@ -439,7 +443,7 @@ def _check_key(binding: Binding, report: Report) -> None:
         if any(isinstance(t, ValueMap) and t.otherwise == "keep" for t in pair.mapping.transforms):
             message = f"the key column {pair.name} has else: keep"
             report.add("key_may_be_absent", message, line=pair.mapping.line)
-    if binding.key:
+    if binding.key and not any(found.code == "key_unmapped" or found.line == line for found in report.problems):
         for side in SIDES:
             _check_index(binding, side, report)
         _check_choice_of_key(binding, report)
@@ -554,11 +558,10 @@ def _check_shared(one: Binding, other: Binding, side: Side, report: Report) -> N
     both = {path: pair for path, pair in other.written(side).items() if _held_in(other, side, path) in taken}
     values = {path: pair for path, pair in both.items() if pair not in other.key}
     filtered = side in one.table_map.filters and side in other.table_map.filters
-    if not values and (filtered or not both):
+    if not both or (filtered and not values):
         return
-    code = "filters_overlap" if filtered or not values else "two_maps_one_column"
-    level = "error" if code == "two_maps_one_column" else "warning"
+    code = "maps_share_records" if not values else "filters_overlap" if filtered else "two_maps_one_column"
     shared = values or both
     message = f"{one.table_map.name!r} writes {show_paths(list(shared))} of {other.tables[side].name} too"
     line = next(iter(shared.values())).mapping.line
-    report.add(code, message, line=line, side=side, level=level)
+    report.add(code, message, line=line, side=side, level="error" if code == "two_maps_one_column" else "warning")

@@ -51,11 +51,22 @@ class _Functions:
 
 
 @dataclass(frozen=True, slots=True)
+class _Way:
+    """One direction in which a line is carried: from which cell (None: a constant) to which, and how both compare."""
+
+    source: Side
+    index: int | None
+    target: int
+    carried: Callable[[Cell], Cell]
+    common: Common
+
+
+@dataclass(frozen=True, slots=True)
 class _Compared:
-    """One line as ``agree`` looks at it: its unit, its cells, and each direction that it is carried in."""
+    """One line as ``agree`` looks at it."""
 
     line: Line
-    directions: tuple[tuple[Side, Callable[[Cell], Cell], Common], ...]
+    ways: tuple[_Way, ...]
 
 
 @dataclass(frozen=True)
@@ -162,21 +173,20 @@ class CompiledMap:
 
 
 def _agrees(compared: _Compared, rows: Mapping[Side, Row]) -> bool:
-    """Raises RowProblem when no direction tells."""
-    line, trouble = compared.line, None
-    told = False
-    for source, carried, common in compared.directions:
-        value = rows[source][line.indexes[source]] if source in line.indexes else None
-        there = rows[source.other][line.indexes[source.other]]
+    """Does the line agree in one of its directions?  Raises RowProblem when none tells."""
+    trouble, told = None, False
+    for way in compared.ways:
+        value = None if way.index is None else rows[way.source][way.index]
+        there = rows[way.source.other][way.target]
         if value is ABSENT or there is ABSENT:
             return True
         try:
-            here = carried(value)
+            here = way.carried(value)
         except CastError as error:
-            trouble = trouble or problem(line, source, value, error)
+            trouble = trouble or problem(compared.line, way.source, value, error)
             continue
         told = True
-        if here is ABSENT or here == there or common(here) == common(there):
+        if here is ABSENT or here == there or way.common(here) == way.common(there):
             return True
     if trouble is not None and not told:
         raise trouble
@@ -306,8 +316,11 @@ class _Compiler:
 
 
 def _compared(line: Line) -> _Compared:
-    directions = [(side, cell_function(made), line.common[side.other]) for side, made in line.carriers.items()]
-    return _Compared(line, tuple(directions))
+    ways = [
+        _Way(side, line.indexes.get(side), line.indexes[side.other], cell_function(made), line.common[side.other])
+        for side, made in line.carriers.items()
+    ]
+    return _Compared(line, tuple(ways))
 
 
 def _carried(carry: Callable[[Cell], Cell], code: Value) -> Value:

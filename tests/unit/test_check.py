@@ -1,0 +1,374 @@
+"""What is found wrong with maps: every code, with file, line, side and remedy."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import pytest
+
+from dualwrite.errors import Problem
+from dualwrite.mapping.check import CODES, check_map, check_maps
+from dualwrite.mapping.notation import read_map
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap
+from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
+
+TEXT = ColumnType(TypeName.TEXT)
+INTEGER = ColumnType(TypeName.INTEGER, bits=64)
+
+
+def column(name: str, type: ColumnType = TEXT, **flags: object) -> Column:
+    """A nullable column unless said otherwise."""
+    return Column(name, type, **flags)  # type: ignore[arg-type]
+
+
+ITEMS = Table(
+    "Items",
+    (
+        column("AREA"),
+        column("ITEM"),
+        column("NAME"),
+        column("SIZE", ColumnType(TypeName.NUMERIC, precision=10, scale=4)),
+        column("KIND", ColumnType(TypeName.CHOICE), choices=(("small", "0"), ("big", "1"))),
+        column("MADE", ColumnType(TypeName.DATE)),
+        column("TOTAL", INTEGER, read_only=True),
+        column("GROUP"),
+        column("BRAND"),
+    ),
+    primary_key=("AREA", "ITEM"),
+    uniques=(("AREA", "ITEM"),),
+)
+COMPANIES = Table("companies", (column("id", INTEGER, has_default=True), column("code")), ("id",), (("id",), ("code",)))
+COMPANY = Reference("company", ("company",), "companies", ("id",))
+GROUPS = Table(
+    "groups",
+    (column("id", INTEGER, has_default=True), column("name"), column("brand"), column("title")),
+    primary_key=("id",),
+    uniques=(("id",), ("name", "brand")),
+)
+PRODUCTS = Table(
+    "products",
+    (
+        column("id", INTEGER, has_default=True, nullable=False),
+        column("number"),
+        column("company", INTEGER),
+        column("name", ColumnType(TypeName.TEXT, length=20)),
+        column("size", ColumnType(TypeName.NUMERIC, precision=10, scale=2)),
+        column("kind", ColumnType(TypeName.CHOICE), choices=(("s", "10"), ("b", "11"))),
+        column("made", ColumnType(TypeName.UUID)),
+        column("group", INTEGER),
+        column("twin", INTEGER),
+        column("flag", ColumnType(TypeName.BOOLEAN)),
+        column("stamp", INTEGER, read_only=True),
+        column("note"),
+    ),
+    primary_key=("id",),
+    uniques=(("id",), ("number", "company")),
+    references=(COMPANY, Reference("group", ("group",), "groups", ("id",))),
+    company=("company", "code"),
+)
+LEFT = Schema({"Items": ITEMS})
+RIGHT = Schema({"companies": COMPANIES, "groups": GROUPS, "products": PRODUCTS})
+
+HEAD = "map: Products\nleft: Items\nright: products\ncompany: AREA = company.code\n"
+KEY = "ITEM = number"
+
+
+def read(*lines: str, head: str = HEAD, file: str = "maps/products.yaml") -> TableMap:
+    """A map of these column lines; the first one stands behind the head and ``columns:``."""
+    return read_map(head + "columns:\n" + "".join(f"  - {line}\n" for line in lines), file)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A mistake: its code, the column lines, and what is said about it."""
+
+    code: str
+    lines: tuple[str, ...]
+    said: str = ""
+    remedy: str = ""
+    side: str = ""
+    level: str = "error"
+    head: str = HEAD
+    entry: str = ""
+    left: Schema = LEFT
+    right: Schema = RIGHT
+
+    def line(self) -> int:
+        """Where it is to be found: at an entry of the head, else at the last column line."""
+        text = self.head + "columns:\n"
+        if self.entry:
+            return next(n for n, line in enumerate(text.splitlines(), 1) if line.startswith(self.entry))
+        return text.count("\n") + len(self.lines)
+
+
+def with_column(table: Table, *columns: Column) -> Table:
+    """The table with columns added or replaced."""
+    known = {each.name: each for each in (*table.columns, *columns)}
+    return replace(table, columns=tuple(known.values()))
+
+
+def left_with(**flags: object) -> Schema:
+    """The left schema with another Items table."""
+    return Schema({"Items": replace(ITEMS, **flags)})  # type: ignore[arg-type]
+
+
+def right_with(*columns: Column, **flags: object) -> Schema:
+    """The right schema with another products table."""
+    return Schema({**RIGHT.tables, "products": replace(with_column(PRODUCTS, *columns), **flags)})  # type: ignore[arg-type]
+
+
+NO_COMPANY = "map: Products\nleft: Items\nright: products\nkey: [number]\n"
+
+CASES = (
+    Case("unknown_table", (KEY,), "'Itms'", "'Items'", "left", head=HEAD.replace("Items", "Itms"), entry="left"),
+    Case("unknown_table", (KEY,), "'product'", "'products'", "right", head=HEAD.replace("products", "product"),
+         entry="right"),
+    Case("unknown_column", (KEY, "NAMES = name"), "Items has no column 'NAMES'", "'NAME'", "left"),
+    Case("unknown_column", (KEY, "NAME = nam"), "products has no column 'nam'", "'name'", "right"),
+    Case("unknown_column", (KEY, "GROUP = group.nam"), "groups has no column 'nam'", "'name'", "right"),
+    Case("unknown_column", (KEY, "NAME = boss"), "no column 'boss'", "it is a lookup: name a column of groups, as in "
+         "boss.name", "right", right=right_with(references=(COMPANY, Reference("boss", ("twin",), "groups", ("id",))))),
+    Case("unknown_lookup", (KEY, "GROUP = grup.name"), "products has no lookup 'grup'", "'group'", "right"),
+    Case("unknown_lookup", (KEY, "GROUP = twin.name"), "column 'twin' of products is no lookup", "declare", "right"),
+    Case("unknown_table", (KEY, "GROUP = far.name"), "points to 'grups'", "'groups'", "right",
+         right=right_with(references=(COMPANY, Reference("far", ("twin",), "grups", ("id",))))),
+    Case("unknown_lookup", (KEY, "GROUP = twin.name"), "several lookups", "one, two", "right",
+         right=right_with(references=(COMPANY, Reference("one", ("twin",), "groups", ("id",)),
+                                      Reference("two", ("twin",), "groups", ("id",))))),
+    Case("unknown_filter_column", (KEY,), "no column 'statee'", "", "right",
+         head=HEAD + "filter:\n  right: statee eq '1'\n", entry="filter"),
+    Case("key_unmapped", (KEY,), "key column name", head=HEAD + "key: [number, name]\n", entry="key", side="right"),
+    Case("unknown_column", (KEY,), "no column 'numbr'", "'number'", head=HEAD + "key: [numbr]\n", entry="key",
+         side="right"),
+    Case("no_key", ("NAME = name",), "nothing identifies a record of products", "map number, company.code",
+         entry="right"),
+    Case("duplicate_target", (KEY, "NAME > note", "GROUP > note"), "note is written by line 7", side="right"),
+    Case("duplicate_target", (KEY, "GROUP > group.name", "BRAND > group.brand", "SIZE > group"), "group is written",
+         side="right"),
+    Case("source_twice", (KEY, "NAME = name", "NAME = note"), "NAME of Items is mapped both ways in line 7",
+         side="left"),
+    Case("source_feeds_two", (KEY, "NAME = name", "NAME > note"), "NAME also feeds note", side="left", level="warning"),
+    Case("incompatible_types", (KEY, "MADE > made"), "MADE (date) cannot become made (uuid)", side="right"),
+    Case("may_lose_data", (KEY, "NAME > name"), "beyond 20", "truncate: true", "right", "warning"),
+    Case("may_lose_data", (KEY, "SIZE = size"), "beyond 2", "round: true", "right", "warning"),
+    Case("read_only_target", (KEY, "SIZE > stamp"), "stamp of products cannot be written", side="right"),
+    Case("read_only_target", (KEY, "TOTAL = size"), "TOTAL of Items", side="left"),
+    Case("mandatory_unmapped", (KEY,), "products needs weight", "default:", "right", entry="columns",
+         right=right_with(column("weight", nullable=False))),
+    Case("mandatory_may_be_null", (KEY, "NAME = note"), "NAME may be empty, products needs a value", "default: VALUE",
+         "right", "warning", right=right_with(column("note", nullable=False))),
+    Case("mandatory_may_be_null", (KEY, "BRAND = group.brand", "GROUP = group.name"), "GROUP may be empty",
+         side="right",
+         level="warning", right=right_with(column("group", INTEGER, nullable=False))),
+    Case("key_one_way", ("NAME = note", "ITEM > number"), "number is not carried to the left side, but note is",
+         side="left"),
+    Case("key_may_be_absent", ("NAME = note", "ITEM >< number: {values: {a: b}, else: keep}"), "else: keep"),
+    Case("no_unique_index", (KEY,), "products has no unique index on number, company",
+         "products_key on products (number, company)", "right", "warning", right=right_with(uniques=(("id",),)),
+         head=HEAD + "key: [number]\n", entry="key"),
+    Case("no_unique_index", (KEY,), "Items has no unique index on ITEM, AREA", "Items_key", "left", "warning",
+         left=left_with(uniques=(), primary_key=()), head=HEAD + "key: [number]\n", entry="key"),
+    Case("several_keys", (KEY, "NAME = note"), "told apart by number, company.code; note would do", "key:",
+         level="warning", right=right_with(uniques=(("number", "company"), ("note",))), entry="right"),
+    Case("lookup_key_unmapped", (KEY, "GROUP = group.name"), "group.brand is missing", "map group.brand too", "right"),
+    Case("lookup_key_unmapped", (KEY, "BRAND < group.brand", "GROUP = group.name"), "group.brand is missing",
+         side="right"),
+    Case("lookup_key_unmapped", (KEY, "GROUP = group.name"), "no such key or unique index", "declare the key of groups",
+         "right", right=Schema({**RIGHT.tables, "groups": replace(GROUPS, primary_key=(), uniques=())})),
+    Case("lookup_not_key", (KEY, "GROUP = group.name", "BRAND = group.brand", "NAME = group.title"),
+         "group.title is not part of the key", side="right"),
+    Case("lookup_mixed_directions", (KEY, "GROUP = group.name", "BRAND > group.brand"),
+         "group: group.name, group.brand",
+         side="right", level="warning"),
+    Case("unit_policies_differ", (KEY, "GROUP = group.name: {conflict: left}",
+         "BRAND = group.brand: {conflict: right}"),
+         "left or right"),
+    Case("value_map_not_reversible", (KEY, "KIND >< kind: {values: {small: 10, big: 10}}"), "'10' is listed twice",
+         side="right"),
+    Case("value_map_not_reversible", (KEY, "KIND >< kind: {values: {small: 10, '0': 11}}"), "'0' is listed twice",
+         side="left"),
+    Case("value_map_not_reversible", (KEY, "NAME >< kind: {values: {a: 10}, else: 11}"), "no way back"),
+    Case("value_map_ambiguous", (KEY, "KIND >> kind: {values: {small: 10, '0': 11}}"), "'0' is listed twice",
+         side="left"),
+    Case("bad_value", (KEY, "none >> kind: {default: huge}"), "no choice of kind (s, b)", side="right"),
+    Case("bad_value", (KEY, "KIND >> size: {values: {small: tiny}}"), "'tiny' is not a number", side="right"),
+    Case("bad_value", (KEY, "KIND >> kind: {values: {tiny: 10}}"), "no choice of KIND", side="left", level="warning"),
+    Case("bad_value", (KEY, "KIND >> kind: {values: {small: 10}, else: 99}"), "else: '99'", side="right"),
+    Case("bad_value", (KEY,), "filter on kind: 'x' is no choice", side="right", entry="filter",
+         head=HEAD + "filter:\n  right: kind eq 'x'\n"),
+    Case("bad_value", (KEY,), "filter on size: 'x' is not a number", side="right", entry="filter",
+         head=HEAD + "filter:\n  right: size gt 'x'\n"),
+    Case("bad_value", (KEY,), "filter on size: contains needs text", side="right", entry="filter",
+         head=HEAD + "filter:\n  right: contains(size, '1')\n"),
+    Case("company_missing", (KEY,), "products belong to companies (company.code)", side="right", level="warning",
+         head=NO_COMPANY, entry="right"),
+    Case("company_differs", (KEY,), "names AREA, but the company of Items is GROUP", side="left", level="warning",
+         left=left_with(company=("GROUP",)), entry="company"),
+    Case("sum_not_number", (KEY, "NAME = name: {conflict: sum}"), "name cannot be decided by sum"),
+    Case("sum_not_number", ("SIZE = size", "ITEM = number: {conflict: sum}"), "number"),
+    Case("sum_not_number", (KEY, "SIZE = size", "NAME = note"), "note", head=HEAD + "conflict: sum\n",
+         entry="conflict"),
+    Case("policy_not_shared", (KEY, "KIND >< kind: {values: {small: 10, big: 11}, conflict: max}"), "kind"),
+)  # fmt: skip
+
+
+def found_in(case: Case) -> list[Problem]:
+    """All that is said about a case."""
+    return check_map(read(*case.lines, head=case.head), case.left, case.right)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.code}-{case.said[:30]}")
+def test_mistake_is_found(case: Case) -> None:
+    """Each mistake is told with its code, place, words and remedy."""
+    found = [problem for problem in found_in(case) if problem.code == case.code]
+    assert found, f"only found: {found_in(case)}"
+    match = [problem for problem in found if case.said in problem.message]
+    assert match, f"said instead: {found}"
+    problem = match[0]
+    assert problem.remedy
+    assert case.remedy in problem.remedy
+    assert (problem.level, problem.side) == (case.level, case.side)
+    assert (problem.file, problem.line, problem.map) == ("maps/products.yaml", case.line(), "Products")
+
+
+CLEAN = (KEY, "NAME >< note: {truncate: true}", "KIND >< kind: {values: {small: 10, big: 11}}", "GROUP = group.name",
+         "BRAND = group.brand", "SIZE >> size: {round: true}")  # fmt: skip
+
+
+def test_sound_map_has_no_problems() -> None:
+    """Nothing is said about a map that is in order."""
+    assert check_map(read(*CLEAN), LEFT, RIGHT) == []
+
+
+def test_one_mistake_is_told_once() -> None:
+    """A wrong name does not raise a crowd of findings that follow from it."""
+    assert [problem.code for problem in check_map(read(*CLEAN, "NAMES > name"), LEFT, RIGHT)] == ["unknown_column"]
+
+
+def test_all_problems_come_at_once_in_the_order_of_lines() -> None:
+    """Everything that is wrong with a map is told together."""
+    found = check_map(read("ITEM > number", "NAMES = name", "NAME = nam", "MADE = made"), LEFT, RIGHT)
+    assert [(problem.line, problem.code) for problem in found] == [
+        (6, "key_one_way"),
+        (7, "unknown_column"),
+        (8, "unknown_column"),
+        (9, "incompatible_types"),
+        (9, "incompatible_types"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "remedy"),
+    [
+        ({"conflict": "newst"}, "unknown_policy", "'newest'"),
+        ({"rows": "kep"}, "unknown_row_policy", "'keep'"),
+        ({"on_leave": "detatch"}, "unknown_on_leave", "'detach'"),
+    ],
+)
+def test_unknown_words(change: dict[str, str], code: str, remedy: str) -> None:
+    """A word that is not known is told with the nearest one that is."""
+    found = check_map(replace(read(*CLEAN), **change), LEFT, RIGHT)  # type: ignore[arg-type]
+    assert [problem.code for problem in found] == [code]
+    assert remedy in found[0].remedy
+
+
+def test_unknown_policy_of_a_column() -> None:
+    """Column policies are checked like the map's."""
+    table_map = read(*CLEAN)
+    columns = (*table_map.columns[:-1], replace(table_map.columns[-1], conflict="latest"))
+    found = check_map(replace(table_map, columns=columns), LEFT, RIGHT)
+    assert [(problem.code, problem.line) for problem in found] == [("unknown_policy", 11)]
+
+
+def test_map_without_columns() -> None:
+    """A map must carry something."""
+    found = check_map(replace(read(*CLEAN), columns=(), key=(("number",),)), LEFT, RIGHT)
+    assert [problem.code for problem in found] == ["key_unmapped", "no_columns"]
+
+
+@pytest.mark.parametrize(
+    "mapping",
+    [
+        ColumnMapping(None, Direction.TO_RIGHT, ("size",), line=99),
+        ColumnMapping(None, Direction.BOTH, ("flag",), (Default("1"),), line=99),
+        ColumnMapping(("NAME",), Direction.TO_RIGHT, None, line=99),
+        ColumnMapping(None, Direction.BOTH, None, line=99),
+    ],
+    ids=["nothing to give", "no way back", "nowhere to go", "nothing at all"],
+)
+def test_line_that_carries_nothing(mapping: ColumnMapping) -> None:
+    """Each direction of a line needs something to carry and a place for it."""
+    table_map = read(*CLEAN)
+    found = check_map(replace(table_map, columns=(*table_map.columns, mapping)), LEFT, RIGHT)
+    assert {(problem.code, problem.line) for problem in found} == {("no_source", 99)}
+
+
+def test_null_source_is_no_worry_where_something_stands_in() -> None:
+    """A default, a value for null, or a side without null fill a mandatory column."""
+    right = right_with(column("note", nullable=False))
+    for line in ("NAME >> note: {default: x}", "NAME >> note: {values: {null: x}}"):
+        assert check_map(read(KEY, line), LEFT, right) == []
+    left = Schema({"Items": with_column(ITEMS, column("NAME", empty_is_null=True))})
+    assert check_map(read(KEY, "NAME > note"), left, right) == []
+
+
+# -- several maps -----------------------------------------------------------------------------------------------------
+
+OTHER = HEAD.replace("map: Products", "map: Others")
+
+
+def codes(*maps: TableMap) -> list[tuple[str, str, str]]:
+    """What is said of several maps: code, level, side."""
+    return [(problem.code, problem.level, problem.side) for problem in check_maps(maps, LEFT, RIGHT)]
+
+
+def test_two_maps_of_one_table_write_one_column() -> None:
+    """Two maps that write a column of the same records are refused, per side on which they do."""
+    one, two = read(*CLEAN), read(KEY, "NAME > note", head=OTHER, file="maps/others.yaml")
+    found = check_maps([one, two], LEFT, RIGHT)
+    assert [(problem.code, problem.side, problem.file, problem.line) for problem in found] == [
+        ("maps_share_records", "left", "maps/others.yaml", 6),
+        ("two_maps_one_column", "right", "maps/others.yaml", 7),
+    ]
+    assert "'Products' writes note of products too" in found[1].message
+
+
+def test_filters_on_both_maps_make_it_a_warning() -> None:
+    """Where both maps have filters there, only a person can say whether they overlap."""
+    filtered = "filter:\n  left: NAME eq 'a'\n  right: note eq 'a'\n"
+    one, two = read(*CLEAN, head=HEAD + filtered), read(KEY, "NAME = note", head=OTHER + filtered)
+    assert codes(one, two) == [("filters_overlap", "warning", "left"), ("filters_overlap", "warning", "right")]
+
+
+def test_maps_of_one_name() -> None:
+    """Maps are known by their names, so a name is given once."""
+    assert ("duplicate_map", "error", "") in codes(read(*CLEAN), read(*CLEAN))
+
+
+def test_maps_that_read_one_column_are_fine() -> None:
+    """One table may feed several maps."""
+    left = Schema({**LEFT.tables})
+    right = Schema({**RIGHT.tables, "copies": replace(PRODUCTS, name="copies")})
+    copies = read("ITEM > number", "NAME > note", head=OTHER.replace("right: products", "right: copies"))
+    assert check_maps([read(*CLEAN), copies], left, right) == []
+
+
+# -- the codes --------------------------------------------------------------------------------------------------------
+
+
+def test_codes_are_stable_words_with_cause_and_remedy() -> None:
+    """Documentation is made from the table of codes."""
+    for code, (cause, remedy) in CODES.items():
+        assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+        assert cause.endswith(".")
+        assert remedy
+        assert not remedy.endswith(".")
+
+
+def test_every_code_is_tested() -> None:
+    """No code is listed without a case that shows it."""
+    shown = {case.code for case in CASES}
+    shown |= {"unknown_policy", "unknown_row_policy", "unknown_on_leave", "no_columns", "no_source"}
+    shown |= {"two_maps_one_column", "maps_share_records", "filters_overlap", "duplicate_map"}
+    assert shown == set(CODES)
