@@ -51,7 +51,10 @@ class Remembered:
 
 
 class Snapshot(Protocol):
-    """A consistent read of one view.  ``boundary``: every change at or before it is contained, none after it."""
+    """A consistent read of one view.  ``boundary``: every change at or before it is contained, none after it.
+
+    Places that begin with the boundary's and a zero are left free: what an initial sync carries lies there.
+    """
 
     @property
     def boundary(self) -> Position:
@@ -177,7 +180,11 @@ class Connector(Protocol):
         ...
 
     def feed(self, views: Sequence[View], after: Position | None) -> Feed:
-        """What follows ``after`` (None: from the oldest that is kept).  Views must have been installed."""
+        """What follows ``after`` (None: from the oldest that is kept).  Views must have been installed.
+
+        Raises PositionLost when a change behind ``after`` was there and is not kept any more, when ``after`` belongs to
+        another incarnation, or lies behind the feed's end.  Markers that were let go are no loss.
+        """
         ...
 
     def acknowledge(self, position: Position) -> None:

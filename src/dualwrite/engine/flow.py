@@ -69,22 +69,24 @@ class Flow:
     def open(self) -> None:
         """Find the position in the target; a link that never ran begins at the source's present end.
 
-        Raises PositionLost when the source does not hold what follows the position any more.
+        Raises PositionLost when the source does not hold what follows the position any more; without live maps nothing
+        can be lost, and the flow begins anew.
         """
-        end = self._from.connector.end()
         with self._to.connector.transaction(self.stream) as transaction:
             self.committed = transaction.position()
-            if self.committed is None:
-                self.committed = end
+            if self.committed is None or not (self.link.maps or self._is_kept(self.committed)):
+                self.committed = self._from.connector.end()
                 transaction.commit(self.committed)
-        if self.committed.feed != end.feed or self.committed > end:
-            raise PositionLost(
-                f"{self.source}: {self.target} has received everything up to {self.committed}, but the feed ends at "
-                f"{end}: it is another one, or was restored from a backup",
-                "stop the maps, and start them again: their initial sync makes both sides agree",
-            )
-        self.carried = self.committed  # it may be trimmed behind this: echoes are acknowledged without being committed
+        self.carried = self.committed
+        self._from.connector.feed(self.link.views(self.source), self.committed).close()  # the check for PositionLost
         self.reopen()
+
+    def _is_kept(self, position: Position) -> bool:
+        try:
+            self._from.connector.feed((), position).close()
+        except PositionLost:
+            return False
+        return True
 
     def reopen(self) -> None:
         """Read from the oldest that the source keeps: what was carried already rebuilds the source's windows."""

@@ -187,7 +187,7 @@ class Spool:
 
     def _place(self, number: int) -> Position:
         assert self._boundary is not None, "seal() comes first"
-        return Position(self._boundary.feed, (*self._boundary.place, number))
+        return Position(self._boundary.feed, (*self._boundary.place, 0, number))  # no change of the feed lies there
 
     def _change(self, number: int, kind: str, natural: Key, plain: tuple[str | bool | None, ...]) -> Change:
         row = _row(plain)

@@ -250,6 +250,8 @@ class Link:
     capture: Capture
     log: list[Commit] = field(default_factory=list)
     trimmed: int = 0
+    lost: int = 0
+    """Behind the last commit with changes that was trimmed."""
     marker: Marker = Marker()
     """The last one that was trimmed."""
     number: int = 0
@@ -274,9 +276,11 @@ class Link:
         remedy = "stop the maps that read it and make both sides agree anew with an initial sync"
         if position.feed != self.feed:
             raise PositionLost(f"{position} belongs to another feed than {self.feed}", remedy)
-        if position.place < (self.trimmed,) or position > self.end():
-            raise PositionLost(f"{position} is outside of what the feed holds", remedy)
         commit, *rest = position.place
+        if commit < self.lost or commit > self.trimmed + len(self.log):
+            raise PositionLost(f"{position} is outside of what the feed holds", remedy)
+        if commit < self.trimmed:
+            return self.trimmed, 0
         passed = rest[0] if rest else 0
         if rest and passed >= len(self.log[commit - self.trimmed].operations):
             return commit + 1, 0
@@ -293,6 +297,8 @@ class Link:
             return
         place = self.place(position)
         self.marker = self.marker_at((place[0], 0))
+        changed = [n for n, commit in enumerate(self.log[: place[0] - self.trimmed], self.trimmed + 1) if commit.operations]
+        self.lost = changed[-1] if changed else self.lost
         del self.log[: place[0] - self.trimmed]
         self.trimmed = place[0]
         self.gone = [entry for entry in self.gone if entry.until is not None and entry.until > self.marker.number]
