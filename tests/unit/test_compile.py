@@ -270,6 +270,14 @@ def test_key_falls_back_to_the_left_table() -> None:
     assert [found.views[RIGHT].paths[index] for index in found.views[RIGHT].key] == [("c",), ("a",)]
 
 
+def test_derived_key_is_one_that_is_carried_everywhere() -> None:
+    """A unique column that flows one way only cannot identify records for both sides."""
+    accounts = RIGHT_SCHEMA.tables["accounts"]
+    accounts = replace(accounts, uniques=(("note",), *accounts.uniques))
+    found = compiled("NOTE > note", "LIMIT = limit", KEY, right=Schema({**RIGHT_SCHEMA.tables, "accounts": accounts}))
+    assert [found.views[RIGHT].paths[index] for index in found.views[RIGHT].key] == [("number",), COMPANY]
+
+
 def test_both_sides_share_the_key_in_common_form() -> None:
     """Letter case and trailing blanks that one side ignores, and empty for null, are no difference."""
     left = schema(table("L", column("CODE", ignore_case=True), "PART", primary_key=("CODE", "PART")))

@@ -221,17 +221,24 @@ class _Binder:
     # -- the integration key --------------------------------------------------------------------------------------
 
     def _candidates(self, pairs: Sequence[Pair]) -> tuple[tuple[Path, ...], ...]:
-        """The keys that could be derived, as right-hand paths, best first: all their members are mapped."""
-        found: list[tuple[Path, ...]] = []
+        """The keys that could be derived, as right-hand paths, best first: all their members are mapped.
+
+        Those that are carried wherever anything is carried come before the others.
+        """
+        whole = sorted((p for p in pairs if len(p.ends) == len(SIDES)), key=lambda pair: pair.two_way)
+        needed = [side for side in SIDES if any(pair.carries(side) for pair in pairs)]
+        found: list[tuple[Pair, ...]] = []
         for side in (Side.RIGHT, Side.LEFT):
-            by_path = {p.path(side): p.path(Side.RIGHT) for p in pairs if len(p.ends) == len(SIDES)}
+            by_path = {pair.path(side): pair for pair in whole}
             for key in candidate_keys(self.schemas[side], self.tables[side]):
-                members = tuple(path for member in key if (path := by_path.get(member)) is not None)
+                members = tuple(by_path[member] for member in key if member in by_path)
                 if len(members) == len(key):
                     found.append(members)
+        found.sort(key=lambda members: not all(pair.carries(side) for pair in members for side in needed))
         unique: dict[frozenset[Path], tuple[Path, ...]] = {}
-        for key in found:
-            unique.setdefault(frozenset(key), key)
+        for members in found:
+            paths = tuple(pair.ends[Side.RIGHT].path for pair in members)
+            unique.setdefault(frozenset(paths), paths)
         return tuple(unique.values())
 
     def _key(self, pairs: Sequence[Pair], company: Pair | None, keys: Sequence[tuple[Path, ...]]) -> tuple[Pair, ...]:

@@ -463,7 +463,7 @@ def _check_index(binding: Binding, side: Side, report: Report) -> None:
 
 
 def _check_choice_of_key(binding: Binding, report: Report) -> None:
-    if binding.table_map.key is not None or any(binding.tables[side].key for side in SIDES):
+    if binding.table_map.key is not None:
         return
     company = binding.company.path(Side.RIGHT) if binding.company else None
     offered = {frozenset(path for path in key if path != company): key for key in reversed(binding.keys)}
