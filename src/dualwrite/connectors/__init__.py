@@ -1,0 +1,29 @@
+"""The systems that can be linked: each connector is found by the scheme of its url."""
+
+from __future__ import annotations
+
+from importlib.metadata import entry_points
+from typing import cast
+
+from dualwrite.connectors.base import Connector
+from dualwrite.declared import Declared
+from dualwrite.errors import Usage
+from dualwrite.model import Side
+
+GROUP = "dualwrite.connectors"
+
+
+def connect(url: str, *, link: str, side: Side, declared: Declared | None = None) -> Connector:
+    """The connector for a url; raises Usage naming the known schemes when there is none for it.
+
+    A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.
+    """
+    scheme = url.partition(":")[0].partition("+")[0].lower()
+    known = {point.name: point for point in entry_points(group=GROUP)}
+    if scheme not in known:
+        shown = ", ".join(f"{name}:" for name in sorted(known)) or "none"
+        raise Usage(
+            f"{side} side: no connector for {scheme or url!r} (known: {shown})",
+            "correct the url in dualwrite.yaml, or install the package that brings this connector",
+        )
+    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared))

@@ -1,0 +1,103 @@
+"""What SQL connectors share: quoting, and the joins that turn ids into the natural form of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from dualwrite.errors import Usage
+from dualwrite.model import Path, show_path
+from dualwrite.schema import Reference, Schema, Table
+
+
+def quote(name: str) -> str:
+    """An identifier as SQL; the only way by which names get into statements."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def names(columns: Iterable[str]) -> str:
+    """Quoted identifiers, separated by commas."""
+    return ", ".join(map(quote, columns))
+
+
+def table_of(schema: Schema, name: str) -> Table:
+    """The table of that name; raises Usage when there is none."""
+    table = schema.tables.get(name)
+    if table is None:
+        raise Usage(f"table {name} does not exist", "run `dualwrite check` to see what the database holds")
+    return table
+
+
+def reference_of(table: Table, name: str, path: Path) -> Reference:
+    """The reference that a path follows; raises Usage when the table has none of that name."""
+    reference = table.reference(name)
+    if reference is None:
+        known = ", ".join(known.name for known in table.references) or "none"
+        raise Usage(
+            f"{table.name}: {show_path(path)} follows {name}, which is no reference of the table (known: {known})",
+            "correct the map, or declare the reference in the schema file of that side",
+        )
+    return reference
+
+
+def is_unique(table: Table, columns: Iterable[str]) -> bool:
+    """Do these columns identify one record at most?"""
+    wanted = set(columns)
+    return any(unique and set(unique) <= wanted for unique in (table.primary_key, *table.uniques))
+
+
+@dataclass
+class Joins:
+    """The FROM clause of a view: the table as ``t`` and one join per reference that the asked paths follow.
+
+    ``single`` makes a table expression that holds one record per reference value, for references to columns that are
+    not unique.  ``flags`` are expressions, one per join, that are true where the reference holds a value that finds
+    no record.
+    """
+
+    schema: Schema
+    table: str
+    single: Callable[[Reference], str]
+    flags: list[str] = field(default_factory=list)
+    _joins: list[str] = field(default_factory=list)
+    _aliases: dict[Path, tuple[str, int]] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        """What stands behind FROM."""
+        return "\n".join([f"{quote(self.table)} AS t", *self._joins])
+
+    def cell(self, path: Path) -> tuple[str, int | None]:
+        """The expression of a path, and the index of the flag that says whether it leads nowhere."""
+        here: tuple[str, int | None] = ("t", None)
+        table = table_of(self.schema, self.table)
+        for depth in range(1, len(path)):
+            reference = reference_of(table, path[depth - 1], path)
+            here = self._join(path[:depth], here, table, reference)
+            table = table_of(self.schema, reference.table)
+        if table.column(path[-1]) is None:
+            raise Usage(f"table {table.name} has no column {path[-1]}", f"correct {show_path(path)} in the map")
+        return f"{here[0]}.{quote(path[-1])}", here[1]
+
+    @staticmethod
+    def _held(alias: str, owner: Table, name: str) -> str:
+        column = owner.column(name)
+        value = f"{alias}.{quote(name)}"
+        return f"nullif({value}, '') IS NOT NULL" if column and column.empty_is_null else f"{value} IS NOT NULL"
+
+    def _join(
+        self, prefix: Path, outer: tuple[str, int | None], owner: Table, reference: Reference
+    ) -> tuple[str, int]:
+        if prefix in self._aliases:
+            return self._aliases[prefix]
+        alias = f"j{len(self._joins) + 1}"
+        pairs = list(zip(reference.to, reference.columns, strict=True))
+        matches = " AND ".join(f"{alias}.{quote(to)} = {outer[0]}.{quote(column)}" for to, column in pairs)
+        table = table_of(self.schema, reference.table)
+        target = quote(table.name) if is_unique(table, reference.to) else self.single(reference)
+        self._joins.append(f"LEFT JOIN {target} AS {alias} ON {matches}")
+        held = " AND ".join(self._held(outer[0], owner, column) for column in reference.columns)
+        flag = f"({held} AND {alias}.{quote(reference.to[0])} IS NULL)"
+        self.flags.append(flag if outer[1] is None else f"({self.flags[outer[1]]} OR {flag})")
+        self._aliases[prefix] = alias, len(self.flags) - 1
+        return self._aliases[prefix]

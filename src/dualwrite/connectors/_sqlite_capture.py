@@ -1,0 +1,453 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""What a link puts into an SQLite database: a log, the triggers that fill it, and four small tables.
+
+    dualwrite_LINK_log       one wide row per change: o0… the captured columns before it, n0… after it, as stored
+    dualwrite_LINK_shape     which columns of which table o0… and n0… are; a table whose captured columns change gets
+                             a new shape, so that older entries stay readable
+    dualwrite_LINK_position  the committed position of each stream
+    dualwrite_LINK_side      what the engine remembers about records
+    dualwrite_LINK_meta      schema number, incarnation of the log, number of our commits, how far the log is trimmed
+    dualwrite_LINK_mode      one row: 0 log as somebody's change, 1 log as our own, 2 do not log
+    dualwrite_LINK_stash     rows that the running INSERT or UPDATE may be about to replace
+
+The triggers run inside the application's SQLite, so their SQL is old (3.6.19).  Three traps shaped them:
+
+* REPLACE deletes rows without firing delete triggers (unless ``recursive_triggers`` is on).  A BEFORE trigger stashes
+  the rows whose unique values are about to be taken; the AFTER trigger logs those that are gone as ``X``.
+* AFTER triggers fire newest first.  Ours have to be newer than the application's, or what its triggers do besides
+  would be logged before what they react to.
+* ``IS NOT`` compares with the column's collation, so a change of letter case would not be one: hence COLLATE BINARY.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dualwrite.connectors._sql import quote, reference_of, table_of
+from dualwrite.connectors._sqlite_schema import Catalog, Facts, Unique
+from dualwrite.errors import Denied, Usage
+from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or
+from dualwrite.model import Path
+from dualwrite.schema import Schema, View
+
+SCHEMA_NUMBER = 1
+TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
+INSERT, UPDATE, DELETE, REPLACED, MARKER, RENAMED = "I", "U", "D", "X", "M", "R"
+"""What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours, ``R`` a record that we
+gave another key, so that those who look it up look different."""
+NORMAL, OWN, SILENT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """The names of a link's objects, quoted."""
+
+    link: str
+
+    def __getattr__(self, what: str) -> str:
+        """The table ``what``."""
+        return quote(self.plain(what))
+
+    def plain(self, what: str) -> str:
+        """The table's name without quotes."""
+        return f"dualwrite_{self.link}_{what}"
+
+    def trigger(self, table: str, what: str) -> str:
+        """A trigger's name without quotes."""
+        return f"dualwrite_{self.link}_{table}_{what}"
+
+
+# -- what has to be captured -----------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Needs:
+    """What the views want of one table: columns that their rows show, and those that rows of *other* tables show."""
+
+    shown: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is captured of a table: ``columns`` in the order of o0…, and which of them somebody looks at and how."""
+
+    table: str
+    columns: tuple[str, ...]
+    shown: tuple[str, ...]
+    followed: tuple[str, ...]
+
+
+def paths_in(expression: Expression | None) -> Iterator[Path]:
+    """The paths that a filter speaks of."""
+    match expression:
+        case Compare(_, column, _) | OneOf(column, _):
+            yield column.path
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from paths_in(part)
+        case Not(part):
+            yield from paths_in(part)
+
+
+def view_paths(view: View) -> list[Path]:
+    """All paths by which a view reaches columns, its lookups' key parts included."""
+    parts = [(lookup.reference, *path) for lookup in view.lookups for path, _ in lookup.parts]
+    return list(dict.fromkeys((*view.paths, *paths_in(view.filter), *parts)))
+
+
+def needs(schema: Schema, views: Iterable[View]) -> dict[str, Needs]:
+    """Per table the columns that the views look at."""
+    found: dict[str, Needs] = {}
+    for view in views:
+        for path in view_paths(view):
+            table = table_of(schema, view.table)
+            need = found.setdefault(table.name, Needs()).shown
+            for step in path[:-1]:
+                reference = reference_of(table, step, path)
+                need |= set(reference.columns)
+                table = table_of(schema, reference.table)
+                need = found.setdefault(table.name, Needs()).followed
+                need |= set(reference.to)
+            if table.column(path[-1]) is None:
+                raise Usage(f"table {table.name} has no column {path[-1]}", f"correct the map {view.name}")
+            need.add(path[-1])
+    return found
+
+
+def plans(catalog: Catalog, views: Iterable[View]) -> dict[str, Plan]:
+    """What to capture for these views, per table.
+
+    Besides what the views look at: the primary key, and every unique column (a REPLACE of it has to be seen).
+    """
+    found = {}
+    for name, need in needs(catalog.schema, views).items():
+        table, facts = catalog.schema.tables[name], catalog.facts[name]
+        if facts.virtual:
+            raise Usage(f"table {name} is virtual: SQLite has no triggers for it", "map an ordinary table instead")
+        wanted = need.shown | need.followed | set(table.primary_key)
+        wanted = wanted.union(*(unique.columns for unique in facts.uniques))
+        in_order = [column.name for column in table.columns]
+        found[name] = Plan(
+            name,
+            tuple(column for column in in_order if column in wanted),
+            tuple(column for column in in_order if column in need.shown),
+            tuple(column for column in in_order if column in need.followed),
+        )
+    return found
+
+
+# -- shapes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A numbered plan; the log's entries carry the number."""
+
+    number: int
+    plan: Plan
+    current: bool
+
+
+def read_shapes(connection: sqlite3.Connection, names: Names) -> dict[int, Shape]:
+    """All shapes that entries of the log may have."""
+    rows = connection.execute(f"SELECT number, tbl, columns, shown, followed, current FROM {names.shape}")
+    return {
+        number: Shape(number, Plan(table, *(tuple(json.loads(text)) for text in texts)), bool(current))
+        for number, table, *texts, current in rows
+    }
+
+
+def current_shapes(connection: sqlite3.Connection, names: Names) -> dict[str, Shape]:
+    """The shapes that the triggers log in, by table."""
+    return {shape.plan.table: shape for shape in read_shapes(connection, names).values() if shape.current}
+
+
+# -- triggers --------------------------------------------------------------------------------------------------------
+
+
+def trigger_texts(names: Names, shape: Shape, facts: Facts) -> dict[str, str]:
+    """The triggers of a captured table by name, in the order in which they have to be created."""
+    return _Texts(names, shape, facts).all()
+
+
+class _Texts:
+    def __init__(self, names: Names, shape: Shape, facts: Facts) -> None:
+        self._names = names
+        self._number = shape.number
+        self._columns = shape.plan.columns
+        self._facts = facts
+        self._table = quote(facts.name)
+        self._place = {name: index for index, name in enumerate(self._columns)}
+        self._identity = () if facts.rowid else facts.key
+
+    def all(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        if self._facts.uniques:
+            moved = self._unique_columns()
+            found |= self._text("stash_insert", "BEFORE INSERT", [], self._stash(""))
+            found |= self._text("stash_update", self._update_of("BEFORE", moved), moved, self._stash(self._other()))
+        found |= self._text("insert", "AFTER INSERT", [], [*self._replaced(is_insert=True), self._log("I")])
+        event = self._update_of("AFTER", self._columns)
+        found |= self._text("update", event, self._columns, [*self._replaced(is_insert=False), self._log("U")])
+        unstash = [f"DELETE FROM {self._names.stash} WHERE shape = {self._number} AND {self._same('', 'OLD')}"]
+        found |= self._text("delete", "AFTER DELETE", [], [*(unstash if self._facts.uniques else []), self._log("D")])
+        return found
+
+    def _text(self, what: str, event: str, changed: Sequence[str], body: Sequence[str]) -> dict[str, str]:
+        name = self._names.trigger(self._facts.name, what)
+        when = f"(SELECT mode FROM {self._names.mode}) IS NOT {SILENT}"
+        if changed:
+            when += f" AND ({' OR '.join(map(self._differs, changed))})"
+        statements = "".join(f"  {statement};\n" for statement in body)
+        text = f"CREATE TRIGGER {quote(name)} {event} ON {self._table}\nWHEN {when}\nBEGIN\n{statements}END"
+        return {name: text}
+
+    def _differs(self, column: str) -> str:
+        return f"OLD.{quote(column)} COLLATE BINARY IS NOT NEW.{quote(column)}"
+
+    def _update_of(self, time: str, columns: Sequence[str]) -> str:
+        if self._facts.generated.intersection(columns):
+            return f"{time} UPDATE"  # what changes a generated column does not name it
+        taken = {name.lower() for name in self._facts.affinities}
+        rowids = [name for name in ("rowid", "_rowid_", "oid") if name not in taken]  # "SET rowid =" names no column
+        return f"{time} UPDATE OF {', '.join([*map(quote, columns), *(rowids if self._facts.rowid else [])])}"
+
+    def _log(self, operation: str) -> str:
+        """Insert one entry; of an update whose captured columns are the same only its replaced rows count."""
+        names, places = [], []
+        if operation != "I":
+            names += [f"o{i}" for i in range(len(self._columns))]
+            places += [f"OLD.{quote(column)}" for column in self._columns]
+        if operation != "D":
+            names += [f"n{i}" for i in range(len(self._columns))]
+            places += [f"NEW.{quote(column)}" for column in self._columns]
+        rid = self._rid("NEW" if operation == "I" else "OLD")
+        return self._insert(operation, rid, names, places)
+
+    def _insert(self, operation: str, rid: str, names: Sequence[str], values: Sequence[str]) -> str:
+        return (
+            f"INSERT INTO {self._names.log} (shape, op, at, own, rid, {', '.join(names)}) "
+            f"SELECT {self._number}, '{operation}', julianday('now'), (SELECT mode FROM {self._names.mode}), {rid}, "
+            f"{', '.join(values)}"
+        )
+
+    def _rid(self, of: str) -> str:
+        return f"{of}.{quote(self._facts.rowid)}" if self._facts.rowid else "NULL"
+
+    # -- replaced rows
+
+    def _unique_columns(self) -> list[str]:
+        used = {name for unique in self._facts.uniques for name in unique.columns}
+        return [name for name in self._columns if name in used]
+
+    def _stash(self, other: str) -> list[str]:
+        clashes = " OR ".join(self._clash(unique) for unique in self._facts.uniques)
+        names = ", ".join(f"o{i}" for i in range(len(self._columns)))
+        values = ", ".join(f"t.{quote(column)}" for column in self._columns)
+        return [
+            f"DELETE FROM {self._names.stash}",
+            f"INSERT INTO {self._names.stash} (shape, rid, {names}) SELECT {self._number}, {self._rid('t')}, {values} "
+            f"FROM {self._table} AS t WHERE ({clashes}){other}",
+        ]
+
+    def _clash(self, unique: Unique) -> str:
+        pairs = zip(unique.columns, unique.collations, strict=True)
+        same = " AND ".join(f"t.{quote(name)} = NEW.{quote(name)} COLLATE {quote(how)}" for name, how in pairs)
+        return f"({same} AND ({unique.where}))" if unique.where else f"({same})"
+
+    def _other(self) -> str:
+        return f" AND NOT ({self._same('t', 'OLD')})"
+
+    def _same(self, one: str, other: str) -> str:
+        """Is it the same row?  ``one`` is ``t`` for the table or nothing for the stash."""
+        if self._facts.rowid:
+            return f"{'t.' + quote(self._facts.rowid) if one else 'rid'} = {self._of(other, None)}"
+        mine = [f"t.{quote(name)}" if one else f"o{self._place[name]}" for name in self._identity]
+        theirs = [self._of(other, name) for name in self._identity]
+        return " AND ".join(f"{a} = {b}" for a, b in zip(mine, theirs, strict=True))
+
+    def _of(self, row: str, column: str | None) -> str:
+        if row == "stash":
+            return f"s.o{self._place[column]}" if column else "s.rid"
+        return f"{row}.{quote(column or self._facts.rowid or '')}"
+
+    def _replaced(self, *, is_insert: bool) -> list[str]:
+        """Log the stashed rows that are gone: their place was taken, or there is no such row any more."""
+        if not self._facts.uniques:
+            return []
+        names = [f"o{i}" for i in range(len(self._columns))]
+        left = f"NOT EXISTS (SELECT 1 FROM {self._table} AS t WHERE {self._same('t', 'stash')})"
+        gone = f"({self._same('', 'NEW')} OR {left})" if is_insert else left
+        log = self._insert("X", "s.rid", names, [f"s.{name}" for name in names])
+        return [
+            f"{log} FROM {self._names.stash} AS s WHERE s.shape = {self._number} AND {gone}",
+            f"DELETE FROM {self._names.stash}",
+        ]
+
+
+# -- installing ------------------------------------------------------------------------------------------------------
+
+
+class Capture:
+    """A link's objects in one database; ``connection`` is the one that may write."""
+
+    def __init__(self, connection: sqlite3.Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+
+    def exists(self) -> bool:
+        """Is the link installed?"""
+        return is_installed(self._connection, self._names)
+
+    def install(self, catalog: Catalog, views: Sequence[View]) -> None:
+        """Create, extend or mend everything, inside the caller's transaction."""
+        wanted = plans(catalog, views)
+        self._create()
+        check_number(self._connection, self._names)
+        self._widen(max((len(plan.columns) for plan in wanted.values()), default=0))
+        known = current_shapes(self._connection, self._names)
+        for table in set(known) - set(wanted):
+            self._retire(known[table])
+        for table, plan in wanted.items():
+            shape = known.get(table)
+            if shape is None or shape.plan.columns != plan.columns:
+                shape = self._shape(plan)
+            elif shape.plan != plan:
+                self._describe(shape.number, plan)
+            self._triggers(shape, catalog.facts[table])
+        self._drop_strangers(set(wanted))
+
+    def uninstall(self) -> None:
+        """Drop everything, inside the caller's transaction."""
+        self._drop_strangers(set())
+        for what in TABLES:
+            self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._names.plain(what))}")
+
+    def _create(self) -> None:
+        if self.exists():
+            return
+        n, execute = self._names, self._connection.execute
+        execute(
+            f"CREATE TABLE {n.log} (id INTEGER PRIMARY KEY AUTOINCREMENT, shape INTEGER, op TEXT, at REAL, "
+            "own INTEGER, rid, note TEXT, o0, n0)"
+        )
+        execute(
+            f"CREATE TABLE {n.shape} (number INTEGER PRIMARY KEY AUTOINCREMENT, tbl TEXT, columns TEXT, shown TEXT, "
+            "followed TEXT, current INTEGER)"
+        )
+        execute(f"CREATE TABLE {n.position} (stream TEXT PRIMARY KEY, position TEXT)")
+        execute(
+            f"CREATE TABLE {n.side} (kind TEXT, view TEXT, key TEXT, value TEXT, since INTEGER, until INTEGER)"
+        )
+        execute(f"CREATE INDEX {quote(n.plain('side_key'))} ON {n.side} (kind, view, key)")
+        execute(f"CREATE TABLE {n.meta} (name TEXT PRIMARY KEY, value)")
+        execute(f"CREATE TABLE {n.mode} (mode INTEGER)")
+        execute(f"CREATE TABLE {n.stash} (shape INTEGER, rid, o0)")
+        execute(f"INSERT INTO {n.mode} VALUES ({NORMAL})")
+        values = {"schema": SCHEMA_NUMBER, "incarnation": secrets.token_hex(8), "commits": 0, "trimmed": 0}
+        self._connection.executemany(f"INSERT INTO {n.meta} VALUES (?, ?)", values.items())
+
+    def _widen(self, width: int) -> None:
+        for table, letters in ((self._names.log, "on"), (self._names.stash, "o")):
+            have = {row[1] for row in self._connection.execute(f"PRAGMA table_info({table})")}
+            for name in (f"{letter}{i}" for i in range(width) for letter in letters):
+                if name not in have:
+                    self._connection.execute(f"ALTER TABLE {table} ADD COLUMN {name}")
+
+    def _shape(self, plan: Plan) -> Shape:
+        self._connection.execute(f"UPDATE {self._names.shape} SET current = 0 WHERE tbl = ?", (plan.table,))
+        texts = [json.dumps(part) for part in (plan.columns, plan.shown, plan.followed)]
+        cursor = self._connection.execute(
+            f"INSERT INTO {self._names.shape} (tbl, columns, shown, followed, current) VALUES (?, ?, ?, ?, 1)",
+            (plan.table, *texts),
+        )
+        return Shape(int(cursor.lastrowid or 0), plan, current=True)
+
+    def _describe(self, number: int, plan: Plan) -> None:
+        self._connection.execute(
+            f"UPDATE {self._names.shape} SET shown = ?, followed = ? WHERE number = ?",
+            (json.dumps(plan.shown), json.dumps(plan.followed), number),
+        )
+
+    def _retire(self, shape: Shape) -> None:
+        self._connection.execute(f"UPDATE {self._names.shape} SET current = 0 WHERE number = ?", (shape.number,))
+
+    def _triggers(self, shape: Shape, facts: Facts) -> None:
+        wanted = trigger_texts(self._names, shape, facts)
+        present = own_triggers(self._connection, self._names, facts.name)
+        if is_current(wanted, present, facts):
+            return
+        for name in present:
+            self._connection.execute(f"DROP TRIGGER {quote(name)}")
+        for text in wanted.values():
+            self._connection.execute(text)
+
+    def _drop_strangers(self, wanted: set[str]) -> None:
+        rows = self._connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for (table,) in rows:
+            if table not in wanted:
+                for name in own_triggers(self._connection, self._names, table):
+                    self._connection.execute(f"DROP TRIGGER {quote(name)}")
+
+
+_WHATS = ("stash_insert", "stash_update", "insert", "update", "delete")
+
+
+def own_triggers(connection: sqlite3.Connection, names: Names, table: str) -> dict[str, tuple[int, str]]:
+    """Our triggers on a table: place and text by name."""
+    rows = connection.execute(
+        "SELECT name, rowid, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE", (table,)
+    ).fetchall()
+    ours = {names.trigger(table, what) for what in _WHATS}
+    return {name: (place, sql) for name, place, sql in rows if name in ours}
+
+
+def is_current(wanted: Mapping[str, str], present: Mapping[str, tuple[int, str]], facts: Facts) -> bool:
+    """Are the triggers as they should be, and newer than the application's?"""
+    return {name: sql for name, (_, sql) in present.items()} == dict(wanted) and not is_older(present, facts)
+
+
+def is_older(present: Mapping[str, tuple[int, str]], facts: Facts) -> bool:
+    """Has the application created a trigger after ours?  It would fire first."""
+    return any(trigger.place > place for trigger in facts.triggers for place, _ in present.values())
+
+
+def is_installed(connection: sqlite3.Connection, names: Names) -> bool:
+    """Does the link's log exist?"""
+    sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+    return connection.execute(sql, (names.plain("meta"),)).fetchone() is not None
+
+
+def read_meta(connection: sqlite3.Connection, names: Names) -> dict[str, str]:
+    """The link's own facts."""
+    return {name: str(value) for name, value in connection.execute(f"SELECT name, value FROM {names.meta}")}
+
+
+def check_number(connection: sqlite3.Connection, names: Names) -> None:
+    """Refuse objects that a newer dualwrite has made."""
+    number = int(read_meta(connection, names)["schema"])
+    if number > SCHEMA_NUMBER:
+        raise Denied(
+            f"the objects of link {names.link} are of a newer dualwrite (schema {number}, known {SCHEMA_NUMBER})",
+            "upgrade dualwrite on this machine",
+        )
+
+
+def broken(connection: sqlite3.Connection, names: Names, catalog: Catalog, tables: Iterable[str]) -> list[str]:
+    """Those of the tables that are not, or not rightly, captured."""
+    current = current_shapes(connection, names)
+    found = []
+    for table in tables:
+        shape, facts = current.get(table), catalog.facts.get(table)
+        if shape is None or facts is None:
+            found.append(table)
+            continue
+        present = own_triggers(connection, names, table)
+        if {name: sql for name, (_, sql) in present.items()} != trigger_texts(names, shape, facts):
+            found.append(table)
+    return found

@@ -1,0 +1,268 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""Echo and effects: what a transaction of ours has caused besides what it wrote.
+
+Where nothing else can touch a table (no triggers, acting foreign keys, generated values), our writes are simply not
+logged.  Elsewhere the triggers log them as our own, and at the end each row is held against what we wrote of it: what
+differs is a change of this side and stays in the log, behind the marker, with what we wrote as its before-image.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from dualwrite.connectors._sql import quote
+from dualwrite.connectors._sqlite_capture import (
+    DELETE,
+    INSERT,
+    OWN,
+    RENAMED,
+    SILENT,
+    UPDATE,
+    Names,
+    Shape,
+    current_shapes,
+)
+from dualwrite.connectors._sqlite_log import Entries, Entry, end_of
+from dualwrite.connectors._sqlite_natural import comparable
+from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_values import Storage, decoder
+
+Identity = tuple[Storage, ...]
+Values = dict[str, Storage]
+
+
+@dataclass
+class Shadow:
+    """A row that something of this transaction has touched: as our writes alone would have left it, and as it is."""
+
+    shape: Shape
+    at: float
+    rid: Storage
+    wanted: Values | None
+    actual: Values | None
+
+
+@dataclass
+class Intents:
+    """What one set of statements of ours did to a table's rows.
+
+    ``updated``: the columns that we set, and those that we found as wanted (``confirmed``).
+    """
+
+    table: str
+    inserted: dict[Identity, Values] = field(default_factory=dict)
+    updated: dict[Identity, Values] = field(default_factory=dict)
+    confirmed: dict[Identity, tuple[str, ...]] = field(default_factory=dict)
+    deleted: set[Identity] = field(default_factory=set)
+
+
+class Effects:
+    """What the open transaction has caused."""
+
+    def __init__(self, connection: sqlite3.Connection, names: Names, catalog: Catalog) -> None:
+        self._connection = connection
+        self._names = names
+        self._catalog = catalog
+        self.shapes = current_shapes(connection, names)
+        self._entries: Entries | None = None
+        self._mode = 0
+        self._read = 0
+        self._shadows: dict[tuple[str, Identity], Shadow] = {}
+        self._finished: list[Shadow] = []
+        self._renamed: dict[tuple[str, Identity], Values] = {}
+        self._written: dict[str, set[Identity]] = {}
+
+    # -- what to log ----------------------------------------------------------------------------------------------
+
+    def watch(self, table: str, kind: str, columns: Iterable[str]) -> bool:
+        """Prepare for statements of a kind that set these columns; must what they cause be watched?"""
+        loud = self._mode == OWN or self._is_loud(table, kind, set(columns))
+        mode = OWN if loud else SILENT
+        if mode == OWN and self._entries is None:
+            self._entries = Entries(self._connection, self._names)
+            self._read = end_of(self._connection, self._names)
+        self._set(mode)
+        return loud
+
+    def _set(self, mode: int) -> None:
+        if mode != self._mode:
+            self._connection.execute(f"UPDATE {self._names.mode} SET mode = ?", (mode,))
+            self._mode = mode
+
+    def _is_loud(self, table: str, kind: str, columns: set[str]) -> bool:
+        facts = self._catalog.facts[table]
+        if facts.triggers or facts.overrides:
+            return True
+        if kind != INSERT and self._acts(table, kind, columns):
+            return True
+        shape = self.shapes.get(table)
+        if shape is None or kind == DELETE:
+            return False
+        shown = set(shape.plan.shown)
+        return bool(shown & facts.generated) or (kind == INSERT and bool((shown & facts.defaults) - columns))
+
+    def _acts(self, table: str, kind: str, columns: set[str]) -> bool:
+        return any(
+            key.acts and (kind == DELETE or columns & set(key.to)) for _, key in self._catalog.pointing_at(table)
+        )
+
+    # -- what happened --------------------------------------------------------------------------------------------
+
+    def settle(self, intents: Intents) -> None:
+        """Take note of what the triggers have logged since the last time, and of what we meant to do."""
+        if self._entries is None:
+            return
+        before = {
+            identity: dict(shadow.actual)
+            for (table, identity), shadow in self._shadows.items()
+            if table == intents.table and shadow.actual is not None
+        }
+        for entry in self._entries.own(self._read):
+            self._note(entry, intents)
+            self._read = entry.id
+        for identity in {*intents.updated, *intents.confirmed}:
+            shadow = self._shadows.get((intents.table, identity))
+            if shadow is None:
+                continue
+            if shadow.wanted is None:
+                shadow.wanted = dict(shadow.actual or {})
+            old = before.get(identity, {})
+            shadow.wanted |= {name: old[name] for name in intents.confirmed.get(identity, ()) if name in old}
+            mine = intents.updated.get(identity, {})
+            shadow.wanted |= {name: value for name, value in mine.items() if name in shadow.shape.plan.columns}
+
+    def _note(self, entry: Entry, intents: Intents) -> None:
+        table = entry.table
+        ours = table == intents.table
+        if entry.op == INSERT:
+            identity = self._identity(entry, dict(entry.after()))
+            self._finish(table, identity)
+            blank: Values = dict.fromkeys(entry.shape.plan.columns)
+            mine = intents.inserted.pop(identity, None) if ours else None
+            wanted = None if mine is None else {name: mine.get(name) for name in blank}
+            self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, wanted, dict(entry.after()))
+            return
+        identity = self._identity(entry, dict(entry.before()))
+        shadow = self._shadows.get((table, identity))
+        if shadow is None:
+            old = dict(entry.before())
+            shadow = self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, dict(old), old)
+        shadow.actual = dict(entry.after()) if entry.op == UPDATE else None
+        if entry.op == UPDATE:
+            self._move(table, identity, entry, intents)
+        elif ours and identity in intents.deleted:
+            intents.deleted.discard(identity)
+            shadow.wanted = None
+
+    def _move(self, table: str, identity: Identity, entry: Entry, intents: Intents) -> None:
+        """Follow a row that got another rowid or primary key."""
+        now = self._identity(entry, dict(entry.after()))
+        if now != identity and None not in now:
+            self._shadows[table, now] = self._shadows.pop((table, identity))
+            if table == intents.table:
+                for known in (intents.updated, intents.confirmed):
+                    if identity in known:
+                        known[now] = known.pop(identity)  # type: ignore[assignment]
+
+    def _identity(self, entry: Entry, image: Values) -> Identity:
+        facts = self._catalog.facts[entry.table]
+        if facts.rowid is None or facts.rowid in image:
+            return self.identity(entry.table, image)
+        return (entry.rid,)
+
+    def identity(self, table: str, values: Mapping[str, Storage]) -> Identity:
+        """What tells a row with these values apart."""
+        facts = self._catalog.facts[table]
+        return tuple(comparable(values.get(name), facts, name) for name in facts.identity)
+
+    def _finish(self, table: str, identity: Identity) -> None:
+        shadow = self._shadows.pop((table, identity), None)
+        if shadow is not None:
+            self._finished.append(shadow)
+
+    def before_rename(self, table: str, identity: Identity) -> None:
+        """A record that others look up is about to change in what they see of it."""
+        if (table, identity) not in self._renamed:
+            image = current_image(self._connection, self._catalog, self.shapes[table], identity)
+            self._renamed[table, identity] = image or {}
+
+    # -- at the end -----------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """Leave in the log what is not ours (the marker stands there already), and log others again."""
+        if self._entries is not None:
+            self._connection.execute(f"DELETE FROM {self._names.log} WHERE own = 1")
+            for shadow in (*self._finished, *self._shadows.values()):
+                if self._differs(shadow):
+                    self._leave(shadow)
+        for (table, identity), old in self._renamed.items():
+            self._tell_onlookers(table, identity, old)
+        self._set(0)
+
+    def _tell_onlookers(self, table: str, identity: Identity, old: Values) -> None:
+        shape = self.shapes[table]
+        new = current_image(self._connection, self._catalog, shape, identity)
+        if new is None or all(new[name] == old.get(name) for name in shape.plan.followed):
+            return
+        note = json.dumps({name: sorted(rows, key=repr) for name, rows in self._written.items()})
+        write_entry(self._connection, self._names, shape, RENAMED, identity[0], old, new, note=note)
+
+    def wrote(self, table: str, identities: Iterable[Identity]) -> None:
+        """The link has said itself what these rows look like: they need not be told of a rename."""
+        self._written.setdefault(table, set()).update(identities)
+
+    def _differs(self, shadow: Shadow) -> bool:
+        if shadow.wanted is None or shadow.actual is None:
+            return shadow.wanted is not shadow.actual
+        table = self._catalog.schema.tables[shadow.shape.plan.table]
+        for name in shadow.shape.plan.columns:
+            wanted, actual = shadow.wanted.get(name), shadow.actual.get(name)
+            column = table.column(name)
+            if wanted is None or actual is None or column is None:
+                if wanted is not actual:
+                    return True
+            elif wanted != actual and decoder(column)(wanted) != decoder(column)(actual):
+                return True
+        return False
+
+    def _leave(self, shadow: Shadow) -> None:
+        op = INSERT if shadow.wanted is None else DELETE if shadow.actual is None else UPDATE
+        images = shadow.wanted, shadow.actual
+        write_entry(self._connection, self._names, shadow.shape, op, shadow.rid, *images, shadow.at)
+
+
+def write_entry(
+    connection: sqlite3.Connection,
+    names: Names,
+    shape: Shape,
+    op: str,
+    rid: Storage,
+    old: Mapping[str, Storage] | None,
+    new: Mapping[str, Storage] | None,
+    at: float | None = None,
+    note: str | None = None,
+) -> None:
+    """Put an entry into the log ourselves."""
+    columns = shape.plan.columns
+    images: dict[str, Storage] = {}
+    images |= {f"o{i}": old.get(name) for i, name in enumerate(columns)} if old is not None else {}
+    images |= {f"n{i}": new.get(name) for i, name in enumerate(columns)} if new is not None else {}
+    values: Sequence[Storage] = (shape.number, op, at, rid, note, *images.values())
+    places = ", ".join(["?", "?", "coalesce(?, julianday('now'))", "0", "?", "?", *("?" for _ in images)])
+    fields = ", ".join(["shape, op, at, own, rid, note", *images])
+    connection.execute(f"INSERT INTO {names.log} ({fields}) VALUES ({places})", values)
+
+
+def current_image(
+    connection: sqlite3.Connection, catalog: Catalog, shape: Shape, identity: Identity
+) -> Values | None:
+    """A row's captured columns as they are now."""
+    table, columns = shape.plan.table, shape.plan.columns
+    facts = catalog.facts[table]
+    same = " AND ".join(f"{quote(name)} = ?" for name in facts.identity)
+    sql = f"SELECT {', '.join(map(quote, columns))} FROM {quote(table)} WHERE {same}"
+    row = connection.execute(sql, identity).fetchone()
+    return dict(zip(columns, row, strict=True)) if row else None

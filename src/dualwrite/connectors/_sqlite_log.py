@@ -1,0 +1,195 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""The entries of a link's log: reading, ordering and trimming them."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from dualwrite.connectors._sqlite_capture import (
+    INSERT,
+    MARKER,
+    REPLACED,
+    UPDATE,
+    Names,
+    Plan,
+    Shape,
+    read_meta,
+    read_shapes,
+)
+from dualwrite.connectors._sqlite_values import Storage
+from dualwrite.model import Position
+
+Image: TypeAlias = Mapping[str, Storage]
+"""A record's captured columns by name, as stored; a column that was not captured then is missing."""
+
+_EPOCH = 2440587.5  # the Julian day of 1970-01-01
+_HEAD = 6
+_NO_SHAPE = Shape(0, Plan("", (), (), ()), current=False)
+SLICE = 2000
+"""Entries that one transaction of trimming deletes: a few milliseconds of the write lock."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the log, its images as tuples in the order of its shape."""
+
+    id: int
+    shape: Shape
+    op: str
+    at: float
+    rid: Storage
+    note: str | None
+    old: tuple[Storage, ...]
+    new: tuple[Storage, ...]
+
+    @property
+    def table(self) -> str:
+        """The table that was changed; empty for a marker."""
+        return self.shape.plan.table
+
+    def before(self) -> Image:
+        """The old image by column."""
+        return dict(zip(self.shape.plan.columns, self.old, strict=True))
+
+    def after(self) -> Image:
+        """The new image by column."""
+        return dict(zip(self.shape.plan.columns, self.new, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a commit of ours left in the log: its number, and how far this side had received the other by then."""
+
+    number: int = 0
+    seen: Position | None = None
+
+    @classmethod
+    def read(cls, note: str) -> Marker:
+        """The inverse of ``note``."""
+        number, seen = json.loads(note)
+        return cls(number, Position.parse(seen) if seen else None)
+
+    def note(self) -> str:
+        """As the log holds it."""
+        return json.dumps([self.number, str(self.seen) if self.seen else None])
+
+
+def instant(julian_day: float) -> float:
+    """Seconds since the epoch."""
+    return round((julian_day - _EPOCH) * 86400.0, 3)
+
+
+class Entries:
+    """Reads raw entries; knows the shapes."""
+
+    def __init__(self, connection: sqlite3.Connection, names: Names) -> None:
+        self._connection = connection
+        self._names = names
+        self.reload()
+
+    def reload(self) -> None:
+        """Look again at what the log's columns mean."""
+        self.shapes = read_shapes(self._connection, self._names)
+        columns = [row[1] for row in self._connection.execute(f"PRAGMA table_info({self._names.log})")]
+        self.width = sum(1 for name in columns if name[0] == "o" and name[1:].isdigit())
+        images = [f"o{i}" for i in range(self.width)] + [f"n{i}" for i in range(self.width)]
+        self._select = f"SELECT id, shape, op, at, rid, note, {', '.join(images)} FROM {self._names.log}"
+
+    def read(self, where: str, values: Sequence[Any] = (), limit: int = -1) -> Iterator[Entry]:
+        """Entries in the order of the log, without those that are our own and not settled yet."""
+        sql = f"{self._select} WHERE ({where}) AND own IS NOT 1 ORDER BY id LIMIT ?"
+        return map(self._entry, self._connection.execute(sql, (*values, limit)))
+
+    def own(self, after: int) -> list[Entry]:
+        """What the open transaction of ours has made the triggers log behind an entry."""
+        return list(map(self._entry, self._connection.execute(f"{self._select} WHERE id > ? AND own = 1", (after,))))
+
+    def of_tables(self, tables: Iterable[str]) -> str:
+        """A condition: entries of these tables."""
+        wanted = set(tables)
+        numbers = sorted(number for number, shape in self.shapes.items() if shape.plan.table in wanted)
+        return f"shape IN ({', '.join(map(str, numbers))})"
+
+    def marker_at(self, place: int) -> Marker:
+        """The last marker at or before a place."""
+        sql = f"SELECT note FROM {self._names.log} WHERE op = '{MARKER}' AND id <= ? ORDER BY id DESC LIMIT 1"
+        row = self._connection.execute(sql, (place,)).fetchone()
+        return Marker.read(row[0]) if row else Marker()
+
+    def _entry(self, row: tuple[Any, ...]) -> Entry:
+        shape = self.shapes.get(row[1], _NO_SHAPE)
+        count = len(shape.plan.columns)
+        old, new = row[_HEAD : _HEAD + count], row[_HEAD + self.width : _HEAD + self.width + count]
+        return Entry(row[0], shape, row[2], row[3], row[4], row[5], old, new)
+
+
+def end_of(connection: sqlite3.Connection, names: Names) -> int:
+    """The id of the newest entry there ever was."""
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (names.plain("log"),)).fetchone()
+    return int(row[0]) if row else 0
+
+
+# -- order -----------------------------------------------------------------------------------------------------------
+
+
+def in_order(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries in the order in which things happened.
+
+    An application's trigger that is newer than ours runs before ours: what it does to the row is logged before what
+    it reacts to.  Two entries of one row whose images fit only the other way round change places, not their ids.
+    """
+    ordered = list(entries)
+    for index in range(1, len(ordered)):
+        place = index
+        while place and _belongs_before(ordered[place], ordered[place - 1]):
+            ordered[place - 1], ordered[place] = ordered[place], ordered[place - 1]
+            place -= 1
+    ids = [entry.id for entry in entries]
+    return [_numbered(entry, id_) for entry, id_ in zip(ordered, ids, strict=True)]
+
+
+def together(first: Entry, second: Entry) -> bool:
+    """May the second entry have to be read with the first one?"""
+    return first.op == REPLACED or _belongs_before(second, first)
+
+
+def _belongs_before(later: Entry, earlier: Entry) -> bool:
+    if later.shape is not earlier.shape or later.op not in (INSERT, UPDATE) or earlier.op != UPDATE:
+        return False
+    if earlier.rid != later.rid and earlier.rid not in later.new:
+        return False
+    fits_swapped = later.new == earlier.old
+    return fits_swapped and (later.op == INSERT or later.old != earlier.new)
+
+
+def _numbered(entry: Entry, number: int) -> Entry:
+    if entry.id == number:
+        return entry
+    return Entry(number, entry.shape, entry.op, entry.at, entry.rid, entry.note, entry.old, entry.new)
+
+
+# -- trimming --------------------------------------------------------------------------------------------------------
+
+
+def trim_slice(connection: sqlite3.Connection, names: Names, cut: int) -> bool:
+    """Delete some entries at or before ``cut``, inside the caller's transaction; is there more?
+
+    The last marker at or before the cut stays: it says what had been seen.  What the side table only keeps for
+    changes from before that marker goes too.
+    """
+    done = int(read_meta(connection, names)["trimmed"])
+    end = min(cut, done + SLICE)
+    if end <= done:
+        return False
+    sql = f"SELECT max(id) FROM {names.log} WHERE op = '{MARKER}' AND id <= ?"
+    row = connection.execute(f"SELECT id, note FROM {names.log} WHERE id = ({sql})", (end,)).fetchone()
+    kept, number = (row[0], Marker.read(row[1]).number) if row else (0, 0)
+    connection.execute(f"DELETE FROM {names.log} WHERE id <= ? AND id <> ?", (end, kept))
+    connection.execute(f"UPDATE {names.meta} SET value = ? WHERE name = 'trimmed'", (end,))
+    if end == cut:
+        connection.execute(f"DELETE FROM {names.side} WHERE until <= ?", (number,))
+    return end < cut

@@ -1,0 +1,130 @@
+"""Connections to an SQLite file, and the one place where its errors become ours.
+
+A file is never created by us: connections are opened with ``mode=rw``.  A database that somebody else is writing to is
+waited for, in small steps, for up to a minute.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from urllib.parse import quote as url_quote
+from urllib.parse import unquote
+
+from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
+
+PATIENCE = 60.0
+"""How long a busy database is waited for, in seconds."""
+
+_LATER = {
+    sqlite3.SQLITE_BUSY: ("is busy: another process holds its lock", "find the process that keeps a transaction open"),
+    sqlite3.SQLITE_LOCKED: ("is locked by another connection", "find the process that keeps a transaction open"),
+    sqlite3.SQLITE_FULL: ("cannot grow: the disk is full", "free some space on that disk"),
+    sqlite3.SQLITE_IOERR: ("cannot be read or written", "check the disk and the file system"),
+    sqlite3.SQLITE_NOMEM: ("needs more memory than there is", "free some memory"),
+    sqlite3.SQLITE_PROTOCOL: ("is busy: its lock cannot be taken", "find the process that keeps it busy"),
+    sqlite3.SQLITE_INTERRUPT: ("was interrupted", "try again"),
+}
+_NEVER = {
+    sqlite3.SQLITE_READONLY: ("is read-only", "give this user write permission to the file and to its folder"),
+    sqlite3.SQLITE_CANTOPEN: ("cannot be opened", "check that this user may write to the file and to its folder"),
+    sqlite3.SQLITE_NOTADB: ("is not an SQLite database (or is encrypted)", "correct the url in dualwrite.yaml"),
+    sqlite3.SQLITE_CORRUPT: ("is damaged", "restore it from a backup, or repair it with `sqlite3 FILE .recover`"),
+    sqlite3.SQLITE_PERM: ("may not be accessed", "give this user permission to read and write the file"),
+    sqlite3.SQLITE_AUTH: ("may not be accessed", "give this user permission to read and write the file"),
+}
+_CHANGED = "the tables may have changed: run `dualwrite check`"
+
+
+def primary_code(exc: sqlite3.Error) -> int:
+    """SQLite's result code without its details; 0 when there is none."""
+    return int(getattr(exc, "sqlite_errorcode", 0) or 0) & 0xFF
+
+
+def is_busy(exc: sqlite3.Error) -> bool:
+    """Is it only that somebody else is at work?"""
+    return primary_code(exc) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def path_of(url: str) -> str:
+    """The absolute path of ``sqlite:///relative.db`` or ``sqlite:////absolute.db``; raises Usage for anything else."""
+    prefix = "sqlite:///"
+    path = unquote(url.removeprefix(prefix).partition("?")[0])
+    if not url.startswith(prefix) or not path or path == ":memory:":
+        raise Usage(
+            f"{url!r} is not the url of an SQLite file",
+            "write sqlite:///relative.db or sqlite:////absolute/path.db (a database in memory cannot be linked)",
+        )
+    return os.path.abspath(path)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An SQLite database file."""
+
+    path: str
+
+    def connect(self) -> sqlite3.Connection:
+        """A new connection in autocommit mode that never creates the file."""
+        uri = f"file:{url_quote(self.path)}?mode=rw"
+        with self.errors():
+            connection = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0, cached_statements=512
+            )
+            try:
+                connection.execute("PRAGMA foreign_keys = ON")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("PRAGMA temp_store = MEMORY")
+                connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.Error:
+                connection.close()
+                raise
+            return connection
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn SQLite's errors about the file into ours; those about single rows and our bugs pass."""
+        try:
+            yield
+        except sqlite3.OperationalError as exc:
+            raise self._translated(exc) from exc
+        except sqlite3.DatabaseError as exc:
+            if type(exc) is not sqlite3.DatabaseError:
+                raise
+            raise self._translated(exc) from exc
+
+    def _translated(self, exc: sqlite3.Error) -> DualwriteError:
+        code = primary_code(exc)
+        if code in _LATER:
+            what, remedy = _LATER[code]
+            return Unavailable(f"{self.path} {what} ({exc})", remedy)
+        if code == sqlite3.SQLITE_CANTOPEN and not FilePath(self.path).exists():
+            return Denied(f"{self.path} does not exist", "correct the url in dualwrite.yaml, or create the database")
+        what, remedy = _NEVER.get(code, ("refuses a statement", _CHANGED))
+        return Denied(f"{self.path} {what} ({exc})", remedy)
+
+    def begin(self, connection: sqlite3.Connection) -> None:
+        """Begin a write transaction; waits for other writers, then gives up with Unavailable."""
+        self.patiently(connection, "BEGIN IMMEDIATE")
+
+    def patiently(self, connection: sqlite3.Connection, statement: str) -> None:
+        """Execute a statement that needs a lock as soon as the others let us."""
+        end = time.monotonic() + PATIENCE
+        pause = 0.0005
+        with self.errors():
+            connection.execute("PRAGMA busy_timeout = 0")  # SQLite's own waiting sleeps far longer than ours
+            while True:
+                try:
+                    connection.execute(statement).fetchall()
+                    break
+                except sqlite3.OperationalError as exc:
+                    if not is_busy(exc) or time.monotonic() > end:
+                        raise
+                time.sleep(pause)
+                pause = min(pause * 1.5, 0.005)
+            connection.execute("PRAGMA busy_timeout = 5000")

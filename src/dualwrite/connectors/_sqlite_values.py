@@ -1,0 +1,207 @@
+"""Between what SQLite stores and canonical text.
+
+SQLite lets any column hold anything.  A stored value that is no value of its column's declared type passes as its
+plain text, so that nothing is lost on the way; what a column could not give back as it was written is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from dualwrite.canonical import CastError, canonical, number, scale_of, show, spelled, spelled_float
+from dualwrite.model import ABSENT, Row
+from dualwrite.schema import Column, TypeName
+
+Storage: TypeAlias = int | float | str | bytes | None
+Decode: TypeAlias = Callable[[Any], str]
+"""From a stored value other than null to canonical text."""
+Encode: TypeAlias = Callable[[str], Storage]
+"""From canonical text to what is bound; raises CastError."""
+
+_NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
+_SHORT_NUMBER = re.compile(r"-?[\d.]{1,15}", re.ASCII)  # a double surely keeps it
+_TEXTUAL = frozenset({TypeName.TEXT, TypeName.OTHER, TypeName.CHOICE, TypeName.JSON})
+_NUMERIC = frozenset({TypeName.INTEGER, TypeName.NUMERIC, TypeName.FLOAT})
+_TRUTHS = (("1", "0"), ("true", "false"), ("True", "False"), ("TRUE", "FALSE"), ("t", "f"), ("T", "F"), ("yes", "no"),
+           ("Yes", "No"), ("YES", "NO"), ("y", "n"), ("Y", "N"))  # fmt: skip
+
+
+# -- from storage to text --------------------------------------------------------------------------------------------
+
+
+def plain(value: Storage) -> str:
+    """A stored value as text, whatever its column says."""
+    if isinstance(value, float):
+        return spelled_float(value)
+    return rf"\x{value.hex()}" if isinstance(value, bytes) else str(value)
+
+
+def decoder(column: Column) -> Decode:
+    """The function that turns a column's stored values into canonical text."""
+    name = column.type.name
+    if name in _TEXTUAL or name is TypeName.BYTES:
+        return plain
+    if name is TypeName.BOOLEAN:
+        return _truth
+    if name is TypeName.NUMERIC:
+        return _decimal(scale_of(column.type))
+    return _by_spelling(canonical(column.type))
+
+
+def _by_spelling(spell: Callable[[str], str]) -> Decode:
+    def decode(value: Storage) -> str:
+        text = plain(value)
+        if isinstance(value, bytes):
+            return text
+        try:
+            return spell(text)
+        except CastError:
+            return text
+
+    return decode
+
+
+def _truth(value: Storage) -> str:
+    if value in (0, 1):
+        return "t" if value else "f"
+    text = plain(value)
+    lowered = text.strip().lower()
+    for true, false in _TRUTHS:
+        if lowered in (true, false):
+            return "t" if lowered == true else "f"
+    return text
+
+
+def _decimal(scale: int | None) -> Decode:
+    zeros = f".{'0' * scale}" if scale else ""
+
+    def decode(value: Storage) -> str:
+        if isinstance(value, int):
+            return f"{value}{zeros}"
+        if isinstance(value, bytes):
+            return plain(value)
+        if isinstance(value, float) and scale is not None:
+            text = f"{value:.{scale}f}"
+            if float(text) == float(f"{value:.15g}"):  # what differs behind the fifteenth digit is noise of the float
+                return text if float(text) else text.removeprefix("-")
+        try:
+            return spelled(number(repr(value) if isinstance(value, float) else str(value)), scale)
+        except CastError:
+            return plain(value)
+
+    return decode
+
+
+# -- from text to storage --------------------------------------------------------------------------------------------
+
+
+def encoder(column: Column, affinity: str, sample: Storage = None) -> Encode:
+    """The function that turns canonical text into what the column stores, in the manner of the ``sample`` it holds."""
+    name = column.type.name
+    if name is TypeName.BOOLEAN:
+        return _truth_writer(affinity, sample)
+    if name is TypeName.BYTES:
+        return _bytes
+    if name is TypeName.TIMESTAMPTZ:
+        return _like(sample, lambda text: f"{text}:00" if text.endswith("+00") else text)
+    if name in (TypeName.TIMESTAMP, TypeName.DATE):
+        return _like(sample, str)
+    if affinity == "TEXT" or (affinity == "BLOB" and not isinstance(sample, int | float)):
+        return str
+    return exact_number if name in _NUMERIC else _text_among_numbers
+
+
+def _truth_writer(affinity: str, sample: Storage) -> Encode:
+    pairs: Mapping[str, Storage] = {"t": 1, "f": 0}
+    if isinstance(sample, str):
+        pairs = next(({"t": true, "f": false} for true, false in _TRUTHS if sample in (true, false)), pairs)
+    elif sample is None and affinity == "TEXT":
+        pairs = {"t": "t", "f": "f"}
+    return lambda text: pairs.get(text, text)
+
+
+def _bytes(text: str) -> Storage:
+    try:
+        return bytes.fromhex(text[2:]) if text.startswith("\\x") else text
+    except ValueError:
+        return text
+
+
+def _like(sample: Storage, spell: Callable[[str], str]) -> Encode:
+    """Moments with a T in the middle where the column has them so."""
+    if isinstance(sample, str) and sample[10:11] == "T":
+        zulu = sample.endswith("Z")
+        return lambda text: spell(text).replace(" ", "T", 1).replace("+00:00", "Z" if zulu else "+00:00")
+    return spell
+
+
+def exact_number(text: str) -> Storage:
+    """A number as SQLite stores it without losing a digit."""
+    if _SHORT_NUMBER.fullmatch(text):
+        return text  # the column's affinity does it
+    try:
+        value = number(text)
+    except CastError:
+        return text
+    if not value.is_finite():
+        return text
+    if value == value.to_integral_value() and abs(value) < 2**63:
+        return int(value)
+    if number(repr(float(value))) != value:
+        raise CastError("digits_lost", f"{show(text)} has more digits than an SQLite number keeps")
+    return float(value)
+
+
+def _text_among_numbers(text: str) -> Storage:
+    """Text for a column that makes numbers of what looks like one."""
+    if not _NUMBER.fullmatch(text):
+        return text
+    value = exact_number(text)
+    kept = value if not isinstance(value, str) else int(value) if value.lstrip("+-").isdigit() else float(value)
+    if plain(kept) != text:
+        raise CastError("digits_lost", f"{show(text)} would be stored as the number {plain(kept)} by the column's type")
+    return value
+
+
+# -- rows ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a cell comes from: the index in the raw row, its column, and the index of the flag of a dangling lookup."""
+
+    index: int
+    column: Column
+    flag: int | None = None
+
+
+def row_maker(sources: Sequence[Source | None], width: int) -> Callable[[Sequence[tuple[Any, ...]]], list[Row]]:
+    """A function from raw rows of that width to rows; generated, because it runs for every row that is read.
+
+    A cell without a source is ABSENT.
+    """
+    scope: dict[str, Any] = {"S": str, "I": int, "A": ABSENT, "P": plain}
+    cells = []
+    for place, source in enumerate(sources):
+        if source is None:
+            cells.append("A")
+            continue
+        scope[f"d{place}"] = decoder(source.column)
+        cell = _cell(f"v{source.index}", f"d{place}", source.column.type.name)
+        cells.append(cell if source.flag is None else f"A if v{source.flag} else ({cell})")
+    used = {index for source in sources if source for index in (source.index, source.flag)}
+    pattern = "".join(f"v{i}, " if i in used else "_, " for i in range(width))
+    exec(f"def make(block):\n    return [({''.join(f'{c}, ' for c in cells)}) for {pattern} in block]", scope)
+    make: Callable[[Sequence[tuple[Any, ...]]], list[Row]] = scope["make"]
+    return make
+
+
+def _cell(value: str, decode: str, name: TypeName) -> str:
+    if name in _TEXTUAL:
+        return f"{value} if {value} is None or {value}.__class__ is S else P({value})"
+    if name is TypeName.INTEGER:
+        return f"None if {value} is None else S({value}) if {value}.__class__ is I else {decode}({value})"
+    return f"None if {value} is None else {decode}({value})"

@@ -1,0 +1,201 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""One view on an SQLite database: its SELECT, its rows, and finding records by their natural keys."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dualwrite.canonical import CastError
+from dualwrite.connectors._sql import Joins, quote, table_of
+from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_values import Encode, Source, Storage, encoder, row_maker
+from dualwrite.errors import Usage
+from dualwrite.filters import SQLITE, render_sql
+from dualwrite.model import Key, Path, Row, show_path
+from dualwrite.schema import Column, Reference, View
+
+_SAMPLE_ROWS = 1000
+
+def fill_keys(connection: sqlite3.Connection, what: str, rows: Sequence[tuple[Any, ...]], width: int) -> str:
+    """A temporary table of numbered keys (``i``, ``k0``…) holding these rows; returns its name."""
+    name = f"temp.dualwrite_{what}_{width}"
+    columns = ", ".join(f"k{i}" for i in range(width))
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (i INTEGER PRIMARY KEY, {columns})")
+    connection.execute(f"DELETE FROM {name}")
+    places = ", ".join("?" * (width + 1))
+    connection.executemany(f"INSERT INTO {name} (i, {columns}) VALUES ({places})", rows)
+    return name
+
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A record: what tells it apart, its row, and the extra columns that were asked for, as stored."""
+
+    identity: tuple[Storage, ...]
+    row: Row
+    extra: tuple[Storage, ...]
+
+
+class ViewPlan:
+    """A view compiled against the database as it is; ``extra`` are columns to read besides, as stored."""
+
+    def __init__(
+        self, connection: sqlite3.Connection, catalog: Catalog, view: View, extra: Sequence[str] = ()
+    ) -> None:
+        self.view = view
+        self.catalog = catalog
+        self.table = table_of(catalog.schema, view.table)
+        self.facts = catalog.facts[view.table]
+        self.columns = [_column(catalog, view, path) for path in view.paths]
+        self._joins = Joins(catalog.schema, view.table, self._single)
+        cells = [self._joins.cell(path) for path in view.paths]
+        self._cells = [sql for sql, _ in cells]
+        self._extra = len(extra)
+        identity = [f"t.{quote(name)}" for name in self.facts.identity]
+        self._chosen = [*identity, *(f"t.{quote(name)}" for name in extra), *self._cells, *self._joins.flags]
+        self._first = len(identity) + len(extra)
+        self._make_found = self._maker(cells, 1 + self._first)
+        self._make_rows = self._maker(cells, 0)
+        self.encoders = [self._encoder(connection, path) for path in view.paths]
+        self.tables = frozenset(self._tables())
+
+    @property
+    def name(self) -> str:
+        """The table's name."""
+        return self.table.name
+
+    def _single(self, reference: Reference) -> str:
+        """One record per value of what a reference leads to, where that is not unique: the oldest."""
+        target = self.catalog.facts[reference.table]
+        first = f", min({quote(target.rowid)})" if target.rowid else ""
+        return f"(SELECT *{first} FROM {quote(reference.table)} GROUP BY {', '.join(map(quote, reference.to))})"
+
+    def _maker(self, cells: Sequence[tuple[str, int | None]], offset: int) -> Any:  # noqa: ANN401
+        flags = offset + len(cells)
+        sources = [
+            Source(offset + index, column, None if flag is None else flags + flag)
+            for index, (column, (_, flag)) in enumerate(zip(self.columns, cells, strict=True))
+        ]
+        return row_maker(sources, flags + len(self._joins.flags))
+
+    def _tables(self) -> Iterator[str]:
+        yield self.table.name
+        for path in self.view.paths:
+            table = self.table
+            for step in path[:-1]:
+                reference = table.reference(step)
+                assert reference is not None
+                table = self.catalog.schema.tables[reference.table]
+                yield table.name
+
+    def _encoder(self, connection: sqlite3.Connection, path: Path) -> Encode:
+        table = self.table
+        for step in path[:-1]:
+            reference = table.reference(step)
+            assert reference is not None
+            table = self.catalog.schema.tables[reference.table]
+        return column_encoder(connection, self.catalog, table.name, path[-1])
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def select(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
+        """All raw rows that pass the view's filter; ``rows`` makes rows of them."""
+        where, bound = "1", list[object]()
+        if self.view.filter is not None:
+            where, bound = render_sql(self.view.filter, self._cell_of, SQLITE)
+        chosen = ", ".join([*self._cells, *self._joins.flags])
+        return connection.execute(f"SELECT {chosen} FROM {self._joins.source} WHERE {where}", bound)
+
+    def _cell_of(self, path: Path) -> tuple[str, Column]:
+        known = dict(zip(self.view.paths, zip(self._cells, self.columns, strict=True), strict=True))
+        if path not in known:
+            raise Usage(f"the filter of {self.view.name} speaks of {show_path(path)}, which the view does not read")
+        return known[path]
+
+    def rows(self, block: Sequence[tuple[Any, ...]]) -> list[Row]:
+        """Rows in natural form."""
+        rows: list[Row] = self._make_rows(block)
+        return rows
+
+    def find(self, connection: sqlite3.Connection, keys: Sequence[Key]) -> list[list[Found]]:
+        """The records of each key; null members match null and empty."""
+        found: list[list[Found]] = [[] for _ in keys]
+        patterns: dict[tuple[bool, ...], list[tuple[Any, ...]]] = {}
+        for number, key in enumerate(keys):
+            bound = self._bound(key)
+            if bound is not None:
+                patterns.setdefault(tuple(member is None for member in bound), []).append((number, *bound))
+        for pattern, rows in patterns.items():
+            raw = self._matching(connection, pattern, rows)
+            width = len(self.facts.identity)
+            for values, row in zip(raw, self._make_found(raw), strict=True):
+                place = 1 + width
+                found[values[0]].append(Found(values[1:place], row, values[place : place + self._extra]))
+        return found
+
+    def _bound(self, key: Key) -> tuple[Storage, ...] | None:
+        """The key as stored, empty members as null; None when no record can hold it."""
+        try:
+            return tuple(
+                self.encoders[index](member) if member else None
+                for index, member in zip(self.view.key, key, strict=True)
+            )
+        except CastError:
+            return None
+
+    def _matching(
+        self, connection: sqlite3.Connection, pattern: Sequence[bool], rows: Sequence[tuple[Any, ...]]
+    ) -> list[tuple[Any, ...]]:
+        temporary = fill_keys(connection, "keys", rows, len(pattern))
+        tests = []
+        for number, (index, is_null) in enumerate(zip(self.view.key, pattern, strict=True)):
+            cell = self._cells[index]
+            tests.append(f"({cell} IS NULL OR {cell} = '')" if is_null else f"{cell} = k.k{number}")
+        # a dangling lookup is not known: it matches nothing
+        dangling = {self._joins.cell(self.view.paths[index])[1] for index in self.view.key} - {None}
+        tests += [f"NOT {self._joins.flags[flag]}" for flag in dangling if flag is not None]
+        chosen = ", ".join(["k.i", *self._chosen])
+        sql = f"SELECT {chosen} FROM {temporary} AS k, {self._joins.source} WHERE {' AND '.join(tests)}"
+        return connection.execute(sql).fetchall()
+
+    def fetch(self, connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """As ``Connector.fetch``."""
+        keys = list(dict.fromkeys(keys))
+        found = zip(keys, self.find(connection, keys), strict=True)
+        return {key: [record.row for record in records] for key, records in found if records}
+
+
+def _column(catalog: Catalog, view: View, path: Path) -> Column:
+    column = catalog.schema.resolve(view.table, path)
+    if column is None:
+        raise Usage(f"map {view.name}: {view.table} has no {show_path(path)}", "run `dualwrite check`")
+    return column
+
+
+def column_encoder(connection: sqlite3.Connection, catalog: Catalog, table: str, name: str) -> Encode:
+    """How values of a column are stored, in the manner of a value that it holds already."""
+    column = catalog.schema.tables[table].column(name)
+    assert column is not None
+    first = f"SELECT {quote(name)} AS v FROM {quote(table)} LIMIT {_SAMPLE_ROWS}"
+    row = connection.execute(f"SELECT v FROM ({first}) WHERE v IS NOT NULL LIMIT 1").fetchone()
+    return encoder(column, catalog.facts[table].affinities[name], row[0] if row else None)
+
+
+class Plans:
+    """The compiled views of a connector; those of an older schema are forgotten."""
+
+    def __init__(self) -> None:
+        self._plans: dict[tuple[View, tuple[str, ...]], ViewPlan] = {}
+
+    def get(
+        self, connection: sqlite3.Connection, catalog: Catalog, view: View, extra: tuple[str, ...] = ()
+    ) -> ViewPlan:
+        """The plan of a view."""
+        plan = self._plans.get((view, extra))
+        if plan is None or plan.catalog is not catalog:
+            plan = self._plans[view, extra] = ViewPlan(connection, catalog, view, extra)
+        return plan

@@ -1,0 +1,275 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""The SQLite connector: an ordinary database file in WAL mode, captured by triggers.
+
+It opens the file, asks it what it holds, installs capture (``_sqlite_capture``), reads snapshots and the feed
+(``_sqlite_feed``), and hands out transactions (``_sqlite_apply``).  Each feed and snapshot has a connection of its
+own; transactions share one, one at a time.  All state is in the file: a crash needs no cleaning up.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from threading import Lock, RLock
+
+from dualwrite.connectors._sqlite_apply import SqliteTransaction
+from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, read_meta
+from dualwrite.connectors._sqlite_feed import Reading, SqliteFeed
+from dualwrite.connectors._sqlite_health import inspect
+from dualwrite.connectors._sqlite_log import end_of, trim_slice
+from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
+from dualwrite.connectors._sqlite_session import PATIENCE, File, path_of
+from dualwrite.connectors._sqlite_view import Plans, ViewPlan
+from dualwrite.connectors.base import Capabilities, Remembered
+from dualwrite.declared import Declared, complete
+from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
+from dualwrite.filters import prepare_sqlite
+from dualwrite.model import Key, Position, Row, Side
+from dualwrite.schema import Schema, View
+
+BLOCK = 2000
+"""Rows per block of a snapshot."""
+TRIM_ENTRIES, TRIM_SECONDS = 1000, 5.0
+"""The log is trimmed when so many entries, or so much time, have gathered."""
+_INSTALL = "start the link with `dualwrite run`, which installs capture"
+
+
+def open_sqlite(url: str, *, link: str, side: Side, declared: Declared | None = None) -> SqliteConnector:
+    """The connector for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.  Opens nothing yet."""
+    return SqliteConnector(File(path_of(url)), link, side, declared)
+
+
+class SqliteConnector:
+    """A link's access to an SQLite file.  See ``Connector`` for what each method promises."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, file: File, link: str, side: Side = Side.LEFT, declared: Declared | None = None) -> None:
+        """Bind a file to a link; nothing is opened before it is needed."""
+        self._file = file
+        self._names = Names(link)
+        self._side = side
+        self._declared = declared
+        self._catalog: Catalog | None = None
+        self._plans = Plans()
+        self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
+        self._writing = Lock()
+        self._reading = RLock()
+        self._writer: sqlite3.Connection | None = None
+        self._reader: sqlite3.Connection | None = None
+        self._acknowledged = 0
+        self._trimmed = (0, time.monotonic())
+
+    # -- connections ----------------------------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = self._file.connect()
+        prepare_sqlite(connection)
+        return connection
+
+    @contextmanager
+    def _read(self) -> Iterator[sqlite3.Connection]:
+        """The shared connection for reading, in a read transaction."""
+        with self._reading, self._file.errors():
+            if self._reader is None:
+                self._reader = self._connect()
+            with Reading(self._reader):
+                yield self._reader
+
+    @contextmanager
+    def _write(self) -> Iterator[sqlite3.Connection]:
+        """The shared connection for writing, in a write transaction that is committed at the end."""
+        connection = self._take_writer()
+        try:
+            self._file.begin(connection)
+            with self._file.errors():
+                yield connection
+                connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._writing.release()
+
+    def _take_writer(self) -> sqlite3.Connection:
+        if not self._writing.acquire(timeout=PATIENCE):
+            raise Unavailable(f"{self._file.path}: another transaction of this process does not end", "try again")
+        try:
+            if self._writer is None:
+                self._writer = self._connect()
+        except BaseException:
+            self._writing.release()
+            raise
+        return self._writer
+
+    def _load(self, connection: sqlite3.Connection) -> Catalog:
+        """What the database holds, completed by what was declared; read again when it has changed."""
+        version = int(connection.execute("PRAGMA schema_version").fetchone()[0])
+        catalog = self._catalog
+        if catalog is None or catalog.version != version:
+            catalog = read_catalog(connection)
+            if self._declared is not None:
+                schema, _ = complete(catalog.schema, self._declared)
+                catalog = Catalog(schema, catalog.facts, catalog.version)
+            self._catalog = catalog
+        return catalog
+
+    # -- what the system is ---------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """See ``Connector``: the log's incarnation once installed, before that the path."""
+        with self._read() as connection:
+            if is_installed(connection, self._names):
+                return f"sqlite:{read_meta(connection, self._names)['incarnation']}"
+        return f"sqlite:{self._file.path}"
+
+    def schema(self) -> Schema:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return self._load(connection).schema
+
+    def health(self, views: Sequence[View]) -> list[Problem]:
+        """See ``Connector``."""
+        return inspect(self._file, self._names, self._side, views, self._load)
+
+    def clock(self) -> float:
+        """See ``Connector``: whoever writes to a file has this machine's clock."""
+        return time.time()
+
+    # -- capture --------------------------------------------------------------------------------------------------
+
+    def install(self, views: Sequence[View]) -> None:
+        """See ``Connector``.  Switches the file to WAL mode."""
+        connection = self._take_writer()
+        try:
+            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
+            if mode != "wal":
+                self._file.patiently(connection, "PRAGMA journal_mode = WAL")
+        finally:
+            self._writing.release()
+        with self._write() as connection:
+            Capture(connection, self._names).install(self._load(connection), views)
+
+    def uninstall(self) -> None:
+        """See ``Connector``."""
+        with self._write() as connection:
+            Capture(connection, self._names).uninstall()
+        self._known.clear()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self, view: View) -> Iterator[SqliteSnapshot]:
+        """See ``Connector``."""
+        connection = self._connect()
+        try:
+            with self._file.errors():
+                connection.execute("BEGIN")
+                plan = self._plans.get(connection, self._load(connection), view)
+                snapshot = SqliteSnapshot(self._file, connection, plan, self._end(connection))
+            yield snapshot
+        finally:
+            connection.close()
+
+    def end(self) -> Position:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return self._end(connection)
+
+    def _end(self, connection: sqlite3.Connection) -> Position:
+        if not is_installed(connection, self._names):
+            return Position("", ())
+        return Position(read_meta(connection, self._names)["incarnation"], (end_of(connection, self._names),))
+
+    def feed(self, views: Sequence[View], after: Position | None) -> SqliteFeed:
+        """See ``Connector``."""
+        return SqliteFeed(self._file, self._names, self._load, views, after)
+
+    def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return self._plans.get(connection, self._load(connection), view).fetch(connection, keys)
+
+    def positions(self) -> Mapping[str, tuple[Position, int]]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            if not is_installed(connection, self._names):
+                return {}
+            number = int(read_meta(connection, self._names)["commits"])
+            rows = connection.execute(f"SELECT stream, position FROM {self._names.position}").fetchall()
+        return {stream: (Position.parse(position), number) for stream, position in rows}
+
+    def remembered(self, kind: str) -> list[Remembered]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            if not is_installed(connection, self._names):
+                return []
+            sql = f"SELECT kind, view, key, value, since, until FROM {self._names.side} WHERE kind = ? ORDER BY rowid"
+            return [Remembered(*row) for row in connection.execute(sql, (kind,))]
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def transaction(self, stream: str, views: Sequence[View] = ()) -> SqliteTransaction:
+        """See ``Connector``."""
+        connection = self._take_writer()
+        try:
+            with self._file.errors():
+                if not is_installed(connection, self._names):
+                    raise Usage(f"{self._file.path}: link {self._names.link} is not installed in it", _INSTALL)
+            return SqliteTransaction(
+                self._file, connection, self._names, self._load, self._plans, stream, views, self._known, self._release
+            )
+        except BaseException:
+            self._release()
+            raise
+
+    def _release(self) -> None:
+        if self._writing.locked():
+            self._writing.release()
+
+    def acknowledge(self, position: Position) -> None:
+        """See ``Connector``.  Cheap: the log is trimmed when enough has gathered, in small transactions."""
+        cut = position.place[0] - (len(position.place) > 1)
+        self._acknowledged = max(self._acknowledged, cut)
+        trimmed, at = self._trimmed
+        if self._acknowledged - trimmed >= TRIM_ENTRIES or time.monotonic() - at >= TRIM_SECONDS:
+            self.trim()
+
+    def trim(self) -> None:
+        """Delete from the log what was acknowledged."""
+        more = self._acknowledged > self._trimmed[0]
+        while more:
+            with self._write() as connection:
+                more = is_installed(connection, self._names) and trim_slice(
+                    connection, self._names, min(self._acknowledged, end_of(connection, self._names))
+                )
+        self._trimmed = self._acknowledged, time.monotonic()
+
+    def close(self) -> None:
+        """See ``Connector``.  What was acknowledged is trimmed first, when the file lets us."""
+        if self._writer is not None and not self._writing.locked():
+            with suppress(DualwriteError):
+                self.trim()
+        for connection in (self._reader, self._writer):
+            if connection is not None:
+                connection.close()
+        self._reader = self._writer = None
+
+
+class SqliteSnapshot:
+    """One consistent read of a view; see ``Snapshot``."""
+
+    def __init__(self, file: File, connection: sqlite3.Connection, plan: ViewPlan, boundary: Position) -> None:
+        """The connection is in a read transaction already."""
+        self.boundary = boundary
+        self._file = file
+        self._connection = connection
+        self._plan = plan
+
+    def blocks(self) -> Iterator[list[Row]]:
+        """See ``Snapshot``."""
+        with self._file.errors():
+            cursor = self._plan.select(self._connection)
+            while block := cursor.fetchmany(BLOCK):
+                yield self._plan.rows(block)
