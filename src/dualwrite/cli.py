@@ -9,8 +9,10 @@ import getpass
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -21,13 +23,14 @@ from dualwrite.connectors import connect
 from dualwrite.engine import commands
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.runner import Runner
-from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.status import status_of
+from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
 from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.mapping.propose import propose
 from dualwrite.model import Side
+from dualwrite.names import guess
 from dualwrite.project import Project, create, link_name, load
 
 app = typer.Typer(
@@ -37,6 +40,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_help=True)
 conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
@@ -46,8 +50,9 @@ app.add_typer(conflicts_app, name="conflicts")
 Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project folder.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="[MAP]...")]
+Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
+Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 HERE = Path()
 
 
@@ -65,18 +70,33 @@ def main() -> NoReturn:
     except DualwriteError as trouble:
         printing.error(trouble)
         sys.exit(1)
-    except (typer.Exit, typer.Abort) as ended:
-        sys.exit(getattr(ended, "exit_code", 1))
-    except KeyboardInterrupt:
+    except typer.Exit as ended:
+        sys.exit(ended.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as wrong:
-        click_message = getattr(wrong, "format_message", None)
-        if click_message is None:
+        if not hasattr(wrong, "format_message"):
             raise
-        print(f"dualwrite: {click_message()}", file=sys.stderr)
-        sys.exit(getattr(wrong, "exit_code", 2))
+        printing.misused(wrong.format_message(), getattr(wrong, "ctx", None))
+        sys.exit(2)
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        printing.said(f"dualwrite {version('dualwrite')}")
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    _: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """Keep the tables of two business systems in step, both ways."""
 
 
 def who() -> str:
@@ -92,6 +112,16 @@ def workspace(folder: Path) -> Iterator[Workspace]:
     """The project in a folder, open."""
     with opened(load(folder)) as work:
         yield work
+
+
+def known(work: Workspace, name: str | None) -> str | None:
+    """A map's name as the project spells it; raises Usage for one that it does not have."""
+    if name is None:
+        return None
+    names = {each.casefold(): each for each in work.states()}
+    if name.casefold() not in names:
+        raise Usage(f"no map is called {name!r}", guess(name, list(names.values())) or "see dualwrite status")
+    return names[name.casefold()]
 
 
 def finish(clean: bool) -> None:
@@ -110,7 +140,10 @@ def init(
         list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
     ] = None,
 ) -> None:
-    """Start a project: look at both systems and propose a map for every pair of tables that match."""
+    """Start a project.
+
+    Looks at both systems and proposes a map for every pair of tables that match by name and key.
+    """
     name = link or link_name(folder)
     schemas = {}
     for side, url in ((Side.LEFT, left), (Side.RIGHT, right)):
@@ -125,9 +158,15 @@ def init(
 
 @app.command()
 def check(folder: Folder = HERE, as_json: Json = False) -> None:
-    """Examine connections, prerequisites and maps; every problem at once, each with its remedy."""
-    problems = examine(load(folder))
-    printing.json_out({"problems": [printing.problem_json(p) for p in problems]}) if as_json else printing.checked(problems)
+    """Examine both systems and all maps.
+
+    Every problem is told at once, each with its remedy.  Nothing is written.
+    """
+    try:
+        problems = examine(load(folder))
+    except Invalid as invalid:
+        problems = list(invalid.problems)
+    printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 
 
@@ -139,7 +178,10 @@ def plan(
     master: Annotated[Side | None, typer.Option(help="The side whose values win.")] = None,
     rows: Annotated[int, typer.Option(help="Rows shown per map and action.")] = 10,
 ) -> None:
-    """Show what an initial sync would do, without doing it."""
+    """Show what an initial sync would do.
+
+    A dry run: nothing is written.
+    """
     with workspace(folder) as work:
         refuse_broken(work)
         chosen = work.chosen(maps or ())
@@ -162,7 +204,10 @@ def run(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="End when both feeds are drained.")] = False,
     no_start: Annotated[bool, typer.Option("--no-start", help="Do not start maps that never ran.")] = False,
 ) -> None:
-    """Run the link in the foreground until interrupted: start the maps, then carry changes as they are committed."""
+    """Run the link until interrupted.
+
+    Starts maps that never ran, with an initial sync, then carries changes both ways as they are committed.
+    """
     with workspace(folder) as work:
         refuse_broken(work)
         if not work.lease.acquire():
@@ -171,46 +216,85 @@ def run(
             never = [s for name, s in work.states().items() if s.desired == "stopped" and s.state == "not running"]
             for state in never:
                 work.journal.set_state(state.map, desired="running")
-        with printing.progress() as progress:
-            engine = work.engine(progress=progress)
-            try:
-                engine.open()
-                runner = Runner(engine, commands.execute)
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(number, lambda *_: runner.stop.set())
-                runner.run(until_idle)
-            finally:
-                engine.close()
+        carry(work, until_idle)
         if until_idle:
             report = status_of(work)
             printing.statuses(report)
             finish(not any(row["parked"] for row in report))
 
 
+def carry(work: Workspace, until_idle: bool) -> None:
+    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short begins again."""
+    stop = threading.Event()
+    with interrupted_by_signals(stop), printing.progress() as bars:
+
+        def progress(map_name: str, step: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise typer.Exit
+            bars(map_name, step, done, total)
+
+        engine = work.engine(progress=progress)
+        runner = Runner(engine, commands.execute)
+        runner.stop = stop
+        try:
+            engine.open()
+            if not until_idle:
+                printing.said(f"link {work.project.link}: {len(work.maps)} map(s); Ctrl-C ends it")
+            runner.run(until_idle)
+        finally:
+            engine.close()
+
+
+@contextmanager
+def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets ``stop``; the second ends the process at once, which loses nothing either."""
+
+    def handle(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @app.command()
 def start(
     maps: Maps = None,
     folder: Folder = HERE,
-    master: Annotated[Side | None, typer.Option(help="The side whose values win in the initial sync.")] = None,
+    master: Annotated[
+        Side | None, typer.Option(help="The side whose values win in the initial sync; left by default.")
+    ] = None,
     no_initial_sync: Annotated[
         bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
     ] = False,
 ) -> None:
-    """Wish maps to run: a running engine starts them now, otherwise the next one does."""
+    """Start maps.
+
+    A running engine starts them before this returns; otherwise the next one does.
+    """
     with workspace(folder) as work:
         refuse_broken(work)
         commands.start(work, work.chosen(maps or ()), master=master, initial_sync=not no_initial_sync, who=who())
         printing.statuses(status_of(work))
+        printing.engine(work.lease.owner())
 
 
 @app.command()
 def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
-    """Stop maps.  Changes of a stopped map are not tracked: its next start needs an initial sync."""
+    """Stop maps.
+
+    Changes of a stopped map are not tracked: its next start needs an initial sync.
+    """
     with workspace(folder) as work:
-        chosen = [one for one in work.chosen(maps or ())]
+        chosen = work.chosen(maps or ())
         confirm(f"Stop {len(chosen)} map(s)? Their changes are not tracked while they are stopped.", yes)
         commands.stop(work, chosen, who=who())
         printing.statuses(status_of(work))
+        printing.engine(work.lease.owner())
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -225,10 +309,14 @@ def confirm(question: str, yes: bool) -> None:
 
 @app.command()
 def status(folder: Folder = HERE, as_json: Json = False) -> None:
-    """Show the state of every map: parked, conflicts, queue, lag."""
+    """Show the state of every map."""
     with workspace(folder) as work:
-        report = status_of(work)
-        printing.json_out({"engine": work.lease.owner(), "maps": report}) if as_json else printing.statuses(report)
+        report, owner = status_of(work), work.lease.owner()
+        if as_json:
+            printing.json_out(printing.status_json(report, owner))
+        else:
+            printing.statuses(report)
+            printing.engine(owner)
 
 
 @app.command()
@@ -240,7 +328,10 @@ def verify(
     rows: Annotated[int, typer.Option(help="Records shown per map.")] = 10,
     yes: Yes = False,
 ) -> None:
-    """Compare every record of both sides."""
+    """Compare every record of both sides.
+
+    While an engine runs, records that differ are looked at again once it has carried everything.
+    """
     with workspace(folder) as work:
         refuse_broken(work)
         chosen = work.chosen(maps or ())
@@ -260,14 +351,14 @@ def verify(
 def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None) -> None:
     """List what is parked, with reasons."""
     with workspace(folder) as work:
-        entries = work.journal.parked(work.numbers(), map=name)
+        entries = work.journal.parked(work.numbers(), map=known(work, name))
         printing.json_out([printing.parked_json(e) for e in entries]) if as_json else printing.parked(entries)
         finish(not entries)
 
 
 @parked_app.command("show")
-def parked_show(number: Annotated[int, typer.Argument(metavar="ID")], folder: Folder = HERE, as_json: Json = False) -> None:
-    """Show a parked record with all its waiting changes."""
+def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> None:
+    """Show a parked record and its changes."""
     with workspace(folder) as work:
         entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
         if entry is None:
@@ -281,7 +372,7 @@ def parked_show(number: Annotated[int, typer.Argument(metavar="ID")], folder: Fo
             printing.parked_one(entry, changes, paths)
 
 
-Ids = Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="As in `parked list`.")]
+Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As in `parked list`.")]
 All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
 
 
@@ -303,7 +394,10 @@ def parked_retry(ids: Ids = None, everything: All = False, folder: Folder = HERE
 
 @parked_app.command("discard")
 def parked_discard(ids: Ids = None, everything: All = False, folder: Folder = HERE, yes: Yes = False) -> None:
-    """Drop parked changes for good; what changes later flows again."""
+    """Drop parked changes for good.
+
+    What changes later flows again.
+    """
     with workspace(folder) as work:
         which = chosen_ids(ids, everything)
         confirm("Drop these changes for good?", yes)
@@ -318,19 +412,19 @@ def conflicts_list(
     name: Map = None,
     only_open: Annotated[bool, typer.Option("--open", help="Only those that wait for a decision.")] = False,
 ) -> None:
-    """List the columns that both sides changed, with both values and the winner."""
+    """List columns that both sides changed."""
     with workspace(folder) as work:
-        entries = work.journal.conflicts(work.numbers(), map=name, open_only=only_open)
+        entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
         printing.json_out([printing.conflict_json(e) for e in entries]) if as_json else printing.conflicts(entries)
 
 
 @conflicts_app.command("resolve")
 def conflicts_resolve(
-    number: Annotated[int, typer.Argument(metavar="ID")],
+    number: Annotated[int, typer.Argument(metavar="ID", help="As in `conflicts list`.")],
     winner: Annotated[Side, typer.Argument(help="The side whose value wins.")],
     folder: Folder = HERE,
 ) -> None:
-    """Decide a conflict that waits for a person (policy `manual`)."""
+    """Decide a conflict of policy `manual`."""
     with workspace(folder) as work:
         commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
         printing.said(f"conflict {number}: {winner} wins")
@@ -343,15 +437,18 @@ def log(
     name: Map = None,
     limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 50,
 ) -> None:
-    """Show the activity log: who did what, when."""
+    """Show who did what, and when."""
     with workspace(folder) as work:
-        events = work.journal.events(map=name, limit=limit)
+        events = work.journal.events(map=known(work, name), limit=limit)
         printing.json_out([printing.event_json(e) for e in events]) if as_json else printing.events(events)
 
 
 @app.command()
 def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
-    """Remove everything that was created in both databases, and forget the link's state."""
+    """Remove the link from both databases.
+
+    Everything that was created there goes, and the link's state with it; the project's files stay.
+    """
     project = load(folder)
     confirm("Remove the capture from both databases? Running maps need an initial sync afterwards.", yes)
     with opened(project) as work:
@@ -384,7 +481,10 @@ def demo(
     keep: Annotated[bool, typer.Option("--keep", help="Leave live sync running.")] = False,
     customers: Annotated[int, typer.Option(help="How many customers.")] = 5_000,
 ) -> None:
-    """Build two databases and show the main job on them."""
+    """Show the main job on two new databases.
+
+    Builds them, brings them together, edits both sides at once, and proves that they agree.
+    """
     from dualwrite.demo.show import show
 
     finish(show(folder, keep=keep, customers=customers))

@@ -6,6 +6,7 @@ The fields of the JSON are documented in ``docs/commands.md`` and stable.
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from dualwrite.engine.compare import Difference
+from dualwrite.engine.compare import Difference, Unusable
 from dualwrite.engine.plan import MapPlan, PlannedRow
 from dualwrite.engine.status import MapStatus
 from dualwrite.engine.verify import Report
@@ -27,13 +28,15 @@ from dualwrite.mapping.propose import Proposal
 from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
 from dualwrite.project import Created
 
-console = Console(highlight=False)
+PIPED = 120
+"""Columns of a table that goes into a file or another program."""
+console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
 COLOURS = {"running": "green", "initializing": "cyan", "needs attention": "red", "error": "red", "warning": "yellow"}
 
 
 def said(text: str) -> None:
     """One plain line."""
-    console.print(escape(text))
+    console.print(escape(text), soft_wrap=True)
 
 
 def error(trouble: DualwriteError) -> None:
@@ -41,6 +44,15 @@ def error(trouble: DualwriteError) -> None:
     print(f"dualwrite: {trouble.message}", file=sys.stderr)
     if trouble.remedy:
         print(f"  → {trouble.remedy}", file=sys.stderr)
+
+
+def misused(message: str, context: object) -> None:
+    """A command line that cannot be read, on the error stream; help stands for itself."""
+    if message.startswith("Usage:"):
+        print(message, file=sys.stderr)
+        return
+    print(f"dualwrite: {message}", file=sys.stderr)
+    print(f"  → see {getattr(context, 'command_path', 'dualwrite')} --help", file=sys.stderr)
 
 
 def problems(found: Iterable[Problem]) -> None:
@@ -57,6 +69,11 @@ def json_out(value: object) -> None:
 def when(at: float) -> str:
     """A time for people, UTC."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S") if at > 0 else ""
+
+
+def stamp(at: float) -> str | None:
+    """A time for programs: ISO 8601, UTC; None when it is not known."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z") if at > 0 else None
 
 
 def table(*columns: str, title: str = "") -> Table:
@@ -83,9 +100,9 @@ def cell(value: Cell) -> str:
 # -- check and init ---------------------------------------------------------------------------------------------------
 
 
-def problem_json(problem: Problem) -> Mapping[str, object]:
-    """A problem with all its fields."""
-    return {name: getattr(problem, name) for name in Problem.__slots__}
+def problems_json(found: Iterable[Problem]) -> Mapping[str, object]:
+    """Problems with all their fields."""
+    return {"problems": [{name: getattr(problem, name) for name in Problem.__slots__} for problem in found]}
 
 
 def checked(found: Sequence[Problem]) -> None:
@@ -94,9 +111,10 @@ def checked(found: Sequence[Problem]) -> None:
         where = f"{problem.file}:{problem.line} " if problem.line else f"{problem.file} " if problem.file else ""
         of = f"{problem.side}: " if problem.side and not where else ""
         colour = COLOURS[problem.level]
-        console.print(f"[{colour}]{problem.level}[/{colour}] {escape(f'{where}{of}{problem.message}')} [dim]{problem.code}[/dim]")
+        told = f"{escape(f'{where}{of}{problem.message}')} [dim]{problem.code}[/dim]"
+        console.print(f"[{colour}]{problem.level}[/{colour}] {told}", soft_wrap=True)
         if problem.remedy:
-            console.print(f"    → {escape(problem.remedy)}")
+            said(f"    → {problem.remedy}")
     errors = sum(problem.level == "error" for problem in found)
     warnings = len(found) - errors
     said(f"{errors} error(s), {warnings} warning(s)" if found else "all checks passed")
@@ -105,7 +123,7 @@ def checked(found: Sequence[Problem]) -> None:
 def created(made: Created, proposal: Proposal) -> None:
     """The result of ``init``."""
     for sentence in proposal.skipped:
-        console.print(f"[dim]{escape(sentence)}[/dim]")
+        console.print(f"[dim]{escape(sentence)}[/dim]", soft_wrap=True)
     for file in made.files:
         said(f"wrote {file}")
     for variable in made.variables:
@@ -154,7 +172,8 @@ def planned_json(row: PlannedRow) -> Mapping[str, object]:
 
 def planned(plans: Sequence[MapPlan], limit: int) -> None:
     """Counts of all maps, then the first rows of each."""
-    made = table("map", "#insert left", "#insert right", "#update left", "#update right", "#skip", "#equal", "#detached")
+    counted = ("#insert left", "#insert right", "#update left", "#update right", "#skip", "#equal", "#detached")
+    made = table("map", *counted)
     for plan in plans:
         skips = sum(plan.count("skip", side) for side in Side)
         made.add_row(
@@ -175,14 +194,21 @@ def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:
     rows = [row for row in plan.rows if row.action == action and (action != "insert" or row.reason)]
     if not rows:
         return
-    console.print(f"\n[bold]{escape(plan.map)}[/bold] · {action}" + (f" (first {limit} of {len(rows)})" if len(rows) > limit else ""))
+    cut = f" (first {limit} of {len(rows)})" if len(rows) > limit else ""
+    console.print(f"\n[bold]{escape(plan.map)}[/bold] · {action}{cut}", soft_wrap=True)
     for row in rows[:limit]:
         changes = ", ".join(f"{escape(name)}: {cell(old)} → {cell(new)}" for name, (old, new) in row.columns.items())
-        told = escape(row.reason) if action != "update" else changes + (f"  [dim]{escape(row.reason)}[/dim]" if row.reason else "")
-        console.print(f"  {row.side} {escape(show_key(row.key))}  {told}")
+        told = [changes] if action == "update" else []
+        told += [f"[dim]{escape(row.reason)}[/dim]"] if row.reason else []
+        console.print(f"  {row.side} {escape(show_key(row.key))}  {'  '.join(told)}", soft_wrap=True)
 
 
 # -- status and verify ------------------------------------------------------------------------------------------------
+
+
+def status_json(report: Sequence[MapStatus], engine: str | None) -> Mapping[str, object]:
+    """The states of all maps, and who runs the engine."""
+    return {"engine": engine, "maps": [{**row, "since": stamp(row["since"])} for row in report]}
 
 
 def statuses(report: Sequence[MapStatus]) -> None:
@@ -202,6 +228,11 @@ def statuses(report: Sequence[MapStatus]) -> None:
     show(made)
 
 
+def engine(owner: str | None) -> None:
+    """Who runs the engine."""
+    said(f"engine: {owner}" if owner else "no engine is running: dualwrite run starts one")
+
+
 def verify_json(reports: Sequence[Report]) -> Mapping[str, object]:
     """All reports with every record that differs."""
     return {
@@ -216,7 +247,7 @@ def verify_json(reports: Sequence[Report]) -> Mapping[str, object]:
                 "unusable": len(report.unusable),
                 "rows": [
                     *(difference_json(difference) for difference in report.differences),
-                    *({"key": list(u.key), "side": str(u.side), "code": u.code, "reason": u.reason} for u in report.unusable),
+                    *(unusable_json(unusable) for unusable in report.unusable),
                 ],
             }
             for report in reports
@@ -235,6 +266,12 @@ def difference_json(difference: Difference) -> Mapping[str, object]:
     }
 
 
+def unusable_json(unusable: Unusable) -> Mapping[str, object]:
+    """One record that cannot be compared."""
+    key, side = list(unusable.key), str(unusable.side)
+    return {"key": key, "side": side, "code": unusable.code, "reason": unusable.reason}
+
+
 def plain(row: Row | None) -> list[Value] | None:
     """A row for JSON."""
     return None if row is None else [None if value is ABSENT else value for value in row]
@@ -249,7 +286,8 @@ def verified(reports: Sequence[Report], limit: int) -> None:
     show(made)
     for report in reports:
         for difference in report.differences[:limit]:
-            what = f"only on the {difference.only} side" if difference.only else "differs in " + ", ".join(difference.units)
+            only, units = difference.only, ", ".join(difference.units)
+            what = f"only on the {only} side" if only else f"differs in {units}"
             said(f"  {report.map}: {show_key(difference.key)} {what}")
         for unusable in report.unusable[:limit]:
             said(f"  {report.map}: {show_key(unusable.key)} {unusable.reason}")
@@ -272,7 +310,7 @@ def parked_json(entry: Parked) -> dict[str, object]:
         "column": entry.column,
         "attempts": entry.attempts,
         "changes": entry.changes,
-        "since": when(entry.since),
+        "since": stamp(entry.since),
     }
 
 
@@ -284,14 +322,18 @@ def changes_json(changes: Sequence[Change], paths: Sequence[Path]) -> list[Mappi
             return None
         return {show_path(path): value for path, value in zip(paths, row, strict=False) if value is not ABSENT}
 
-    return [{"kind": str(c.kind), "at": when(c.at), "before": named(c.before), "after": named(c.after)} for c in changes]
+    return [
+        {"kind": str(change.kind), "at": stamp(change.at), "before": named(change.before), "after": named(change.after)}
+        for change in changes
+    ]
 
 
 def parked(entries: Sequence[Parked]) -> None:
     """The list of parked records."""
     made = table("#id", "map", "side", "key", "code", "reason", "#tries", "since")
     for e in entries:
-        made.add_row(str(e.id), escape(e.map), str(e.side), escape(e.shown_key), e.code, escape(e.reason), str(e.attempts), when(e.since))
+        what = (escape(e.map), str(e.side), escape(e.shown_key), e.code, escape(e.reason))
+        made.add_row(str(e.id), *what, str(e.attempts), when(e.since))
     show(made)
     said(f"{len(entries)} parked" if entries else "nothing is parked")
 
@@ -328,7 +370,7 @@ def conflict_json(entry: Conflict) -> Mapping[str, object]:
         "winner": entry.winner or None,
         "policy": entry.policy,
         "open": entry.open,
-        "at": when(entry.at),
+        "at": stamp(entry.at),
     }
 
 
@@ -346,14 +388,16 @@ def conflicts(entries: Sequence[Conflict]) -> None:
         whole = e.unit in ("row", "*")
         winner = e.winner or "[yellow]open[/yellow]"
         values = (cells(row, whole) for row in (e.left, e.right, e.base))
-        made.add_row(str(e.id), escape(e.map), escape(e.shown_key), escape(e.unit), *values, winner, e.policy, when(e.at))
+        what = (escape(e.map), escape(e.shown_key), escape(e.unit))
+        made.add_row(str(e.id), *what, *values, winner, e.policy, when(e.at))
     show(made)
     said(f"{len(entries)} conflict(s)" if entries else "no conflicts")
 
 
 def event_json(event: Event) -> Mapping[str, object]:
     """One line of the activity log."""
-    return {"id": event.id, "at": when(event.at), "who": event.who, "map": event.map, "what": event.what, "detail": event.detail}
+    said_by = {"id": event.id, "at": stamp(event.at), "who": event.who}
+    return said_by | {"map": event.map, "what": event.what, "detail": event.detail}
 
 
 def events(found: Sequence[Event]) -> None:
@@ -371,9 +415,10 @@ def events(found: Sequence[Event]) -> None:
 @contextmanager
 def progress() -> Iterator[Callable[[str, str, int, int], None]]:
     """Progress bars of initial syncs, on a terminal only."""
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    words = (SpinnerColumn(), TextColumn("{task.description}"))
+    numbers = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[tuple[str, str], TaskID] = {}
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Progress(*words, *numbers, console=console, disable=not console.is_terminal) as bars:
 
         def report(map_name: str, step: str, done: int, total: int) -> None:
             words = f"{map_name} · {'comparing' if step == 'compare' else f'writing {step}'}"
