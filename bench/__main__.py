@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import random
-import resource
 import sqlite3
 import statistics
 import tempfile
@@ -16,43 +14,12 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+from bench.sync import measured, sync
 from bench.tables import LEFT, LEFT_COLUMNS, build, copy_by_sql, rows
 from dualwrite.engine import commands
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.workspace import Workspace, opened
 from dualwrite.project import load
-
-
-def sync(folder: Path) -> None:
-    """Run a project until both feeds are drained, as ``dualwrite run --until-idle`` does."""
-    with opened(load(folder)) as work:
-        work.lease.acquire()
-        for name in work.maps:
-            work.journal.set_state(name, desired="running")
-        engine = work.engine()
-        engine.open()
-        Runner(engine, commands.execute).run(until_idle=True)
-        engine.close()
-
-
-def _measured(function: Callable[[Path], None], folder: Path, pipe: object) -> None:
-    began = time.perf_counter()
-    function(folder)
-    seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    pipe.send((seconds, peak))  # type: ignore[attr-defined]
-
-
-def measured(function: Callable[[Path], None], folder: Path) -> tuple[float, float]:
-    """Seconds, and the peak memory in MB, of a function in a process of its own."""
-    here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(function, folder, there))
-    process.start()
-    process.join()
-    if not here.poll():
-        raise SystemExit(f"{function.__name__} failed")
-    result: tuple[float, float] = here.recv()
-    return result
 
 
 def timed(action: Callable[[], None]) -> float:
@@ -129,7 +96,13 @@ def live(folder: Path, count: int) -> None:
             database.execute("UPDATE customers SET TEXT1 = 'large update' WHERE rowid <= ?", (count,))
         written = time.perf_counter() - began
         wait_for(right, "SELECT count(*) FROM accounts WHERE text1 = 'large update'", count)
-        report("one update, commit to arrival of the last", count, time.perf_counter() - began, written, "(limit: the update)")
+        report(
+            "one update, commit to arrival of the last",
+            count,
+            time.perf_counter() - began,
+            written,
+            "(limit: the update)",
+        )
 
     running(folder, large)
 
@@ -215,7 +188,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
     arguments = parser.parse_args()
     count = arguments.rows // 10 if arguments.quick else arguments.rows
-    print(f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, SQLite {sqlite3.sqlite_version}, {count} rows × 20")
+    print(
+        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, SQLite {sqlite3.sqlite_version}, {count} rows × 20"
+    )
     with tempfile.TemporaryDirectory(prefix="dualwrite-bench-") as scratch:
         folder = initial(Path(scratch), count)
         live(folder, count // 2)

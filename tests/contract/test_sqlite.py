@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dualwrite.canonical import canonical
 from dualwrite.connectors.base import Connector
 from dualwrite.connectors.sqlite import File, SqliteConnector
 from dualwrite.declared import Declared, DeclaredTable
@@ -95,7 +96,7 @@ def _text(table: str, name: str, value: object) -> Value:
         return "t" if value else "f"
     if column.type.name is TypeName.NUMERIC:
         return f"{value:.{column.type.scale}f}"
-    return rf"\x{value.hex()}" if isinstance(value, bytes) else str(value)
+    return rf"\x{value.hex()}" if isinstance(value, bytes) else canonical(column.type)(str(value))
 
 
 class SqliteSystem:

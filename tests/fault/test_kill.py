@@ -58,13 +58,15 @@ class Project:
                 database.executescript(script)
 
     def command(self, *words: str) -> list[str]:
+        """The words of a command line."""
         return [sys.executable, "-m", "dualwrite.cli", *words, "-C", str(self.folder)]
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """A command, run to its end."""
         return subprocess.run(self.command(*words), capture_output=True, text=True, timeout=DEADLINE, check=False)
 
     def start(self) -> subprocess.Popen[bytes]:
-        # a group of its own, so that the kill meets whatever it may have started
+        """An engine in a group of its own, so that a kill meets whatever it may have started."""
         return subprocess.Popen(self.command("run"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0)
 
 
@@ -82,6 +84,7 @@ class Writer(threading.Thread):
         self.trouble: BaseException | None = None
 
     def run(self) -> None:
+        """Write until told to stop."""
         try:
             with closing(sqlite3.connect(self.file, timeout=DEADLINE, isolation_level=None)) as database:
                 while not self.stop.is_set():
@@ -92,6 +95,7 @@ class Writer(threading.Thread):
             self.trouble = trouble
 
     def act(self, database: sqlite3.Connection) -> None:
+        """One transaction."""
         key, name, quantity, note = self.names
         choice = self.random.random()
         if choice < 0.4:
@@ -101,11 +105,15 @@ class Writer(threading.Thread):
         elif choice < 0.7 or len(self.own) < 5:
             code = f"{self.prefix}{len(self.own)}"
             self.own[code] = f"first {code}"
-            database.execute(f"INSERT INTO {self.table} ({key}, {name}, {quantity}) VALUES (?, ?, 0)", (code, self.own[code]))
+            database.execute(
+                f"INSERT INTO {self.table} ({key}, {name}, {quantity}) VALUES (?, ?, 0)", (code, self.own[code])
+            )
         else:
             code = self.random.choice(sorted(self.own))
             self.own[code] = f"edit {self.commits}"
-            database.execute(f"UPDATE {self.table} SET {name} = ?, {note} = 'n' WHERE {key} = ?", (self.own[code], code))
+            database.execute(
+                f"UPDATE {self.table} SET {name} = ?, {note} = 'n' WHERE {key} = ?", (self.own[code], code)
+            )
 
 
 def read(file: Path, statement: str) -> dict[str, tuple[object, ...]]:
@@ -114,18 +122,15 @@ def read(file: Path, statement: str) -> dict[str, tuple[object, ...]]:
         return {row[0]: row[1:] for row in database.execute(statement)}
 
 
-def moved(project: Project, before: dict[Path, int]) -> bool:
+def moved(before: dict[Path, int]) -> bool:
     """Has our engine committed in both databases since?"""
     return all(commits(file) > count for file, count in before.items())
 
 
 def commits(file: Path) -> int:
-    """The number of our last commit in a database; 0 before the first."""
+    """The number of our last commit in a database."""
     with closing(sqlite3.connect(file, timeout=DEADLINE)) as database:
-        tables = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE name LIKE 'dualwrite%log'")}
-        if not tables:
-            return 0
-        return int(database.execute(f"SELECT seq FROM sqlite_sequence WHERE name = '{tables.pop()}'").fetchone()[0])
+        return int(database.execute("SELECT value FROM dualwrite_killed_meta WHERE name = 'commits'").fetchone()[0])
 
 
 @pytest.fixture
@@ -153,13 +158,13 @@ def test_killed_twenty_times_under_load(project: Project) -> None:
         engine = project.start()
         before = {file: commits(file) for file in (project.left, project.right)}
         deadline = time.monotonic() + DEADLINE
-        while not moved(project, before):
+        while not moved(before):
             assert engine.poll() is None, (engine.stdout.read() if engine.stdout else b"").decode()
             assert time.monotonic() < deadline, "the engine does not move"
             assert all(writer.trouble is None for writer in writers), [writer.trouble for writer in writers]
         time.sleep(pauses.random() * 0.2)  # so that the kill falls into another moment of its work each time
         os.killpg(engine.pid, signal.SIGKILL)
-        engine.wait()
+        engine.communicate()
     for writer in writers:
         writer.stop.set()
         writer.join()

@@ -36,9 +36,10 @@ from dualwrite.schema import Schema, View
 
 SCHEMA_NUMBER = 1
 TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
-INSERT, UPDATE, DELETE, REPLACED, MARKER, RENAMED = "I", "U", "D", "X", "M", "R"
-"""What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours, ``R`` a record that we
-gave another key, so that those who look it up look different."""
+INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, ARRIVED = "I", "U", "D", "X", "M", "G", "A"
+"""What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours.  Two are notes about our
+own work and no changes: ``G`` what a record was that we deleted or moved (effects may name it), ``A`` a record of ours
+that rows were referring to already (the note tells which)."""
 NORMAL, OWN, SILENT = 0, 1, 2
 
 
@@ -349,7 +350,7 @@ class Capture:
         execute(f"CREATE TABLE {n.mode} (mode INTEGER)")
         execute(f"CREATE TABLE {n.stash} (shape INTEGER, rid, o0)")
         execute(f"INSERT INTO {n.mode} VALUES ({NORMAL})")
-        values = {"schema": SCHEMA_NUMBER, "incarnation": secrets.token_hex(8), "commits": 0, "trimmed": 0}
+        values = {"schema": SCHEMA_NUMBER, "incarnation": secrets.token_hex(8), "commits": 0, "trimmed": 0, "lost": 0}
         self._connection.executemany(f"INSERT INTO {n.meta} VALUES (?, ?)", values.items())
 
     def _widen(self, width: int) -> None:

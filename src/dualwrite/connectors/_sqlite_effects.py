@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
+    ARRIVED,
     DELETE,
+    GONE,
     INSERT,
+    NORMAL,
     OWN,
-    RENAMED,
     SILENT,
     UPDATE,
     Names,
@@ -29,9 +31,13 @@ from dualwrite.connectors._sqlite_log import Entries, Entry, end_of
 from dualwrite.connectors._sqlite_natural import comparable
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_values import Storage, decoder
+from dualwrite.connectors._sqlite_view import fill_keys
+from dualwrite.schema import Reference
 
 Identity = tuple[Storage, ...]
 Values = dict[str, Storage]
+_FEW = 20_000
+"""Rows that are quickly read through."""
 
 
 @dataclass
@@ -41,6 +47,7 @@ class Shadow:
     shape: Shape
     at: float
     rid: Storage
+    first: Values | None
     wanted: Values | None
     actual: Values | None
 
@@ -68,12 +75,11 @@ class Effects:
         self._catalog = catalog
         self.shapes = current_shapes(connection, names)
         self._entries: Entries | None = None
-        self._mode = 0
+        self._mode = NORMAL
         self._read = 0
         self._shadows: dict[tuple[str, Identity], Shadow] = {}
         self._finished: list[Shadow] = []
-        self._renamed: dict[tuple[str, Identity], Values] = {}
-        self._written: dict[str, set[Identity]] = {}
+        self._woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[list[Storage]]]] = {}
 
     # -- what to log ----------------------------------------------------------------------------------------------
 
@@ -143,13 +149,13 @@ class Effects:
             blank: Values = dict.fromkeys(entry.shape.plan.columns)
             mine = intents.inserted.pop(identity, None) if ours else None
             wanted = None if mine is None else {name: mine.get(name) for name in blank}
-            self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, wanted, dict(entry.after()))
+            self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, None, wanted, dict(entry.after()))
             return
         identity = self._identity(entry, dict(entry.before()))
         shadow = self._shadows.get((table, identity))
         if shadow is None:
             old = dict(entry.before())
-            shadow = self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, dict(old), old)
+            shadow = self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, old, dict(old), old)
         shadow.actual = dict(entry.after()) if entry.op == UPDATE else None
         if entry.op == UPDATE:
             self._move(table, identity, entry, intents)
@@ -183,11 +189,50 @@ class Effects:
         if shadow is not None:
             self._finished.append(shadow)
 
-    def before_rename(self, table: str, identity: Identity) -> None:
-        """A record that others look up is about to change in what they see of it."""
-        if (table, identity) not in self._renamed:
-            image = current_image(self._connection, self._catalog, self.shapes[table], identity)
-            self._renamed[table, identity] = image or {}
+    # -- records that others referred to already --------------------------------------------------------------
+
+    def arrived(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
+        """We wrote these values into a table: rows whose lookups led nowhere may find their records now."""
+        shape = self.shapes.get(table)
+        if shape is None or not rows or not set(columns) & set(shape.plan.followed):
+            return
+        for child, reference in self._references_to(table):
+            if set(reference.to) <= set(columns) and self._is_quick(child, reference):
+                self._wake(shape, child, reference, rows)
+
+    def _references_to(self, table: str) -> Iterator[tuple[str, Reference]]:
+        for child in self.shapes:
+            for reference in self._catalog.schema.tables[child].references:
+                if reference.table == table:
+                    yield child, reference
+
+    def _is_quick(self, child: str, reference: Reference) -> bool:
+        """Can the rows that hold a reference be found without keeping the write lock for long?"""
+        facts = self._catalog.facts[child]
+        if facts.is_indexed(reference.columns):
+            return True
+        row = f"max({quote(facts.rowid)})" if facts.rowid else "count(*)"
+        return int(self._connection.execute(f"SELECT {row} FROM {quote(child)}").fetchone()[0] or 0) <= _FEW
+
+    def _wake(self, shape: Shape, child: str, reference: Reference, rows: Sequence[Values]) -> None:
+        keys = [(number, *(row[name] for name in reference.to)) for number, row in enumerate(rows)]
+        temporary = fill_keys(self._connection, "ids", keys, len(reference.to))
+        same = " AND ".join(f"t.{quote(name)} = k.k{i}" for i, name in enumerate(reference.columns))
+        tables = [f"{quote(child)} AS t", f"{temporary} AS k"]
+        if self._catalog.facts[child].is_indexed(reference.columns):
+            tables.reverse()
+        identity = ", ".join(f"t.{quote(name)}" for name in self._catalog.facts[child].identity)
+        sql = f"SELECT k.i, {identity} FROM {' CROSS JOIN '.join(tables)} WHERE {same}"
+        for number, *found in self._connection.execute(sql):
+            held = tuple(keys[number][1:])
+            self._woken.setdefault((shape.plan.table, reference.to, held), {}).setdefault(child, []).append(found)
+
+    def _tell_woken(self) -> None:
+        for (table, to, held), rows in self._woken.items():
+            image = current_image(self._connection, self.shapes[table], to, held)
+            if image is not None:
+                note = json.dumps(rows)
+                write_entry(self._connection, self._names, self.shapes[table], ARRIVED, None, None, image, note=note)
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
@@ -195,24 +240,21 @@ class Effects:
         """Leave in the log what is not ours (the marker stands there already), and log others again."""
         if self._entries is not None:
             self._connection.execute(f"DELETE FROM {self._names.log} WHERE own = 1")
-            for shadow in (*self._finished, *self._shadows.values()):
-                if self._differs(shadow):
-                    self._leave(shadow)
-        for (table, identity), old in self._renamed.items():
-            self._tell_onlookers(table, identity, old)
-        self._set(0)
+            shadows = [*self._finished, *self._shadows.values()]
+            effects = [shadow for shadow in shadows if self._differs(shadow)]
+            if effects:
+                self._tell_moved(shadows)
+            for shadow in effects:
+                self._leave(shadow)
+        self._tell_woken()
+        self._set(NORMAL)
 
-    def _tell_onlookers(self, table: str, identity: Identity, old: Values) -> None:
-        shape = self.shapes[table]
-        new = current_image(self._connection, self._catalog, shape, identity)
-        if new is None or all(new[name] == old.get(name) for name in shape.plan.followed):
-            return
-        note = json.dumps({name: sorted(rows, key=repr) for name, rows in self._written.items()})
-        write_entry(self._connection, self._names, shape, RENAMED, identity[0], old, new, note=note)
-
-    def wrote(self, table: str, identities: Iterable[Identity]) -> None:
-        """The link has said itself what these rows look like: they need not be told of a rename."""
-        self._written.setdefault(table, set()).update(identities)
+    def _tell_moved(self, shadows: Iterable[Shadow]) -> None:
+        """Records that we deleted or moved: the before-images of effects may refer to what they were."""
+        for shadow in shadows:
+            first, wanted = shadow.first, shadow.wanted or {}
+            if first and any(first[name] != wanted.get(name) for name in shadow.shape.plan.followed):
+                write_entry(self._connection, self._names, shadow.shape, GONE, shadow.rid, first, None)
 
     def _differs(self, shadow: Shadow) -> bool:
         if shadow.wanted is None or shadow.actual is None:
@@ -257,12 +299,11 @@ def write_entry(
 
 
 def current_image(
-    connection: sqlite3.Connection, catalog: Catalog, shape: Shape, identity: Identity
+    connection: sqlite3.Connection, shape: Shape, by: Sequence[str], held: Sequence[Storage]
 ) -> Values | None:
-    """A row's captured columns as they are now."""
-    table, columns = shape.plan.table, shape.plan.columns
-    facts = catalog.facts[table]
-    same = " AND ".join(f"{quote(name)} = ?" for name in facts.identity)
-    sql = f"SELECT {', '.join(map(quote, columns))} FROM {quote(table)} WHERE {same}"
-    row = connection.execute(sql, identity).fetchone()
+    """The captured columns, as they are now, of the row that holds these values."""
+    columns = shape.plan.columns
+    same = " AND ".join(f"{quote(name)} = ?" for name in by)
+    sql = f"SELECT {', '.join(map(quote, columns))} FROM {quote(shape.plan.table)} WHERE {same}"
+    row = connection.execute(sql, tuple(held)).fetchone()
     return dict(zip(columns, row, strict=True)) if row else None

@@ -2,7 +2,10 @@
 """The feed of an SQLite database: changes read out of the link's log.
 
 A record that gets another key makes those that look it up look different: they come out behind it as changes of
-their own.  Places: ``(id,)`` is an entry of the log, ``(id, view, row)`` a record that looks different by it.
+their own.
+
+Places: ``(id,)`` lies behind an entry of the log, whose own change is at ``(id - 1, 1)``; what it does to records that
+look its record up is at ``(id - 1, view, row)``, the views numbered from 2.
 """
 
 from __future__ import annotations
@@ -16,9 +19,10 @@ from typing import Any
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import (
+    ARRIVED,
+    GONE,
     INSERT,
     MARKER,
-    RENAMED,
     REPLACED,
     UPDATE,
     Names,
@@ -27,7 +31,7 @@ from dualwrite.connectors._sqlite_capture import (
     is_installed,
     read_meta,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, end_of, in_order, instant, together
+from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, end_of, in_order, instant, last_change, together
 from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable, is_renaming
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
@@ -98,20 +102,20 @@ class LogReader:
         self._history = History(connection, self._entries, catalog, views)
         self._sights: dict[str, list[Sight]] = {}
         self._watches: dict[str, list[Watch]] = {}
-        for number, view in enumerate(sorted(views, key=lambda view: view.name), 1):
+        for number, view in enumerate(sorted(views, key=lambda view: view.name), 2):
             sight = Sight(catalog, self._history, view)
             self._sights.setdefault(view.table, []).append(sight)
             for chain in chains(catalog, view):
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
         self.place = place
-        self.marker = self._entries.marker_at(place[0] - (len(place) > 1))
+        self.marker = self._entries.marker_at(place[0])
         self._later: dict[tuple[str, tuple[str, ...]], Later] = {}
 
     # -- reading --------------------------------------------------------------------------------------------------
 
     def read(self, limit: int, until: int | None = None) -> tuple[list[Change], bool]:
         """Up to about ``limit`` changes behind ``place``, which moves on; is there more to read?"""
-        start = self.place[0] - (len(self.place) > 1)
+        start = self.place[0]
         self._history.refresh(max(0, start - _LOOKBACK))
         self._later.clear()
         entries, more = self._next(start, limit, until)
@@ -132,18 +136,15 @@ class LogReader:
     def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
         end = (1 << 62) if until is None else until
         entries = list(self._entries.read("id > ? AND id <= ?", (start, end), limit + _LOOKAHEAD))
-        if len(entries) < limit + _LOOKAHEAD:
-            return in_order(entries), False
         cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
-        return in_order(entries[:cut]), True
+        return in_order(entries[:cut]), cut < len(entries) or len(entries) == limit + _LOOKAHEAD
 
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""
-        if len(self.place) == 1 or self.place[0] < entry.id:
-            changes += self._direct(entry, replaced)
-        renames = entry.op == RENAMED or (entry.op == UPDATE and is_renaming(entry))
-        if not renames and not woken:
+        changes += [change for change in self._direct(entry, replaced) if change.position.place > self.place]
+        if not woken and entry.op != ARRIVED and not (entry.op == UPDATE and is_renaming(entry)):
             return True
+        self.place = max(self.place, (entry.id - 1, 1))
         for change in self._looking_on(entry, replaced):
             if change.position.place <= self.place:
                 continue
@@ -156,21 +157,22 @@ class LogReader:
     # -- changes of the record itself -----------------------------------------------------------------------------
 
     def _direct(self, entry: Entry, replaced: Sequence[Entry]) -> Iterator[Change]:
-        if entry.op == RENAMED:
+        if entry.op in (ARRIVED, GONE):
             return
         for sight in self._sights.get(entry.table, ()):
             columns, after, before = entry.shape.plan.columns, None, None
             if entry.op in (INSERT, UPDATE):
                 after = sight.row(columns, entry.new, entry.id)
             if entry.op != INSERT:
-                before = sight.row(columns, entry.old, entry.id - 1)
+                becomes = entry.new if entry.op == UPDATE else ()
+                before = sight.row(columns, entry.old, entry.id - 1, becomes=becomes)
             for gone in replaced:
-                row = sight.row(columns, gone.old, gone.id - 1)
+                row = sight.row(columns, gone.old, gone.id - 1, becomes=())
                 if before is None and after is not None and key_of(sight.view, row) == key_of(sight.view, after):
                     before = row
                 else:
-                    yield from self._change(sight.view, gone, (gone.id,), row, None)
-            yield from self._change(sight.view, entry, (entry.id,), before, after)
+                    yield from self._change(sight.view, gone, (gone.id - 1, 1), row, None)
+            yield from self._change(sight.view, entry, (entry.id - 1, 1), before, after)
 
     def _change(
         self, view: View, entry: Entry, place: Place, before: Row | None, after: Row | None
@@ -191,7 +193,6 @@ class LogReader:
     # -- changes of those that look the record up -----------------------------------------------------------------
 
     def _looking_on(self, entry: Entry, replaced: Sequence[Entry]) -> Iterator[Change]:
-        excluded = {table: set(map(tuple, rows)) for table, rows in json.loads(entry.note or "{}").items()}
         by_view: dict[int, list[Watch]] = {}
         for watch in self._watches.get(entry.table, ()):
             by_view.setdefault(watch.number, []).append(watch)
@@ -200,51 +201,48 @@ class LogReader:
             given: dict[tuple[Target, Identity], Any] = {}
             for watch in watches:
                 given |= self._given(entry, replaced, watch.chain[-1])
-                rows |= self._onlookers(watch.chain, entry)
+                rows |= self._onlookers(watch, entry)
             sight = watches[0].sight
             columns = self._shapes[sight.view.table].plan.columns
-            skip = excluded.get(sight.view.table, ())
             for count, identity in enumerate(sorted(rows, key=_sortable), 1):
-                if identity not in skip:
-                    place = identity[0] if len(identity) == 1 and isinstance(identity[0], int) else count
-                    before = sight.row(columns, rows[identity], entry.id - 1, given)
-                    after = sight.row(columns, rows[identity], entry.id)
-                    if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
-                        yield from self._change(sight.view, entry, (entry.id, number, place), before, after)
+                place = identity[0] if len(identity) == 1 and isinstance(identity[0], int) else count
+                before = sight.row(columns, rows[identity], entry.id - 1, given)
+                after = sight.row(columns, rows[identity], entry.id)
+                if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
+                    yield from self._change(sight.view, entry, (entry.id - 1, number, place), before, after)
 
     def _given(self, entry: Entry, replaced: Sequence[Entry], reference: Reference) -> Override:
         """What the record was before, where the history does not say so by itself."""
         target = (reference.table, reference.to)
         identity = self._history.identity(target, entry.after())
-        if entry.op == RENAMED:
-            known = any(value is not None for value in entry.old)
-            return {(target, identity): entry.before() if known else None}
-        if entry.op == INSERT and all(self._history.identity(target, gone.before()) != identity for gone in replaced):
-            return {(target, identity): None}
-        return {}
+        if entry.op == UPDATE or any(self._history.identity(target, gone.before()) == identity for gone in replaced):
+            return {}
+        return {(target, identity): None}
 
-    def _onlookers(self, chain: tuple[Reference, ...], entry: Entry) -> dict[Identity, tuple[Storage, ...]]:
+    def _onlookers(self, watch: Watch, entry: Entry) -> dict[Identity, tuple[Storage, ...]]:
         """The rows that reach the entry's record through the chain at that place of the log, as they were then."""
-        tables = [self._table_before(chain, index) for index in range(len(chain))]
+        chain = watch.chain
+        tables = [watch.sight.view.table, *(reference.table for reference in chain)]
         image = entry.after()
         held = {tuple(image.get(name) for name in chain[-1].to)}
+        noted = {table: set(map(tuple, rows)) for table, rows in json.loads(entry.note or "{}").items()}
+        only = noted.get(tables[-2], set()) if entry.note else None
         for index in range(len(chain) - 1, 0, -1):
-            held = self._between(tables[index], chain[index], chain[index - 1].to, held)
+            held = self._between(tables[index], chain[index], chain[index - 1].to, held, only)
+            only = None
         found: dict[Identity, tuple[Storage, ...]] = {}
         for values in held:
             if None not in values:
                 found |= self._children(tables[0], chain[0], values, entry.id)
-        return found
+        return found if only is None else {identity: row for identity, row in found.items() if identity in only}
 
-    def _table_before(self, chain: tuple[Reference, ...], index: int) -> str:
-        if index:
-            return chain[index - 1].table
-        watches = self._watches[chain[-1].table]
-        return next(watch.sight.view.table for watch in watches if watch.chain == chain)
-
-    def _between(self, table: str, reference: Reference, to: Sequence[str], held: set[Identity]) -> set[Identity]:
-        sql = f"SELECT {', '.join(map(quote, to))} FROM {quote(table)} WHERE {_holds(reference)}"
-        return {tuple(row) for values in held for row in self._connection.execute(sql, values)}
+    def _between(
+        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], only: set[Identity] | None
+    ) -> set[Identity]:
+        identity = self._catalog.facts[table].identity
+        sql = f"SELECT {', '.join(map(quote, (*identity, *to)))} FROM {quote(table)} WHERE {_holds(reference)}"
+        rows = (row for values in held for row in self._connection.execute(sql, values))
+        return {row[len(identity) :] for row in rows if only is None or row[: len(identity)] in only}
 
     def _children(
         self, table: str, reference: Reference, values: Identity, place: int
@@ -263,16 +261,12 @@ class LogReader:
     def _children_now(
         self, table: str, reference: Reference, values: Identity
     ) -> list[tuple[Identity, tuple[Storage, ...]]]:
-        identity = self._identity_columns(table)
+        identity = self._catalog.facts[table].identity
         columns = self._shapes[table].plan.columns
         chosen = ", ".join(quote(name) for name in (*identity, *columns))
         sql = f"SELECT {chosen} FROM {quote(table)} WHERE {_holds(reference)}"
         rows = self._connection.execute(sql, values).fetchall()
         return [(row[: len(identity)], row[len(identity) :]) for row in rows]
-
-    def _identity_columns(self, table: str) -> tuple[str, ...]:
-        facts = self._catalog.facts[table]
-        return (facts.rowid,) if facts.rowid else facts.key
 
     def _later_of(self, table: str, reference: Reference) -> Later:
         wanted = (table, reference.columns)
@@ -281,12 +275,12 @@ class LogReader:
         later = self._later[wanted] = Later()
         parent = self._catalog.facts[reference.table]
         by_rowid = self._catalog.facts[table].rowid is not None
-        start = self.place[0] - 1
+        start = self.place[0]
         for entry in self._entries.read(f"id > ? AND {self._entries.of_tables([table])}", (start,)):
-            if entry.op == RENAMED:
+            if entry.op in (ARRIVED, GONE):
                 continue
             image = entry.after() if entry.op == INSERT else entry.before()
-            identity = (entry.rid,) if by_rowid else tuple(image.get(name) for name in self._identity_columns(table))
+            identity = (entry.rid,) if by_rowid else tuple(image.get(name) for name in self._catalog.facts[table].identity)
             later.entries.setdefault(identity, []).append((entry.id, entry.op))
             if entry.op != INSERT:
                 pairs = zip(reference.columns, reference.to, strict=True)
@@ -309,8 +303,9 @@ class LogReader:
             inserted = [entry for entry in entries if entry.op == INSERT and entry.table == table]
             if not inserted:
                 continue
-            for chain in {watch.chain for watch in watches}:
-                found |= self._referred(self._table_before(chain, len(chain) - 1), chain[-1], inserted, start)
+            onlookers = {([w.sight.view.table, *(r.table for r in w.chain)][-2], w.chain[-1]) for w in watches}
+            for child, reference in onlookers:
+                found |= self._referred(child, reference, inserted, start)
         return found
 
     def _referred(self, table: str, reference: Reference, inserted: Sequence[Entry], start: int) -> set[int]:
@@ -336,11 +331,11 @@ class LogReader:
             moved = " OR ".join(f"o{i} IS NOT n{i}" for i in places)
             conditions.append(f"shape = {number} AND (op = '{INSERT}' OR (op = '{UPDATE}' AND ({moved})))")
             if self._catalog.facts[table].rowid is None:
-                keys = [columns.index(name) for name in self._identity_columns(table)]
+                keys = [columns.index(name) for name in self._catalog.facts[table].identity]
                 identity = [f"CASE op WHEN '{INSERT}' THEN n{i} ELSE o{i} END" for i in keys]
         if not conditions:
             return ""
-        mine = ", ".join(f"t.{quote(name)}" for name in self._identity_columns(table))
+        mine = ", ".join(f"t.{quote(name)}" for name in self._catalog.facts[table].identity)
         chosen = f"SELECT {', '.join(identity)} FROM {self._names.log} WHERE id > ? AND ({' OR '.join(conditions)})"
         return f" AND ({mine}) NOT IN ({chosen})"
 
@@ -356,12 +351,14 @@ def _sortable(identity: Identity) -> tuple[tuple[str, Any], ...]:
 # -- the feed --------------------------------------------------------------------------------------------------------
 
 
-def check_place(connection: sqlite3.Connection, names: Names, file: File, after: Position | None) -> Place:
-    """Where to read on; raises PositionLost when what follows is not there any more."""
+def check_place(
+    connection: sqlite3.Connection, names: Names, file: File, after: Position | None, acknowledged: int = 0
+) -> Place:
+    """Where to read on; raises PositionLost when what follows is not there any more, or was acknowledged."""
     if not is_installed(connection, names):
         raise Usage(f"{file.path}: link {names.link} is not installed in it", "start the link with `dualwrite run`")
     meta = read_meta(connection, names)
-    trimmed = int(meta["trimmed"])
+    trimmed = max(int(meta["trimmed"]), acknowledged)
     if after is None:
         return (trimmed,)
     remedy = "stop the maps of this link and start them again with an initial sync"
@@ -369,9 +366,10 @@ def check_place(connection: sqlite3.Connection, names: Names, file: File, after:
         raise PositionLost(f"{file.path}: {after} is a position of another log: capture was installed anew", remedy)
     if after.place[:1] > (end_of(connection, names),):
         raise PositionLost(f"{file.path}: the log ends before {after}: the file was restored from a backup", remedy)
-    if after.place < (trimmed,):
-        raise PositionLost(f"{file.path}: what follows {after} was trimmed (up to {trimmed})", remedy)
-    return after.place
+    lost = max(int(meta["lost"]), last_change(connection, names, trimmed))
+    if after.place < (lost,):
+        raise PositionLost(f"{file.path}: changes that follow {after} were trimmed (up to {lost})", remedy)
+    return max(after.place, (trimmed,))
 
 
 class SqliteFeed:
@@ -384,6 +382,7 @@ class SqliteFeed:
         catalog: Callable[[sqlite3.Connection], Catalog],
         views: Sequence[View],
         after: Position | None,
+        acknowledged: int = 0,
     ) -> None:
         self._file = file
         self._names = names
@@ -394,7 +393,7 @@ class SqliteFeed:
         self._more = False
         try:
             with file.errors(), Reading(self._connection):
-                self._reader = self._open(check_place(self._connection, names, file, after))
+                self._reader = self._open(check_place(self._connection, names, file, after, acknowledged))
         except BaseException:
             self._connection.close()
             raise

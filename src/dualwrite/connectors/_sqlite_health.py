@@ -87,7 +87,6 @@ def _database_problems(
             remedy = "do not use INSERT OR REPLACE against that index, or set PRAGMA recursive_triggers = ON"
             yield Problem("sqlite-expression-index", message, remedy, "warning")
     if not is_installed(connection, names):
-        yield Problem("sqlite-not-installed", f"{file.path}: nothing is captured yet", _RUN, "warning")
         return
     for table in broken(connection, names, catalog, wanted):
         message = f"{file.path}: the triggers on {table} are missing or outdated"

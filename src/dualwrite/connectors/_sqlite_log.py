@@ -175,6 +175,13 @@ def _numbered(entry: Entry, number: int) -> Entry:
 # -- trimming --------------------------------------------------------------------------------------------------------
 
 
+def last_change(connection: sqlite3.Connection, names: Names, upto: int) -> int:
+    """The last entry up to there that is no marker; 0 when there is none."""
+    sql = f"SELECT id FROM {names.log} WHERE op <> '{MARKER}' AND id <= ? ORDER BY id DESC LIMIT 1"
+    row = connection.execute(sql, (upto,)).fetchone()
+    return int(row[0]) if row else 0
+
+
 def trim_slice(connection: sqlite3.Connection, names: Names, cut: int) -> bool:
     """Delete some entries at or before ``cut``, inside the caller's transaction; is there more?
 
@@ -188,6 +195,9 @@ def trim_slice(connection: sqlite3.Connection, names: Names, cut: int) -> bool:
     sql = f"SELECT max(id) FROM {names.log} WHERE op = '{MARKER}' AND id <= ?"
     row = connection.execute(f"SELECT id, note FROM {names.log} WHERE id = ({sql})", (end,)).fetchone()
     kept, number = (row[0], Marker.read(row[1]).number) if row else (0, 0)
+    lost = last_change(connection, names, end)
+    if lost:  # whoever has not read up to here has lost changes, and not only markers
+        connection.execute(f"UPDATE {names.meta} SET value = ? WHERE name = 'lost'", (lost,))
     connection.execute(f"DELETE FROM {names.log} WHERE id <= ? AND id <> ?", (end, kept))
     connection.execute(f"UPDATE {names.meta} SET value = ? WHERE name = 'trimmed'", (end,))
     if end == cut:

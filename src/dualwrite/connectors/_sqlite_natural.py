@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
-from dualwrite.connectors._sqlite_capture import DELETE, RENAMED, REPLACED, UPDATE, needs
+from dualwrite.connectors._sqlite_capture import DELETE, GONE, REPLACED, UPDATE, needs
 from dualwrite.connectors._sqlite_log import Entries, Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
 from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder, row_maker
@@ -92,7 +92,7 @@ class History:
             self._scanned = max(self._scanned, entry.id)
 
     def _learn(self, entry: Entry) -> None:
-        if entry.op not in (UPDATE, DELETE, REPLACED, RENAMED) or all(value is None for value in entry.old):
+        if entry.op not in (UPDATE, DELETE, REPLACED, GONE):
             return
         if entry.op == UPDATE and not is_renaming(entry):
             return
@@ -100,7 +100,7 @@ class History:
         for to in self.targets[entry.table]:
             target = (entry.table, to)
             events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
-            events.append(Event(entry.id, image, entry.op != RENAMED))
+            events.append(Event(entry.id, image, entry.op != GONE))
 
     def forget(self, place: int) -> None:
         """Nothing at or before this place will be asked for again."""
@@ -115,25 +115,28 @@ class History:
         return tuple(comparable(image.get(name), facts, name) for name in target[1])
 
     def cells(
-        self, reference: Reference, held: Identity, paths: Sequence[Path], at: int, given: Override
+        self, reference: Reference, held: Identity, paths: Sequence[Path], at: int, given: Override, gone: bool
     ) -> list[Cell]:
-        """What the paths, seen from the referenced record, led to at a place of the log."""
+        """What the paths, seen from the referenced record, led to at a place of the log.
+
+        With ``gone`` also a record counts that had been deleted by then.
+        """
         target = (reference.table, reference.to)
         facts = self._catalog.facts[reference.table]
         identity = tuple(comparable(value, facts, name) for value, name in zip(held, reference.to, strict=True))
-        image = given[target, identity] if (target, identity) in given else self._image(target, identity, at)
+        image = given[target, identity] if (target, identity) in given else self._image(target, identity, at, gone)
         if image is None:
             return [ABSENT] * len(paths)
-        return [self._cell(reference.table, image, path, at, given) for path in paths]
+        return [self._cell(reference.table, image, path, at, given, gone) for path in paths]
 
-    def _cell(self, table: str, image: Image, path: Path, at: int, given: Override) -> Cell:
+    def _cell(self, table: str, image: Image, path: Path, at: int, given: Override, gone: bool) -> Cell:
         if len(path) == 1:
             return self._decoded(table, path[0], image)
         reference = reference_of(self._catalog.schema.tables[table], path[0], path)
         held = tuple(image.get(name) for name in reference.columns)
         if None in held:
             return None
-        return self.cells(reference, held, [path[1:]], at, given)[0]
+        return self.cells(reference, held, [path[1:]], at, given, gone)[0]
 
     def _decoded(self, table: str, name: str, image: Image) -> Cell:
         if name not in image:
@@ -148,13 +151,13 @@ class History:
             decode = self._decoders[table, name] = decoder(column)
         return decode(value)
 
-    def _image(self, target: Target, identity: Identity, at: int) -> Image | None:
+    def _image(self, target: Target, identity: Identity, at: int, gone: bool) -> Image | None:
         events = self._events.get(target, {}).get(identity, ())
         usable = [event for event in events if event.usable and event.id > at]
         if usable:
             return usable[0].image
         current = self._look_up(target, identity)
-        return current if current is not None or not events else events[-1].image
+        return current if current is not None or not events or not gone else events[-1].image
 
     def _look_up(self, target: Target, identity: Identity) -> Image | None:
         if (target, identity) not in self._current:
@@ -212,8 +215,19 @@ class Sight:
             self._history.follow(reference)
             table = table_of(self._catalog.schema, reference.table)
 
-    def row(self, columns: tuple[str, ...], values: tuple[Storage, ...], at: int, given: Override | None = None) -> Row:
-        """The row of an image, its lookups as of a place in the log."""
+    def row(
+        self,
+        columns: tuple[str, ...],
+        values: tuple[Storage, ...],
+        at: int,
+        given: Override | None = None,
+        becomes: tuple[Storage, ...] | None = None,
+    ) -> Row:
+        """The row of an image, its lookups as of a place in the log.
+
+        ``becomes`` is the image that it turned into (nothing, when it was deleted): a reference that is given up is
+        still told when its record has gone just before.
+        """
         make = self._makers.get(columns)
         if make is None:
             make = self._makers[columns] = self._maker(columns)
@@ -221,18 +235,24 @@ class Sight:
         if not self._following:
             return row
         cells = list(row)
+        image = dict(zip(columns, values, strict=True))
+        later = dict(zip(columns, becomes, strict=True)) if becomes else None if becomes is None else {}
         for following in self._following:
-            self._fill(cells, following, dict(zip(columns, values, strict=True)), at, given or {})
+            held = following.reference.columns
+            gone = later is not None and any(later.get(name) != image.get(name) for name in held)
+            self._fill(cells, following, image, at, given or {}, gone)
         return tuple(cells)
 
-    def _fill(self, cells: list[Cell], following: _Following, image: Image, at: int, given: Override) -> None:
+    def _fill(
+        self, cells: list[Cell], following: _Following, image: Image, at: int, given: Override, gone: bool
+    ) -> None:
         reference = following.reference
         if any(name not in image for name in reference.columns):
             return  # was not captured then
         held = tuple(image[name] for name in reference.columns)
         found: Sequence[Cell] = (None,) * len(following.cells)
         if not self._is_null(held, reference):
-            found = self._history.cells(reference, held, following.paths, at, given)
+            found = self._history.cells(reference, held, following.paths, at, given, gone)
         for index, cell in zip(following.cells, found, strict=True):
             cells[index] = cell
 

@@ -148,7 +148,7 @@ def exact_number(text: str) -> Storage:
         return text
     if not value.is_finite():
         return text
-    if value == value.to_integral_value() and abs(value) < 2**63:
+    if value == value.to_integral_value() and -(2**63) <= value < 2**63:
         return int(value)
     if number(repr(float(value))) != value:
         raise CastError("digits_lost", f"{show(text)} has more digits than an SQLite number keeps")

@@ -81,8 +81,8 @@ def refusal(exc: sqlite3.Error) -> Rejected | None:
     code = int(getattr(exc, "sqlite_errorcode", 0) or 0)
     if code in _CODES:
         return Rejected(_CODES[code], str(exc))
-    if primary_code(exc) == sqlite3.SQLITE_CONSTRAINT:
-        return Rejected("other", str(exc))
+    if primary_code(exc) == sqlite3.SQLITE_CONSTRAINT:  # RESTRICT counts as a trigger
+        return Rejected("reference" if str(exc).startswith("FOREIGN KEY") else "other", str(exc))
     if primary_code(exc) in _VALUE_ERRORS or isinstance(exc, sqlite3.DataError | OverflowError):
         return Rejected("value", str(exc))
     return None
@@ -396,12 +396,13 @@ class Writing:
             return []
         loud = self.effects.watch(self.plan.name, kind, columns)
         ready = [operation for operation in group if self._is_allowed(operation)]
-        if kind == UPDATE:
-            self._before_renames(ready, columns)
         sql = self._statement(kind, columns)
         refused = [operation for operation in group if operation not in ready]
         refused += self._one_by_one(sql, ready) if loud else self._together(sql, ready)
         self.lookups.forget(self.plan.name)
+        if kind != DELETE:
+            done = [operation.values for operation in ready if operation not in refused]
+            self.effects.arrived(self.plan.name, columns, done)
         return refused
 
     def _statement(self, kind: str, columns: Sequence[str]) -> str:
@@ -577,15 +578,6 @@ class Writing:
             ]
             found += able[:1]
         return list(dict.fromkeys(found))
-
-    # -- records that others look up ------------------------------------------------------------------------------
-
-    def _before_renames(self, operations: Sequence[Operation], columns: Sequence[str]) -> None:
-        shape = self.effects.shapes.get(self.plan.name)
-        if shape is None or not set(columns) & set(shape.plan.followed):
-            return
-        for operation in operations:
-            self.effects.before_rename(self.plan.name, operation.identity)
 
 
 def _grouped(operations: Sequence[Operation]) -> list[list[Operation]]:

@@ -184,7 +184,7 @@ class SqliteConnector:
 
     def feed(self, views: Sequence[View], after: Position | None) -> SqliteFeed:
         """See ``Connector``."""
-        return SqliteFeed(self._file, self._names, self._load, views, after)
+        return SqliteFeed(self._file, self._names, self._load, views, after, self._acknowledged)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""

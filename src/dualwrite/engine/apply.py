@@ -536,7 +536,8 @@ class Stage:
         """Insert a record of a cycle without its references; they follow in a second pass."""
         assert write.row is not None
         cyclic = self.app.link.cyclic[self.compiled.name][self.target]
-        late = {i for lookup in self.view.lookups if lookup.reference in cyclic for i in lookup.own}
+        parents = [parent for parent in self.compiled.parents[self.target] if parent.reference in cyclic]
+        late = {index for parent in parents for index in parent.cells}.difference(self.view.key)
         bare = tuple(ABSENT if index in late else cell for index, cell in enumerate(write.row))
         patch = tuple(cell if index in late else ABSENT for index, cell in enumerate(write.row))
         for failed, _, outcome in self._run([(plan, Write(write.key, None, bare))]):
@@ -598,11 +599,22 @@ class Stage:
             if plan.fetched and self._is_detached(plan.fetched):
                 self.app.ledger.counts["detached"] += 1
             elif plan.renames:
-                self.app.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
+                self._renamed_already(plan)
             else:
                 self._fold(plan, surprised=True)
         failed = self._run(self._upserts) if self._upserts else []
         return failed + (self._run(self._deletes) if self._deletes else [])
+
+    def _renamed_already(self, plan: Plan) -> None:
+        """The record is not under its old key: a parent in the key may have been renamed just before it."""
+        last = plan.changes[-1].after
+        assert last is not None, "what is renamed exists"
+        key = self.compiled.target_key(self.source, last)
+        found = self.app.transaction.fetch(self.view, [key]).get(key, [])
+        if plan.fetched or len(found) != 1:
+            self.app.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
+        else:
+            self._fold(replace(plan, key=plan.new_key, fetched=found), surprised=True)
 
     def _trouble(self, plan: Plan, outcome: Outcome) -> None:
         match outcome:

@@ -140,6 +140,7 @@ def compiled_maps(project: Project, schemas: Mapping[Side, Schema], problems: li
                     schemas[Side.RIGHT],
                     companies=project.companies or None,
                     conflict=project.conflict,
+                    timezones={side: place.timezone for side, place in project.environments.items()},
                 )
             )
         except Invalid as invalid:

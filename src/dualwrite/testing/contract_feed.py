@@ -325,11 +325,22 @@ class FeedContract:
         example.replace(FLATS, flat("a", "y"), flat("b", "y"))
         example.replace(FLATS, flat("b", "y"), None)
         example.insert(ITEMS, item("usmf", "1"))
-        example.replace(COMPANIES, ("usmf", "USMF"), ("demf", "USMF"))
         batches = example.batches(start)
         assert [change for batch in batches for change in batch.changes] == []
         assert batches[-1].position == example.connector.end() > start
-        assert example.rows(ITEMS) == [item("demf", "1")]
+        assert example.rows(ITEMS) == [item("usmf", "1")]
+
+    def test_our_rename_of_a_parent_reaches_its_children(self, example: Example) -> None:
+        """Records that show a record which we rename look different by it: that is told, behind our marker."""
+        example.company()
+        example.insert(ITEMS, item("usmf", "1"))
+        start = example.connector.end()
+        example.replace(COMPANIES, ("usmf", "USMF"), ("demf", "USMF"))
+        changes = [change for batch in example.batches(start) for change in batch.changes]
+        assert [(change.view, change.before, change.after) for change in changes] == [
+            ("items", item("usmf", "1"), item("demf", "1"))
+        ]
+        assert changes[0].mark == 2
 
     def test_users_changes_between_our_writes_are_told(self, example: Example) -> None:
         """Echo removal takes ours alone: a user's change of the very same value is told."""

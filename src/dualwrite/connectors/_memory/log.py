@@ -182,10 +182,12 @@ class Ledger:
         self._start = start
         self._suspects: dict[Spot, None] = {}
         self._woken: dict[Spot, None] = {}
+        self._mine: set[Spot] = set()
         self._generated: dict[Spot, set[str]] = {}
 
     def wrote(self, world: World, spot: Spot, old: Record | None, new: Record | None) -> None:
-        """We are about to make this change: lookups of users' records that led nowhere may now lead to it."""
+        """We are about to make this change: users' records that look it up may look different by it."""
+        self._mine.add(spot)
         for onlooker in self._capture.affected(world.tables, spot, old, new):
             if onlooker != spot and onlooker[1] in self._start[onlooker[0]].records:
                 self._woken[onlooker] = None
@@ -218,6 +220,8 @@ class Ledger:
         record = {**record, **dict.fromkeys(self._generated.get(spot, ()))}
         image = self._capture.image(spot, record, ours.tables, self._start)
         earlier = self._capture.image(spot, record, self._start) if spot in self._woken else None
+        if image and earlier and spot not in self._mine:  # a parent that we renamed, or brought: its children are told
+            return Image(record, {**image.lookups, **earlier.lookups})
         if image and earlier:  # what led nowhere before our write still has to be told
             lost = {path: ABSENT for path, cell in earlier.lookups.items() if cell is ABSENT}
             return Image(record, {**image.lookups, **lost})
@@ -282,7 +286,7 @@ class Link:
         if commit < self.trimmed:
             return self.trimmed, 0
         passed = rest[0] if rest else 0
-        if rest and passed >= len(self.log[commit - self.trimmed].operations):
+        if passed and passed >= len(self.log[commit - self.trimmed].operations):
             return commit + 1, 0
         return commit, passed
 
