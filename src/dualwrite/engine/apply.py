@@ -266,6 +266,10 @@ class Stage:
         self.target = application.target
         self.view = compiled.views[self.target]
         self.blank: Row = (ABSENT,) * len(self.view.paths)
+        units = compiled.units[self.target]
+        self._carried = [unit.indexes for unit in units if unit.owner is not self.target]
+        self._promised = [i for unit in units if unit.owner is None for i in unit.indexes]
+        self._foreign = [i for u in compiled.units[self.source] if u.owner is self.target for i in u.indexes]
         self.windows = application.here.windows
         self._upserts: list[tuple[Plan, Write]] = []
         self._deletes: list[tuple[Plan, Write]] = []
@@ -283,7 +287,7 @@ class Stage:
         for plan in plans:
             if plan.fetched and self._is_detached(plan.fetched):
                 self.app.ledger.counts["detached"] += 1
-            elif plan.renames and id(plan) in slow:
+            elif id(plan) in slow and self._is_renamed(plan):
                 reason = "both sides changed the record, and one of them its key"
                 self.app.park(plan, Trouble("rename", reason))
             elif id(plan) in slow:
@@ -300,6 +304,11 @@ class Stage:
             for key in dict.fromkeys((plan.key, plan.new_key))
             for change in plan.changes
         )
+
+    def _is_renamed(self, plan: Plan) -> bool:
+        """Has one of the two sides changed the record's key, unseen by the other?"""
+        own = [c for change in plan.changes for c in self.windows.of(self.compiled.name, plan.key, change.seen)]
+        return plan.renames or any(len(record_keys(self.compiled, self.target, change)) > 1 for change in own)
 
     def _fetch(self, plans: Sequence[Plan]) -> None:
         """The target's rows as they are, for those plans that do not know them yet."""
@@ -368,9 +377,10 @@ class Stage:
     def _changed(self, before: Row, after: Row) -> set[int]:
         """The cells of every unit that the source carries here and that differs."""
         changed: set[int] = set()
-        for unit in self.compiled.units[self.target]:
-            if unit.owner is not self.target and any(self._differs(i, before[i], after[i]) for i in unit.indexes):
-                changed.update(unit.indexes)
+        for indexes in self._carried:
+            for i in indexes:
+                if before[i] != after[i] and self._differs(i, before[i], after[i]):
+                    changed.update(indexes)
         return changed
 
     def _differs(self, index: int, one: object, other: object) -> bool:
@@ -384,19 +394,18 @@ class Stage:
 
     def _two_way(self, before: Row) -> Row:
         """What the target must hold by the rules: only two-way columns promise anything."""
-        promised = {i for unit in self.compiled.units[self.target] if unit.owner is None for i in unit.indexes}
-        return tuple(cell if index in promised else ABSENT for index, cell in enumerate(before))
+        row = list(self.blank)
+        for index in self._promised:
+            row[index] = before[index]
+        return tuple(row)
 
     def _note_one_way(self, plan: Plan) -> None:
         """Users of the source wrote columns that belong to the target: these are to be written back."""
-        foreign = [unit for unit in self.compiled.units[self.source] if unit.owner is self.target]
-        if not foreign:
+        if not self._foreign:
             return
         for change in plan.changes:
             before, after = change.before, change.after
-            if after is not None and (
-                before is None or any(before[i] != after[i] for unit in foreign for i in unit.indexes)
-            ):
+            if after is not None and (before is None or any(before[i] != after[i] for i in self._foreign)):
                 last = plan.changes[-1].after
                 if last is not None:
                     self.app.restore_later(self.compiled, plan.new_key, self.compiled.target_key(self.source, last))

@@ -80,7 +80,10 @@ def compare(
     else:
         blocks = {side: chain([first[side] or []], streams[side]) for side in Side}
         findings = _both(compiled, blocks, tally)
-    yield from findings if outside is None else _within(compiled, findings, outside, tally)
+    if outside is None or all(view.filter is None for view in compiled.views.values()):
+        yield from findings
+    else:
+        yield from _within(compiled, findings, outside, tally)
 
 
 def _rows(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:

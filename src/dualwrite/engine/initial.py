@@ -107,7 +107,7 @@ class InitialSync:
             if not self._carries(difference, source):
                 return
             self.outcome.changed[source.other] += 1
-        elif not self._carried(source):
+        elif not self.compiled.carried[source]:
             return
         else:
             self.outcome.created[source.other] += 1
@@ -115,10 +115,6 @@ class InitialSync:
 
     def _natural(self, side: Side, row: Row) -> Key:
         return tuple(None if (cell := row[index]) is ABSENT else cell for index in self.compiled.views[side].key)
-
-    def _carried(self, source: Side) -> bool:
-        """Is anything of this map carried out of that side?"""
-        return any(unit.owner is not source.other for unit in self.compiled.units[source.other])
 
     def _carries(self, difference: Difference, source: Side) -> bool:
         """Does one of the differing units flow out of ``source``?"""
@@ -188,4 +184,9 @@ class InitialSync:
             windows = self.link.sides[side].windows
             if windows.floor_of(self.compiled.name) is not None:
                 windows.floor(self.compiled.name, self.boundaries[side], None)
-            self._spools[side].close()
+        self.release()
+
+    def release(self) -> None:
+        """Give the disk space back."""
+        for spool in self._spools.values():
+            spool.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import marshal
 import sqlite3
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import IO, TypeAlias
 
@@ -28,9 +29,18 @@ def _row(plain: tuple[str | bool | None, ...]) -> Row:
     return tuple(ABSENT if cell is False else cell for cell in plain) if False in plain else plain  # type: ignore[return-value,misc]
 
 
-def scratch() -> IO[bytes]:
-    """A file that vanishes when it is closed."""
-    return tempfile.TemporaryFile(prefix="dualwrite-")
+def scratch(owner: object) -> IO[bytes]:
+    """A file that vanishes when it is closed, at the latest with its owner."""
+    file = tempfile.TemporaryFile(prefix="dualwrite-")
+    weakref.finalize(owner, file.close)
+    return file
+
+
+def scratch_database(owner: object) -> sqlite3.Connection:
+    """The same as a database."""
+    database = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    weakref.finalize(owner, database.close)
+    return database
 
 
 class Partitioned:
@@ -59,7 +69,7 @@ class Partitioned:
         part = self._parts[index]
         file = self._files[index]
         if file is None:
-            file = self._files[index] = scratch()
+            file = self._files[index] = scratch(self)
         marshal.dump([(key, _plain(row)) for key, row in part], file)
         self._held -= len(part)
         part.clear()
@@ -106,7 +116,7 @@ class Overflow:
     """Changes of records, oldest first, when there are too many of them to be held in memory."""
 
     def __init__(self) -> None:
-        self._database = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # "" is a scratch file
+        self._database = scratch_database(self)
         self._database.execute("CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key BLOB, change BLOB)")
         self._database.execute("CREATE INDEX old_record ON old (map, key)")
         self._count = 0
@@ -156,7 +166,7 @@ class Spool:
     def __init__(self, map_name: str, side: Side) -> None:
         self._map = map_name
         self._side = side
-        self._file = scratch()
+        self._file = scratch(self)
         self._block: list[tuple[Key, str, Key, tuple[str | bool | None, ...]]] = []
         self._index: sqlite3.Connection | None = None
         self._boundary: Position | None = None
@@ -216,7 +226,7 @@ class Spool:
         return None if found is None else self._change(found[0], *marshal.loads(found[1]))
 
     def _build(self) -> sqlite3.Connection:
-        index = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        index = scratch_database(self)
         index.execute("CREATE TABLE weak (key BLOB PRIMARY KEY, number INTEGER, entry BLOB) WITHOUT ROWID")
         index.execute("BEGIN")
         number, here = 0, self._file.tell()

@@ -120,6 +120,9 @@ class Engine:
         """Let go of the feeds; the databases keep everything for the next ``open``."""
         for flow in self.flows.values():
             flow.close_feed()
+        for sync in self._syncs:
+            sync.release()
+        self._syncs.clear()
 
     # -- maps -----------------------------------------------------------------------------------------------------
 
@@ -208,12 +211,11 @@ class Engine:
     def synchronise(self, compiled: CompiledMap, master: Side) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``."""
         sync = InitialSync(self.link, self.flows, compiled, master, self.progress)
+        self._syncs.append(sync)
         boundaries: dict[Side, Position | None] = {}
         boundaries.update(sync.compare())
         self.journal.set_state(compiled.name, boundaries=boundaries)
-        outcome = sync.apply()
-        self._syncs.append(sync)
-        return outcome
+        return sync.apply()
 
     def _finish_syncs(self) -> None:
         """Both flows have carried everything: no change is left that has not seen the weak ones."""
