@@ -31,7 +31,7 @@ def _row(plain: tuple[str | bool | None, ...]) -> Row:
 
 def scratch(owner: object) -> IO[bytes]:
     """A file that vanishes when it is closed, at the latest with its owner."""
-    file = tempfile.TemporaryFile(prefix="dualwrite-")
+    file = tempfile.TemporaryFile(prefix="dualwrite-")  # noqa: SIM115 (its owner closes it)
     weakref.finalize(owner, file.close)
     return file
 
