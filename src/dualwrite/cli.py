@@ -265,9 +265,7 @@ def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
 def start(
     maps: Maps = None,
     folder: Folder = HERE,
-    master: Annotated[
-        Side | None, typer.Option(help="The side whose values win in the initial sync; left by default.")
-    ] = None,
+    master: Annotated[Side | None, typer.Option(help="The side whose values win; left by default.")] = None,
     no_initial_sync: Annotated[
         bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
     ] = False,

@@ -130,9 +130,10 @@ class Engine:
         """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop."""
         outcomes = []
         states = self.journal.states()
-        for name in list(self.link.maps):
-            if not wants_to_run(states.get(name) or MapState(name)):
-                self._stop(name)
+        for name in {**self.link.maps, **self.maps}:
+            state = states.get(name) or MapState(name)
+            if not wants_to_run(state) and (name in self.link.maps or state.state in (INITIALIZING, RUNNING)):
+                self._stop(name)  # also one that ran under an earlier engine, and was stopped since
         for name, compiled in self.maps.items():
             state = states.get(name) or MapState(name)
             if not wants_to_run(state) or name in self.link.maps or state.state == NEEDS_ATTENTION:
@@ -147,8 +148,8 @@ class Engine:
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
         self._forget(name)
-        self.link.maps.pop(name)
-        self._views_changed()
+        if self.link.maps.pop(name, None) is not None:
+            self._views_changed()
         self.journal.set_state(name, state=STOPPED, initial="none", reason="")
         self.journal.log("stopped", map=name)
 
