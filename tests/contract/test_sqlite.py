@@ -17,7 +17,7 @@ from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.model import Side, Value
 from dualwrite.schema import Schema, TypeName
 from dualwrite.testing.contract import ConnectorContract
-from dualwrite.testing.example import SCHEMA, create_sql, quote
+from dualwrite.testing.example import SCHEMA, Example, create_sql, quote
 
 WITHOUT_REFERENCES = Schema({name: replace(table, references=()) for name, table in SCHEMA.tables.items()})
 DECLARED = Declared(
@@ -146,7 +146,22 @@ class SqliteSystem:
             return [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE name LIKE 'dualwrite%'")]
 
 
-class TestSqlite(ConnectorContract):
+class SqliteContract(ConnectorContract):
+    """The contract, but that a change bears the time of its statement: no trigger can know that of the commit."""
+
+    def test_one_transaction_is_told_in_its_order(self, example: Example) -> None:
+        """What one transaction did to several records comes in the order of its statements and of their times."""
+        with example.system.user() as user:
+            for code in ("c", "a", "b"):
+                user.insert("flat", {"code": code})
+            user.update("flat", {"code": "c"}, {"tag": "1"})
+            user.delete("flat", {"code": "a"})
+        found = example.changes()
+        assert [change.key for change in found] == [("c",), ("a",), ("b",), ("c",), ("a",)]
+        assert [change.at for change in found] == sorted(change.at for change in found)
+
+
+class TestSqlite(SqliteContract):
     """A database that declares no foreign keys."""
 
     @pytest.fixture
@@ -155,7 +170,7 @@ class TestSqlite(ConnectorContract):
         return SqliteSystem(tmp_path, enforced=False)
 
 
-class TestSqliteWithForeignKeys(ConnectorContract):
+class TestSqliteWithForeignKeys(SqliteContract):
     """A database that enforces references."""
 
     @pytest.fixture

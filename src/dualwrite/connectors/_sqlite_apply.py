@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
 from dualwrite.connectors._sqlite_effects import Effects
-from dualwrite.connectors._sqlite_feed import LogReader, check_place
+from dualwrite.connectors._sqlite_feed import LogReader, Place, check_place
 from dualwrite.connectors._sqlite_log import Marker
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
@@ -38,6 +38,7 @@ class SqliteTransaction:
         stream: str,
         views: Sequence[View],
         known: dict[str, Position | None],
+        acknowledged: Place,
         done: Callable[[], None],
     ) -> None:
         self._file = file
@@ -48,6 +49,7 @@ class SqliteTransaction:
         self._stream = stream
         self._views = views
         self._known = known
+        self._acknowledged = acknowledged
         self._done = done
         self._calls: list[tuple[View, Sequence[Write], frozenset[int]] | tuple[str, str, str, str | None]] = []
         self.is_open = True
@@ -91,7 +93,7 @@ class SqliteTransaction:
         """See ``Transaction``."""
         self._in_use()
         with self._file.errors():
-            place = check_place(self._connection, self._names, self._file, after)
+            place = check_place(self._connection, self._names, self._file, after, self._acknowledged)
             reader = LogReader(self._connection, self._names, self._catalog, self._views, place)
             return reader.read(_ALL - 1000)[0]
 
@@ -183,7 +185,7 @@ class SqliteTransaction:
         """Everything behind the marker in the log has seen what it says."""
         execute = self._connection.execute
         seen = str(position) if position is not None else self._meta.get("seen", "")
-        marker = Marker(self.number, Position.parse(seen) if seen else None)
+        marker = Marker(self.number, Position.parse(seen) if seen else None, self._effects.assigned)
         execute(
             f"INSERT INTO {self._names.log} (op, at, own, note) VALUES (?, julianday('now'), ?, ?)",
             (MARKER, NORMAL, marker.note()),

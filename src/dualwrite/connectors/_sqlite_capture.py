@@ -36,10 +36,10 @@ from dualwrite.schema import Schema, View
 
 SCHEMA_NUMBER = 1
 TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
-INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, ARRIVED = "I", "U", "D", "X", "M", "G", "A"
+INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, NOTICE = "I", "U", "D", "X", "M", "G", "N"
 """What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours.  Two are notes about our
-own work and no changes: ``G`` what a record was that we deleted or moved (effects may name it), ``A`` a record of ours
-that rows were referring to already (the note tells which)."""
+own work and no changes: ``G`` what a record was that we deleted or moved (effects may name it), ``N`` a record that we
+renamed or brought, by which those that look it up look different (the note tells which)."""
 NORMAL, OWN, SILENT = 0, 1, 2
 
 

@@ -8,18 +8,17 @@ differs is a change of this side and stays in the log, behind the marker, with w
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
-    ARRIVED,
     DELETE,
     GONE,
     INSERT,
     NORMAL,
+    NOTICE,
     OWN,
     SILENT,
     UPDATE,
@@ -27,7 +26,7 @@ from dualwrite.connectors._sqlite_capture import (
     Shape,
     current_shapes,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, end_of
+from dualwrite.connectors._sqlite_log import Entries, Entry, Noted, end_of
 from dualwrite.connectors._sqlite_natural import comparable
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_values import Storage, decoder
@@ -38,6 +37,8 @@ Identity = tuple[Storage, ...]
 Values = dict[str, Storage]
 _FEW = 20_000
 """Rows that are quickly read through."""
+_NAMED = 100
+"""Rows that a marker names; more are counted as all of their table."""
 
 
 @dataclass
@@ -79,7 +80,11 @@ class Effects:
         self._read = 0
         self._shadows: dict[tuple[str, Identity], Shadow] = {}
         self._finished: list[Shadow] = []
-        self._woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[list[Storage]]]] = {}
+        self._woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[Identity]]] = {}
+        self._renamed: dict[tuple[str, Identity], Values] = {}
+        self._mine: dict[str, set[Identity]] = {}
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
+        self.assigned: dict[str, set[Identity] | None] = {}
 
     # -- what to log ----------------------------------------------------------------------------------------------
 
@@ -225,14 +230,75 @@ class Effects:
         sql = f"SELECT k.i, {identity} FROM {' CROSS JOIN '.join(tables)} WHERE {same}"
         for number, *found in self._connection.execute(sql):
             held = tuple(keys[number][1:])
-            self._woken.setdefault((shape.plan.table, reference.to, held), {}).setdefault(child, []).append(found)
+            woken = self._woken.setdefault((shape.plan.table, reference.to, held), {})
+            woken.setdefault(child, []).append(tuple(found))
 
     def _tell_woken(self) -> None:
         for (table, to, held), rows in self._woken.items():
             image = current_image(self._connection, self.shapes[table], to, held)
             if image is not None:
-                note = json.dumps(rows)
-                write_entry(self._connection, self._names, self.shapes[table], ARRIVED, None, None, image, note=note)
+                self._notice(self.shapes[table], None, image, Noted(only=rows))
+
+    def _notice(self, shape: Shape, old: Values | None, new: Values, noted: Noted) -> None:
+        write_entry(self._connection, self._names, shape, NOTICE, None, old, new, note=noted.text())
+
+    # -- records that we rename -----------------------------------------------------------------------------------
+
+    def before_rename(self, table: str, identities: Iterable[Identity]) -> None:
+        """Records that others look up are about to change in what those see of them."""
+        shape, by = self.shapes[table], self._catalog.facts[table].identity
+        for identity in identities:
+            if (table, identity) not in self._renamed:
+                image = current_image(self._connection, shape, by, identity)
+                if image is not None:
+                    self._renamed[table, identity] = image
+
+    def wrote(self, table: str, identities: Sequence[Identity], columns: Iterable[str] = ()) -> None:
+        """The link has said itself what these rows look like, and set these columns: they need not be told."""
+        self._mine.setdefault(table, set()).update(identities)
+        self._assign(table, columns, identities)
+
+    def _assign(self, table: str, columns: Iterable[str], identities: Iterable[Identity]) -> None:
+        """We set these columns; note the rows where they are references."""
+        references = self._catalog.schema.tables[table].references
+        if not any(set(reference.columns) & set(columns) for reference in references):
+            return
+        known = self.assigned.setdefault(table, set())
+        if known is not None:
+            known.update(identities)
+            if len(known) > _NAMED:
+                self.assigned[table] = None
+
+    def last_row(self, table: str) -> int:
+        """The largest rowid, 0 for tables without."""
+        rowid = self._catalog.facts[table].rowid
+        if rowid is None:
+            return 0
+        row = self._connection.execute(f"SELECT max({quote(rowid)}) FROM {quote(table)}").fetchone()
+        return int(row[0] or 0)
+
+    def inserted(self, table: str, rows: Sequence[Values], last: int) -> None:
+        """We inserted these rows; those that did not say their rowid came behind ``last``."""
+        facts = self._catalog.facts[table]
+        named = [values for values in rows if all(name in values for name in facts.identity)]
+        columns = list(rows[0]) if rows else []
+        self.wrote(table, [self.identity(table, values) for values in named], columns)
+        if facts.rowid is not None and len(named) != len(rows):
+            first, now = last + 1, self.last_row(table)
+            self._ranges.setdefault(table, []).append((first, now))
+            self._assign(table, columns, ((row,) for row in range(first, min(now, first + _NAMED) + 1)))
+
+    def _tell_renamed(self) -> None:
+        if not self._renamed:
+            return
+        mine = {table: list(rows) for table, rows in self._mine.items()}
+        for table, ranges in self._ranges.items():
+            mine.setdefault(table, []).extend((row,) for first, last in ranges for row in range(first, last + 1))
+        for (table, identity), old in self._renamed.items():
+            shape = self.shapes[table]
+            new = current_image(self._connection, shape, self._catalog.facts[table].identity, identity)
+            if new is not None and any(new[name] != old[name] for name in shape.plan.followed):
+                self._notice(shape, old, new, Noted(but=mine))
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
@@ -247,6 +313,7 @@ class Effects:
             for shadow in effects:
                 self._leave(shadow)
         self._tell_woken()
+        self._tell_renamed()
         self._set(NORMAL)
 
     def _tell_moved(self, shadows: Iterable[Shadow]) -> None:

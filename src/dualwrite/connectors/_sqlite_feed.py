@@ -10,7 +10,6 @@ look its record up is at ``(id - 1, view, row)``, the views numbered from 2.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +18,10 @@ from typing import Any
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import (
-    ARRIVED,
     GONE,
     INSERT,
     MARKER,
+    NOTICE,
     REPLACED,
     UPDATE,
     Names,
@@ -31,7 +30,16 @@ from dualwrite.connectors._sqlite_capture import (
     is_installed,
     read_meta,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, end_of, in_order, instant, last_change, together
+from dualwrite.connectors._sqlite_log import (
+    Entries,
+    Entry,
+    Marker,
+    Noted,
+    end_of,
+    in_order,
+    instant,
+    together,
+)
 from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable, is_renaming
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
@@ -118,6 +126,7 @@ class LogReader:
         start = self.place[0]
         self._history.refresh(max(0, start - _LOOKBACK))
         self._later.clear()
+        self._markers: list[tuple[int, Marker]] | None = None
         entries, more = self._next(start, limit, until)
         woken = self._woken(entries, start)
         changes: list[Change] = []
@@ -142,7 +151,7 @@ class LogReader:
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""
         changes += [change for change in self._direct(entry, replaced) if change.position.place > self.place]
-        if not woken and entry.op != ARRIVED and not (entry.op == UPDATE and is_renaming(entry)):
+        if not woken and entry.op != NOTICE and not (entry.op == UPDATE and is_renaming(entry)):
             return True
         self.place = max(self.place, (entry.id - 1, 1))
         for change in self._looking_on(entry, replaced):
@@ -157,7 +166,7 @@ class LogReader:
     # -- changes of the record itself -----------------------------------------------------------------------------
 
     def _direct(self, entry: Entry, replaced: Sequence[Entry]) -> Iterator[Change]:
-        if entry.op in (ARRIVED, GONE):
+        if entry.op in (NOTICE, GONE):
             return
         for sight in self._sights.get(entry.table, ()):
             columns, after, before = entry.shape.plan.columns, None, None
@@ -215,6 +224,9 @@ class LogReader:
         """What the record was before, where the history does not say so by itself."""
         target = (reference.table, reference.to)
         identity = self._history.identity(target, entry.after())
+        if entry.op == NOTICE:
+            known = any(value is not None for value in entry.old)
+            return {(target, identity): entry.before() if known else None}
         if entry.op == UPDATE or any(self._history.identity(target, gone.before()) == identity for gone in replaced):
             return {}
         return {(target, identity): None}
@@ -225,24 +237,36 @@ class LogReader:
         tables = [watch.sight.view.table, *(reference.table for reference in chain)]
         image = entry.after()
         held = {tuple(image.get(name) for name in chain[-1].to)}
-        noted = {table: set(map(tuple, rows)) for table, rows in json.loads(entry.note or "{}").items()}
-        only = noted.get(tables[-2], set()) if entry.note else None
+        noted = Noted.read(entry.note) if entry.op == NOTICE else self._not_assigned_by_us(entry.id)
         for index in range(len(chain) - 1, 0, -1):
-            held = self._between(tables[index], chain[index], chain[index - 1].to, held, only)
-            only = None
+            held = self._between(tables[index], chain[index], chain[index - 1].to, held, noted)
         found: dict[Identity, tuple[Storage, ...]] = {}
         for values in held:
             if None not in values:
                 found |= self._children(tables[0], chain[0], values, entry.id)
-        return found if only is None else {identity: row for identity, row in found.items() if identity in only}
+        return {identity: row for identity, row in found.items() if noted.concerns(tables[0], identity)}
+
+    def _not_assigned_by_us(self, place: int) -> Noted:
+        """Rows that got their reference by a later commit of ours, of which the log tells nothing, did not have it."""
+        if self._markers is None:
+            self._markers = self._entries.markers(self.place[0])
+        only: dict[str, tuple[Identity, ...]] = {}
+        but: dict[str, set[Identity]] = {}
+        for id_, marker in self._markers:
+            for table, rows in marker.assigned.items() if id_ > place else ():
+                if rows is None:
+                    only[table] = ()
+                else:
+                    but.setdefault(table, set()).update(rows)
+        return Noted(only, but)
 
     def _between(
-        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], only: set[Identity] | None
+        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], noted: Noted
     ) -> set[Identity]:
         identity = self._catalog.facts[table].identity
         sql = f"SELECT {', '.join(map(quote, (*identity, *to)))} FROM {quote(table)} WHERE {_holds(reference)}"
         rows = (row for values in held for row in self._connection.execute(sql, values))
-        return {row[len(identity) :] for row in rows if only is None or row[: len(identity)] in only}
+        return {row[len(identity) :] for row in rows if noted.concerns(table, row[: len(identity)])}
 
     def _children(
         self, table: str, reference: Reference, values: Identity, place: int
@@ -277,10 +301,11 @@ class LogReader:
         by_rowid = self._catalog.facts[table].rowid is not None
         start = self.place[0]
         for entry in self._entries.read(f"id > ? AND {self._entries.of_tables([table])}", (start,)):
-            if entry.op in (ARRIVED, GONE):
+            if entry.op in (NOTICE, GONE):
                 continue
             image = entry.after() if entry.op == INSERT else entry.before()
-            identity = (entry.rid,) if by_rowid else tuple(image.get(name) for name in self._catalog.facts[table].identity)
+            key = self._catalog.facts[table].identity
+            identity = (entry.rid,) if by_rowid else tuple(image.get(name) for name in key)
             later.entries.setdefault(identity, []).append((entry.id, entry.op))
             if entry.op != INSERT:
                 pairs = zip(reference.columns, reference.to, strict=True)
@@ -352,24 +377,32 @@ def _sortable(identity: Identity) -> tuple[tuple[str, Any], ...]:
 
 
 def check_place(
-    connection: sqlite3.Connection, names: Names, file: File, after: Position | None, acknowledged: int = 0
+    connection: sqlite3.Connection, names: Names, file: File, after: Position | None, acknowledged: Place = (0,)
 ) -> Place:
-    """Where to read on; raises PositionLost when what follows is not there any more, or was acknowledged."""
+    """Where to read on; raises PositionLost when changes behind ``after`` are gone, or were let go by acknowledging."""
     if not is_installed(connection, names):
         raise Usage(f"{file.path}: link {names.link} is not installed in it", "start the link with `dualwrite run`")
     meta = read_meta(connection, names)
-    trimmed = max(int(meta["trimmed"]), acknowledged)
+    oldest = max((int(meta["trimmed"]),), acknowledged)
     if after is None:
-        return (trimmed,)
+        return oldest
     remedy = "stop the maps of this link and start them again with an initial sync"
     if after.feed != meta["incarnation"]:
         raise PositionLost(f"{file.path}: {after} is a position of another log: capture was installed anew", remedy)
     if after.place[:1] > (end_of(connection, names),):
         raise PositionLost(f"{file.path}: the log ends before {after}: the file was restored from a backup", remedy)
-    lost = max(int(meta["lost"]), last_change(connection, names, trimmed))
+    lost = max(int(meta["lost"]), _last_change(connection, names, after.place[0], acknowledged[0]))
     if after.place < (lost,):
-        raise PositionLost(f"{file.path}: changes that follow {after} were trimmed (up to {lost})", remedy)
-    return max(after.place, (trimmed,))
+        raise PositionLost(f"{file.path}: changes that follow {after} are not kept any more (up to {lost})", remedy)
+    return max(after.place, oldest)
+
+
+def _last_change(connection: sqlite3.Connection, names: Names, after: int, until: int) -> int:
+    """The last change between two places that is about to be trimmed."""
+    if after >= until:
+        return 0
+    sql = f"SELECT max(id) FROM {names.log} WHERE op <> '{MARKER}' AND id > ? AND id <= ?"
+    return int(connection.execute(sql, (after, until)).fetchone()[0] or 0)
 
 
 class SqliteFeed:
@@ -382,7 +415,7 @@ class SqliteFeed:
         catalog: Callable[[sqlite3.Connection], Catalog],
         views: Sequence[View],
         after: Position | None,
-        acknowledged: int = 0,
+        acknowledged: Place = (0,),
     ) -> None:
         self._file = file
         self._names = names

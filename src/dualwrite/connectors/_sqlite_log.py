@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dualwrite.connectors._sqlite_capture import (
@@ -62,20 +62,48 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Marker:
-    """What a commit of ours left in the log: its number, and how far this side had received the other by then."""
+    """What a commit of ours left in the log: its number, and how far this side had received the other by then.
+
+    ``assigned`` are the rows whose references it set, per table; None where they are many.
+    """
 
     number: int = 0
     seen: Position | None = None
+    assigned: Mapping[str, Collection[tuple[Storage, ...]] | None] = field(default_factory=dict)
 
     @classmethod
     def read(cls, note: str) -> Marker:
         """The inverse of ``note``."""
-        number, seen = json.loads(note)
-        return cls(number, Position.parse(seen) if seen else None)
+        number, seen, assigned = json.loads(note)
+        rows = {table: None if some is None else set(map(tuple, some)) for table, some in assigned.items()}
+        return cls(number, Position.parse(seen) if seen else None, rows)
 
     def note(self) -> str:
         """As the log holds it."""
-        return json.dumps([self.number, str(self.seen) if self.seen else None])
+        rows = {table: None if some is None else list(some) for table, some in self.assigned.items()}
+        return json.dumps([self.number, str(self.seen) if self.seen else None, rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """Whom a notice concerns: ``only`` these rows of a table, and not these (``but``); all of tables not named."""
+
+    only: Mapping[str, Collection[tuple[Storage, ...]]] = field(default_factory=dict)
+    but: Mapping[str, Collection[tuple[Storage, ...]]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, note: str | None) -> Noted:
+        """The inverse of ``text``."""
+        parts = json.loads(note) if note else ({}, {})
+        return cls(*({table: set(map(tuple, rows)) for table, rows in part.items()} for part in parts))
+
+    def text(self) -> str:
+        """As the log holds it."""
+        return json.dumps([{table: list(rows) for table, rows in part.items()} for part in (self.only, self.but)])
+
+    def concerns(self, table: str, identity: tuple[Storage, ...]) -> bool:
+        """Is it about this row?"""
+        return identity not in self.but.get(table, ()) and (table not in self.only or identity in self.only[table])
 
 
 def instant(julian_day: float) -> float:
@@ -106,7 +134,13 @@ class Entries:
 
     def own(self, after: int) -> list[Entry]:
         """What the open transaction of ours has made the triggers log behind an entry."""
-        return list(map(self._entry, self._connection.execute(f"{self._select} WHERE id > ? AND own = 1", (after,))))
+        sql = f"{self._select} WHERE id > ? AND own = 1 ORDER BY id"
+        return in_order(list(map(self._entry, self._connection.execute(sql, (after,)))))
+
+    def markers(self, after: int) -> list[tuple[int, Marker]]:
+        """Our commits behind an entry."""
+        sql = f"SELECT id, note FROM {self._names.log} WHERE id > ? AND op = '{MARKER}' ORDER BY id"
+        return [(id_, Marker.read(note)) for id_, note in self._connection.execute(sql, (after,))]
 
     def of_tables(self, tables: Iterable[str]) -> str:
         """A condition: entries of these tables."""

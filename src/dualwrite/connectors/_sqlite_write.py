@@ -163,15 +163,19 @@ class Writing:
         current = self._current(numbers)
         pending: list[tuple[int, Found | None]] = []
         deletes: list[Operation] = []
+        unchanged: list[tuple[int, Found]] = []
         for number in numbers:
             found = current[number]
             outcome = self._judged(number, found)
             if outcome is not None:
                 self.outcomes[number] = outcome
+                if isinstance(outcome, Unchanged) and found:
+                    unchanged.append((number, found[0]))
             elif self.writes[number].row is None:
                 deletes.append(Operation(number, DELETE, found[0].identity, {}))
             else:
                 pending.append((number, found[0] if found else None))
+        self._confirm(unchanged)
         pending = self._free(pending, deletes)
         operations = self._operations(pending)
         self._execute([*deletes, *operations])
@@ -181,6 +185,14 @@ class Writing:
                 del self.outcomes[number]
             self.run()
         return self.outcomes
+
+    def _confirm(self, unchanged: Sequence[tuple[int, Found]]) -> None:
+        """Rows that hold what we wanted already are ours all the same."""
+        intents = Intents(self.plan.name)
+        for number, found in unchanged:
+            intents.confirmed[found.identity] = self._confirmed(number, {}, found)
+        self.effects.settle(intents)
+        self.effects.wrote(self.plan.name, list(intents.confirmed))
 
     def _current(self, numbers: Sequence[int]) -> dict[int, list[Found]]:
         keys = [self.writes[number].key for number in numbers]
@@ -395,15 +407,30 @@ class Writing:
             self.outcomes |= {operation.number: Unchanged() for operation in group}
             return []
         loud = self.effects.watch(self.plan.name, kind, columns)
-        ready = [operation for operation in group if self._is_allowed(operation)]
+        ready, refused = [], []
+        for operation in group:
+            (ready if self._is_allowed(operation) else refused).append(operation)
+        shape = self.effects.shapes.get(self.plan.name)
+        if kind == UPDATE and shape is not None and not set(columns).isdisjoint(shape.plan.followed):
+            self.effects.before_rename(self.plan.name, (operation.identity for operation in ready))
+        last = self.effects.last_row(self.plan.name) if kind == INSERT else 0
         sql = self._statement(kind, columns)
-        refused = [operation for operation in group if operation not in ready]
         refused += self._one_by_one(sql, ready) if loud else self._together(sql, ready)
-        self.lookups.forget(self.plan.name)
-        if kind != DELETE:
-            done = [operation.values for operation in ready if operation not in refused]
-            self.effects.arrived(self.plan.name, columns, done)
+        self._tell(kind, columns, [operation for operation in ready if self._was_applied(operation)], last)
         return refused
+
+    def _was_applied(self, operation: Operation) -> bool:
+        return isinstance(self.outcomes.get(operation.number), Applied)
+
+    def _tell(self, kind: str, columns: Sequence[str], done: Sequence[Operation], last: int) -> None:
+        """Pass on what was written."""
+        self.lookups.forget(self.plan.name)
+        if kind == UPDATE:
+            self.effects.wrote(self.plan.name, [operation.identity for operation in done], columns)
+        elif kind == INSERT:
+            self.effects.inserted(self.plan.name, [operation.values for operation in done], last)
+        if kind != DELETE:
+            self.effects.arrived(self.plan.name, columns, [operation.values for operation in done])
 
     def _statement(self, kind: str, columns: Sequence[str]) -> str:
         table, same = quote(self.plan.name), " AND ".join(f"{quote(name)} = ?" for name in self.plan.facts.identity)

@@ -59,7 +59,7 @@ class SqliteConnector:
         self._reading = RLock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._acknowledged = 0
+        self._acknowledged: tuple[int, ...] = (0,)
         self._trimmed = (0, time.monotonic())
 
     # -- connections ----------------------------------------------------------------------------------------------
@@ -218,7 +218,16 @@ class SqliteConnector:
                 if not is_installed(connection, self._names):
                     raise Usage(f"{self._file.path}: link {self._names.link} is not installed in it", _INSTALL)
             return SqliteTransaction(
-                self._file, connection, self._names, self._load, self._plans, stream, views, self._known, self._release
+                self._file,
+                connection,
+                self._names,
+                self._load,
+                self._plans,
+                stream,
+                views,
+                self._known,
+                self._acknowledged,
+                self._release,
             )
         except BaseException:
             self._release()
@@ -230,21 +239,20 @@ class SqliteConnector:
 
     def acknowledge(self, position: Position) -> None:
         """See ``Connector``.  Cheap: the log is trimmed when enough has gathered, in small transactions."""
-        cut = position.place[0] - (len(position.place) > 1)
-        self._acknowledged = max(self._acknowledged, cut)
+        self._acknowledged = max(self._acknowledged, position.place)
         trimmed, at = self._trimmed
-        if self._acknowledged - trimmed >= TRIM_ENTRIES or time.monotonic() - at >= TRIM_SECONDS:
+        if self._acknowledged[0] - trimmed >= TRIM_ENTRIES or time.monotonic() - at >= TRIM_SECONDS:
             self.trim()
 
     def trim(self) -> None:
         """Delete from the log what was acknowledged."""
-        more = self._acknowledged > self._trimmed[0]
+        cut = self._acknowledged[0]
+        more = cut > self._trimmed[0]
         while more:
             with self._write() as connection:
-                more = is_installed(connection, self._names) and trim_slice(
-                    connection, self._names, min(self._acknowledged, end_of(connection, self._names))
-                )
-        self._trimmed = self._acknowledged, time.monotonic()
+                end = min(cut, end_of(connection, self._names)) if is_installed(connection, self._names) else 0
+                more = end > 0 and trim_slice(connection, self._names, end)
+        self._trimmed = cut, time.monotonic()
 
     def close(self) -> None:
         """See ``Connector``.  What was acknowledged is trimmed first, when the file lets us."""
