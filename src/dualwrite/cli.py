@@ -335,14 +335,25 @@ def verify(
         chosen = work.chosen(maps or ())
         settle = commands.settle_with(work)
         reports = [verify_map(one, work.connectors, settle) for one in chosen]
-        if repair is not None and not all(report.clean for report in reports):
-            total = sum(len(report.differences) for report in reports)
+        total = sum(len(report.differences) for report in reports)
+        if repair is not None and total:
             confirm(f"Repair {total} record(s) with the values of the {repair} side?", yes)
-            names = [report.map for report in reports if not report.clean]
+            names = [report.map for report in reports if report.differences]
             commands.ask(work, "repair", {"maps": names, "master": repair.value, "who": who()})
             reports = [verify_map(one, work.connectors, settle) for one in chosen]
-        printing.json_out(printing.verify_json(reports)) if as_json else printing.verified(reports, rows)
+        if as_json:
+            printing.json_out(printing.verify_json(reports))
+        else:
+            printing.verified(reports, rows, waiting(work))
         finish(all(report.clean for report in reports))
+
+
+def waiting(work: Workspace) -> str:
+    """What is on its way, or held back, while both sides differ."""
+    parked = len(work.journal.parked(work.numbers()))
+    told = [f"{parked} record(s) are parked: see dualwrite parked list"] if parked else []
+    told += [] if work.lease.owner() else ["no engine is running: what it has not carried yet counts as a difference"]
+    return "; ".join(told)
 
 
 @parked_app.command("list")
@@ -365,7 +376,7 @@ def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> Non
         compiled = work.maps.get(entry.map)
         paths = compiled.views[entry.side.other].paths if compiled else ()
         if as_json:
-            printing.json_out(printing.parked_json(entry) | {"changes": printing.changes_json(changes, paths)})
+            printing.json_out(printing.parked_json(entry) | {"queue": printing.changes_json(changes, paths)})
         else:
             printing.parked_one(entry, changes, paths)
 

@@ -21,6 +21,7 @@ from rich.table import Table
 from dualwrite.engine.compare import Difference, Unusable
 from dualwrite.engine.plan import MapPlan, PlannedRow
 from dualwrite.engine.status import MapStatus
+from dualwrite.engine.troubles import remedy_of
 from dualwrite.engine.verify import Report
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Conflict, Event, Parked
@@ -218,7 +219,7 @@ def statuses(report: Sequence[MapStatus]) -> None:
         colour = COLOURS.get(row["state"], "default")
         made.add_row(
             escape(row["map"]),
-            f"[{colour}]{row['state']}[/{colour}]",
+            f"[{colour}]{row['state']}[/{colour}]" + coming(row),
             str(row["parked"]),
             str(row["conflicts"]),
             str(row["queued"]),
@@ -226,6 +227,12 @@ def statuses(report: Sequence[MapStatus]) -> None:
             escape(row["reason"]),
         )
     show(made)
+
+
+def coming(row: MapStatus) -> str:
+    """What an engine will do about a map's state as soon as one runs."""
+    starts = row["desired"] == "running" and row["state"] in ("not running", "stopped")
+    return " → running" if starts else ""
 
 
 def engine(owner: str | None) -> None:
@@ -277,8 +284,8 @@ def plain(row: Row | None) -> list[Value] | None:
     return None if row is None else [None if value is ABSENT else value for value in row]
 
 
-def verified(reports: Sequence[Report], limit: int) -> None:
-    """Counts of all maps, then the first records that differ."""
+def verified(reports: Sequence[Report], limit: int, waiting: str = "") -> None:
+    """Counts of all maps, then the first records that differ; ``waiting`` tells what may explain them."""
     made = table("map", "#equal", "#different", "#left only", "#right only", "#detached", "#unusable")
     for report in reports:
         counts = (report.tally.equal, *map(report.count, (None, Side.LEFT, Side.RIGHT)), report.tally.detached)
@@ -292,7 +299,14 @@ def verified(reports: Sequence[Report], limit: int) -> None:
         for unusable in report.unusable[:limit]:
             said(f"  {report.map}: {show_key(unusable.key)} {unusable.reason}")
     clean = all(report.clean for report in reports)
-    said("both sides agree" if clean else "the sides differ: dualwrite verify --repair left|right makes them agree")
+    if waiting and not clean:
+        said(waiting)
+    if clean:
+        said("both sides agree")
+    elif any(report.differences for report in reports):
+        said("the sides differ: dualwrite verify --repair left|right makes them agree")
+    else:
+        said("some records cannot be compared: correct them on the side that is named")
 
 
 # -- parked, conflicts, log -------------------------------------------------------------------------------------------
@@ -307,6 +321,7 @@ def parked_json(entry: Parked) -> dict[str, object]:
         "key": entry.shown_key,
         "code": entry.code,
         "reason": entry.reason,
+        "remedy": remedy_of(entry.code),
         "column": entry.column,
         "attempts": entry.attempts,
         "changes": entry.changes,
@@ -330,25 +345,32 @@ def changes_json(changes: Sequence[Change], paths: Sequence[Path]) -> list[Mappi
 
 def parked(entries: Sequence[Parked]) -> None:
     """The list of parked records."""
+    parked_table(entries)
+    said(f"{len(entries)} parked" if entries else "nothing is parked")
+
+
+def parked_table(entries: Sequence[Parked]) -> None:
+    """Parked records as a table."""
     made = table("#id", "map", "side", "key", "code", "reason", "#tries", "since")
     for e in entries:
         what = (escape(e.map), str(e.side), escape(e.shown_key), e.code, escape(e.reason))
         made.add_row(str(e.id), *what, str(e.attempts), when(e.since))
     show(made)
-    said(f"{len(entries)} parked" if entries else "nothing is parked")
 
 
 def parked_one(entry: Parked, changes: Sequence[Change], paths: Sequence[Path]) -> None:
-    """A parked record with its waiting changes."""
-    parked([entry])
+    """A parked record with its waiting changes, and what to do."""
+    parked_table([entry])
+    if remedy := remedy_of(entry.code):
+        said(f"→ {remedy}")
     for change in changes:
         console.print(f"\n{change.kind} by the {entry.side.other} side {when(change.at)}")
         made = table("column", "before", "after")
         for index, path in enumerate(paths):
-            before = change.before[index] if change.before is not None else ABSENT
-            after = change.after[index] if change.after is not None else ABSENT
+            before, after = (None if row is None else row[index] for row in (change.before, change.after))
             if before != after:
-                made.add_row(escape(show_path(path)), cell(before), cell(after))
+                shown = ("" if row is None else cell(row[index]) for row in (change.before, change.after))
+                made.add_row(escape(show_path(path)), *shown)
         show(made)
 
 
