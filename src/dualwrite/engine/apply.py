@@ -52,17 +52,22 @@ class Plan:
     changes: list[Change]
     new_key: Key
     fetched: list[Row] | None = None
+    first: Position | None = None  # where the other side's seeing of the record ends, once it is parked
 
     @property
     def renames(self) -> bool:
         """Does the record get another key?"""
         return self.key != self.new_key
 
-    def merged(self) -> Change | None:
-        """All changes as one: first before, last after; None when nothing remains."""
+    @property
+    def is_plain(self) -> bool:
+        """Do its changes merge into one?  A record that comes back is more than its first and last image."""
+        later = any(change.kind is Kind.INSERT for change in self.changes[1:])
+        return not later and not (self.changes[0].kind is Kind.INSERT and self.changes[-1].kind is Kind.DELETE)
+
+    def merged(self) -> Change:
+        """All changes as one: first before, last after; needs ``is_plain``."""
         first, last = self.changes[0], self.changes[-1]
-        if first.before is None and last.after is None and first.kind is Kind.INSERT:
-            return None
         if len(self.changes) == 1:
             return first
         kind = Kind.INSERT if first.kind is Kind.INSERT else Kind.DELETE if last.after is None else Kind.UPDATE
@@ -193,6 +198,7 @@ class Application:
         for key in dict.fromkeys((plan.key, plan.new_key)):
             record = (plan.compiled.name, key)
             mine = plan if key == plan.key else Plan(plan.compiled, key, [], key)
+            mine.first = first
             self.ledger.parked.append((mine, trouble if key == plan.key else behind(plan.key)))
             self._parked.add(record)
             self.transaction.remember(PARKED, plan.compiled.name, key_text(key), str(first))
@@ -297,7 +303,7 @@ class Stage:
 
     def _is_contested(self, plan: Plan) -> bool:
         name = self.compiled.name
-        return any(
+        return not plan.is_plain or any(
             self.app.hidden(self.compiled, key) is not None
             or (change.weak and change.kind is Kind.UPDATE)
             or self.windows.of(name, key, change.seen)
@@ -337,11 +343,8 @@ class Stage:
 
     def _blindly(self, plan: Plan) -> None:
         """Nobody else has touched the record: one write for all its changes."""
-        change = plan.merged()
-        if change is None:
-            return
         try:
-            write = self._write(change)
+            write = self._write(plan.merged())
         except RowProblem as problem:
             self.app.park(plan, Trouble(problem.code, str(problem), problem.column))
             return

@@ -59,6 +59,7 @@ class Flow:
         self._to = link.sides[self.target]
         self._feed: Feed | None = None
         self._again: Batch | None = None
+        self._read_to: Position | None = None
         self._restored: set[tuple[str, Key]] = set()
         self._bared: set[tuple[str, Key]] = set()
         self._found = 0
@@ -91,7 +92,7 @@ class Flow:
     def reopen(self) -> None:
         """Read from the oldest that the source keeps: what was carried already rebuilds the source's windows."""
         self.close_feed()
-        self._again = None
+        self._again = self._read_to = None
         self._feed = self._from.connector.feed(self.link.views(self.source), None)
 
     def close_feed(self) -> None:
@@ -140,6 +141,7 @@ class Flow:
     def _read(self, timeout: float) -> Batch:
         assert self._feed is not None, "open() comes first"
         batch = self._feed.read(self.limit, timeout)
+        self._read_to = batch.position
         self.point("after read")
         self._from.windows.extend(batch.changes, batch.position)
         if self._from.waiting and batch.changes:
@@ -293,12 +295,11 @@ class Flow:
             parked.remove(map_name, key, number)
             for records in self._to.waiting.values():
                 records.discard((map_name, key))
-            self._free(map_name, key)
+            self._let_go(map_name, key)
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
-            first = plan.changes[0].position if plan.changes else self.carried
-            if record not in parked and first is not None:
-                parked.add(*record, first, number)
+            if record not in parked and plan.first is not None:
+                parked.add(*record, plan.first, number)
             if trouble.waits_table or trouble.code == "behind":
                 self._to.waiting.setdefault(trouble.waits_table, set()).add(record)
         for record, hidden in ledger.hidden.items():
@@ -311,10 +312,6 @@ class Flow:
         if ledger.freed:
             self._to.woken.add("")
         self.counts.update(ledger.counts)
-
-    def _free(self, map_name: str, key: Key) -> None:
-        self._to.windows.drop(map_name, key, self._to.windows.forgotten)
-        self.link.journal.drop_windows(self.target, map_name, key_text(key))
 
     def _advance(self, position: Position) -> None:
         if self.carried is None or position > self.carried:
@@ -446,33 +443,49 @@ class Flow:
     def retain(self, batch: Batch) -> None:
         """Let the target forget what the source has seen, once every change that had not seen it is carried (R3).
 
-        Windows of records that are parked at the target stay: in memory, and in the journal before the target forgets.
+        Windows of records that are parked on one of the sides stay: in memory, and in the journal before the target
+        forgets.
         """
         windows, seen = self._to.windows, batch.seen
         if seen is not None and (windows.forgotten is None or seen > windows.forgotten):
-            held = windows.forget(seen, lambda name, key: (name, key) in self._to.parked)
+            held = windows.forget(seen, self._is_held)
             if held:
                 kept = [(name, key_text(key), change) for name, key, change in held]
                 self.link.journal.keep_window(self.target, kept)
             self._drop_hidden(seen)
-        self._from.parked.prune(batch.mark)
+        for record in self._from.parked.prune(batch.mark):
+            self._let_go(*record)
+
+    def _is_held(self, map_name: str, key: Key) -> bool:
+        """May changes still come that have not seen what everybody else has?  Those that are parked at the target, and
+        those of a source where the target's changes are parked."""
+        return (map_name, key) in self._to.parked or self._from.parked.mentions(map_name, key)
+
+    def _let_go(self, map_name: str, key: Key) -> None:
+        """Forget what was held back for a record."""
+        if not self._is_held(map_name, key):
+            self._to.windows.drop(map_name, key, self._to.windows.forgotten)
+            self.link.journal.drop_windows(self.target, map_name, key_text(key))
 
     def _drop_hidden(self, seen: Position) -> None:
         """A hidden row is needed as long as the source may not have seen the delete above it."""
-        gone = [r for r, hidden in self._to.hidden.items() if hidden.after is not None and hidden.after < seen]
-        for record in gone:
+        old = [r for r, hidden in self._to.hidden.items() if hidden.after is not None and hidden.after < seen]
+        for record in [record for record in old if not self._is_held(*record)]:
             del self._to.hidden[record]
             self._bared.add(record)
 
-    def acknowledge(self, carried: Position | None) -> None:
-        """Tell the target what it need not keep; ``carried``: how far the other flow has carried its feed."""
-        windows = self._to.windows
-        oldest = windows.oldest()
-        upto = carried if oldest is None else oldest.just_before()
-        if upto is None or carried is None:
+    @property
+    def passed(self) -> Position | None:
+        """How far the feed has been read, and carried; None before it was read (again, after an opening)."""
+        return None if self._read_to is None or self.carried is None else min(self._read_to, self.carried)
+
+    def acknowledge(self, passed: Position | None) -> None:
+        """Tell the target what it need not keep; ``passed``: how far the other flow has read and carried its feed."""
+        if passed is None:
             return
+        oldest = self._to.windows.oldest()
         self.point("before acknowledge")
-        self._to.connector.acknowledge(min(upto, carried))
+        self._to.connector.acknowledge(passed if oldest is None else min(oldest.just_before(), passed))
         self.point("after acknowledge")
 
 

@@ -75,14 +75,24 @@ class ParkedKeys:
         kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in now]
         self._intervals[record] = kept
 
-    def prune(self, mark: int) -> None:
-        """Forget what ended at or before our commit ``mark``: no change from before it will be read again."""
+    def mentions(self, map_name: str, key: Key) -> bool:
+        """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
+        return (map_name, key) in self._intervals
+
+    def prune(self, mark: int) -> list[tuple[str, Key]]:
+        """Forget what ended at or before our commit ``mark``: no change from before it will be read again.
+
+        Returns the records of which nothing is left.
+        """
+        gone = []
         for record, intervals in list(self._intervals.items()):
             kept = [i for i in intervals if i.until is None or i.until > mark]
             if kept:
                 self._intervals[record] = kept
             else:
                 del self._intervals[record]
+                gone.append(record)
+        return gone
 
     def records(self) -> list[tuple[str, Key]]:
         """All records parked now."""

@@ -76,6 +76,9 @@ class Runner:
             while not self.stop.is_set() and self._failure is None:
                 self._serve()
                 self._halt()
+                if self.engine.may_finish_syncs:
+                    with self.still():
+                        self.engine.finish_syncs()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
                         self.engine.drain()
@@ -130,7 +133,7 @@ class Runner:
                         continue
                     self._busy[flow.source] = self._turn(flow)
                     if time.monotonic() - acknowledged > ACKNOWLEDGE_EVERY:
-                        flow.acknowledge(self.engine.flows[flow.target].carried)
+                        flow.acknowledge(self.engine.flows[flow.target].passed)
                         acknowledged = time.monotonic()
         except BaseException as trouble:
             self._failure = trouble

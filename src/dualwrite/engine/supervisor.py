@@ -22,6 +22,10 @@ from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
 
 DEFAULT_MASTER = Side.LEFT
+SAME_CLOCK = 0.1
+"""Seconds between two clocks that are only the time between the two questions."""
+CLOCK_TOLERANCE = 1.0
+"""Seconds by which the clocks may drift before their difference is measured anew."""
 
 
 class Engine:
@@ -48,6 +52,7 @@ class Engine:
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
         self._syncs: list[InitialSync] = []
+        self._passing: dict[Side, Position] = {}
         self.link: Link
         self.flows: dict[Side, Flow] = {}
 
@@ -62,7 +67,10 @@ class Engine:
         live = {
             name: compiled
             for name, compiled in self.maps.items()
-            if (state := states.get(name)) and wants_to_run(state) and has_synced(state)
+            if (state := states.get(name))
+            and wants_to_run(state)
+            and has_synced(state)
+            and all(state.boundaries.values())
         }
         self._install(live)
         self._settle_journal()
@@ -104,8 +112,12 @@ class Engine:
 
     def _measure_clocks(self) -> None:
         left, right = self.connectors[Side.LEFT].clock(), self.connectors[Side.RIGHT].clock()
-        offset = right - left
-        self.offset = offset if abs(offset) > 0.1 else 0.0  # less is the time between the two questions
+        measured, known = right - left, self.journal.get("clock.offset")
+        self.offset = float(known) if known else 0.0
+        drifted = abs(measured - self.offset)
+        if drifted > (CLOCK_TOLERANCE if known else SAME_CLOCK):  # both flows decide by one offset: it rarely changes
+            self.offset = measured
+            self.journal.put("clock.offset", repr(measured))
 
     def _load_waiting(self, side: Side) -> None:
         """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""
@@ -128,21 +140,26 @@ class Engine:
 
     def reconcile(self) -> list[Outcome]:
         """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop."""
-        outcomes = []
-        states = self.journal.states()
-        for name in {**self.link.maps, **self.maps}:
-            state = states.get(name) or MapState(name)
+        known = self.journal.states()
+        states = {name: known.get(name) or MapState(name) for name in self.maps}
+        for name, state in states.items():
             if not wants_to_run(state) and (name in self.link.maps or state.state in (INITIALIZING, RUNNING)):
                 self._stop(name)  # also one that ran under an earlier engine, and was stopped since
-        for name, compiled in self.maps.items():
-            state = states.get(name) or MapState(name)
-            if not wants_to_run(state) or name in self.link.maps or state.state == NEEDS_ATTENTION:
-                continue
-            if has_synced(state):
-                self._go_live(compiled)
-                self._skip_sync(compiled)
+        starting = [
+            name
+            for name, state in states.items()
+            if wants_to_run(state) and name not in self.link.maps and state.state != NEEDS_ATTENTION
+        ]
+        if not starting:
+            return []
+        self._go_live(starting)
+        outcomes = []
+        for name in starting:
+            self._forget(name)
+            if has_synced(states[name]):
+                self._skip_sync(name)
             else:
-                outcomes.append(self._start(compiled, Side(state.master or DEFAULT_MASTER)))
+                outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
         return outcomes
 
     def _stop(self, name: str) -> None:
@@ -150,7 +167,7 @@ class Engine:
         self._forget(name)
         if self.link.maps.pop(name, None) is not None:
             self._views_changed()
-        self.journal.set_state(name, state=STOPPED, initial="none", reason="")
+        self.journal.set_state(name, state=STOPPED, initial="none", reason="", boundaries=dict.fromkeys(Side))
         self.journal.log("stopped", map=name)
 
     def halt(self, name: str, reason: str) -> None:
@@ -168,12 +185,14 @@ class Engine:
             state.windows.drop(name)
             self.journal.drop_windows(side, name)
 
-    def _go_live(self, compiled: CompiledMap) -> None:
-        """Put the map into both feeds and flows; needs boundaries before anything of it is carried."""
-        live = {**self.link.maps, compiled.name: compiled}
-        ordered = {name: live[name] for name in self.maps if name in live}
+    def _go_live(self, names: Sequence[str]) -> None:
+        """Put maps into both feeds and flows; nothing of them is carried before they have their boundaries."""
+        ordered = {name: self.maps[name] for name in self.maps if name in self.link.maps or name in names}
         self.link.maps.clear()
         self.link.maps.update(ordered)
+        for state in self.link.sides.values():
+            for name in names:
+                state.windows.hold(name)
         self._views_changed()
 
     def _views_changed(self) -> None:
@@ -183,21 +202,19 @@ class Engine:
         for flow in self.flows.values():
             flow.reopen()
 
-    def _skip_sync(self, compiled: CompiledMap) -> None:
+    def _skip_sync(self, name: str) -> None:
         boundaries: dict[Side, Position | None] = {s: connector.end() for s, connector in self.connectors.items()}
         for side, boundary in boundaries.items():
             assert boundary is not None
-            self.link.sides[side].windows.floor(compiled.name, boundary)
-        self.journal.set_state(compiled.name, state=RUNNING, reason="", initial="skipped", boundaries=boundaries)
-        self.journal.log("started without initial sync", map=compiled.name)
+            self.link.sides[side].windows.floor(name, boundary)
+        self.journal.set_state(name, state=RUNNING, reason="", initial="skipped", boundaries=boundaries)
+        self.journal.log("started without initial sync", map=name)
 
     def _start(self, compiled: CompiledMap, master: Side) -> Outcome:
         """Initial sync, then live."""
         name = compiled.name
         self.journal.set_state(name, state=INITIALIZING, initial="pending", reason="")
         self.journal.log("initial sync started", map=name, detail={"master": str(master)})
-        self._go_live(compiled)
-        self._forget(name)
         outcome = self.synchronise(compiled, master)
         detail = {
             "read": {str(side): count for side, count in outcome.tally.read.items()},
@@ -216,13 +233,22 @@ class Engine:
         boundaries: dict[Side, Position | None] = {}
         boundaries.update(sync.compare())
         self.journal.set_state(compiled.name, boundaries=boundaries)
-        return sync.apply()
+        outcome = sync.apply()
+        self._passing = {side: connector.end() for side, connector in self.connectors.items()}
+        return outcome
 
-    def _finish_syncs(self) -> None:
-        """Both flows have carried everything: no change is left that has not seen the weak ones."""
-        for sync in self._syncs:
-            sync.close()
-        self._syncs.clear()
+    @property
+    def may_finish_syncs(self) -> bool:
+        """Have both flows carried every change that may not have seen what initial syncs wrote?"""
+        carried = {side: flow.carried for side, flow in self.flows.items()}
+        return bool(self._syncs) and all((at := carried[side]) and at >= end for side, end in self._passing.items())
+
+    def finish_syncs(self) -> None:
+        """Forget the weak changes of initial syncs, once that may be."""
+        if self.may_finish_syncs:
+            for sync in self._syncs:
+                sync.close()
+            self._syncs.clear()
 
     # -- carrying -------------------------------------------------------------------------------------------------
 
@@ -230,7 +256,7 @@ class Engine:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
         while not self._quiet():
             pass
-        self._finish_syncs()
+        self.finish_syncs()
         self.acknowledge()
 
     def _quiet(self) -> bool:
@@ -252,7 +278,7 @@ class Engine:
     def acknowledge(self) -> None:
         """Let both systems forget what neither flow needs any more."""
         for source, flow in self.flows.items():
-            flow.acknowledge(self.flows[source.other].carried)
+            flow.acknowledge(self.flows[source.other].passed)
 
     # -- parked records and decisions -----------------------------------------------------------------------------
 

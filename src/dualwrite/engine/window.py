@@ -161,6 +161,12 @@ class Windows:
                 window.insert(0, first)
         return window
 
+    def hold(self, map_name: str) -> None:
+        """Drop the map's changes until its snapshot has been read: it will contain them."""
+        with self._lock:
+            if self.end is not None:
+                self._floors[map_name] = Position(self.end.feed, (1 << 62,))
+
     def floor_of(self, map_name: str) -> Position | None:
         """Up to where the map's snapshot contains this side's changes."""
         return self._floors.get(map_name)
