@@ -1,0 +1,886 @@
+"""What happens to people's edits, story by story, on two in-memory systems and one thread.
+
+Each story edits both sides as users do, lets the engine carry, and looks at both tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+
+import pytest
+
+from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, User
+from dualwrite.engine.commands import execute
+from dualwrite.engine.supervisor import Engine
+from dualwrite.errors import Superseded
+from dualwrite.journal import Conflict, Journal, Parked
+from dualwrite.mapping.compile import CompiledMap, compile_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.model import Side, Value
+from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
+
+L, R = Side.LEFT, Side.RIGHT
+
+
+def text(name: str, *, required: bool = False, length: int | None = None) -> Column:
+    """A text column."""
+    return Column(name, ColumnType(TypeName.TEXT, length=length), nullable=not required)
+
+
+def number(name: str, *, identity: bool = False) -> Column:
+    """An integer column, perhaps one that generates its values."""
+    return Column(name, ColumnType(TypeName.INTEGER, bits=64), nullable=not identity, has_default=identity)
+
+
+def table(name: str, columns: Sequence[Column], key: str, *uniques: str, **references: Reference) -> Table:
+    """A table with a one-column primary key and one-column unique indexes."""
+    found = tuple((column,) for column in (key, *uniques))
+    return Table(name, tuple(columns), (key,), found, tuple(references.values()))
+
+
+GROUPS = table("groups", [text("code", required=True), text("name")], "code")
+ITEMS = table(
+    "items",
+    [
+        text("code", required=True),
+        text("name"),
+        text("note", length=10),
+        text("tag"),
+        text("kind"),
+        number("amount"),
+        text("grp"),
+        text("parent"),
+    ],
+    "code",
+    "tag",
+    grp=Reference("grp", ("grp",), "groups", ("code",)),
+    parent=Reference("parent", ("parent",), "items", ("code",)),
+)
+FAMILIES = table("families", [number("id", identity=True), text("code", required=True), text("name")], "id", "code")
+PRODUCTS = table(
+    "products",
+    [
+        number("id", identity=True),
+        text("code", required=True),
+        text("name"),
+        text("note", length=10),
+        text("tag"),
+        text("kind"),
+        number("amount"),
+        number("family"),
+        number("parent"),
+    ],
+    "id",
+    "code",
+    "tag",
+    family=Reference("family", ("family",), "families", ("id",)),
+    parent=Reference("parent", ("parent",), "products", ("id",)),
+)
+LEFT_SCHEMA = Schema({one.name: one for one in (GROUPS, ITEMS)})
+RIGHT_SCHEMA = Schema({one.name: one for one in (FAMILIES, PRODUCTS)})
+
+ITEM_MAP = """
+map: Items
+left: items
+right: products
+columns:
+  - code = code
+  - name = name
+  - note = note
+  - tag = tag
+  - amount = amount: {conflict: sum}
+"""
+GROUP_MAP = """
+map: Groups
+left: groups
+right: families
+columns:
+  - code = code
+  - name = name
+"""
+WITH_GROUP = ITEM_MAP + "  - grp = family.code\n"
+WITH_PARENT = ITEM_MAP + "  - parent = parent.code\n"
+MAIN = {L: "items", R: "products"}
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+class Story:
+    """Two systems, a journal, and an engine that can be lost and taken up again."""
+
+    def __init__(
+        self,
+        *maps: str,
+        actions: Mapping[Side, Mapping[tuple[str, str], Action]] | None = None,
+        conflict: str = "newest",
+        delete_limit: int | None = None,
+    ) -> None:
+        """Two empty systems, linked by these maps."""
+        acts = actions or {}
+        self.databases = {
+            L: MemoryDatabase(LEFT_SCHEMA, "left", acts.get(L)),
+            R: MemoryDatabase(RIGHT_SCHEMA, "right", acts.get(R)),
+        }
+        self.maps: list[CompiledMap] = [
+            compile_map(read_map(each, "map.yaml"), LEFT_SCHEMA, RIGHT_SCHEMA, conflict=conflict) for each in maps
+        ]
+        self.journal = Journal.open("sqlite://")
+        self.delete_limit = delete_limit
+        self.crash_at = ""
+        self.at_point: dict[str, Callable[[], None]] = {}
+        self.now = 1000.0
+        for database in self.databases.values():
+            database.now = self.clock
+        self.engine = self.new_engine()
+
+    def clock(self) -> float:
+        """Both sides' time: a second later each time that somebody looks."""
+        self.now += 1.0
+        return self.now
+
+    def point(self, name: str) -> None:
+        """What the engine calls at each place that matters."""
+        action = self.at_point.pop(name, None)
+        if action:
+            action()
+        if name == self.crash_at:
+            self.crash_at = ""
+            self.engine.close()  # the process takes its files with it; nothing of it is in the systems
+            raise Crash(name)
+
+    def new_engine(self) -> Engine:
+        """An engine as after a restart: it knows only what is in the two systems and the journal."""
+        connectors = {side: MemoryConnector(database) for side, database in self.databases.items()}
+        for database in self.databases.values():
+            database.now = lambda: 1000.0  # the engine measures how far the clocks are apart, once, when it opens
+        return Engine("link", connectors, self.maps, self.journal, delete_limit=self.delete_limit, point=self.point)
+
+    def start(self, *, master: Side = L, drain: bool = True) -> Story:
+        """Let all maps run."""
+        for compiled in self.maps:
+            self.journal.set_state(compiled.name, desired="running", master=master.value)
+        return self.resume(drain=drain)
+
+    def resume(self, *, drain: bool = True) -> Story:
+        """Open the engine, bring the maps to the wanted states, carry everything."""
+        self.engine = self.new_engine()
+        self.engine.open()
+        for database in self.databases.values():
+            database.now = self.clock
+        self.engine.reconcile()
+        if drain:
+            self.engine.drain()
+        return self
+
+    def drain(self) -> None:
+        """Carry everything."""
+        self.engine.drain()
+
+    def carry(self, source: Side, limit: int = 10_000) -> None:
+        """One turn of the flow out of a side."""
+        self.engine.flows[source].limit = limit
+        self.engine.flows[source].turn(0)
+
+    def user(self, side: Side):
+        """A user's transaction."""
+        return self.databases[side].user()
+
+    def insert(self, side: Side, where: str = "", /, **values: Value) -> None:
+        """A user adds a record (of the main table unless another is named)."""
+        with self.user(side) as user:
+            user.insert(where or MAIN[side], values)
+
+    def update(self, side: Side, code: str, where: str = "", /, **values: Value) -> None:
+        """A user changes the record with this code."""
+        with self.user(side) as user:
+            assert user.update(where or MAIN[side], {"code": code}, values) == 1
+
+    def delete(self, side: Side, code: str, where: str = "", /) -> None:
+        """A user deletes the record with this code."""
+        with self.user(side) as user:
+            assert user.delete(where or MAIN[side], {"code": code}) == 1
+
+    def rows(self, side: Side, *columns: str, where: str = "") -> set[tuple[Value, ...]]:
+        """What a user sees of a table, as tuples of these columns."""
+        with self.user(side) as user:
+            found = user.rows(where or MAIN[side])
+        return {tuple(row[name] for name in columns) for row in found}
+
+    def both(self, *columns: str) -> set[tuple[Value, ...]]:
+        """The same of both main tables, which must agree."""
+        left, right = self.rows(L, *columns), self.rows(R, *columns)
+        assert left == right
+        return left
+
+    def names(self, side: Side, lookup: str) -> set[tuple[Value, Value]]:
+        """Codes of the right-hand main table with the code that a lookup leads to; on the left the plain column."""
+        if side is L:
+            return self.rows(L, "code", lookup)  # type: ignore[return-value]
+        column, target = ("family", "families") if lookup == "grp" else ("parent", "products")
+        with self.user(R) as user:
+            codes = {row["id"]: row["code"] for row in user.rows(target)}
+            return {(row["code"], codes.get(row[column])) for row in user.rows("products")}
+
+    def conflicts(self) -> list[Conflict]:
+        """The conflict log."""
+        return self.journal.conflicts({})
+
+    def parked(self) -> list[Parked]:
+        """What is parked."""
+        return self.journal.parked({})
+
+    def commits(self) -> tuple[int, int]:
+        """How many transactions the engine has committed in each system."""
+        return tuple(database.links["link"].number for database in self.databases.values())  # type: ignore[return-value]
+
+    def at_rest(self) -> None:
+        """Nothing is parked, and carrying again writes nothing."""
+        assert not self.parked()
+        before = self.commits()
+        self.drain()
+        assert self.commits() == before
+
+
+@pytest.fixture
+def story() -> Story:
+    """Items on both sides, linked and running; one record."""
+    told = Story(ITEM_MAP)
+    told.insert(L, code="1", name="one", note="a", amount="10")
+    return told.start()
+
+
+# -- carrying ----------------------------------------------------------------------------------------------------------
+
+
+def test_existing_records_agree_after_the_initial_sync() -> None:
+    """Records of one side are made on the other; where both have one, the master's values win."""
+    story = Story(ITEM_MAP)
+    story.insert(L, code="1", name="left")
+    story.insert(R, code="1", name="right")
+    story.insert(L, code="2", name="two")
+    story.insert(R, code="3", name="three")
+    story.start(master=R)
+    assert story.both("code", "name") == {("1", "right"), ("2", "two"), ("3", "three")}
+    assert not story.conflicts()
+    story.at_rest()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_insert_update_delete_arrive(side: Side) -> None:
+    """What users do on one side is there on the other."""
+    story = Story(ITEM_MAP).start()
+    story.insert(side, code="1", name="one", amount="1")
+    story.drain()
+    assert story.both("code", "name", "amount") == {("1", "one", "1")}
+    story.update(side, "1", name="uno")
+    story.drain()
+    assert story.both("code", "name", "amount") == {("1", "uno", "1")}
+    story.delete(side, "1")
+    story.drain()
+    assert story.both("code") == set()
+    story.at_rest()
+
+
+def test_several_edits_of_a_record_arrive_as_their_result(story: Story) -> None:
+    """Insert, update and delete within one batch leave what the last of them left."""
+    story.insert(L, code="2", name="a")
+    story.update(L, "2", name="b")
+    story.update(L, "2", note="n")
+    story.insert(L, code="3", name="gone")
+    story.delete(L, "3")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "one", "a"), ("2", "b", "n")}
+    story.at_rest()
+
+
+def test_echo_does_not_ping_pong(story: Story) -> None:
+    """One edit is one commit on the other side, and none on its own."""
+    left, right = story.commits()
+    story.update(L, "1", name="uno")
+    story.drain()
+    assert story.commits() == (left, right + 1)
+    story.update(R, "1", name="ein")
+    story.drain()
+    assert story.commits() == (left + 1, right + 1)
+    story.at_rest()
+
+
+# -- both sides at once ------------------------------------------------------------------------------------------------
+
+
+def test_split_edit(story: Story) -> None:
+    """Different columns edited on both sides at once: both edits stay, and nothing was in conflict."""
+    story.update(L, "1", name="uno")
+    story.update(R, "1", note="b")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "uno", "b")}
+    assert not story.conflicts()
+    story.at_rest()
+
+
+def test_same_column_edited_on_both_sides(story: Story) -> None:
+    """The later edit wins on both sides; the loser is in the conflict log with both values and what was before."""
+    story.update(L, "1", name="left")
+    story.update(R, "1", name="right")
+    story.drain()
+    assert story.both("code", "name") == {("1", "right")}
+    [conflict] = story.conflicts()
+    assert (conflict.map, conflict.shown_key, conflict.unit, conflict.winner) == ("Items", "1", "name", "right")
+    assert (conflict.left, conflict.right, conflict.base) == (("left",), ("right",), ("one",))
+    story.at_rest()
+
+
+def test_double_insert(story: Story) -> None:
+    """The same record made on both sides becomes one; what only one of them filled in stays."""
+    story.insert(L, code="2", name="left", note="n")
+    story.insert(R, code="2", name="right", tag="t")
+    story.drain()
+    assert story.both("code", "name", "note", "tag") >= {("2", "right", "n", "t")}
+    assert [(c.unit, c.winner) for c in story.conflicts()] == [("name", "right")]
+    story.at_rest()
+
+
+@pytest.mark.parametrize(("rows", "stays"), [("keep", True), ("delete", False), ("left", True), ("right", False)])
+def test_update_against_delete(rows: str, stays: bool) -> None:
+    """Edited on the left, deleted on the right at once: the map says what becomes of it, and the log what lost."""
+    story = Story(f"rows: {rows}\n" + ITEM_MAP.lstrip())
+    story.insert(L, code="1", name="one", note="a")
+    story.start()
+    story.update(L, "1", name="uno")
+    story.delete(R, "1")
+    story.drain()
+    assert story.both("code", "name", "note") == ({("1", "uno", "a")} if stays else set())
+    assert {c.winner for c in story.conflicts()} == {"left" if stays else "right"}
+    story.at_rest()
+
+
+def test_delete_and_insert_again(story: Story) -> None:
+    """A record deleted and made anew on one side is the new record on both."""
+    story.delete(L, "1")
+    story.insert(L, code="1", name="new")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "new", None)}
+    story.delete(R, "1")
+    story.drain()
+    story.insert(R, code="1", note="again")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", None, "again")}
+    story.at_rest()
+
+
+def test_counter_adds_what_both_sides_added(story: Story) -> None:
+    """A column that sums keeps every delta, each once."""
+    story.update(L, "1", amount="13")
+    story.update(R, "1", amount="17")
+    story.drain()
+    assert story.both("code", "amount") == {("1", "20")}
+    assert not story.conflicts()
+    story.at_rest()
+
+
+def test_edit_between_reading_and_writing(story: Story) -> None:
+    """An edit of the target that comes just before our transaction is noticed there."""
+    story.update(L, "1", name="left")
+    story.at_point["after read"] = lambda: story.update(R, "1", name="right")
+    story.carry(L)
+    assert story.rows(R, "name") == {("right",)}
+    story.drain()
+    assert story.both("name") == {("right",)}
+    assert len(story.conflicts()) == 1
+
+
+# -- keys and references -----------------------------------------------------------------------------------------------
+
+
+def test_swap_of_two_unique_values(story: Story) -> None:
+    """Two records exchange a unique value, by way of a third."""
+    story.insert(L, code="2", tag="two")
+    story.update(L, "1", tag="one")
+    story.drain()
+    story.update(L, "1", tag="aside")
+    story.update(L, "2", tag="one")
+    story.update(L, "1", tag="two")
+    story.drain()
+    assert story.both("code", "tag") == {("1", "two"), ("2", "one")}
+    story.at_rest()
+
+
+def test_unique_value_moves_on(story: Story) -> None:
+    """A value that one record gives up and another one takes arrives, whatever the order of their keys."""
+    story.insert(L, code="0", name="zero")
+    story.update(L, "1", tag="t")
+    story.drain()
+    story.update(L, "1", tag=None)
+    story.update(L, "0", tag="t")
+    story.drain()
+    assert story.both("code", "tag") == {("0", "t"), ("1", None)}
+    story.delete(L, "0")
+    story.update(L, "1", tag="t")
+    story.drain()
+    assert story.both("code", "tag") == {("1", "t")}
+    story.at_rest()
+
+
+def test_rename_of_a_key(story: Story) -> None:
+    """A record that gets another key is the same record on the other side, with what the link does not carry."""
+    story.update(R, "1", kind="ours")
+    story.update(L, "1", code="9")
+    story.drain()
+    assert story.rows(R, "code", "name", "kind") == {("9", "one", "ours")}
+    story.update(R, "9", code="1", name="back")
+    story.drain()
+    assert story.both("code", "name") == {("1", "back")}
+    story.at_rest()
+
+
+def test_rename_meets_an_edit(story: Story) -> None:
+    """A key changed on one side and the record on the other: parked, for a person to look at."""
+    story.update(L, "1", code="9")
+    story.update(R, "1", name="uno")
+    story.drain()
+    assert {entry.code for entry in story.parked()} == {"rename", "behind"}
+    assert story.rows(R, "code", "name") == {("1", "uno")}
+
+
+@pytest.mark.parametrize("child_first", [True, False])
+def test_child_before_its_parent(child_first: bool) -> None:
+    """A record whose parent is not there yet waits, and goes through by itself when the parent comes from the left."""
+    story = Story(WITH_GROUP, GROUP_MAP).start()
+    if child_first:
+        story.insert(L, code="1", grp="g")
+        story.carry(L)
+        assert [entry.code for entry in story.parked()] == ["missing_parent"]
+        story.insert(L, "groups", code="g", name="G")
+    else:
+        story.insert(L, "groups", code="g", name="G")
+        story.insert(L, code="1", grp="g")
+    story.drain()
+    assert story.names(R, "grp") == {("1", "g")}
+    story.at_rest()
+
+
+def test_parent_comes_from_the_other_side() -> None:
+    """A waiting record also goes through when users of the target make its parent."""
+    story = Story(WITH_GROUP, GROUP_MAP).start()
+    story.insert(L, code="1", name="one", grp="g")
+    story.drain()
+    assert [entry.code for entry in story.parked()] == ["missing_parent"]
+    story.update(L, "1", name="uno")
+    story.drain()
+    assert [entry.changes for entry in story.parked()] == [2]
+    story.insert(R, "families", code="g")
+    story.drain()
+    assert story.names(R, "grp") == story.names(L, "grp") == {("1", "g")}
+    assert story.both("name") == {("uno",)}
+    story.at_rest()
+
+
+@pytest.mark.parametrize("side", Side)
+def test_renamed_parent_reaches_its_children(side: Side) -> None:
+    """When a parent gets another key, the records that refer to it follow on both sides."""
+    story = Story(WITH_GROUP, GROUP_MAP, actions={L: {("items", "grp"): "cascade"}})
+    story.insert(L, "groups", code="g", name="G")
+    story.insert(L, code="1", grp="g")
+    story.start()
+    story.update(side, "g", "groups" if side is L else "families", code="h")
+    story.drain()
+    assert story.names(L, "grp") == story.names(R, "grp") == {("1", "h")}
+    story.at_rest()
+
+
+def test_initial_sync_of_records_that_refer_to_each_other() -> None:
+    """Two records that are each other's parent, and one that is its own, are made in two passes."""
+    story = Story(WITH_PARENT)
+    for code in "123":
+        story.insert(L, code=code)
+    story.update(L, "1", parent="2")
+    story.update(L, "2", parent="1")
+    story.update(L, "3", parent="3")
+    story.start()
+    assert story.names(R, "parent") == story.names(L, "parent") == {("1", "2"), ("2", "1"), ("3", "3")}
+    story.at_rest()
+
+
+# -- directions, constants, filters ------------------------------------------------------------------------------------
+
+
+def test_one_way_column_edited_on_its_target_is_overwritten() -> None:
+    """A column that belongs to the left takes the left value again, at once."""
+    story = Story(ITEM_MAP.replace("name = name", "name > name"))
+    story.insert(L, code="1", name="one", note="a")
+    story.start()
+    story.update(R, "1", name="mine", note="b")
+    story.drain()
+    assert story.both("name", "note") == {("one", "b")}
+    story.insert(R, code="2", name="two", note="c")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "one", "b"), ("2", None, "c")}
+    story.at_rest()
+
+
+def test_constant_is_written_and_written_again() -> None:
+    """A constant is there after every insert, and comes back when somebody overwrites it."""
+    story = Story(ITEM_MAP + "  - none >> kind: {default: item}\n").start()
+    story.insert(L, code="1")
+    story.insert(R, code="2", kind="other")
+    story.drain()
+    assert story.rows(R, "code", "kind") == {("1", "item"), ("2", "item")}
+    story.update(R, "1", kind="mine")
+    story.drain()
+    assert story.rows(R, "code", "kind") == {("1", "item"), ("2", "item")}
+    story.at_rest()
+
+
+@pytest.mark.parametrize("on_leave", ["detach", "delete"])
+def test_record_leaves_its_filter_and_enters_again(on_leave: str) -> None:
+    """What is outside the filter is not carried; leaving means what the map says; entering is an insert."""
+    head = f"filter: {{left: \"kind eq 'x'\"}}\non_leave: {on_leave}\n"
+    story = Story(head + ITEM_MAP.lstrip()).start()
+    story.insert(L, code="1", name="one", kind="x")
+    story.insert(L, code="2", name="two", kind="y")
+    story.drain()
+    assert story.rows(R, "code", "name") == {("1", "one")}
+    story.update(L, "1", kind="y")
+    story.drain()
+    assert story.rows(R, "code", "name") == ({("1", "one")} if on_leave == "detach" else set())
+    story.update(L, "1", name="uno")
+    story.drain()
+    assert story.rows(R, "code", "name") == ({("1", "one")} if on_leave == "detach" else set())
+    story.update(L, "1", kind="x")
+    story.drain()
+    assert story.rows(R, "code", "name") == {("1", "uno")}
+    story.at_rest()
+
+
+def test_deletes_that_are_not_carried() -> None:
+    """With ``deletes: false`` a deleted record stays on the other side, and an edit there brings it back."""
+    story = Story("deletes: false\n" + ITEM_MAP.lstrip())
+    story.insert(L, code="1", name="one", note="a")
+    story.start()
+    story.delete(R, "1")
+    story.drain()
+    assert story.rows(L, "code") == {("1",)}
+    assert story.rows(R, "code") == set()
+    story.update(L, "1", name="uno")
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "uno", "a")}
+    story.at_rest()
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+def test_poison_row_among_others(story: Story) -> None:
+    """A row that the target refuses is parked alone, with its own later edits; the others arrive."""
+    story.insert(R, code="x", tag="t")
+    story.insert(L, code="2", name="two")
+    story.insert(L, code="3", tag="t")
+    story.insert(L, code="4", name="four")
+    story.carry(L)
+    [entry] = story.parked()
+    assert (entry.key, entry.code, entry.side) == ('["3"]', "unique", R)
+    assert "tag" in entry.reason
+    assert {("2",), ("4",)} <= story.rows(R, "code")
+    story.update(L, "3", name="three", tag="other")
+    story.carry(L)
+    assert [entry.changes for entry in story.parked()] == [2]
+    execute(story.engine, "retry", {})
+    story.drain()
+    assert {("3", "three", "other"), ("x", None, "t")} <= story.both("code", "name", "tag")
+    story.at_rest()
+
+
+def test_value_that_does_not_fit() -> None:
+    """A text that is too long for the other side is parked before it is written, with the column at fault."""
+    story = Story(ITEM_MAP.replace("note = note", "kind = note")).start()
+    story.insert(L, code="1", kind="far too long for the other side")
+    story.insert(L, code="2", kind="fits")
+    story.drain()
+    [entry] = story.parked()
+    assert (entry.key, entry.column) == ('["1"]', "kind")
+    story.update(L, "1", kind="short")
+    story.drain()
+    execute(story.engine, "retry", {})
+    assert story.rows(R, "code", "note") == {("1", "short"), ("2", "fits")}
+    story.at_rest()
+
+
+def test_duplicate_key_on_one_side() -> None:
+    """A key that two records hold is parked with both of them; nobody picks one."""
+    schema = Schema({"plain": Table("plain", (text("code"), text("name")))})
+    databases = {side: MemoryDatabase(schema, f"plain {side}") for side in Side}
+    table_map = read_map(
+        "map: Plain\nleft: plain\nright: plain\nkey: [code]\ncolumns:\n  - code = code\n  - name = name", "map.yaml"
+    )
+    compiled = compile_map(table_map, schema, schema)
+    with databases[L].user() as user:
+        user.insert("plain", {"code": "1", "name": "first"})
+        user.insert("plain", {"code": "1", "name": "second"})
+        user.insert("plain", {"code": "2", "name": "two"})
+    with Journal.open("sqlite://") as journal:
+        journal.set_state("Plain", desired="running")
+        connectors = {side: MemoryConnector(database) for side, database in databases.items()}
+        engine = Engine("link", connectors, [compiled], journal)
+        engine.open()
+        engine.reconcile()
+        engine.drain()
+        with databases[R].user() as user:
+            assert [row["code"] for row in user.rows("plain")] == ["2"]
+        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [('["1"]', "duplicate_key", 2)]
+
+
+def test_manual_conflict_and_its_resolution() -> None:
+    """A person decides once; both sides follow, and later edits flow again."""
+    story = Story(ITEM_MAP.replace("name = name", "name = name: {conflict: manual}"))
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.update(L, "1", name="left")
+    story.update(R, "1", name="right")
+    story.drain()
+    assert story.rows(L, "name") == {("left",)}
+    assert story.rows(R, "name") == {("right",)}
+    [conflict] = story.conflicts()
+    assert conflict.open
+    assert {entry.code for entry in story.parked()} == {"conflict"}
+    story.update(L, "1", note="later")
+    story.drain()
+    assert story.rows(R, "note") == {(None,)}
+    execute(story.engine, "resolve", {"id": conflict.id, "winner": "left"})
+    story.drain()
+    assert story.both("name", "note") == {("left", "later")}
+    [closed] = story.conflicts()
+    assert (closed.open, closed.winner) == (False, "left")
+    story.update(R, "1", name="next")
+    story.drain()
+    assert story.both("name") == {("next",)}
+    story.at_rest()
+
+
+@pytest.fixture
+def clash(story: Story) -> Story:
+    """Both sides have made a record of their own with the same unique tag: each is parked on the other side."""
+    story.insert(R, code="x", tag="t", name="ix")
+    story.insert(L, code="2", tag="t", name="old", note="n")
+    story.drain()
+    assert {(entry.side, entry.key, entry.code) for entry in story.parked()} == {
+        (R, '["2"]', "unique"),
+        (L, '["x"]', "unique"),
+    }
+    return story
+
+
+def test_clash_of_unique_values_is_cleared(clash: Story) -> None:
+    """When a user gives up the value that both sides took, both records go through with the next try."""
+    clash.update(R, "x", tag="free")
+    clash.drain()
+    execute(clash.engine, "retry", {})
+    clash.drain()
+    assert {("2", "t"), ("x", "free")} <= clash.both("code", "tag")
+    clash.at_rest()
+
+
+def test_retry_never_overwrites_newer_data(clash: Story) -> None:
+    """What waited long is folded with what users of the target have done since."""
+    clash.insert(R, code="2", name="newer")
+    clash.drain()
+    clash.update(R, "x", tag="free")
+    clash.drain()
+    execute(clash.engine, "retry", {})
+    clash.drain()
+    assert ("2", "newer", "n", "t") in clash.both("code", "name", "note", "tag")
+    clash.at_rest()
+
+
+def test_discarded_changes_are_gone_and_later_ones_flow(clash: Story) -> None:
+    """Discarding lets go of what is parked; the record goes on from there."""
+    execute(clash.engine, "discard", {})
+    assert not clash.parked()
+    clash.insert(R, code="2", note="new")
+    clash.drain()
+    assert ("2", "new") in clash.rows(L, "code", "note") & clash.rows(R, "code", "note")
+    assert ("x",) not in clash.rows(L, "code")
+
+
+def test_delete_limit_halts_the_map() -> None:
+    """More deletes at once than the limit: the map stops and says so, and nothing was deleted."""
+    story = Story(ITEM_MAP, delete_limit=2)
+    for code in "1234":
+        story.insert(L, code=code)
+    story.start()
+    with story.user(L) as user:
+        user.delete("items", {})
+    story.drain()
+    assert story.rows(R, "code") == {("1",), ("2",), ("3",), ("4",)}
+    state = story.journal.states()["Items"]
+    assert (state.state, state.desired) == ("needs attention", "stopped")
+    assert "4 records" in state.reason
+
+
+# -- stopping, crashing ------------------------------------------------------------------------------------------------
+
+
+def test_stop_and_start(story: Story) -> None:
+    """What happens while a map is stopped is made good by the initial sync of its next start."""
+    story.journal.set_state("Items", desired="stopped")
+    story.engine.reconcile()
+    story.update(L, "1", name="uno")
+    story.insert(R, code="2", name="two")
+    story.drain()
+    assert story.rows(R, "code", "name") == {("1", "one"), ("2", "two")}
+    story.journal.set_state("Items", desired="running")
+    story.engine.reconcile()
+    story.drain()
+    assert story.both("code", "name") == {("1", "uno"), ("2", "two")}
+    story.update(R, "1", name="ein")
+    story.drain()
+    assert story.both("code", "name") == {("1", "ein"), ("2", "two")}
+    story.at_rest()
+
+
+def test_work_goes_on_after_a_restart(story: Story) -> None:
+    """What users did while the engine was not running arrives without an initial sync."""
+    story.update(L, "1", name="uno")
+    story.engine.close()
+    story.update(R, "1", note="b")
+    story.insert(L, code="2", name="two")
+    story.resume()
+    assert story.both("code", "name", "note") == {("1", "uno", "b"), ("2", "two", None)}
+    story.engine.close()
+    story.resume()
+    story.at_rest()
+
+
+POINTS = (
+    "after read",
+    "after map",
+    "before journal",
+    "before commit",
+    "after commit",
+    "before acknowledge",
+    "after acknowledge",
+)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_crash_while_carrying(point: str) -> None:
+    """Wherever the process dies: nothing is lost, nothing is done twice, and each conflict is in the log once."""
+    story = Story(ITEM_MAP)
+    story.insert(L, code="1", name="one", amount="10")
+    story.start()
+    story.update(L, "1", name="left", amount="11")
+    story.update(R, "1", name="right", amount="12")
+    story.crash_at = point
+    with suppress(Crash):
+        story.drain()
+    assert not story.crash_at, "the engine passes this point"
+    story.resume()
+    assert story.both("name", "amount") == {("right", "13")}
+    assert [c.unit for c in story.conflicts()] == ["name"]
+    story.at_rest()
+
+
+SYNC_POINTS = ("after map", "before journal", "before commit", "after commit", "between chunks", "between passes")
+
+
+@pytest.mark.parametrize("point", ["between chunks", "between passes", "before commit", "after commit"])
+def test_crash_while_syncing(point: str) -> None:
+    """An initial sync that dies is done again; edits made meanwhile stay."""
+    story = Story(ITEM_MAP)
+    story.insert(L, code="1", name="one")
+    story.insert(R, code="2", name="two")
+    story.crash_at = point
+    with suppress(Crash):
+        story.start(drain=False)
+    assert not story.crash_at, "the engine passes this point"
+    story.insert(L, code="3", name="three")
+    story.resume()
+    assert story.both("code", "name") == {("1", "one"), ("2", "two"), ("3", "three")}
+    story.at_rest()
+
+
+@pytest.mark.parametrize("point", ["between chunks", "between passes"])
+def test_edits_during_the_initial_sync(point: str) -> None:
+    """What users do while their records are made to agree wins over what was found before."""
+    story = Story(ITEM_MAP)
+    story.insert(L, code="1", name="one")
+    story.insert(R, code="1", name="eins", note="n")
+    story.insert(L, code="2", name="two")
+
+    def edits() -> None:
+        story.update(R, "1", name="newer")
+        story.insert(R, code="3", name="three")
+        story.delete(L, "2")
+
+    story.at_point[point] = edits
+    story.start()
+    assert story.both("code", "name") == {("1", "newer"), ("3", "three")}
+    story.at_rest()
+
+
+def test_crash_inside_a_retry(clash: Story) -> None:
+    """A retry that dies has done nothing."""
+    clash.update(R, "x", tag="free")
+    clash.drain()
+    clash.crash_at = "inside retry"
+    with suppress(Crash):
+        execute(clash.engine, "retry", {})
+    assert not clash.crash_at
+    assert clash.parked()
+    clash.resume()
+    execute(clash.engine, "retry", {})
+    assert {("2", "t"), ("x", "free")} <= clash.both("code", "tag")
+    clash.at_rest()
+
+
+def test_crash_inside_a_restore() -> None:
+    """A one-way column that was about to be put back is put back after the restart."""
+    story = Story(ITEM_MAP.replace("name = name", "name > name"))
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.update(R, "1", name="mine")
+    story.crash_at = "inside restore"
+    with suppress(Crash):
+        story.drain()
+    assert not story.crash_at
+    story.resume()
+    assert story.both("name") == {("one",)}
+    story.at_rest()
+
+
+@pytest.fixture
+def two_engines(story: Story) -> Iterator[tuple[Story, Engine]]:
+    """The running engine, and one that was believed dead."""
+    old = story.engine
+    story.resume()
+    yield story, old
+
+
+def test_engine_that_was_believed_dead_stops(two_engines: tuple[Story, Engine]) -> None:
+    """Of two engines the one that finds the position moved stops at once, and has applied nothing twice."""
+    story, old = two_engines
+    story.update(L, "1", amount="11")
+    story.carry(L)
+    with pytest.raises(Superseded):
+        old.flows[L].turn(0)
+    story.drain()
+    assert story.both("amount") == {("11",)}
+
+
+def test_trigger_in_the_target() -> None:
+    """What a target's own trigger makes of our write comes back as a change of that side."""
+    story = Story(ITEM_MAP)
+
+    def capitals(user: User, _kind: object, _old: object, new: Mapping[str, Value] | None) -> None:
+        if new is not None and new["name"] and new["name"] != new["name"].upper():
+            user.update("products", {"code": new["code"]}, {"name": new["name"].upper()})
+
+    story.databases[R].trigger("products", capitals)
+    story.start()
+    story.insert(L, code="1", name="one")
+    story.drain()
+    assert story.both("code", "name") == {("1", "ONE")}
+    assert not story.conflicts()
+    story.at_rest()
