@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from bench.sync import measured, sync
@@ -161,10 +162,10 @@ def triggers(scratch: Path, count: int) -> None:
         ("bulk insert", f"INSERT INTO customers VALUES ({marks})", values),
         ("bulk update", "UPDATE customers SET TEXT4 = ? WHERE ACCOUNT = ?", [("new", value[0]) for value in values]),
     ):
-        limit, seconds = (timed(lambda f=file: write(f, statement, chosen)) for file in (bare, left))
+        limit, seconds = (timed(partial(write, file, statement, chosen)) for file in (bare, left))
         report(f"{case} with capture triggers", count, seconds, limit, "(limit: without them)")
     one = [("single", value[0]) for value in values[:2_000]]
-    limit, seconds = (timed(lambda f=file: write_singly(f, one)) for file in (bare, left))
+    limit, seconds = (timed(partial(write_singly, file, one)) for file in (bare, left))
     report("single-row commits with capture triggers", len(one), seconds, limit, "(limit: without them)")
 
 
@@ -189,7 +190,8 @@ def main() -> None:
     arguments = parser.parse_args()
     count = arguments.rows // 10 if arguments.quick else arguments.rows
     print(
-        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, SQLite {sqlite3.sqlite_version}, {count} rows × 20"
+        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, "
+        f"SQLite {sqlite3.sqlite_version}, {count} rows × 20"
     )
     with tempfile.TemporaryDirectory(prefix="dualwrite-bench-") as scratch:
         folder = initial(Path(scratch), count)

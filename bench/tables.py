@@ -50,7 +50,8 @@ right: {name: right, url: "sqlite:///right.db"}
 """
 MAPPED_BY_SQL = f"""
 INSERT INTO there.accounts ({", ".join(RIGHT_COLUMNS)})
-SELECT {", ".join(LEFT_COLUMNS[:-FLAGS])}, {", ".join(f"CASE FLAG{n} WHEN 'yes' THEN 1 WHEN 'no' THEN 0 END" for n in range(FLAGS))}
+SELECT {", ".join(LEFT_COLUMNS[:-FLAGS])},
+  {", ".join(f"CASE FLAG{n} WHEN 'yes' THEN 1 WHEN 'no' THEN 0 END" for n in range(FLAGS))}
 FROM customers
 """
 

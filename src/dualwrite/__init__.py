@@ -1,0 +1,1 @@
+"""Keep the tables of two business systems in step, both ways."""

@@ -41,7 +41,7 @@ ABSENT: Final = Absent.ABSENT
 
 Value: TypeAlias = str | None
 """Canonical text, or null."""
-Cell: TypeAlias = str | None | Literal[Absent.ABSENT]
+Cell: TypeAlias = str | Literal[Absent.ABSENT] | None
 Row: TypeAlias = tuple[Cell, ...]
 Key: TypeAlias = tuple[Value, ...]
 Path: TypeAlias = tuple[str, ...]

@@ -55,8 +55,9 @@ class ColumnType:
 class Column:
     """A column of a table.
 
-    ``choices`` are (name, number) pairs.  ``read_only`` columns (generated, computed) cannot be written.  ``ignore_case`` and
-    ``ignore_trailing_blanks`` tell the collation; with ``empty_is_null`` the side has no null of its own for text.
+    ``choices`` are (name, number) pairs.  ``read_only`` columns (generated, computed) cannot be written.
+    ``ignore_case`` and ``ignore_trailing_blanks`` tell the collation; with ``empty_is_null`` the side has no null of
+    its own for text.
     """
 
     name: str
@@ -136,7 +137,8 @@ class View:
     """What a map asks of one table: flat rows in natural form.
 
     ``paths`` give the order of a row's cells; ``key`` are indexes into them.  ``written`` are the indexes that the
-    link may write; the others (filter columns, the other direction's) are only read.  ``filter`` includes the company scope.
+    link may write; the others (filter columns, the other direction's) are only read.  ``filter`` includes the company
+    scope.
     """
 
     name: str

@@ -8,7 +8,7 @@ import sqlite3
 import statistics
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,32 +121,32 @@ class Demo:
 
     # -- people ---------------------------------------------------------------------------------------------------
 
-    def _sql(self, side: Side, statement: str, values: Sequence[str | float]) -> None:
+    def _sql(self, side: Side, statement: str) -> None:
         """What an application does: its own connection, plain SQL, nothing of ours."""
         with closing(sqlite3.connect(self._files[side], timeout=WAIT)) as database:
             database.execute("PRAGMA foreign_keys = ON")
             with database:
-                database.execute(statement, values)
+                database.execute(statement)
 
-    def _value(self, side: Side, query: str, values: Sequence[str]) -> object:
+    def _value(self, side: Side, query: str) -> object:
         with closing(sqlite3.connect(self._files[side], timeout=WAIT)) as database:
-            row = database.execute(query, values).fetchone()
+            row = database.execute(query).fetchone()
         return None if row is None else row[0]
 
-    def _arrives(self, side: Side, query: str, values: Sequence[str], wanted: object) -> float:
+    def _arrives(self, side: Side, query: str, wanted: object) -> float:
         """Seconds until a query on a side answers what is wanted."""
         began = time.monotonic()
         with closing(sqlite3.connect(self._files[side], timeout=WAIT)) as database:
             while time.monotonic() - began < WAIT:
-                row = database.execute(query, values).fetchone()
+                row = database.execute(query).fetchone()
                 if (None if row is None else row[0]) == wanted:
                     return time.monotonic() - began
                 time.sleep(0.0005)
         raise RuntimeError(f"the change has not arrived on the {side} side within {WAIT:.0f} s: see dualwrite log")
 
-    def _edit(self, told: str, side: Side, statement: str, values: Sequence[str | float], query: str, wanted: object) -> None:
-        self._sql(side, statement, values)
-        seconds = self._arrives(side.other, query, (), wanted)
+    def _edit(self, told: str, side: Side, statement: str, query: str, wanted: object) -> None:
+        self._sql(side, statement)
+        seconds = self._arrives(side.other, query, wanted)
         self._story.latencies.append(seconds)
         arrow = "→" if side is Side.LEFT else "←"
         printing.console.print(f"  {arrow} {escape(told)}  [green]arrived after {seconds * 1000:.1f} ms[/green]")
@@ -158,7 +158,6 @@ class Demo:
             "F&O: DEMF001's credit limit becomes 125000",
             Side.LEFT,
             f"UPDATE CustomersV3 SET CREDITLIMIT = 125000 WHERE {left}",
-            (),
             f"SELECT CAST(creditlimit AS REAL) FROM accounts WHERE {right}",
             125000.0,
         )
@@ -166,7 +165,6 @@ class Demo:
             "CRM: DEMF001 is put on hold for invoices",
             Side.RIGHT,
             f"UPDATE accounts SET msdyn_onholdstatus = 806380001 WHERE {right}",
-            (),
             f"SELECT ONHOLDSTATUS FROM CustomersV3 WHERE {left}",
             "invoice",
         )
@@ -174,7 +172,6 @@ class Demo:
             "F&O: a new payment term, Net 77",
             Side.LEFT,
             "INSERT INTO TermsofPayment (DATAAREAID, NAME, DESCRIPTION) VALUES ('demf', 'Net77', 'Net 77 days')",
-            (),
             "SELECT msdyn_description FROM msdyn_paymentterms WHERE msdyn_name = 'Net77'",
             "Net 77 days",
         )
@@ -183,7 +180,6 @@ class Demo:
             Side.RIGHT,
             "UPDATE accounts SET msdyn_paymentterm = (SELECT msdyn_paymenttermid FROM msdyn_paymentterms"
             f" WHERE msdyn_name = 'Net77') WHERE {right}",
-            (),
             f"SELECT PAYMENTTERMS FROM CustomersV3 WHERE {left}",
             "Net77",
         )
@@ -194,24 +190,27 @@ class Demo:
         title("Both sides edit one record at once, different columns: both edits stay")
         left, right = left_customer("DEMF001"), right_account("DEMF001")
         with runner.still():  # neither side has seen the other's edit
-            self._sql(Side.LEFT, f"UPDATE CustomersV3 SET SALESMEMO = 'call before delivery' WHERE {left}", ())
-            self._sql(Side.RIGHT, f"UPDATE accounts SET msdyn_creditrating = 'AA' WHERE {right}", ())
+            self._sql(Side.LEFT, f"UPDATE CustomersV3 SET SALESMEMO = 'call before delivery' WHERE {left}")
+            self._sql(Side.RIGHT, f"UPDATE accounts SET msdyn_creditrating = 'AA' WHERE {right}")
             printing.said("  F&O: memo 'call before delivery' · CRM: credit rating AA")
-        self._arrives(Side.RIGHT, f"SELECT description FROM accounts WHERE {right}", (), "call before delivery")
-        self._arrives(Side.LEFT, f"SELECT CREDITRATING FROM CustomersV3 WHERE {left}", (), "AA")
-        memo = self._value(Side.LEFT, f"SELECT SALESMEMO || ' / ' || CREDITRATING FROM CustomersV3 WHERE {left}", ())
-        note = self._value(Side.RIGHT, f"SELECT description || ' / ' || msdyn_creditrating FROM accounts WHERE {right}", ())
-        printing.console.print(f"  F&O now: [green]{escape(str(memo))}[/green]\n  CRM now: [green]{escape(str(note))}[/green]")
+        self._arrives(Side.RIGHT, f"SELECT description FROM accounts WHERE {right}", "call before delivery")
+        self._arrives(Side.LEFT, f"SELECT CREDITRATING FROM CustomersV3 WHERE {left}", "AA")
+        for side, query in (
+            (Side.LEFT, f"SELECT SALESMEMO || ' · ' || CREDITRATING FROM CustomersV3 WHERE {left}"),
+            (Side.RIGHT, f"SELECT description || ' · ' || msdyn_creditrating FROM accounts WHERE {right}"),
+        ):
+            name = "F&O" if side is Side.LEFT else "CRM"
+            printing.console.print(f"  {name} now: [green]{escape(str(self._value(side, query)))}[/green]")
 
     def _conflict(self, runner: Runner) -> None:
         title("The same column on both sides: the later edit wins, the other is kept", "dualwrite conflicts list")
         left, right = left_customer("DEMF001"), right_account("DEMF001")
         with runner.still():
-            self._sql(Side.LEFT, f"UPDATE CustomersV3 SET CREDITLIMIT = 90000 WHERE {left}", ())
+            self._sql(Side.LEFT, f"UPDATE CustomersV3 SET CREDITLIMIT = 90000 WHERE {left}")
             time.sleep(0.02)  # the clocks of the two databases tell milliseconds
-            self._sql(Side.RIGHT, f"UPDATE accounts SET creditlimit = 110000 WHERE {right}", ())
+            self._sql(Side.RIGHT, f"UPDATE accounts SET creditlimit = 110000 WHERE {right}")
             printing.said("  F&O: credit limit 90000 · a moment later CRM: 110000")
-        self._arrives(Side.LEFT, f"SELECT CAST(CREDITLIMIT AS REAL) FROM CustomersV3 WHERE {left}", (), 110000.0)
+        self._arrives(Side.LEFT, f"SELECT CAST(CREDITLIMIT AS REAL) FROM CustomersV3 WHERE {left}", 110000.0)
         self._settled(runner)
         printing.conflicts(self._work.journal.conflicts(self._work.numbers()))
 
@@ -232,10 +231,12 @@ class Demo:
         rate = self._story.synced / max(self._story.seconds, 0.001)
         printing.said(
             f"{len(self._work.maps)} maps, {self._story.synced} records read and brought together in "
-            f"{self._story.seconds:.1f} s ({rate:,.0f} records/s); live changes arrived after {middle:.1f} ms (median); "
-            f"both sides {'agree' if clean else 'DIFFER'}."
+            f"{self._story.seconds:.1f} s ({rate:,.0f} records/s); live changes arrived after {middle:.1f} ms "
+            f"(median); both sides {'agree' if clean else 'DIFFER'}."
         )
-        printing.said(f"The project stays in {self._folder}/: look at its maps, try dualwrite status -C {self._folder}.")
+        printing.said(
+            f"The project stays in {self._folder}/: look at its maps, try dualwrite status -C {self._folder}."
+        )
 
     def _keep(self, runner: Runner) -> None:
         printing.said("Live sync is running: edit either database. Ctrl-C ends it.")
@@ -251,4 +252,5 @@ def left_customer(account: str) -> str:
 
 def right_account(account: str) -> str:
     """The same customer in crm.db."""
-    return f"accountnumber = '{account}' AND msdyn_company = (SELECT cdm_companyid FROM cdm_companies WHERE cdm_companycode = 'demf')"
+    company = "(SELECT cdm_companyid FROM cdm_companies WHERE cdm_companycode = 'demf')"
+    return f"accountnumber = '{account}' AND msdyn_company = {company}"

@@ -1,0 +1,1 @@
+"""Table maps: written, checked, compiled to functions."""

@@ -295,7 +295,7 @@ class FeedContract:
     def test_a_reader_sees_the_commits_of_a_writer_in_order(self, example: Example) -> None:
         """While one thread commits, another reads the same commits, in the same order, each once."""
         codes = [f"{number:02}" for number in range(50)]
-        writer = Thread(target=lambda: [example.flat(code) for code in codes])
+        writer = Thread(target=lambda: example.flats(codes))
         feed = example.connector.feed(VIEWS, example.connector.end())
         writer.start()
         found: list[Key] = []

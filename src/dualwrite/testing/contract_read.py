@@ -9,7 +9,7 @@ import pytest
 
 from dualwrite.errors import PositionLost
 from dualwrite.expression import And, Column, Compare, Expression, Literal, Not, OneOf, Or
-from dualwrite.model import ABSENT, Kind, Row, Value, Write
+from dualwrite.model import ABSENT, Kind, Position, Row, Value, Write
 from dualwrite.testing.example import (
     COMPANIES,
     FLATS,
@@ -68,9 +68,9 @@ class ReadContract:
         for name, table in SCHEMA.tables.items():
             columns = {c.name: (c.type.name, c.nullable) for c in found.tables[name].columns}
             assert columns == {c.name: (c.type.name, c.nullable) for c in table.columns}
-        columns = {c.name: c.type for c in found.tables["item"].columns}
-        assert columns["name"].length == 20
-        assert (columns["amount"].precision, columns["amount"].scale) == (12, 2)
+        types = {c.name: c.type for c in found.tables["item"].columns}
+        assert types["name"].length == 20
+        assert (types["amount"].precision, types["amount"].scale) == (12, 2)
 
     def test_the_schema_says_how_records_are_identified(self, example: Example) -> None:
         """Primary keys, unique sets of columns and references are those of the system."""
@@ -145,7 +145,7 @@ class ReadContract:
         with example.connector.snapshot(FLATS) as snapshot:
             blocks = list(snapshot.blocks())
         assert len(blocks) > 1
-        assert sorted(row[0] or "" for block in blocks for row in block) == [f"{n:05}" for n in range(2500)]
+        assert sorted(str(row[0]) for block in blocks for row in block) == [f"{n:05}" for n in range(2500)]
 
     def test_an_empty_table_is_read(self, example: Example) -> None:
         """A snapshot without rows is no error."""
@@ -234,9 +234,9 @@ class ReadContract:
     def test_snapshots_and_feed_fit_while_others_write(self, example: Example) -> None:
         """Whenever a snapshot is taken: its rows with the feed behind its boundary make the final table."""
         codes = [f"{number:03}" for number in range(60)]
-        writer = Thread(target=lambda: [example.flat(code, points="1") for code in codes])
+        writer = Thread(target=lambda: example.flats(codes, points="1"))
         writer.start()
-        taken = []
+        taken: list[tuple[Position, list[Row]]] = []
         while writer.is_alive() or not taken:
             with example.connector.snapshot(FLATS) as snapshot:
                 taken.append((snapshot.boundary, [row for block in snapshot.blocks() for row in block]))
@@ -268,7 +268,7 @@ class ReadContract:
         for code in ("a", "b", "c"):
             example.flat(code, grp="x" if code < "c" else "y")
         found = example.connector.fetch(replace(FLATS, key=(1,)), [("x",), ("y",)])
-        assert {key: sorted(row[0] or "" for row in rows) for key, rows in found.items()} == {
+        assert {key: sorted(str(row[0]) for row in rows) for key, rows in found.items()} == {
             ("x",): ["a", "b"],
             ("y",): ["c"],
         }

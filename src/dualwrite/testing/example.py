@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from time import monotonic
 from typing import Literal, Protocol
@@ -332,6 +332,11 @@ class Example:
         """A user adds a record without references."""
         with self.system.user() as user:
             user.insert("flat", {"code": code, **values})
+
+    def flats(self, codes: Iterable[str], **values: Value) -> None:
+        """Users add such records, one transaction after the other."""
+        for code in codes:
+            self.flat(code, **values)
 
     def update(self, table: str, match: Mapping[str, Value], **values: Value) -> None:
         """A user changes exactly one record."""

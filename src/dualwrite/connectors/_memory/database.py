@@ -23,7 +23,7 @@ Action: TypeAlias = Literal["cascade", "set null", "restrict"]
 Trigger: TypeAlias = "Callable[[User, Kind, Record | None, Record | None], None]"
 
 
-class Refused(Exception):  # noqa: N818  (an answer of the database, not a failure)
+class Refused(Exception):
     """The database refuses a statement.  ``code`` is one of ``model.Rejected``'s, ``reason`` is for people."""
 
     def __init__(self, code: str, reason: str) -> None:

@@ -70,8 +70,8 @@ class Operation:
 
         A record whose key was not known before, because a lookup in it led nowhere, comes in as an insert.
         """
-        before = self.before and self.before.row(view)
-        after = self.after and self.after.row(view)
+        before = None if self.before is None else self.before.row(view)
+        after = None if self.after is None else self.after.row(view)
         if before == after:
             return None
         if before and after and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key):
@@ -266,8 +266,8 @@ class Link:
 
     def copy(self) -> Link:
         """For a backup."""
-        copies = {"log": list(self.log), "positions": dict(self.positions)}
-        return replace(self, **copies, kept=dict(self.kept), gone=list(self.gone))
+        kept, gone = dict(self.kept), list(self.gone)
+        return replace(self, log=list(self.log), positions=dict(self.positions), kept=kept, gone=gone)
 
     def end(self) -> Position:
         """Behind the last commit."""
@@ -301,7 +301,8 @@ class Link:
             return
         place = self.place(position)
         self.marker = self.marker_at((place[0], 0))
-        changed = [n for n, commit in enumerate(self.log[: place[0] - self.trimmed], self.trimmed + 1) if commit.operations]
+        going = enumerate(self.log[: place[0] - self.trimmed], self.trimmed + 1)
+        changed = [number for number, commit in going if commit.operations]
         self.lost = changed[-1] if changed else self.lost
         del self.log[: place[0] - self.trimmed]
         self.trimmed = place[0]
