@@ -212,10 +212,14 @@ class Edit:
 
 @dataclass
 class Facts:
-    """What the judge is told, all of it seen from outside."""
+    """What the judge is told, all of it seen from outside.
+
+    ``history`` holds all edits, ``edits`` those that the last initial sync of their map did not find in the tables.
+    """
 
     maps: tuple[MapIdea, ...]
     companies: tuple[str, ...] | None
+    history: list[Edit]
     edits: list[Edit]
     tables: Mapping[str, Mapping[Side, Mapping[Key, Record]]]
     synced: Mapping[str, Mapping[Side, Mapping[Key, Record]]]
@@ -403,7 +407,7 @@ class Court:
 def strangers(facts: Facts) -> Iterator[str]:
     """Conflicts that name what nobody did, or whose winner is not the policy's."""
     for entry in facts.conflicts:
-        edits = [edit for edit in facts.edits if edit.map == entry.map and edit.key == tuple(_members(entry.key))]
+        edits = [edit for edit in facts.history if edit.map == entry.map and edit.key == tuple(_members(entry.key))]
         for at in (entry.loser, entry.beats):
             if at is not None and not is_weak(at) and not any(within(edit, at) for edit in edits):
                 yield f"the conflict log names an edit that nobody made: {at} in {entry}"

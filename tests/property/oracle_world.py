@@ -816,6 +816,7 @@ class World:
         return Facts(
             self.design.maps,
             self.design.companies,
+            self.edits,
             edits,
             {name: {side: self.rows(side, name) for side in Side} for name in self.ideas},
             self.synced,

@@ -5,7 +5,7 @@ Each story edits both sides as users do, lets the engine carry, and looks at bot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 import pytest
@@ -753,6 +753,32 @@ def test_work_goes_on_after_a_restart(story: Story) -> None:
     story.at_rest()
 
 
+def test_work_goes_on_after_idle_edits_were_forgotten(story: Story) -> None:
+    """Edits that no map carries leave no trace in the target; once acknowledged, the link is taken up behind them."""
+    story.journal.set_state("Items", desired="stopped")
+    story.engine.reconcile()
+    story.update(L, "1", name="uno")
+    story.drain()
+    story.engine.close()
+    story.journal.set_state("Items", desired="running")
+    story.resume()
+    assert story.both("code", "name") == {("1", "uno")}
+
+
+def test_acknowledging_waits_for_what_was_read_again(story: Story) -> None:
+    """After a restart nothing is forgotten before the flow has read up to there once more."""
+    story.update(L, "1", name="uno")
+    story.crash_at = "after commit"
+    with suppress(Crash):
+        story.carry(L)
+    story.resume(drain=False)
+    story.engine.acknowledge()
+    story.update(R, "1", note="b")
+    story.drain()
+    assert story.both("name", "note") == {("uno", "b")}
+    story.at_rest()
+
+
 POINTS = (
     "after read",
     "after map",
@@ -851,11 +877,11 @@ def test_crash_inside_a_restore() -> None:
 
 
 @pytest.fixture
-def two_engines(story: Story) -> Iterator[tuple[Story, Engine]]:
+def two_engines(story: Story) -> tuple[Story, Engine]:
     """The running engine, and one that was believed dead."""
     old = story.engine
     story.resume()
-    yield story, old
+    return story, old
 
 
 def test_engine_that_was_believed_dead_stops(two_engines: tuple[Story, Engine]) -> None:

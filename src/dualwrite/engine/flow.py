@@ -79,8 +79,18 @@ class Flow:
                 self.committed = self._from.connector.end()
                 transaction.commit(self.committed)
         self.carried = self.committed
-        self._from.connector.feed(self.link.views(self.source), self.committed).close()  # the check for PositionLost
+        self._check_feed(self.committed)
         self.reopen()
+
+    def _check_feed(self, committed: Position) -> None:
+        """What the source was allowed to forget may be farther than what is committed: it held nothing to carry."""
+        allowed = self._acknowledged(self.source)
+        start = max(committed, allowed) if allowed is not None and allowed.feed == committed.feed else committed
+        self._from.connector.feed(self.link.views(self.source), start).close()
+
+    def _acknowledged(self, side: Side) -> Position | None:
+        text = self.link.journal.get(f"acknowledged.{side}")
+        return None if text is None else Position.parse(text)
 
     def _is_kept(self, position: Position) -> bool:
         try:
@@ -484,8 +494,13 @@ class Flow:
         if passed is None:
             return
         oldest = self._to.windows.oldest()
+        allowed = passed if oldest is None else min(oldest.just_before(), passed)
+        before = self._acknowledged(self.target)
+        if before is not None and before.feed == allowed.feed and before >= allowed:
+            return
+        self.link.journal.put(f"acknowledged.{self.target}", str(allowed))
         self.point("before acknowledge")
-        self._to.connector.acknowledge(passed if oldest is None else min(oldest.just_before(), passed))
+        self._to.connector.acknowledge(allowed)
         self.point("after acknowledge")
 
 
