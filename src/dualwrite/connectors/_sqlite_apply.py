@@ -16,8 +16,9 @@ from dualwrite.connectors._sqlite_feed import LogReader, Place, check_place
 from dualwrite.connectors._sqlite_log import Marker
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
+from dualwrite.connectors._sqlite_statements import TransactionUndoneError
 from dualwrite.connectors._sqlite_view import Plans
-from dualwrite.connectors._sqlite_write import Lookups, TransactionUndoneError, Writing
+from dualwrite.connectors._sqlite_write import Lookups, Writer
 from dualwrite.errors import Denied, Superseded, Unavailable
 from dualwrite.model import Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
@@ -124,9 +125,8 @@ class SqliteTransaction:
         for part in _once_per_key(writes):
             start = len(outcomes)
             refused = {n - start: o for n, o in banned.items() if start <= n < start + len(part)}
-            writing = Writing(self._connection, plan, self._lookups, self._effects, part, refused)
             try:
-                found = writing.run()
+                found = Writer(self._connection, plan, self._lookups, self._effects).write(part, refused)
             except TransactionUndoneError as undone:
                 raise TransactionUndoneError(start + undone.number, undone.reason) from undone
             outcomes += [found[number] for number in range(len(part))]

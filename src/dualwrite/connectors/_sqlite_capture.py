@@ -342,9 +342,7 @@ class Capture:
             "followed TEXT, current INTEGER)"
         )
         execute(f"CREATE TABLE {n.position} (stream TEXT PRIMARY KEY, position TEXT)")
-        execute(
-            f"CREATE TABLE {n.side} (kind TEXT, view TEXT, key TEXT, value TEXT, since INTEGER, until INTEGER)"
-        )
+        execute(f"CREATE TABLE {n.side} (kind TEXT, view TEXT, key TEXT, value TEXT, since INTEGER, until INTEGER)")
         execute(f"CREATE INDEX {quote(n.plain('side_key'))} ON {n.side} (kind, view, key)")
         execute(f"CREATE TABLE {n.meta} (name TEXT PRIMARY KEY, value)")
         execute(f"CREATE TABLE {n.mode} (mode INTEGER)")

@@ -86,6 +86,11 @@ class Effects:
         self._ranges: dict[str, list[tuple[int, int]]] = {}
         self.assigned: dict[str, set[Identity] | None] = {}
 
+    @property
+    def is_watching(self) -> bool:
+        """Do the triggers log what we do?"""
+        return self._entries is not None
+
     # -- what to log ----------------------------------------------------------------------------------------------
 
     def watch(self, table: str, kind: str, columns: Iterable[str]) -> bool:

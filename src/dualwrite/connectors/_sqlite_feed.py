@@ -40,7 +40,16 @@ from dualwrite.connectors._sqlite_log import (
     instant,
     together,
 )
-from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable, is_renaming
+from dualwrite.connectors._sqlite_natural import (
+    LOOKBACK,
+    History,
+    Identity,
+    Override,
+    Sight,
+    Target,
+    comparable,
+    is_renaming,
+)
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_values import Storage
@@ -51,7 +60,6 @@ from dualwrite.schema import Reference, View
 
 Place = tuple[int, ...]
 _LOOKAHEAD = 64
-_LOOKBACK = 10_000
 _NAP = 0.001
 
 
@@ -124,7 +132,7 @@ class LogReader:
     def read(self, limit: int, until: int | None = None) -> tuple[list[Change], bool]:
         """Up to about ``limit`` changes behind ``place``, which moves on; is there more to read?"""
         start = self.place[0]
-        self._history.refresh(max(0, start - _LOOKBACK))
+        self._history.refresh(max(0, start - LOOKBACK))
         self._later.clear()
         self._markers: list[tuple[int, Marker]] | None = None
         entries, more = self._next(start, limit, until)
@@ -140,6 +148,7 @@ class LogReader:
             elif not self._emit(entry, replaced, entry.id in woken, limit, changes):
                 return changes, True
             self.place, replaced = (entry.id,), []
+        self._history.forget(self.place[0])
         return changes, more
 
     def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:

@@ -96,4 +96,3 @@ def _database_problems(
             message = f"{file.path}: {table} has triggers that are newer than ours and so run before them"
             remedy = "`dualwrite run` makes its triggers the newest again"
             yield Problem("sqlite-trigger-order", message, remedy, "warning")
-

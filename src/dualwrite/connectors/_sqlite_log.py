@@ -7,7 +7,7 @@ import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sqlite_capture import (
     INSERT,
@@ -33,8 +33,7 @@ SLICE = 2000
 """Entries that one transaction of trimming deletes: a few milliseconds of the write lock."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One entry of the log, its images as tuples in the order of its shape."""
 
     id: int

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
@@ -21,6 +21,8 @@ from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder
 from dualwrite.model import ABSENT, Cell, Path, Row
 from dualwrite.schema import Reference, View
 
+LOOKBACK = 10_000
+"""Entries behind the reader that may still say what an id meant: of records deleted just before those that name them."""
 Identity: TypeAlias = tuple[Storage, ...]
 Target: TypeAlias = tuple[str, tuple[str, ...]]
 """A referenced table and the columns by which it is referenced."""
@@ -70,8 +72,12 @@ class History:
         self._catalog = catalog
         self._columns = {name: tuple(sorted(n.shown | n.followed)) for name, n in needs(catalog.schema, views).items()}
         self.targets: dict[str, set[tuple[str, ...]]] = {}
+        self.moved: set[str] = set()
+        """Tables of which some record is not what it was all the time."""
         self._events: dict[Target, dict[Identity, list[Event]]] = {}
         self._scanned: int | None = None
+        self._forgotten = 0
+        self.generation = 0
         self._current: dict[tuple[Target, Identity], Image | None] = {}
         self._decoders: dict[tuple[str, str], Decode] = {}
 
@@ -82,6 +88,7 @@ class History:
     def refresh(self, start: int) -> None:
         """Read what has come since; ``start`` is where the log was read up to when there is nothing yet."""
         self._current.clear()
+        self.generation += 1
         if not self.targets:
             return
         if self._scanned is None:
@@ -99,15 +106,19 @@ class History:
         image = entry.before()
         for to in self.targets[entry.table]:
             target = (entry.table, to)
+            self.moved.add(entry.table)
             events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
             events.append(Event(entry.id, image, entry.op != GONE))
 
     def forget(self, place: int) -> None:
-        """Nothing at or before this place will be asked for again."""
-        # kept: what was deleted just before may still be named by an entry that follows
+        """Everything up to this place has been read; what lies well before it will not be asked for again."""
+        if place - self._forgotten < LOOKBACK:
+            return
+        self._forgotten = place
         for by_identity in self._events.values():
-            for identity in [i for i, events in by_identity.items() if events[-1].id < place - 10_000]:
+            for identity in [i for i, events in by_identity.items() if events[-1].id < place - LOOKBACK]:
                 del by_identity[identity]
+        self.moved = {table for (table, _), by_identity in self._events.items() if by_identity}
 
     def identity(self, target: Target, image: Image) -> Identity:
         """By which values the record of an image is referenced."""
@@ -183,6 +194,16 @@ class _Following:
     reference: Reference
     cells: tuple[int, ...]
     paths: tuple[Path, ...]
+    tables: frozenset[str]
+    known: dict[Identity, Sequence[Cell]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """How images of one shape become rows: the flat cells, and where the columns of each followed reference are."""
+
+    make: Callable[[Sequence[tuple[Any, ...]]], list[Row]]
+    following: Sequence[tuple[_Following, tuple[int, ...]]]
 
 
 class Sight:
@@ -192,28 +213,27 @@ class Sight:
         self.view = view
         self._catalog = catalog
         self._history = history
-        table = table_of(catalog.schema, view.table)
+        self._table = table_of(catalog.schema, view.table)
         found: dict[str, list[int]] = {}
         for index, path in enumerate(view.paths):
             if len(path) > 1:
                 found.setdefault(path[0], []).append(index)
-                self._follow_all(path)
-        self._following = [
-            _Following(
-                reference_of(table, step, view.paths[cells[0]]),
-                tuple(cells),
-                tuple(view.paths[index][1:] for index in cells),
-            )
-            for step, cells in found.items()
-        ]
-        self._makers: dict[tuple[str, ...], Callable[[Sequence[tuple[Any, ...]]], list[Row]]] = {}
+        self._following = [self._follow(step, cells) for step, cells in found.items()]
+        self._layouts: dict[tuple[str, ...], _Layout] = {}
+        self._generation = -1
 
-    def _follow_all(self, path: Path) -> None:
-        table = table_of(self._catalog.schema, self.view.table)
-        for step in path[:-1]:
-            reference = reference_of(table, step, path)
-            self._history.follow(reference)
-            table = table_of(self._catalog.schema, reference.table)
+    def _follow(self, step: str, cells: Sequence[int]) -> _Following:
+        paths = tuple(self.view.paths[index] for index in cells)
+        tables = set()
+        for path in paths:
+            table = self._table
+            for name in path[:-1]:
+                reference = reference_of(table, name, path)
+                self._history.follow(reference)
+                table = table_of(self._catalog.schema, reference.table)
+                tables.add(table.name)
+        reference = reference_of(self._table, step, paths[0])
+        return _Following(reference, tuple(cells), tuple(path[1:] for path in paths), frozenset(tables))
 
     def row(
         self,
@@ -228,47 +248,55 @@ class Sight:
         ``becomes`` is the image that it turned into (nothing, when it was deleted): a reference that is given up is
         still told when its record has gone just before.
         """
-        make = self._makers.get(columns)
-        if make is None:
-            make = self._makers[columns] = self._maker(columns)
-        row = make((values,))[0]
-        if not self._following:
+        layout = self._layouts.get(columns) or self._lay_out(columns)
+        row = layout.make((values,))[0]
+        if not layout.following:
             return row
+        if self._generation != self._history.generation:
+            self._generation = self._history.generation
+            for following in self._following:
+                following.known.clear()
         cells = list(row)
-        image = dict(zip(columns, values, strict=True))
-        later = dict(zip(columns, becomes, strict=True)) if becomes else None if becomes is None else {}
-        for following in self._following:
-            held = following.reference.columns
-            gone = later is not None and any(later.get(name) != image.get(name) for name in held)
-            self._fill(cells, following, image, at, given or {}, gone)
+        for following, places in layout.following:
+            held = tuple([values[place] for place in places])
+            gone = becomes is not None and (not becomes or any(becomes[place] != values[place] for place in places))
+            found = self._found(following, held, at, given, gone)
+            for index, cell in zip(following.cells, found, strict=True):
+                cells[index] = cell
         return tuple(cells)
 
-    def _fill(
-        self, cells: list[Cell], following: _Following, image: Image, at: int, given: Override, gone: bool
-    ) -> None:
-        reference = following.reference
-        if any(name not in image for name in reference.columns):
-            return  # was not captured then
-        held = tuple(image[name] for name in reference.columns)
-        found: Sequence[Cell] = (None,) * len(following.cells)
-        if not self._is_null(held, reference):
-            found = self._history.cells(reference, held, following.paths, at, given, gone)
-        for index, cell in zip(following.cells, found, strict=True):
-            cells[index] = cell
+    def _found(
+        self, following: _Following, held: Identity, at: int, given: Override | None, gone: bool
+    ) -> Sequence[Cell]:
+        if given or not self._history.moved.isdisjoint(following.tables):
+            return self._resolved(following, held, at, given or {}, gone)
+        known = following.known.get(held)
+        if known is None:
+            known = following.known[held] = self._resolved(following, held, at, {}, gone)
+        return known
+
+    def _resolved(self, following: _Following, held: Identity, at: int, given: Override, gone: bool) -> Sequence[Cell]:
+        if self._is_null(held, following.reference):
+            return (None,) * len(following.cells)
+        return self._history.cells(following.reference, held, following.paths, at, given, gone)
 
     def _is_null(self, held: Identity, reference: Reference) -> bool:
         if None in held:
             return True
-        table = self._catalog.schema.tables[self.view.table]
         return "" in held and any(
-            value == "" and (column := table.column(name)) is not None and column.empty_is_null
+            value == "" and (column := self._table.column(name)) is not None and column.empty_is_null
             for value, name in zip(held, reference.columns, strict=True)
         )
 
-    def _maker(self, columns: tuple[str, ...]) -> Callable[[Sequence[tuple[Any, ...]]], list[Row]]:
-        table = table_of(self._catalog.schema, self.view.table)
+    def _lay_out(self, columns: tuple[str, ...]) -> _Layout:
         sources: list[Source | None] = []
         for path in self.view.paths:
-            column = table.column(path[0]) if len(path) == 1 else None
+            column = self._table.column(path[0]) if len(path) == 1 else None
             sources.append(Source(columns.index(path[0]), column) if column and path[0] in columns else None)
-        return row_maker(sources, len(columns))
+        following = [
+            (one, tuple(columns.index(name) for name in one.reference.columns))
+            for one in self._following
+            if set(one.reference.columns) <= set(columns)  # else it was not captured then
+        ]
+        layout = self._layouts[columns] = _Layout(row_maker(sources, len(columns)), following)
+        return layout

@@ -240,9 +240,7 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
     version = int(connection.execute("PRAGMA schema_version").fetchone()[0])
     rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
     found = [
-        _read_table(connection, name, sql)
-        for name, sql in rows
-        if not name.lower().startswith(("sqlite_", OWN_PREFIX))
+        _read_table(connection, name, sql) for name, sql in rows if not name.lower().startswith(("sqlite_", OWN_PREFIX))
     ]
     by_letters = {table.name.lower(): table for table, _ in found}
     facts = {facts.name: _with_targets(facts, by_letters) for _, facts in found}

@@ -19,6 +19,7 @@ from dualwrite.schema import Column, Reference, View
 
 _SAMPLE_ROWS = 1000
 
+
 def fill_keys(connection: sqlite3.Connection, what: str, rows: Sequence[tuple[Any, ...]], width: int) -> str:
     """A temporary table of numbered keys (``i``, ``k0``…) holding these rows; returns its name."""
     name = f"temp.dualwrite_{what}_{width}"
@@ -28,7 +29,6 @@ def fill_keys(connection: sqlite3.Connection, what: str, rows: Sequence[tuple[An
     places = ", ".join("?" * (width + 1))
     connection.executemany(f"INSERT INTO {name} (i, {columns}) VALUES ({places})", rows)
     return name
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,7 @@ class Found:
 class ViewPlan:
     """A view compiled against the database as it is; ``extra`` are columns to read besides, as stored."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, catalog: Catalog, view: View, extra: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, catalog: Catalog, view: View, extra: Sequence[str] = ()) -> None:
         self.view = view
         self.catalog = catalog
         self.table = table_of(catalog.schema, view.table)

@@ -1,29 +1,27 @@
-# ruff: noqa: S608  (names go through quote(), values are bound)
-"""One call of ``write``: from writes in natural form to statements, set-based, and back to outcomes.
+"""One call of ``write``: from writes in natural form to operations on a table, set-based, and to their outcomes.
 
-The records of all keys are read in one go and compared in Python; what differs is written grouped by the columns that
-are set.  A statement that fails leaves nothing behind, so the others of its group simply go on; what was refused is
-tried again behind the others as long as that helps.
+The records of all keys are read in one go and compared here; lookups are resolved together; what differs becomes the
+operations that ``_sqlite_statements`` runs.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import TypeAlias
 
 from dualwrite.canonical import CastError
-from dualwrite.connectors._sql import quote, reference_of, table_of
+from dualwrite.connectors._sql import reference_of
 from dualwrite.connectors._sqlite_capture import DELETE, INSERT, UPDATE
 from dualwrite.connectors._sqlite_effects import Effects, Identity, Intents, Values
-from dualwrite.connectors._sqlite_schema import Catalog, ForeignKey
-from dualwrite.connectors._sqlite_session import primary_code
-from dualwrite.connectors._sqlite_values import Storage, decoder
+from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_statements import Operation, Statements
+from dualwrite.connectors._sqlite_values import Encode, Storage
 from dualwrite.connectors._sqlite_view import Found, Plans, ViewPlan
 from dualwrite.model import (
     ABSENT,
-    Applied,
     Cell,
     Contested,
     Key,
@@ -39,53 +37,28 @@ from dualwrite.model import (
 from dualwrite.schema import Column, Lookup, Reference, Table, View
 
 Resolved: TypeAlias = Identity | MissingParent | Rejected
-_CODES = {
-    sqlite3.SQLITE_CONSTRAINT_UNIQUE: "unique",
-    sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY: "unique",
-    sqlite3.SQLITE_CONSTRAINT_ROWID: "unique",
-    sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY: "reference",
-    sqlite3.SQLITE_CONSTRAINT_NOTNULL: "required",
-    sqlite3.SQLITE_CONSTRAINT_CHECK: "value",
-    sqlite3.SQLITE_CONSTRAINT | 12 << 8: "value",  # SQLITE_CONSTRAINT_DATATYPE, of STRICT tables
-}
-_VALUE_ERRORS = (sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_RANGE)
 
 
-class TransactionUndoneError(Exception):
-    """A trigger or constraint of the database has rolled back the whole transaction because of this write."""
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A cell that is a column: its index, and how it is stored (None: as it is)."""
 
-    def __init__(self, number: int, reason: str) -> None:
-        super().__init__(reason)
-        self.number = number
-        self.reason = reason
+    index: int
+    column: Column
+    encode: Encode | None
 
+    @classmethod
+    def of(cls, plan: ViewPlan, index: int) -> Flat:
+        """The cell of a view."""
+        column, encode = plan.columns[index], plan.encoders[index]
+        as_it_is = encode is str and not column.empty_is_null and not column.read_only
+        return cls(index, column, None if as_it_is else encode)
 
-@dataclass(slots=True)
-class Operation:
-    """One statement to come: the columns that it sets, and the record that it is about."""
-
-    number: int
-    kind: str
-    identity: Identity
-    values: Values
-    confirmed: tuple[str, ...] = ()
-
-    @property
-    def shape(self) -> tuple[str, tuple[str, ...]]:
-        """Operations of one shape are one statement."""
-        return self.kind, tuple(self.values)
-
-
-def refusal(exc: sqlite3.Error) -> Rejected | None:
-    """What an error says about a row; None when it is not about the row."""
-    code = int(getattr(exc, "sqlite_errorcode", 0) or 0)
-    if code in _CODES:
-        return Rejected(_CODES[code], str(exc))
-    if primary_code(exc) == sqlite3.SQLITE_CONSTRAINT:  # RESTRICT counts as a trigger
-        return Rejected("reference" if str(exc).startswith("FOREIGN KEY") else "other", str(exc))
-    if primary_code(exc) in _VALUE_ERRORS or isinstance(exc, sqlite3.DataError | OverflowError):
-        return Rejected("value", str(exc))
-    return None
+    def stored(self, cell: Value) -> Storage:
+        """What is bound; raises CastError."""
+        if cell is None or self.encode is None:
+            return "" if cell is None and self.column.empty_is_null else cell
+        return self.encode(cell)
 
 
 def folded(column: Column, value: Cell) -> str:
@@ -135,486 +108,264 @@ class Lookups:
         return found[0].extra
 
 
-@dataclass
-class Writing:
-    """One call of ``write`` inside a transaction."""
+def _folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
+    """A function that brings keys to the form in which equal ones are equal."""
+    if any(column.ignore_case or column.ignore_trailing_blanks for column in columns):
+        return lambda key: tuple(folded(column, member) for column, member in zip(columns, key, strict=True))
+    return lambda key: tuple(member or "" for member in key) if None in key else key
 
-    connection: sqlite3.Connection
-    plan: ViewPlan
-    lookups: Lookups
-    effects: Effects
-    writes: Sequence[Write]
-    outcomes: dict[int, Outcome] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Prepare what depends on the view alone."""
-        view, table = self.plan.view, self.plan.table
+@dataclass(slots=True)
+class Pending:
+    """A row to be written: its record (None: to be inserted), and the indexes of the cells that differ from it.
+
+    ``lookups`` are those to be set, each with the key that it names; None: it leads nowhere.
+    """
+
+    number: int
+    row: Row
+    found: Found | None
+    differing: frozenset[int]
+    lookups: list[tuple[Lookup, Key | None]] = field(default_factory=list)
+
+
+class Writer:
+    """Writes rows of one view; what depends on the view alone is prepared once."""
+
+    def __init__(self, connection: sqlite3.Connection, plan: ViewPlan, lookups: Lookups, effects: Effects) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._lookups = lookups
+        self._effects = effects
+        view, table = plan.view, plan.table
         written = set(view.written)
-        self.flat = [index for index in view.written if len(view.paths[index]) == 1]
-        self.active = [lookup for lookup in view.lookups if set(lookup.own) <= written]
-        self.held = {lookup: reference_of(table, lookup.reference, (lookup.reference,)) for lookup in self.active}
-        self.catalog = self.plan.catalog
+        self._active = [lookup for lookup in view.lookups if set(lookup.own) <= written]
+        self._held = {lookup: reference_of(table, lookup.reference, (lookup.reference,)) for lookup in self._active}
+        self._owners = {index: lookup for lookup in self._active for index in lookup.own}
+        flats = [Flat.of(plan, index) for index in view.written if len(view.paths[index]) == 1]
+        self._flats = {flat.index: flat for flat in flats}
+        self._coded = [flat for flat in flats if flat.encode is not None]
+        plain = [flat for flat in flats if flat.encode is None]
+        self._plain_names = [flat.column.name for flat in plain]
+        self._plain_cells = itemgetter(*(flat.index for flat in plain), 0, 0)  # two more: always a tuple
+        self._fold = _folder([plan.columns[index] for index in view.key])
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
-    def run(self) -> dict[int, Outcome]:
-        """Write everything; the outcome of each write by its number."""
-        numbers = [number for number in range(len(self.writes)) if number not in self.outcomes]
-        current = self._current(numbers)
-        pending: list[tuple[int, Found | None]] = []
-        deletes: list[Operation] = []
-        unchanged: list[tuple[int, Found]] = []
-        for number in numbers:
-            found = current[number]
-            outcome = self._judged(number, found)
-            if outcome is not None:
-                self.outcomes[number] = outcome
-                if isinstance(outcome, Unchanged) and found:
-                    unchanged.append((number, found[0]))
-            elif self.writes[number].row is None:
-                deletes.append(Operation(number, DELETE, found[0].identity, {}))
+    def write(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
+        """Write everything that has no outcome yet; the outcome of each write by its number."""
+        numbers = [number for number in range(len(writes)) if number not in outcomes]
+        found = self._plan.find(self._connection, [writes[number].key for number in numbers])
+        deletes, pending, unchanged = [], [], []
+        for number, records in zip(numbers, found, strict=True):
+            write = writes[number]
+            judged = self._judged(number, write, records)
+            if isinstance(judged, Pending):
+                pending.append(judged)
+            elif isinstance(judged, Operation):
+                deletes.append(judged)
             else:
-                pending.append((number, found[0] if found else None))
+                outcomes[number] = judged
+                if records and write.row is not None and isinstance(judged, Unchanged):
+                    unchanged.append((write.row, records[0]))
         self._confirm(unchanged)
-        pending = self._free(pending, deletes)
-        operations = self._operations(pending)
-        self._execute([*deletes, *operations])
-        again = [n for n, o in self.outcomes.items() if isinstance(o, MissingParent) and o.table == self.plan.name]
+        pending = self._free(writes, pending, {operation.identity for operation in deletes}, outcomes)
+        statements = Statements(self._connection, self._plan, self._effects, outcomes)
+        statements.run([*deletes, *self._operations(pending, outcomes)])
+        self._lookups.forget(self._plan.name)
+        again = [n for n, o in outcomes.items() if isinstance(o, MissingParent) and o.table == self._plan.name]
         if 0 < len(again) < len(numbers):  # parents may stand in this very call
             for number in again:
-                del self.outcomes[number]
-            self.run()
-        return self.outcomes
+                del outcomes[number]
+            self.write(writes, outcomes)
+        return outcomes
 
-    def _confirm(self, unchanged: Sequence[tuple[int, Found]]) -> None:
-        """Rows that hold what we wanted already are ours all the same."""
-        intents = Intents(self.plan.name)
-        for number, found in unchanged:
-            intents.confirmed[found.identity] = self._confirmed(number, {}, found)
-        self.effects.settle(intents)
-        self.effects.wrote(self.plan.name, list(intents.confirmed))
-
-    def _current(self, numbers: Sequence[int]) -> dict[int, list[Found]]:
-        keys = [self.writes[number].key for number in numbers]
-        return dict(zip(numbers, self.plan.find(self.connection, keys), strict=True))
-
-    def _judged(self, number: int, found: Sequence[Found]) -> Outcome | None:
-        """The outcome where nothing has to be written."""
-        write = self.writes[number]
+    def _judged(self, number: int, write: Write, found: Sequence[Found]) -> Outcome | Pending | Operation:
         if len(found) > 1:
-            reason = f"{len(found)} records of {self.plan.name} hold the key {show_key(write.key)}"
+            reason = f"{len(found)} records of {self._plan.name} hold the key {show_key(write.key)}"
             return Rejected("ambiguous", reason)
         if not found:
             if write.row is None:
                 return Unchanged()
-            return None if write.expect is None else Contested(None)
-        current = found[0].row
-        if write.row is not None and self._holds(write.row, current):
+            return Contested(None) if write.expect is not None else Pending(number, write.row, None, frozenset())
+        record, row = found[0], write.row
+        differing = self._differing(row, record.row) if row is not None else frozenset()
+        if row is not None and not any(self._counts(index, row) for index in differing):
             return Unchanged()
-        return None if self._expected(write.expect, current) else Contested(current)
+        if not self._expected(write.expect, record.row):
+            return Contested(record.row)
+        if row is None:
+            return Operation(number, DELETE, record.identity, {})
+        return Pending(number, row, record, differing)
 
-    def _holds(self, row: Row, current: Row) -> bool:
-        lookups = (lookup for lookup in self.active if all(row[index] is not ABSENT for index in lookup.own))
-        own = [index for lookup in lookups for index in lookup.own]
-        return all(self._same(index, row[index], current[index]) for index in (*self.flat, *own))
+    def _differing(self, row: Row, current: Row) -> frozenset[int]:
+        """The cells that say something else; null and empty are one in keys and where the column says so."""
+        cells = enumerate(zip(row, current, strict=True))
+        return frozenset(
+            [i for i, (a, b) in cells if a != b and a is not ABSENT and (a or b or not self._empty_is_null(i))]
+        )
 
-    def _same(self, index: int, wanted: Cell, current: Cell) -> bool:
-        """Is there nothing to write?  Null and empty are one in keys and where the column says so."""
-        if wanted is ABSENT or wanted == current:
-            return True
-        return not wanted and not (current is ABSENT or current) and self._empty_is_null(index)
+    def _counts(self, index: int, row: Row) -> bool:
+        """Is a differing cell one that we write?"""
+        lookup = self._owners.get(index)
+        return index in self._flats if lookup is None else all(row[own] is not ABSENT for own in lookup.own)
 
     def _empty_is_null(self, index: int) -> bool:
-        return index in self.plan.view.key or self.plan.columns[index].empty_is_null
+        return index in self._plan.view.key or self._plan.columns[index].empty_is_null
 
     def _expected(self, expect: Row | None, current: Row) -> bool:
-        return expect is not None and all(
-            wanted is ABSENT or cell is ABSENT or self._equal(index, wanted, cell)
+        if expect is None or expect == current:
+            return expect is not None
+        return all(
+            wanted == cell or wanted is ABSENT or cell is ABSENT or self._alike(index, wanted, cell)
             for index, (wanted, cell) in enumerate(zip(expect, current, strict=True))
         )
 
-    def _equal(self, index: int, wanted: Value, cell: Value) -> bool:
-        if wanted == cell:
-            return True
-        column = self.plan.columns[index]
-        alike = (wanted is None) == (cell is None) or self._empty_is_null(index)
-        return alike and folded(column, wanted) == folded(column, cell)
+    def _alike(self, index: int, wanted: Value, cell: Value) -> bool:
+        column = self._plan.columns[index]
+        both = (wanted is None) == (cell is None) or self._empty_is_null(index)
+        return both and folded(column, wanted) == folded(column, cell)
+
+    def _confirm(self, unchanged: Sequence[tuple[Row, Found]]) -> None:
+        """Rows that hold what we wanted already are ours all the same."""
+        if unchanged:
+            intents = Intents(self._plan.name)
+            for row, found in unchanged:
+                intents.confirmed[found.identity] = self._confirmed(row, {})
+            self._effects.settle(intents)
+            self._effects.wrote(self._plan.name, list(intents.confirmed))
+
+    def _confirmed(self, row: Row, values: Values) -> tuple[str, ...]:
+        """The columns that the row speaks of and that hold what it says already."""
+        if not self._effects.is_watching:
+            return ()
+        named = [flat.column.name for flat in self._flats.values() if row[flat.index] is not ABSENT]
+        for lookup, reference in self._held.items():
+            if all(row[index] is not ABSENT for index in lookup.own):
+                named += reference.columns
+        return tuple(name for name in named if name not in values)
 
     # -- keys -----------------------------------------------------------------------------------------------------
 
-    def _new_key(self, number: int) -> Key:
-        write = self.writes[number]
-        assert write.row is not None
-        cells = (write.row[index] for index in self.plan.view.key)
-        return tuple(old if cell is ABSENT else cell for cell, old in zip(cells, write.key, strict=True))
-
-    def _folded_key(self, key: Key) -> tuple[str, ...]:
-        columns = (self.plan.columns[index] for index in self.plan.view.key)
-        return tuple(folded(column, member) for column, member in zip(columns, key, strict=True))
-
     def _free(
-        self, pending: list[tuple[int, Found | None]], deletes: Sequence[Operation]
-    ) -> list[tuple[int, Found | None]]:
+        self,
+        writes: Sequence[Write],
+        pending: Sequence[Pending],
+        leaving: set[Identity],
+        outcomes: dict[int, Outcome],
+    ) -> list[Pending]:
         """Those whose new key nobody else holds or takes; the others are refused."""
-        leaving = {operation.identity for operation in deletes}
         moving: dict[int, Key] = {}
-        for number, found in pending:
-            key = self._new_key(number)
-            if found is None or self._folded_key(key) != self._folded_key(self.writes[number].key):
-                moving[number] = key
-                leaving |= {found.identity} if found else set()
-        if not moving:
-            return pending
-        asked = [n for n, key in moving.items() if self._folded_key(key) != self._folded_key(self.writes[n].key)]
-        holders = dict(zip(asked, self.plan.find(self.connection, [moving[n] for n in asked]), strict=True))
-        taken: set[tuple[str, ...]] = set()
+        for one in pending:
+            key = self._new_key(one, writes[one.number].key)
+            if one.found is None or self._renames(key, writes[one.number].key):
+                moving[one.number] = key
+                leaving |= {one.found.identity} if one.found else set()
+        asked = [number for number, key in moving.items() if self._renames(key, writes[number].key)]
+        found = self._plan.find(self._connection, [moving[number] for number in asked]) if asked else []
+        holders = dict(zip(asked, found, strict=True))
+        taken: set[Key] = set()
         for number, key in moving.items():
-            folded_key = self._folded_key(key)
+            folded_key = self._fold(key)
             if folded_key in taken or any(other.identity not in leaving for other in holders.get(number, ())):
-                self.outcomes[number] = Rejected("unique", f"another {self.plan.name} holds the key {show_key(key)}")
-            else:
-                taken.add(folded_key)
-        return [(number, found) for number, found in pending if number not in self.outcomes]
+                outcomes[number] = Rejected("unique", f"another {self._plan.name} holds the key {show_key(key)}")
+            taken.add(folded_key)
+        return [one for one in pending if one.number not in outcomes]
+
+    def _new_key(self, pending: Pending, old: Key) -> Key:
+        cells = [pending.row[index] for index in self._plan.view.key]
+        return tuple(member if cell is ABSENT else cell for cell, member in zip(cells, old, strict=True))
+
+    def _renames(self, key: Key, old: Key) -> bool:
+        return key != old and self._fold(key) != self._fold(old)
 
     # -- values ---------------------------------------------------------------------------------------------------
 
-    def _operations(self, pending: Sequence[tuple[int, Found | None]]) -> list[Operation]:
-        resolved = self._resolve(pending)
+    def _operations(self, pending: Sequence[Pending], outcomes: dict[int, Outcome]) -> list[Operation]:
+        resolved = {lookup: self._resolve(lookup, pending) for lookup in self._active}
         operations = []
-        for number, found in pending:
-            values = self._values(number, found, resolved)
+        for one in pending:
+            values = self._held_values(one, resolved)
             if isinstance(values, dict):
-                kind = INSERT if found is None else UPDATE
-                identity = found.identity if found else ()
-                confirmed = self._confirmed(number, values, found)
-                operations.append(Operation(number, kind, identity, values, confirmed))
+                values = self._flat_values(one, values)
+            if not isinstance(values, dict):
+                outcomes[one.number] = values
+            elif one.found is None:
+                operations.append(Operation(one.number, INSERT, (), values))
             else:
-                self.outcomes[number] = values
+                confirmed = self._confirmed(one.row, values)
+                operations.append(Operation(one.number, UPDATE, one.found.identity, values, confirmed))
         return operations
 
-    def _wanted(self, lookup: Lookup, row: Row, current: Row | None) -> Key | None:
-        """The key that a lookup names, None where there is nothing to change."""
-        if any(row[index] is ABSENT for index in lookup.own):
-            return None
-        cells = []
-        same = current is not None
-        for _, index in lookup.parts:
-            cell = row[index]
-            if cell is ABSENT and current is not None:
-                cell = current[index]
-            same = same and current is not None and self._same(index, cell, current[index])
-            cells.append(None if cell is ABSENT else cell)
-        return None if same else tuple(cells)
-
-    def _resolve(self, pending: Sequence[tuple[int, Found | None]]) -> dict[Lookup, dict[Key, Resolved]]:
-        found: dict[Lookup, dict[Key, Resolved]] = {}
-        for lookup in self.active:
-            keys = []
-            for number, record in pending:
-                row = self.writes[number].row
-                assert row is not None
-                key = self._wanted(lookup, row, record.row if record else None)
-                if key is not None and any(row[index] for index in lookup.own):
-                    keys.append(key)
-            found[lookup] = self.lookups.resolve(self.plan.table, lookup, keys)
-        return found
-
-    def _values(
-        self, number: int, found: Found | None, resolved: dict[Lookup, dict[Key, Resolved]]
-    ) -> Values | MissingParent | Rejected:
-        """The columns to set; lookups as what they refer to."""
-        row = self.writes[number].row
-        assert row is not None
-        current = found.row if found else None
-        values: Values = {}
-        for lookup in self.active:
-            key = self._wanted(lookup, row, current)
-            if key is None:
+    def _resolve(self, lookup: Lookup, pending: Sequence[Pending]) -> dict[Key, Resolved]:
+        """What the keys that the rows name lead to."""
+        asked = []
+        parts = frozenset(index for _, index in lookup.parts)
+        for one in pending:
+            if one.found is not None and one.differing.isdisjoint(parts):
                 continue
-            if not any(row[index] for index in lookup.own):
+            key = self._named(lookup, one)
+            if key is not None:
+                leads = any(one.row[index] for index in lookup.own)
+                one.lookups.append((lookup, key if leads else None))
+                if leads:
+                    asked.append(key)
+        return self._lookups.resolve(self._plan.table, lookup, asked)
+
+    @staticmethod
+    def _named(lookup: Lookup, pending: Pending) -> Key | None:
+        """The key that a lookup names, None where it is to be left alone."""
+        cells: list[Value] = []
+        for _, index in lookup.parts:
+            cell = pending.row[index]
+            if cell is ABSENT:
+                if index in lookup.own:
+                    return None
+                cell = pending.found.row[index] if pending.found else None
+            cells.append(None if cell is ABSENT else cell)
+        return tuple(cells)
+
+    def _held_values(
+        self, pending: Pending, resolved: dict[Lookup, dict[Key, Resolved]]
+    ) -> Values | MissingParent | Rejected:
+        """The columns of the lookups."""
+        values: Values = {}
+        for lookup, key in pending.lookups:
+            if key is None:
                 values |= self._nothing(lookup)
                 continue
             held = resolved[lookup][key]
             if not isinstance(held, tuple):
                 return held
-            values |= dict(zip(self.held[lookup].columns, held, strict=True))
-        for index in self.flat:
-            cell = row[index]
-            if cell is ABSENT or (current and self._same(index, cell, current[index])):
-                continue
-            column = self.plan.columns[index]
-            if column.read_only:
-                return Rejected("readonly", f"{self.plan.name}.{column.name} is generated and cannot be written")
-            try:
-                values[column.name] = self._stored(index, column, cell)
-            except CastError as error:
-                return Rejected("value", f"{self.plan.name}.{column.name}: {error}")
+            values.update(zip(self._held[lookup].columns, held, strict=True))
         return values
 
-    def _stored(self, index: int, column: Column, cell: Value) -> Storage:
-        if cell is None:
-            return "" if column.empty_is_null else None
-        return self.plan.encoders[index](cell)
+    def _flat_values(self, pending: Pending, values: Values) -> Values | Rejected:
+        """The columns that hold cells as they are, added to those of the lookups."""
+        row = pending.row
+        if pending.found is not None:
+            flats = [flat for index in sorted(pending.differing) if (flat := self._flats.get(index)) is not None]
+        elif ABSENT in row:
+            flats = [flat for flat in self._flats.values() if row[flat.index] is not ABSENT]
+        else:
+            values.update(zip(self._plain_names, self._plain_cells(row), strict=False))
+            flats = self._coded
+        for flat in flats:
+            column, cell = flat.column, row[flat.index]
+            if column.read_only:
+                return Rejected("readonly", f"{self._plan.name}.{column.name} is generated and cannot be written")
+            try:
+                values[column.name] = flat.stored(None if cell is ABSENT else cell)
+            except CastError as error:
+                return Rejected("value", f"{self._plan.name}.{column.name}: {error}")
+        return values
 
     def _nothing(self, lookup: Lookup) -> Values:
         """The reference's columns when it leads nowhere; those that belong to others are left alone."""
-        view, table = self.plan.view, self.plan.table
+        view, table = self._plan.view, self._plan.table
         shared = {path[0] for path in view.paths if len(path) == 1}
         for other in view.lookups:
             if other.reference != lookup.reference:
                 shared |= set(reference_of(table, other.reference, (other.reference,)).columns)
-        mine = (column for column in table.columns if column.name in self.held[lookup].columns)
+        mine = (column for column in table.columns if column.name in self._held[lookup].columns)
         return {column.name: "" if column.empty_is_null else None for column in mine if column.name not in shared}
-
-    def _confirmed(self, number: int, values: Values, found: Found | None) -> tuple[str, ...]:
-        """The columns that the row speaks of and that hold what it says already."""
-        row = self.writes[number].row
-        if row is None or found is None:
-            return ()
-        named = [self.plan.columns[index].name for index in self.flat if row[index] is not ABSENT]
-        for lookup in self.active:
-            if all(row[index] is not ABSENT for index in lookup.own):
-                named += self.held[lookup].columns
-        return tuple(name for name in named if name not in values)
-
-    # -- executing ------------------------------------------------------------------------------------------------
-
-    def _execute(self, operations: Sequence[Operation]) -> None:
-        """Run all operations; what was refused again behind the others, as long as that helps."""
-        waiting = list(operations)
-        while waiting:
-            refused = [operation for group in _grouped(waiting) for operation in self._run(group)]
-            again = [operation for operation in refused if self._may_succeed_later(operation)]
-            if len(refused) == len(waiting):
-                break
-            waiting = again
-        self._swap([op for op in waiting if op.kind == UPDATE and self._was_refused(op, "unique")])
-
-    def _was_refused(self, operation: Operation, code: str) -> bool:
-        outcome = self.outcomes.get(operation.number)
-        return isinstance(outcome, Rejected) and outcome.code == code
-
-    def _may_succeed_later(self, operation: Operation) -> bool:
-        outcome = self.outcomes[operation.number]
-        return isinstance(outcome, MissingParent) or (
-            isinstance(outcome, Rejected) and outcome.code in ("unique", "reference")
-        )
-
-    def _run(self, group: Sequence[Operation]) -> list[Operation]:
-        """One statement for all; returns those that were refused."""
-        kind, columns = group[0].shape
-        if kind == UPDATE and not columns:
-            self.outcomes |= {operation.number: Unchanged() for operation in group}
-            return []
-        loud = self.effects.watch(self.plan.name, kind, columns)
-        ready, refused = [], []
-        for operation in group:
-            (ready if self._is_allowed(operation) else refused).append(operation)
-        shape = self.effects.shapes.get(self.plan.name)
-        if kind == UPDATE and shape is not None and not set(columns).isdisjoint(shape.plan.followed):
-            self.effects.before_rename(self.plan.name, (operation.identity for operation in ready))
-        last = self.effects.last_row(self.plan.name) if kind == INSERT else 0
-        sql = self._statement(kind, columns)
-        refused += self._one_by_one(sql, ready) if loud else self._together(sql, ready)
-        self._tell(kind, columns, [operation for operation in ready if self._was_applied(operation)], last)
-        return refused
-
-    def _was_applied(self, operation: Operation) -> bool:
-        return isinstance(self.outcomes.get(operation.number), Applied)
-
-    def _tell(self, kind: str, columns: Sequence[str], done: Sequence[Operation], last: int) -> None:
-        """Pass on what was written."""
-        self.lookups.forget(self.plan.name)
-        if kind == UPDATE:
-            self.effects.wrote(self.plan.name, [operation.identity for operation in done], columns)
-        elif kind == INSERT:
-            self.effects.inserted(self.plan.name, [operation.values for operation in done], last)
-        if kind != DELETE:
-            self.effects.arrived(self.plan.name, columns, [operation.values for operation in done])
-
-    def _statement(self, kind: str, columns: Sequence[str]) -> str:
-        table, same = quote(self.plan.name), " AND ".join(f"{quote(name)} = ?" for name in self.plan.facts.identity)
-        if kind == DELETE:
-            return f"DELETE FROM {table} WHERE {same}"
-        if kind == UPDATE:
-            return f"UPDATE {table} SET {', '.join(f'{quote(name)} = ?' for name in columns)} WHERE {same}"
-        if not columns:
-            return f"INSERT INTO {table} DEFAULT VALUES"
-        return f"INSERT INTO {table} ({', '.join(map(quote, columns))}) VALUES ({', '.join('?' * len(columns))})"
-
-    def _together(self, sql: str, operations: Sequence[Operation]) -> list[Operation]:
-        """Run a statement for each operation; one that fails leaves nothing behind, and the next ones go on."""
-        refused = []
-        place = 0
-
-        def bound(first: int) -> Iterator[tuple[Storage, ...]]:
-            nonlocal place
-            for place in range(first, len(operations)):
-                yield (*operations[place].values.values(), *operations[place].identity)
-
-        first = 0
-        while first < len(operations):
-            try:
-                self.connection.executemany(sql, bound(first))
-                place = len(operations)
-            except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
-                self._refuse(operations[place], exc)
-                refused.append(operations[place])
-            for operation in operations[first:place]:
-                self.outcomes[operation.number] = Applied()
-            first = place + 1
-        return refused
-
-    def _one_by_one(self, sql: str, operations: Sequence[Operation]) -> list[Operation]:
-        """The same where triggers and the like may do more than asked, or less."""
-        refused = []
-        intents = Intents(self.plan.name)
-        for operation in operations:
-            if self._run_alone(sql, operation):
-                self._intend(operation, intents)
-            else:
-                refused.append(operation)
-        self.effects.settle(intents)
-        return refused
-
-    def _run_alone(self, sql: str, operation: Operation) -> bool:
-        self.connection.execute("SAVEPOINT dualwrite_row")
-        try:
-            cursor = self.connection.execute(sql, (*operation.values.values(), *operation.identity))
-            done = cursor.rowcount == 1
-            if operation.kind == INSERT and done:
-                operation.identity = self._inserted(operation, cursor.lastrowid)
-            reason = "the database left the row out (a trigger or constraint ignores it)"
-            self.outcomes[operation.number] = Applied() if done else Rejected("other", reason)
-        except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
-            done = False
-            self._refuse(operation, exc)
-            self.connection.execute("ROLLBACK TO dualwrite_row")
-        self.connection.execute("RELEASE dualwrite_row")
-        return done
-
-    def _inserted(self, operation: Operation, rowid: int | None) -> Identity:
-        if self.plan.facts.rowid:
-            return (rowid,)
-        return self.effects.identity(self.plan.name, operation.values)
-
-    def _intend(self, operation: Operation, intents: Intents) -> None:
-        if operation.kind == DELETE:
-            intents.deleted.add(operation.identity)
-        elif operation.kind == INSERT:
-            intents.inserted[operation.identity] = operation.values
-        else:
-            intents.updated[operation.identity] = operation.values
-            intents.confirmed[operation.identity] = operation.confirmed
-
-    def _refuse(self, operation: Operation, exc: Exception) -> None:
-        """Note why a row was refused; raises what is not about the row."""
-        outcome: Outcome | None = Rejected("value", str(exc))
-        if isinstance(exc, sqlite3.Error):
-            if not self.connection.in_transaction:
-                raise TransactionUndoneError(operation.number, str(exc)) from exc
-            outcome = refusal(exc)
-        if outcome is None:
-            raise exc
-        if isinstance(outcome, Rejected) and outcome.code == "reference":
-            outcome = self._missing_parent(operation) or outcome
-        self.outcomes[operation.number] = outcome
-
-    # -- foreign keys ---------------------------------------------------------------------------------------------
-
-    def _missing_parent(self, operation: Operation, deferred: bool = False) -> MissingParent | None:
-        """The record that a foreign key of the operation does not find."""
-        for key in self.plan.facts.foreign_keys:
-            if operation.kind == DELETE or (deferred and not key.deferred):
-                continue
-            held = tuple(operation.values.get(name) for name in key.columns)
-            if None in held or self._exists(key, held) or self._is_itself(key, held, operation):
-                continue
-            table = table_of(self.catalog.schema, key.table)
-            shown = tuple(_shown(table.column(name), value) for name, value in zip(key.to, held, strict=True))
-            return MissingParent("_".join(key.columns), key.table, shown)
-        return None
-
-    def _exists(self, key: ForeignKey, held: Identity) -> bool:
-        same = " AND ".join(f"{quote(name)} = ?" for name in key.to)
-        return self.connection.execute(f"SELECT 1 FROM {quote(key.table)} WHERE {same}", held).fetchone() is not None
-
-    def _is_itself(self, key: ForeignKey, held: Identity, operation: Operation) -> bool:
-        return key.table == self.plan.name and tuple(operation.values.get(name) for name in key.to) == held
-
-    def _is_allowed(self, operation: Operation) -> bool:
-        """Foreign keys that the database checks at the commit only are checked here, row by row."""
-        if operation.kind != DELETE and any(key.deferred for key in self.plan.facts.foreign_keys):
-            missing = self._missing_parent(operation, deferred=True)
-            if missing is not None:
-                self.outcomes[operation.number] = missing
-                return False
-        if operation.kind != INSERT:
-            for facts, key in self.catalog.pointing_at(self.plan.name):
-                if key.deferred and self._leaves_children(operation, facts.name, key):
-                    reason = f"FOREIGN KEY constraint failed: {facts.name} refers to this record"
-                    self.outcomes[operation.number] = Rejected("reference", reason)
-                    return False
-        return True
-
-    def _leaves_children(self, operation: Operation, child: str, key: ForeignKey) -> bool:
-        action = key.on_delete if operation.kind == DELETE else key.on_update
-        moves = operation.kind == DELETE or any(name in operation.values for name in key.to)
-        if action not in ("NO ACTION", "RESTRICT") or not moves:
-            return False
-        mine = " AND ".join(f"p.{quote(name)} = ?" for name in self.plan.facts.identity)
-        pairs = zip(key.columns, key.to, strict=True)
-        same = " AND ".join(f"c.{quote(column)} = p.{quote(to)}" for column, to in pairs)
-        sql = f"SELECT 1 FROM {quote(self.plan.name)} AS p JOIN {quote(child)} AS c ON {same} WHERE {mine} LIMIT 1"
-        return self.connection.execute(sql, operation.identity).fetchone() is not None
-
-    # -- unique values that change places -------------------------------------------------------------------------
-
-    def _swap(self, operations: list[Operation]) -> None:
-        """Rows that take each other's unique values: all let go of theirs first (null is the spare value)."""
-        while len(operations) > 1:
-            self.connection.execute("SAVEPOINT dualwrite_swap")
-            failed = self._try_swap(operations)
-            if not failed:
-                self.connection.execute("RELEASE dualwrite_swap")
-                return
-            self.connection.execute("ROLLBACK TO dualwrite_swap")
-            self.connection.execute("RELEASE dualwrite_swap")
-            operations = [operation for operation in operations if operation not in failed]
-
-    def _try_swap(self, operations: Sequence[Operation]) -> list[Operation]:
-        """Returns those that cannot take part."""
-        unable = []
-        for operation in operations:
-            spare = self._spare(operation)
-            letting_go = Operation(operation.number, UPDATE, operation.identity, dict.fromkeys(spare))
-            if not spare or self._run([letting_go]):
-                unable.append(operation)
-        if unable:
-            return unable
-        return [operation for group in _grouped(operations) for operation in self._run(group)]
-
-    def _spare(self, operation: Operation) -> list[str]:
-        """Of each unique set of columns that the operation sets, one that may be null for a moment."""
-        found = []
-        for unique in self.plan.facts.uniques:
-            able = [
-                name
-                for name in unique.columns
-                if name in operation.values and (column := self.plan.table.column(name)) and column.nullable
-            ]
-            found += able[:1]
-        return list(dict.fromkeys(found))
-
-
-def _grouped(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """Operations of one shape together: deletes, then updates, then inserts."""
-    groups: dict[tuple[str, tuple[str, ...]], list[Operation]] = {}
-    for operation in operations:
-        groups.setdefault(operation.shape, []).append(operation)
-    order = {DELETE: 0, UPDATE: 1, INSERT: 2}
-    return [groups[shape] for shape in sorted(groups, key=lambda shape: order[shape[0]])]
-
-
-def _shown(column: Column | None, value: Storage) -> Value:
-    return decoder(column)(value) if column is not None and value is not None else None
