@@ -13,7 +13,7 @@ import pytest
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, User
 from dualwrite.engine.commands import execute
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import Superseded
+from dualwrite.errors import PositionLost, Superseded
 from dualwrite.journal import Conflict, Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
@@ -909,4 +909,23 @@ def test_trigger_in_the_target() -> None:
     story.drain()
     assert story.both("code", "name") == {("1", "ONE")}
     assert not story.conflicts()
+    story.at_rest()
+
+
+@pytest.mark.parametrize("restored", [L, R])
+def test_side_restored_from_a_backup(story: Story, restored: Side) -> None:
+    """Where a backup has taken changes away on one side, the engine says so, and an initial sync mends it."""
+    backup = story.databases[restored].copy()
+    story.update(restored.other, "1", name="later")
+    story.update(restored, "1", amount="7")
+    story.drain()
+    story.databases[restored].restore(backup)
+    with pytest.raises(PositionLost):
+        story.resume()
+    name = story.maps[0].name
+    story.journal.set_state(name, desired="stopped")
+    story.resume()
+    story.journal.set_state(name, desired="running", initial="none", master=restored.other.value)
+    story.resume()
+    assert story.both("name", "amount") == {("later", "7")}
     story.at_rest()

@@ -75,26 +75,43 @@ class Flow:
         """
         with self._to.connector.transaction(self.stream) as transaction:
             self.committed = transaction.position()
-            if self.committed is None or not (self.link.maps or self._is_kept(self.committed)):
+            if self.committed is None or not (self.link.maps or self._is_whole(self.committed)):
                 self.committed = self._from.connector.end()
+                self.link.journal.put(f"acknowledged.{self.source}", None)
                 transaction.commit(self.committed)
         self.carried = self.committed
         self._check_feed(self.committed)
         self.reopen()
 
     def _check_feed(self, committed: Position) -> None:
-        """What the source was allowed to forget may be farther than what is committed: it held nothing to carry."""
-        allowed = self._acknowledged(self.source)
-        start = max(committed, allowed) if allowed is not None and allowed.feed == committed.feed else committed
+        """Raises PositionLost where a change that was not carried is gone.
+
+        What the source was allowed to forget may be farther than what is committed, as it held nothing to carry; but
+        not if the target has fewer commits of ours than it had then: it was restored from a backup.
+        """
+        start = committed
+        allowed, commits = self._acknowledged(self.source)
+        if allowed is not None and allowed.feed == committed.feed and allowed > committed:
+            if self._to.commits() < commits:
+                raise PositionLost(
+                    f"{self.target}: it holds {self._to.commits()} commits of this link, and held {commits} before: "
+                    "it was restored from a backup",
+                    "stop the maps, and start them again: their initial sync makes both sides agree",
+                )
+            start = allowed
         self._from.connector.feed(self.link.views(self.source), start).close()
 
-    def _acknowledged(self, side: Side) -> Position | None:
+    def _acknowledged(self, side: Side) -> tuple[Position | None, int]:
+        """What a side may have forgotten, and how many commits of ours the other side had then."""
         text = self.link.journal.get(f"acknowledged.{side}")
-        return None if text is None else Position.parse(text)
+        if text is None:
+            return None, 0
+        position, commits = text.rsplit(" ", 1)
+        return Position.parse(position), int(commits)
 
-    def _is_kept(self, position: Position) -> bool:
+    def _is_whole(self, committed: Position) -> bool:
         try:
-            self._from.connector.feed((), position).close()
+            self._check_feed(committed)
         except PositionLost:
             return False
         return True
@@ -495,10 +512,10 @@ class Flow:
             return
         oldest = self._to.windows.oldest()
         allowed = passed if oldest is None else min(oldest.just_before(), passed)
-        before = self._acknowledged(self.target)
+        before, _ = self._acknowledged(self.target)
         if before is not None and before.feed == allowed.feed and before >= allowed:
             return
-        self.link.journal.put(f"acknowledged.{self.target}", str(allowed))
+        self.link.journal.put(f"acknowledged.{self.target}", f"{allowed} {self._from.commits()}")
         self.point("before acknowledge")
         self._to.connector.acknowledge(allowed)
         self.point("after acknowledge")

@@ -113,6 +113,10 @@ class LinkSide:
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
     woken: set[str] = field(default_factory=set)  # tables in which a parent may have arrived since
 
+    def commits(self) -> int:
+        """The number of our last commit in this system."""
+        return max((number for _, number in self.connector.positions().values()), default=0)
+
 
 @dataclass
 class Link:

@@ -107,8 +107,7 @@ class Engine:
 
     def _settle_journal(self) -> None:
         for side, connector in self.connectors.items():
-            number = max((number for _, number in connector.positions().values()), default=0)
-            self.journal.settle(side, number)
+            self.journal.settle(side, max((number for _, number in connector.positions().values()), default=0))
 
     def _measure_clocks(self) -> None:
         left, right = self.connectors[Side.LEFT].clock(), self.connectors[Side.RIGHT].clock()
