@@ -94,7 +94,14 @@ def _rows(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
 
 
 def _one_sided(compiled: CompiledMap, side: Side, rows: Iterator[Row]) -> Iterator[Finding]:
-    parts = Partitioned()  # even here: the key may occur twice
+    if compiled.unique[side]:
+        for row in rows:
+            try:
+                yield _alone(compiled.key(side, row), side, row)
+            except RowProblem as problem:
+                yield _unusable(compiled, side, row, problem)
+        return
+    parts = Partitioned()  # the key may occur twice
     for row in rows:
         try:
             parts.add(compiled.key(side, row), row)

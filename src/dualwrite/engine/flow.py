@@ -159,7 +159,9 @@ class Flow:
         self._catch_up()
         began = time.monotonic()
         with self.begin() as transaction:
-            ledger = Application(self.link, self.source, transaction).run(changes)
+            application = Application(self.link, self.source, transaction)
+            inserts = all(change.kind is Kind.INSERT for change in changes)
+            ledger = application.insert(changes) if inserts else application.run(changes)
             self.finish(transaction, ledger, changes[-1].position)
         self._advance(changes[-1].position)
         self._size(time.monotonic() - began, len(changes))

@@ -81,6 +81,7 @@ class Windows:
         self._floors: dict[str, Position] = {}
         self._weak: dict[str, WeakChanges] = {}
         self._overflow = Overflow()
+        self._touched: set[str] = set()
         self._lock = threading.Lock()
         self.end = end
         self.forgotten: Position | None = None
@@ -104,6 +105,7 @@ class Windows:
             keys = record_keys(compiled, self._side, seen)
         except RowProblem:
             return  # a record without a usable key has no counterpart that could be concurrent
+        self._touched.add(change.view)
         for key in keys:
             self._records.setdefault((change.view, key), []).append(seen)
             self._order.append((change.position, (change.view, key)))
@@ -129,6 +131,7 @@ class Windows:
     def restore(self, map_name: str, key: Key, change: Change) -> None:
         """Add a change that the journal kept for a parked record."""
         with self._lock:
+            self._touched.add(map_name)
             kept = self._records.setdefault((map_name, key), [])
             if all(other.position != change.position for other in kept):
                 kept.append(change)
@@ -167,6 +170,10 @@ class Windows:
             if self.end is not None:
                 self._floors[map_name] = Position(self.end.feed, (1 << 62,))
 
+    def is_untouched(self, map_name: str) -> bool:
+        """Surely no change of the map's records is known here."""
+        return map_name not in self._touched and map_name not in self._weak
+
     def floor_of(self, map_name: str) -> Position | None:
         """Up to where the map's snapshot contains this side's changes."""
         return self._floors.get(map_name)
@@ -202,6 +209,7 @@ class Windows:
                 self._floors.pop(map_name, None)
                 self._weak.pop(map_name, None)
                 self._overflow.drop(map_name)
+                self._touched.discard(map_name)
                 return
             kept = [c for c in self._records.get((map_name, key), ()) if seen is None or c.position > seen]
             self._keep((map_name, key), kept)

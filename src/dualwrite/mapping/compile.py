@@ -34,7 +34,7 @@ from dualwrite.mapping.units import Parent, Unit, find_parents, find_units, grou
 from dualwrite.mapping.values import as_written
 from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value
 from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import Lookup, Schema, View
+from dualwrite.schema import Lookup, Schema, TypeName, View
 
 __all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
 
@@ -75,7 +75,8 @@ class CompiledMap:
 
     ``views``: the view of each side, named after the map.  ``units[target]``: the units of rows of that target that
     take part in the fold (two-way or one-way into or out of it).  ``carried[source]``: is anything carried from there?
-    ``parents[side]``: the references of that side's rows which the other side writes.
+    ``parents[side]``: the references of that side's rows which the other side writes.  ``unique[side]``: that side
+    itself makes sure that no key occurs twice.
     """
 
     table_map: TableMap
@@ -83,6 +84,7 @@ class CompiledMap:
     units: Mapping[Side, tuple[Unit, ...]]
     carried: Mapping[Side, bool]
     parents: Mapping[Side, tuple[Parent, ...]]
+    unique: Mapping[Side, bool]
     rows: str  # policy for update against delete
     deletes: bool
     on_leave: str
@@ -241,6 +243,7 @@ class _Compiler:
             units=find_units(self.binding, self.indexes, self.conflict),
             carried={side: self.binding.carried(side) for side in SIDES},
             parents={side: find_parents(self.binding, self.indexes, side) for side in SIDES},
+            unique={side: self._is_unique(side) for side in SIDES},
             rows=table_map.rows,
             deletes=table_map.deletes,
             on_leave=table_map.on_leave,
@@ -251,6 +254,22 @@ class _Compiler:
             _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
             _alike=alike_function(every, self.widths),
         )
+
+    def _is_unique(self, side: Side) -> bool:
+        """Does one of the side's own constraints keep keys apart, as the two sides together compare them?"""
+        table, ends = self.binding.tables[side], [pair.ends for pair in self.binding.key]
+        if any(len(both) < len(SIDES) or len(both[side].path) > 1 for both in ends):
+            return False
+        mine = [both[side].column for both in ends]
+        plain = all(
+            not column.nullable
+            and column.type.name in (TypeName.TEXT, TypeName.INTEGER, TypeName.UUID)
+            and both[side.other].column.type.name is column.type.name
+            and not (both[side.other].column.ignore_case or both[side.other].column.ignore_trailing_blanks)
+            for column, both in zip(mine, ends, strict=True)
+        )
+        names = {column.name for column in mine}
+        return plain and any(names.issuperset(unique) for unique in (table.primary_key, *table.uniques) if unique)
 
     def _line(self, unit: str, pair: Pair) -> Line:
         whole = len(pair.ends) == len(SIDES)
