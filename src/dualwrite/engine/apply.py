@@ -163,12 +163,13 @@ class Application:
             key = tuple(None if (cell := row[index]) is ABSENT else cell for index in view.key)
             writes.append(Write(key, None, row))
             carried.append(change)
+        gives_back = any(unit.owner is self.target for unit in compiled.units[self.source])
         for change, outcome in zip(carried, self.transaction.write(view, writes), strict=True):
             if not isinstance(outcome, Applied):
                 others.append(change)
                 continue
             self.ledger.counts["applied"] += 1
-            if any(unit.owner is self.target for unit in compiled.units[self.source]):
+            if gives_back:
                 self._note_inserted(compiled, change)
         self.ledger.tables.add(view.table)
         return self.run(others) if others else self.ledger
