@@ -60,7 +60,7 @@ def main() -> NoReturn:
     """Run the command line; every error is one clear message."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(app(prog_name="dualwrite", standalone_mode=False) or 0)
     except Invalid as invalid:
         printing.problems(invalid.problems)
         sys.exit(1)

@@ -1,0 +1,184 @@
+"""A project folder on two real SQLite files, and the command line as people use it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dualwrite import cli
+
+PATIENCE = 30.0
+LEFT = """
+CREATE TABLE customers (
+    account TEXT PRIMARY KEY NOT NULL, name VARCHAR(40) NOT NULL, credit NUMERIC(12,2), status TEXT);
+INSERT INTO customers VALUES ('C1', 'Contoso', 1000, 'open'), ('C2', 'Fabrikam', 500, 'open');
+"""
+RIGHT = """
+CREATE TABLE accounts (
+    id INTEGER PRIMARY KEY, number TEXT NOT NULL UNIQUE, title VARCHAR(20) NOT NULL, creditlimit NUMERIC(12,2),
+    state INTEGER NOT NULL DEFAULT 0);
+INSERT INTO accounts (number, title, creditlimit) VALUES ('C1', 'Contoso Ltd', 1000), ('C3', 'Northwind', 50);
+"""
+SETTINGS = """\
+link: shop
+left:  {name: erp, url: "sqlite:///erp.db"}
+right: {name: crm, url: "sqlite:///crm.db"}
+"""
+MAP = """\
+map: customers
+left: customers
+right: accounts
+key: [number]
+columns:
+  - account = number
+  - name    = title
+  - credit  = creditlimit
+  - status >< state: {values: {open: 0, held: 1}}
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command has said."""
+
+    code: int
+    out: str
+    err: str
+
+    def json(self):
+        """The output, read as JSON."""
+        return json.loads(self.out)
+
+    def clean(self) -> Answer:
+        """Itself; there must be no trace of a program that broke."""
+        assert "Traceback" not in self.out + self.err, self.err
+        return self
+
+
+class Shop:
+    """Two databases and a project on them; ``call`` is the command line."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Create the databases and the project in the folder."""
+        self.folder = folder
+        self._capsys = capsys
+        self._patch = monkeypatch
+        monkeypatch.chdir(folder)
+        self.left, self.right = folder / "erp.db", folder / "crm.db"
+        self.map = folder / "maps" / "customers.yaml"
+        for file, script in ((self.left, LEFT), (self.right, RIGHT)):
+            with closing(sqlite3.connect(file)) as database:
+                database.executescript(script)
+        self.map.parent.mkdir()
+        self.map.write_text(MAP)
+        (folder / "dualwrite.yaml").write_text(SETTINGS)
+
+    def sql(self, file: Path, statement: str, *values: object) -> list[tuple]:
+        """What an application does: its own connection, plain SQL."""
+        with closing(sqlite3.connect(file, timeout=PATIENCE)) as database, database:
+            return database.execute(statement, values).fetchall()
+
+    def lefts(self) -> dict[str, tuple]:
+        """The left records by account."""
+        rows = self.sql(self.left, "SELECT account, name, credit, status FROM customers")
+        return {account: rest for account, *rest in map(tuple, rows)}
+
+    def rights(self) -> dict[str, tuple]:
+        """The right records by number."""
+        rows = self.sql(self.right, "SELECT number, title, creditlimit, state FROM accounts")
+        return {number: rest for number, *rest in map(tuple, rows)}
+
+    def traces(self, file: Path) -> list[str]:
+        """Everything in a database that is not the application's, apart from SQLite's own tables."""
+        rows = self.sql(file, "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite#_%' ESCAPE '#'")
+        return [name for (name,) in rows if name not in ("customers", "accounts")]
+
+    def call(self, *arguments: str) -> Answer:
+        """Run a command in this process."""
+        self._patch.setattr(sys, "argv", ["dualwrite", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = self._capsys.readouterr()
+        code = ended.value.code
+        return Answer(code if isinstance(code, int) else 0, said.out, said.err).clean()
+
+    def sync(self) -> Answer:
+        """Carry everything that is committed by now."""
+        return self.call("run", "--until-idle")
+
+    def agree(self) -> bool:
+        """Do both sides agree?"""
+        return self.call("verify").code == 0
+
+    def state(self) -> str:
+        """The state of the map."""
+        return self.call("status", "--json").json()["maps"][0]["state"]
+
+    def start(self, *arguments: str, under: Sequence[str] = (), out: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """A command in a process of its own; ``under`` is a program that runs it, ``out`` gets what it says."""
+        command = [*under, sys.executable, "-m", "dualwrite.cli", *arguments]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        errors = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=errors, text=True)
+
+    @contextmanager
+    def engine(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """An engine that runs in another process, and is at work."""
+        process = self.start("run", *arguments)
+        try:
+            self.until(lambda: self.running(process))
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+    def running(self, process: subprocess.Popen[str]) -> bool:
+        """Has the engine come to its work?"""
+        assert process.poll() is None, process.communicate()
+        found = self.call("status", "--json").json()
+        return found["engine"] is not None and all(each["state"] == "running" for each in found["maps"])
+
+    @staticmethod
+    def until(condition: Callable[[], object]) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it does not come about"
+            time.sleep(0.02)
+
+    @staticmethod
+    def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Answer:
+        """Interrupt a process; what it has said."""
+        process.send_signal(number)
+        return Shop.finished(process)
+
+    @staticmethod
+    def finished(process: subprocess.Popen[str]) -> Answer:
+        """What a process has said at its end."""
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return Answer(process.returncode, out or "", err).clean()
+
+
+@pytest.fixture
+def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shop:
+    """A shop whose link has never run."""
+    monkeypatch.setenv("COLUMNS", "160")
+    return Shop(tmp_path, capsys, monkeypatch)

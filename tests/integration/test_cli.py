@@ -1,0 +1,548 @@
+"""A new user's way through every command, on two real SQLite files."""
+
+from __future__ import annotations
+
+import re
+import signal
+import sqlite3
+from contextlib import closing
+
+import pytest
+
+MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+def moments(entries, name):
+    """Are all of these times in ISO 8601, UTC?"""
+    return all(MOMENT.fullmatch(entry[name]) for entry in entries)
+
+
+# ------------------------------------------------------------------------------------------------ the first steps
+
+
+def test_without_a_command_there_is_help(shop):
+    """Help names every command; asking for nothing is wrong usage."""
+    nothing, helped = shop.call(), shop.call("--help")
+    assert nothing.code == 2
+    assert helped.code == 0
+    for command in ("init", "check", "plan", "run", "start", "stop", "status", "verify", "log", "uninstall", "demo"):
+        assert f"\n  {command} " in helped.out
+        assert f"\n  {command} " in nothing.err
+
+
+def test_the_version(shop):
+    """The program says which version it is."""
+    assert re.fullmatch(r"dualwrite \d+\.\d+\.\d+\n", shop.call("--version").out)
+
+
+def test_a_project_is_proposed(shop):
+    """``init`` looks at both databases; what it writes passes ``check`` as it stands."""
+    with closing(sqlite3.connect("other.db")) as database:
+        database.execute("CREATE TABLE customer (account TEXT PRIMARY KEY, name TEXT, city TEXT)")
+    made = shop.call("init", "new", "--left", "sqlite:///erp.db", "--right", "sqlite:///other.db")
+    assert made.code == 0
+    assert "wrote new/maps/customers-customer.yaml" in made.out
+    assert "dualwrite check -C new" in made.out
+    assert "account = account" in (shop.folder / "new/maps/customers-customer.yaml").read_text()
+    assert shop.call("check", "-C", "new").code == 0
+
+
+def test_what_is_proposed_can_be_narrowed(shop):
+    """``--include`` leaves out tables that do not match; what is left out is said."""
+    made = shop.call("init", "new", "--left", "sqlite:///erp.db", "--right", "sqlite:///erp.db", "--include", "x*")
+    assert "0 map(s) proposed" in made.out
+    assert list((shop.folder / "new/maps").iterdir()) == []
+
+
+def test_a_project_is_never_overwritten(shop):
+    """A second ``init`` in the same folder changes nothing."""
+    before = (shop.folder / "dualwrite.yaml").read_text()
+    refused = shop.call("init", ".", "--left", "sqlite:///erp.db", "--right", "sqlite:///crm.db")
+    assert refused.code == 2
+    assert "exists already" in refused.err
+    assert (shop.folder / "dualwrite.yaml").read_text() == before
+
+
+def test_check_examines_both_sides(shop):
+    """Warnings before the first run, none of them an error; nothing is written to the databases."""
+    before = (shop.left.read_bytes(), shop.right.read_bytes())
+    found = shop.call("check", "--json")
+    assert found.code == 0
+    problems = found.json()["problems"]
+    assert {(each["code"], each["side"]) for each in problems} >= {
+        ("sqlite-not-wal", "left"),
+        ("sqlite-not-wal", "right"),
+    }
+    assert {each["level"] for each in problems} == {"warning"}
+    assert all(each["remedy"] for each in problems)
+    assert (shop.left.read_bytes(), shop.right.read_bytes()) == before
+    assert "0 error(s)" in shop.call("check").out
+
+
+def test_the_plan_says_what_would_happen(shop):
+    """Inserts and updates per side with old and new values; nothing is written to the databases."""
+    before = (shop.left.read_bytes(), shop.right.read_bytes())
+    answer = shop.call("plan", "--json")
+    assert answer.code == 0
+    (plan,) = answer.json()["maps"]
+    assert (plan["map"], plan["master"]) == ("customers", "left")
+    assert (plan["insert"], plan["update"]) == ({"left": 1, "right": 1}, {"left": 0, "right": 1})
+    rows = {(row["side"], *row["key"]): row for row in plan["rows"]}
+    assert rows["right", "C1"]["columns"] == {"title": {"old": "Contoso Ltd", "new": "Contoso"}}
+    assert rows["left", "C3"]["action"] == "insert"
+    assert rows["left", "C3"]["columns"]["number"] == {"old": None, "new": "C3"}
+    assert (shop.left.read_bytes(), shop.right.read_bytes()) == before
+    shown = shop.call("plan", "customers")
+    assert "title: Contoso Ltd → Contoso" in shown.out
+    assert "nothing was written" in shown.out
+
+
+def test_the_plan_heeds_the_master(shop):
+    """With the right side as master its values win."""
+    (plan,) = shop.call("plan", "--json", "--master", "right").json()["maps"]
+    assert (plan["master"], plan["update"]) == ("right", {"left": 1, "right": 0})
+
+
+# ------------------------------------------------------------------------------------------------ running
+
+
+def test_a_first_run_brings_both_sides_together(shop):
+    """Records of one side are created on the other, differing values come from the left, then both agree."""
+    ran = shop.sync()
+    assert ran.code == 0
+    assert shop.lefts() == {
+        "C1": ["Contoso", 1000, "open"],
+        "C2": ["Fabrikam", 500, "open"],
+        "C3": ["Northwind", 50, "open"],
+    }
+    assert shop.rights() == {"C1": ["Contoso", 1000, 0], "C2": ["Fabrikam", 500, 0], "C3": ["Northwind", 50, 0]}
+    verified = shop.call("verify", "--json")
+    assert verified.code == 0
+    assert verified.json() == {
+        "maps": [
+            {
+                "map": "customers",
+                "equal": 3,
+                "different": 0,
+                "left_only": 0,
+                "right_only": 0,
+                "detached": 0,
+                "unusable": 0,
+                "rows": [],
+            }
+        ]
+    }
+    assert "both sides agree" in shop.call("verify").out
+
+
+def test_a_later_run_goes_on_without_an_initial_sync(shop):
+    """What was committed while nothing ran is carried, as changes; only the first run compared the tables."""
+    shop.sync()
+    shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
+    shop.sql(shop.right, "UPDATE accounts SET state = 1 WHERE number = 'C1'")
+    shop.sql(shop.right, "DELETE FROM accounts WHERE number = 'C3'")
+    shop.sync()
+    assert shop.lefts() == {"C1": ["Contoso", 7, "held"], "C2": ["Fabrikam", 500, "open"]}
+    assert shop.rights() == {"C1": ["Contoso", 7, 1], "C2": ["Fabrikam", 500, 0]}
+    assert [each["what"] for each in shop.call("log", "--json").json()].count("initial sync started") == 1
+
+
+def test_a_map_that_runs_carries_both_ways(shop):
+    """While an engine runs, edits of either side arrive on the other; ``verify`` waits for what is in flight."""
+    with shop.engine() as engine:
+        shop.sql(shop.left, "INSERT INTO customers VALUES ('C4', 'Adatum', 1, 'held')")
+        shop.until(lambda: "C4" in shop.rights())
+        shop.sql(shop.right, "UPDATE accounts SET title = 'Adatum AG' WHERE number = 'C4'")
+        assert shop.agree()
+        assert shop.lefts()["C4"] == ["Adatum AG", 1, "held"]
+        ended = shop.end(engine, signal.SIGTERM)
+    assert (ended.code, ended.err) == (0, "")
+
+
+def test_ctrl_c_ends_cleanly(shop):
+    """Ctrl-C ends the engine with exit code 0; the next one goes on."""
+    with shop.engine() as engine:
+        assert shop.end(engine, signal.SIGINT).code == 0
+    assert shop.call("status", "--json").json()["engine"] is None
+    shop.sql(shop.left, "UPDATE customers SET credit = 8 WHERE account = 'C1'")
+    shop.sync()
+    assert shop.rights()["C1"] == ["Contoso", 8, 0]
+
+
+def test_an_initial_sync_can_be_interrupted(shop):
+    """A signal during an initial sync ends it; the next run compares again, and both sides agree."""
+    with closing(sqlite3.connect(shop.left)) as database, database:
+        rows = ((f"N{number}", "somebody", number, "open") for number in range(20_000))
+        database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?)", rows)
+    process = shop.start("run")
+    shop.until(lambda: shop.call("status", "--json").json()["maps"][0]["state"] == "initializing")
+    ended = shop.end(process)
+    assert ended.code == 0
+    assert shop.sync().code == 0
+    assert shop.agree()
+    assert len(shop.rights()) == 20_003
+
+
+def test_a_second_engine_is_refused(shop):
+    """Only one engine runs a link; the other is told which one, with exit code 2, and so is ``uninstall``."""
+    with shop.engine() as engine:
+        for refused in (shop.call("run"), shop.call("uninstall", "--yes")):
+            assert refused.code == 2
+            assert f"process {engine.pid} " in refused.err
+        assert shop.state() == "running"
+
+
+def test_status_tells_how_the_link_stands(shop):
+    """State, counts and lag per map, and who runs the engine."""
+    before = shop.call("status", "--json").json()
+    assert before["engine"] is None
+    assert [each["state"] for each in before["maps"]] == ["not running"]
+    shop.sync()
+    shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
+    (found,) = shop.call("status", "--json").json()["maps"]
+    lag, since = found.pop("lag_seconds"), found.pop("since")
+    assert found == {
+        "map": "customers",
+        "state": "running",
+        "desired": "running",
+        "reason": "",
+        "parked": 0,
+        "conflicts": 0,
+        "queued": 0,
+    }
+    assert lag > 0
+    assert MOMENT.fullmatch(since)
+    shown = shop.call("status").out
+    assert "customers" in shown
+    assert "no engine is running" in shown
+
+
+# ------------------------------------------------------------------------------------------------ start and stop
+
+
+def test_a_map_is_stopped_and_started_while_an_engine_runs(shop):
+    """Both commands reach the running engine, and are done when they return."""
+    with shop.engine():
+        assert shop.call("stop", "--yes", "customers").code == 0
+        assert shop.state() == "stopped"
+        shop.sql(shop.right, "UPDATE accounts SET creditlimit = 9 WHERE number = 'C2'")
+        assert shop.lefts()["C2"][1] == 500
+        assert shop.call("start", "--master", "right", "CUSTOMERS").code == 0
+        assert shop.state() == "running"
+        assert shop.lefts()["C2"][1] == 9
+    entries = shop.call("log", "--json").json()
+    assert moments(entries, "at")
+    assert [each["what"] for each in reversed(entries)] == [
+        "initial sync started",
+        "initial sync done; running",
+        "stop wanted",
+        "stopped",
+        "start wanted",
+        "initial sync started",
+        "initial sync done; running",
+    ]
+    assert {each["what"]: bool(each["who"]) for each in entries}["stop wanted"]
+
+
+def test_a_map_is_stopped_and_started_while_none_runs(shop):
+    """What is tracked for the map ends at once; the start is left to the next engine, and said so."""
+    shop.sync()
+    assert shop.call("stop", "--yes").code == 0
+    assert shop.state() == "stopped"
+    assert not [name for name in shop.traces(shop.left) if "customers" in name]
+    assert shop.sync().code == 0
+    assert shop.state() == "stopped"
+    started = shop.call("start")
+    assert started.code == 0
+    assert "stopped → running" in started.out
+    assert "no engine is running" in started.out
+    shop.sync()
+    assert shop.state() == "running"
+
+
+def test_a_map_can_start_without_initial_sync(shop):
+    """Then only what changes from now on is carried."""
+    assert shop.call("start", "--no-initial-sync").code == 0
+    shop.sync()
+    assert shop.rights()["C1"][0] == "Contoso Ltd"
+    shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
+    shop.sync()
+    assert shop.rights() == {"C1": ["Contoso Ltd", 7, 0], "C3": ["Northwind", 50, 0]}
+
+
+def test_maps_that_were_never_started_can_be_left_alone(shop):
+    """``run --no-start`` starts nothing by itself."""
+    assert shop.call("run", "--until-idle", "--no-start").code == 0
+    assert shop.state() == "not running"
+    assert "C2" not in shop.rights()
+
+
+def test_what_a_map_cannot_do_is_refused(shop):
+    """Starting what runs and stopping what does not are wrong usage, and say what is possible."""
+    assert "(start is possible)" in shop.call("stop", "--yes").err
+    shop.sync()
+    refused = shop.call("start")
+    assert refused.code == 2
+    assert "(stop is possible)" in refused.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("stop",), ("uninstall",), ("verify", "--repair", "left"), ("parked", "discard", "--all")],
+    ids=" ".join,
+)
+def test_what_cannot_be_undone_asks(shop, arguments):
+    """Without a terminal only --yes is an answer; nothing happens."""
+    shop.sync()
+    shop.sql(shop.left, "UPDATE customers SET name = 'a name of more than twenty letters' WHERE account = 'C1'")
+    shop.sync()
+    refused = shop.call(*arguments)
+    assert refused.code == 2
+    assert "add --yes" in refused.err
+    assert shop.state() == "running"
+    assert len(shop.call("parked", "list", "--json").json()) == 1
+
+
+# ------------------------------------------------------------------------------------------------ parked
+
+
+@pytest.fixture
+def parked(shop):
+    """A shop where one record could not be carried, and another one could."""
+    shop.sync()
+    shop.sql(shop.left, "UPDATE customers SET name = 'a name of more than twenty letters' WHERE account = 'C1'")
+    shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C2'")
+    assert shop.sync().code == 1
+    return shop
+
+
+def test_what_cannot_be_carried_is_parked_alone(parked):
+    """The reason is told with all fields; other records flow on."""
+    listed = parked.call("parked", "list", "--json")
+    assert listed.code == 1
+    (entry,) = listed.json()
+    assert {name: entry[name] for name in ("map", "side", "key", "code", "column", "attempts", "changes")} == {
+        "map": "customers",
+        "side": "right",
+        "key": "C1",
+        "code": "too_long",
+        "column": "name",
+        "attempts": 1,
+        "changes": 1,
+    }
+    assert "has 34 characters, title takes 20" in entry["reason"]
+    assert "truncate: true" in entry["remedy"]
+    assert MOMENT.fullmatch(entry["since"])
+    assert parked.rights()["C2"] == ["Fabrikam", 7, 0]
+    assert parked.call("status", "--json").json()["maps"][0]["parked"] == 1
+    assert "too_long" in parked.call("parked", "list").out
+    differ = parked.call("verify")
+    assert differ.code == 1
+    assert "1 record(s) are parked" in differ.out
+
+
+def test_a_parked_record_is_shown_with_its_changes(parked):
+    """Before and after of every waiting change, in the source's columns."""
+    parked.sql(parked.left, "UPDATE customers SET credit = 3 WHERE account = 'C1'")
+    parked.sync()
+    shown = parked.call("parked", "show", "1", "--json")
+    assert shown.code == 0
+    found = shown.json()
+    assert found["changes"] == 2
+    first, second = found["queue"]
+    assert (first["kind"], first["before"]["name"], first["after"]["name"]) == (
+        "update",
+        "Contoso",
+        "a name of more than twenty letters",
+    )
+    assert (second["before"]["credit"], second["after"]["credit"]) == ("1000.00", "3.00")
+    assert moments(found["queue"], "at")
+    told = parked.call("parked", "show", "1").out
+    assert "update by the left side" in told
+    assert "say `truncate: true`" in told
+
+
+def test_a_corrected_record_goes_through_when_retried(parked):
+    """As it is, it stays parked; once the source is corrected its changes go through, in order."""
+    again = parked.call("parked", "retry", "--all", "--json")
+    assert (again.code, again.json()) == (1, {"tried": 1, "freed": 0})
+    assert parked.call("parked", "list", "--json").json()[0]["attempts"] == 2
+    parked.sql(parked.left, "UPDATE customers SET name = 'a short name' WHERE account = 'C1'")
+    parked.sync()
+    assert parked.rights()["C1"][0] == "Contoso"
+    done = parked.call("parked", "retry", "1")
+    assert (done.code, done.out) == (0, "1 of 1 went through\n")
+    assert parked.rights()["C1"][0] == "a short name"
+    assert parked.call("parked", "list").out == "nothing is parked\n"
+    assert parked.agree()
+
+
+def test_a_corrected_map_lets_changes_through(parked):
+    """``truncate: true`` in the map, a new run, a retry: the text is cut, and both sides agree."""
+    text = parked.map.read_text().replace("= title", "= title: {truncate: true}")
+    parked.map.write_text(text)
+    assert parked.call("parked", "retry", "1").code == 0
+    assert parked.rights()["C1"][0] == "a name of more than "
+    assert parked.sync().code == 0
+    assert parked.agree()
+
+
+def test_parked_changes_can_be_dropped(parked):
+    """What was dropped is in the log, ``verify`` finds the difference, and later changes of the record flow again."""
+    assert parked.call("parked", "discard", "1", "--yes").out == "1 discarded\n"
+    assert parked.call("parked", "list", "--json").json() == []
+    assert any(each["what"] == "parked changes discarded" for each in parked.call("log", "--json").json())
+    (row,) = parked.call("verify", "--json").json()["maps"][0]["rows"]
+    assert (row["key"], row["columns"]) == (["C1"], ["title"])
+    parked.sql(parked.left, "UPDATE customers SET name = 'a short name' WHERE account = 'C1'")
+    parked.sync()
+    assert parked.rights()["C1"][0] == "a short name"
+
+
+def test_a_running_engine_retries_when_asked(parked):
+    """The command is done by the engine that runs."""
+    with parked.engine():
+        parked.sql(parked.left, "UPDATE customers SET name = 'a short name' WHERE account = 'C1'")
+        parked.until(lambda: parked.call("parked", "list", "--json").json()[0]["changes"] == 2)
+        assert parked.call("parked", "retry", "1").code == 0
+        assert parked.rights()["C1"][0] == "a short name"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("parked", "show", "99"), "nothing is parked under 99"),
+        (("parked", "retry", "99"), "nothing is parked under 99"),
+        (("parked", "retry"), "say which ones"),
+        (("parked", "retry", "1", "--all"), "say which ones"),
+        (("parked", "list", "--map", "custmers"), "did you mean 'customers'?"),
+        (("conflicts", "resolve", "99", "left"), "there is no conflict 99"),
+        (("conflicts", "resolve", "1", "up"), "'up' is not one of"),
+        (("plan", "custmers"), "did you mean 'customers'?"),
+        (("plan", "--rows", "many"), "valid integer"),
+        (("plan", "--nothing"), "see dualwrite plan --help"),
+        (("nothing",), "No such command 'nothing'"),
+        (("status", "-C", "nowhere"), "there is no dualwrite.yaml in nowhere"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_wrong_usage_is_told(shop, arguments, told):
+    """Exit code 2, and what is possible."""
+    answer = shop.call(*arguments)
+    assert answer.code == 2
+    assert told in answer.err
+    assert answer.out == ""
+
+
+# ------------------------------------------------------------------------------------------------ conflicts
+
+
+def edit_both(shop):
+    """Both sides set another credit, and the right side a name, while nothing runs."""
+    shop.sql(shop.left, "UPDATE customers SET credit = 1 WHERE account = 'C1'")
+    shop.sql(shop.right, "UPDATE accounts SET creditlimit = 2, title = 'Both' WHERE number = 'C1'")
+
+
+def test_the_later_edit_wins_and_the_other_is_kept(shop):
+    """Columns merge one by one; the conflict log has both values, and what was there before."""
+    shop.sync()
+    edit_both(shop)
+    assert shop.sync().code == 0
+    assert shop.lefts()["C1"] == ["Both", 2, "open"]
+    assert shop.rights()["C1"] == ["Both", 2, 0]
+    listed = shop.call("conflicts", "list", "--json")
+    assert listed.code == 0
+    (entry,) = listed.json()
+    assert MOMENT.fullmatch(entry.pop("at"))
+    assert entry == {
+        "id": 1,
+        "map": "customers",
+        "key": "C1",
+        "column": "creditlimit",
+        "left": "1.00",
+        "right": "2.00",
+        "base": "1000.00",
+        "winner": "right",
+        "policy": "newest",
+        "open": False,
+    }
+    assert shop.call("conflicts", "list", "--open", "--json").json() == []
+    assert "1 conflict(s)" in shop.call("conflicts", "list").out
+
+
+def test_a_person_decides(shop):
+    """With policy ``manual`` both values stay until a person says which one wins; then both sides get it."""
+    shop.map.write_text(shop.map.read_text().replace("= creditlimit", "= creditlimit: {conflict: manual}"))
+    shop.sync()
+    edit_both(shop)
+    assert shop.sync().code == 1
+    assert (shop.lefts()["C1"][1], shop.rights()["C1"][1]) == (1, 2)
+    (entry,) = shop.call("conflicts", "list", "--open", "--json").json()
+    assert (entry["winner"], entry["open"], entry["policy"]) == (None, True, "manual")
+    assert {each["code"] for each in shop.call("parked", "list", "--json").json()} == {"conflict"}
+    decided = shop.call("conflicts", "resolve", str(entry["id"]), "left")
+    assert (decided.code, decided.out) == (0, "conflict 1: left wins\n")
+    assert shop.lefts()["C1"] == ["Both", 1, "open"]
+    assert shop.rights()["C1"] == ["Both", 1, 0]
+    assert shop.agree()
+    again = shop.call("conflicts", "resolve", "1", "right")
+    assert again.code == 2
+    assert "already decided" in again.err
+
+
+# ------------------------------------------------------------------------------------------------ verify, uninstall
+
+
+def test_verify_finds_and_repairs(shop):
+    """What bypassed the capture is found; ``--repair`` makes both sides agree with the side that is named."""
+    shop.sync()
+    with closing(sqlite3.connect(shop.right)) as database, database:
+        triggers = database.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        for name, _ in triggers:
+            database.execute(f'DROP TRIGGER "{name}"')
+        database.execute("UPDATE accounts SET title = 'unseen' WHERE number = 'C1'")
+        database.execute("DELETE FROM accounts WHERE number = 'C2'")
+        for _, text in triggers:
+            database.execute(text)
+    found = shop.call("verify", "--json")
+    assert found.code == 1
+    (report,) = found.json()["maps"]
+    assert (report["equal"], report["different"], report["left_only"], report["right_only"]) == (1, 1, 1, 0)
+    rows = {row["key"][0]: row for row in report["rows"]}
+    assert (rows["C1"]["columns"], rows["C1"]["only"]) == (["title"], None)
+    assert (rows["C2"]["only"], rows["C2"]["right"]) == ("left", None)
+    repaired = shop.call("verify", "--repair", "left", "--yes")
+    assert repaired.code == 0
+    assert "both sides agree" in repaired.out
+    assert shop.rights()["C1"][0] == "Contoso"
+    assert shop.rights()["C2"] == ["Fabrikam", 500, 0]
+
+
+def test_uninstall_leaves_no_trace(shop):
+    """Both databases hold what the application created, and nothing else; the project can start anew."""
+    with closing(sqlite3.connect(shop.left)) as database:
+        before = database.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall()
+    shop.sync()
+    assert shop.traces(shop.left)
+    assert shop.call("uninstall", "--yes").out == "removed from both databases\n"
+    assert shop.traces(shop.left) == shop.traces(shop.right) == []
+    with closing(sqlite3.connect(shop.left)) as database:
+        after = database.execute(
+            "SELECT type, name, sql FROM sqlite_master WHERE name <> 'sqlite_sequence' ORDER BY name"
+        ).fetchall()
+        assert database.execute("SELECT * FROM sqlite_sequence").fetchall() == []
+    assert after == before
+    assert shop.state() == "not running"
+    shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
+    assert shop.sync().code == 0
+    assert shop.rights()["C1"][1] == 7
+
+
+def test_the_log_can_be_cut(shop):
+    """Newest first, as many as asked for, of one map."""
+    shop.sync()
+    (last,) = shop.call("log", "--json", "--limit", "1", "--map", "Customers").json()
+    assert set(last) == {"id", "at", "who", "map", "what", "detail"}
+    assert last["what"] == "initial sync done; running"
+    assert last["detail"]["created"] == {"left": 1, "right": 1}
+    assert "initial sync done; running" in shop.call("log").out
