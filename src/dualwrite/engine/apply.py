@@ -27,6 +27,7 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import (
     ABSENT,
     Applied,
+    Cell,
     Change,
     Contested,
     Key,
@@ -316,8 +317,12 @@ class Stage:
         self.blank: Row = (ABSENT,) * len(self.view.paths)
         units = compiled.units[self.target]
         self._carried = [unit.indexes for unit in units if unit.owner is not self.target]
+        theirs = {unit.name: unit.indexes for unit in compiled.units[self.source]}
+        self._ways = [(theirs.get(u.name, ()), u.indexes) for u in units if u.owner is not self.target]
         self._promised = [i for unit in units if unit.owner is None for i in unit.indexes]
         self._foreign = [i for u in compiled.units[self.source] if u.owner is self.target for i in u.indexes]
+        # A record may be missing with nobody having told: deleted outside of the filter, or where deletes are not carried.
+        self._may_lack = self.view.filter is not None or not compiled.deletes
         self.windows = application.here.windows
         self._upserts: list[tuple[Plan, Write]] = []
         self._deletes: list[tuple[Plan, Write]] = []
@@ -402,10 +407,9 @@ class Stage:
             row = self.compiled.map_row(self.source, change.after)
             return Write(self.compiled.target_key(self.source, change.after), None, row)
         key = self.compiled.target_key(self.source, change.before)
-        before = self._mapped_before(change.before)
         if change.after is None:
-            return Write(key, self._two_way(before), None)
-        after = self.compiled.map_row(self.source, change.after)
+            return Write(key, self._two_way(self._mapped_before(change.before)), None)
+        before, after = self._images(change.before, change.after)
         changed = self._changed(before, after)
         if not changed:
             return None
@@ -418,6 +422,25 @@ class Stage:
             return self.compiled.map_row(self.source, row)
         except RowProblem:
             return self.blank  # an image that cannot be mapped tells nothing about the target
+
+    def _images(self, before: Row, after: Row) -> tuple[Row, Row]:
+        """Both images in the target's form.
+
+        Where an edit makes no difference there (a default, a text cut short), the target may hold another value that
+        only maps back to the old one: the unit is written all the same, and what it held is not known.
+        """
+        was, now = self._mapped_before(before), self.compiled.map_row(self.source, after)
+        for cells, indexes in self._ways:
+            edited = any(before[i] != after[i] and self._unlike(i, before[i], after[i]) for i in cells)
+            if edited and all(was[i] == now[i] for i in indexes):
+                was = tuple(ABSENT if index in indexes else cell for index, cell in enumerate(was))
+        return was, now
+
+    def _unlike(self, index: int, one: Cell, other: Cell) -> bool:
+        """Do two cells of the source differ in common form?"""
+        if one is ABSENT or other is ABSENT:
+            return other is not ABSENT
+        return self.compiled.common(self.source, index, one) != self.compiled.common(self.source, index, other)
 
     def _changed(self, before: Row, after: Row) -> set[int]:
         """The cells of every unit that the source carries here and that differs."""
@@ -478,7 +501,9 @@ class Stage:
                 break
             if operation is None:
                 continue
-            if surprised and not window and row is not None and self._bypassed(operation, row):
+            if row is None and hidden is None and not window and self._may_lack and operation.kind is Kind.UPDATE:
+                operation = replace(operation, kind=Kind.INSERT, before=None)
+            if surprised and not window and row is not None and self._bypassed(change, operation, row):
                 self.app.park(rest, BYPASSED)
                 break
             verdict = fold(
@@ -520,8 +545,13 @@ class Stage:
 
     def _operation(self, change: Change, row: Row | None) -> Operation | None:
         """A change in the target's form; None for a weak update of a record that its users have deleted."""
-        before = None if change.before is None else self._mapped_before(change.before)
-        after = None if change.after is None else self.compiled.map_row(self.source, change.after)
+        before = after = None
+        if change.before is not None and change.after is not None:
+            before, after = self._images(change.before, change.after)
+        elif change.before is not None:
+            before = self._mapped_before(change.before)
+        elif change.after is not None:
+            after = self.compiled.map_row(self.source, change.after)
         if change.weak and change.kind is Kind.UPDATE:
             if row is None:
                 return None
@@ -530,13 +560,14 @@ class Stage:
             before = row
         return Operation(change.kind, before, after, change.at, change.position, change.weak)
 
-    def _bypassed(self, operation: Operation, row: Row) -> bool:
+    def _bypassed(self, change: Change, operation: Operation, row: Row) -> bool:
         """Does the target hold neither what the operation found nor what it leaves, though nobody is known to have
         changed it?"""
-        if operation.before is None or operation.weak:
+        if change.before is None or operation.before is None or operation.weak:
             return False
+        differing = self._differing(change.before, row)
         for unit in self.compiled.units[self.target]:
-            if unit.owner is not None or unit.policy == "sum":
+            if unit.owner is not None or unit.policy == "sum" or unit.name not in differing:
                 continue
             for i in unit.indexes:
                 before, after = operation.before[i], None if operation.after is None else operation.after[i]
@@ -550,6 +581,13 @@ class Stage:
                 ):
                     return True
         return False
+
+    def _differing(self, theirs: Row, row: Row) -> set[str]:
+        """The units in which a row of the source and one of the target are out of step."""
+        try:
+            return set(self.compiled.agree(theirs, row) if self.source is Side.LEFT else self.compiled.agree(row, theirs))
+        except RowProblem:
+            return {unit.name for unit in self.compiled.units[self.target]}
 
     def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
         if row == current:

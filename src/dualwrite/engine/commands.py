@@ -85,6 +85,7 @@ def decide(engine: Engine, conflict: Conflict, winner: Side, who: str) -> None:
         batch.close_conflict(conflict.id, winner.value, conflict.side, 0)
         detail = {"key": conflict.key, "column": conflict.unit, "winner": str(winner)}
         batch.log("conflict resolved", map=conflict.map, who=who, detail=detail)
+    engine.link.read_decisions()
 
 
 def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:

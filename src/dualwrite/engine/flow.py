@@ -22,7 +22,7 @@ from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, par
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_text
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
-from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Side, Write
+from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Side, Write
 
 LOCK_TARGET = 0.05
 """Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
@@ -255,7 +255,7 @@ class Flow:
         feed = self._to.connector.feed(self.link.views(self.target), self._to.windows.end)
         try:
             while True:
-                batch = feed.read(LARGEST, 0)
+                batch = feed.read(LAGGING, 0)
                 self._to.windows.extend(batch.changes, batch.position)
                 if not batch.changes:
                     return
@@ -395,9 +395,10 @@ class Flow:
             view = compiled.views[self.source]
             now = transaction.fetch(view, [write.key for write in writes])
             within = [w for w in writes if any(compiled.passes(self.source, row) for row in now.get(w.key, ()))]
-            transaction.write(view, within)
+            outcomes = transaction.write(view, within)
             self.point("inside restore")
-            transaction.commit(None)
+            if any(isinstance(outcome, Applied) for outcome in outcomes):
+                transaction.commit(None)
 
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""

@@ -128,6 +128,7 @@ class Link:
     maps: dict[str, CompiledMap]
     cyclic: Mapping[str, Mapping[Side, frozenset[str]]] = field(default_factory=dict)
     delete_limit: int | None = None
+    decided: dict[tuple[str, str], dict[str, list[Decision]]] = field(default_factory=dict)
     offset: Callable[[], float] = lambda: 0.0  # right clock minus left clock, in seconds
 
     def stream(self, source: Side) -> str:
@@ -140,8 +141,15 @@ class Link:
 
     def decisions(self, map_name: str, key: Key) -> Mapping[str, Sequence[Decision]]:
         """What people decided about a record, per unit, in the order in which they did."""
-        found = self.journal.decisions(map_name, key_text(key))
-        return {unit: [Decision(d.winner, d.covers) for d in decisions] for unit, decisions in found.items()}
+        return self.decided.get((map_name, key_text(key)), {}) if self.decided else {}
+
+    def read_decisions(self) -> None:
+        """Learn from the journal what people have decided."""
+        decided: dict[tuple[str, str], dict[str, list[Decision]]] = {}
+        for found in self.journal.all_decisions():
+            units = decided.setdefault((found.map, found.key), {})
+            units.setdefault(found.unit, []).append(Decision(found.winner, found.covers))
+        self.decided = decided
 
     def ahead(self, target: Side) -> float:
         """What to add to the target's commit times to compare them with the source's."""

@@ -76,7 +76,9 @@ class Engine:
         self._settle_journal()
         self._measure_clocks()
         sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
-        self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, lambda: self.offset)
+        offset, limit = self.offset, self._delete_limit
+        self.link = Link(self.name, sides, self.journal, live, self._cyclic, limit, offset=lambda: offset)
+        self.link.read_decisions()
         for name in live:
             for side in Side:
                 boundary = states[name].boundaries.get(side)

@@ -50,7 +50,7 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
     return (old, new)
 
 
-IN_MEMORY = 50_000
+IN_MEMORY = 10_000
 """Changes of a side that are kept in memory; older ones go to disk."""
 
 
