@@ -29,6 +29,7 @@ from dualwrite.connectors._sqlite_capture import (
 from dualwrite.connectors._sqlite_log import Entries, Entry, Noted, end_of
 from dualwrite.connectors._sqlite_natural import comparable
 from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage, decoder
 from dualwrite.connectors._sqlite_view import fill_keys
 from dualwrite.schema import Reference
@@ -377,5 +378,5 @@ def current_image(
     columns = shape.plan.columns
     same = " AND ".join(f"{quote(name)} = ?" for name in by)
     sql = f"SELECT {', '.join(map(quote, columns))} FROM {quote(shape.plan.table)} WHERE {same}"
-    row = connection.execute(sql, tuple(held)).fetchone()
-    return dict(zip(columns, row, strict=True)) if row else None
+    rows = read_all(connection, sql, tuple(held))
+    return dict(zip(columns, rows[0], strict=True)) if rows else None

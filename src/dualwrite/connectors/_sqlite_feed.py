@@ -51,7 +51,7 @@ from dualwrite.connectors._sqlite_natural import (
     is_renaming,
 )
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import File
+from dualwrite.connectors._sqlite_session import File, read_all
 from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.connectors._sqlite_view import fill_keys
 from dualwrite.errors import PositionLost, Usage
@@ -152,8 +152,7 @@ class LogReader:
         return changes, more
 
     def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
-        end = (1 << 62) if until is None else until
-        entries = list(self._entries.read("id > ? AND id <= ?", (start, end), limit + _LOOKAHEAD))
+        entries = self._entries.read(start, limit + _LOOKAHEAD, *([] if until is None else [until]))
         cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
         return in_order(entries[:cut]), cut < len(entries) or len(entries) == limit + _LOOKAHEAD
 
@@ -274,7 +273,7 @@ class LogReader:
     ) -> set[Identity]:
         identity = self._catalog.facts[table].identity
         sql = f"SELECT {', '.join(map(quote, (*identity, *to)))} FROM {quote(table)} WHERE {_holds(reference)}"
-        rows = (row for values in held for row in self._connection.execute(sql, values))
+        rows = (row for values in held for row in read_all(self._connection, sql, values))
         return {row[len(identity) :] for row in rows if noted.concerns(table, row[: len(identity)])}
 
     def _children(
@@ -298,7 +297,7 @@ class LogReader:
         columns = self._shapes[table].plan.columns
         chosen = ", ".join(quote(name) for name in (*identity, *columns))
         sql = f"SELECT {chosen} FROM {quote(table)} WHERE {_holds(reference)}"
-        rows = self._connection.execute(sql, values).fetchall()
+        rows = read_all(self._connection, sql, values)
         return [(row[: len(identity)], row[len(identity) :]) for row in rows]
 
     def _later_of(self, table: str, reference: Reference) -> Later:
@@ -309,7 +308,7 @@ class LogReader:
         parent = self._catalog.facts[reference.table]
         by_rowid = self._catalog.facts[table].rowid is not None
         start = self.place[0]
-        for entry in self._entries.read(f"id > ? AND {self._entries.of_tables([table])}", (start,)):
+        for entry in self._entries.scan(start, [table]):
             if entry.op in (NOTICE, GONE):
                 continue
             image = entry.after() if entry.op == INSERT else entry.before()
@@ -324,7 +323,7 @@ class LogReader:
 
     def _image_of(self, table: str, id_: int) -> tuple[Storage, ...]:
         """The old image of an entry in the order of the table's present columns."""
-        entry = next(self._entries.read("id = ?", (id_,)))
+        entry = self._entries.read(id_ - 1, 1)[0]
         image = entry.before()
         return tuple(image.get(name) for name in self._shapes[table].plan.columns)
 

@@ -20,6 +20,7 @@ from dualwrite.connectors._sqlite_capture import (
     read_meta,
     read_shapes,
 )
+from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.model import Position
 
@@ -29,8 +30,10 @@ Image: TypeAlias = Mapping[str, Storage]
 _EPOCH = 2440587.5  # the Julian day of 1970-01-01
 _HEAD = 6
 _NO_SHAPE = Shape(0, Plan("", (), (), ()), current=False)
+_HEX = "\0hex"
+_NO_END = 1 << 62
 SLICE = 2000
-"""Entries that one transaction of trimming deletes: a few milliseconds of the write lock."""
+"""Entries that are read at once, or deleted by one transaction of trimming: a few milliseconds of the write lock."""
 
 
 class Entry(NamedTuple):
@@ -73,14 +76,14 @@ class Marker:
     @classmethod
     def read(cls, note: str) -> Marker:
         """The inverse of ``note``."""
-        number, seen, assigned = json.loads(note)
+        number, seen, assigned = _parsed(note)
         rows = {table: None if some is None else set(map(tuple, some)) for table, some in assigned.items()}
         return cls(number, Position.parse(seen) if seen else None, rows)
 
     def note(self) -> str:
         """As the log holds it."""
         rows = {table: None if some is None else list(some) for table, some in self.assigned.items()}
-        return json.dumps([self.number, str(self.seen) if self.seen else None, rows])
+        return _written([self.number, str(self.seen) if self.seen else None, rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,25 @@ class Noted:
     @classmethod
     def read(cls, note: str | None) -> Noted:
         """The inverse of ``text``."""
-        parts = json.loads(note) if note else ({}, {})
+        parts = _parsed(note) if note else ({}, {})
         return cls(*({table: set(map(tuple, rows)) for table, rows in part.items()} for part in parts))
 
     def text(self) -> str:
         """As the log holds it."""
-        return json.dumps([{table: list(rows) for table, rows in part.items()} for part in (self.only, self.but)])
+        return _written([{table: list(rows) for table, rows in part.items()} for part in (self.only, self.but)])
 
     def concerns(self, table: str, identity: tuple[Storage, ...]) -> bool:
         """Is it about this row?"""
         return identity not in self.but.get(table, ()) and (table not in self.only or identity in self.only[table])
+
+
+def _written(value: object) -> str:
+    """A note as text; identities may hold bytes."""
+    return json.dumps(value, default=lambda held: {_HEX: held.hex()})
+
+
+def _parsed(note: str) -> Any:  # noqa: ANN401  (its readers know what they wrote)
+    return json.loads(note, object_hook=lambda held: bytes.fromhex(held[_HEX]) if list(held) == [_HEX] else held)
 
 
 def instant(julian_day: float) -> float:
@@ -126,22 +138,29 @@ class Entries:
         images = [f"o{i}" for i in range(self.width)] + [f"n{i}" for i in range(self.width)]
         self._select = f"SELECT id, shape, op, at, rid, note, {', '.join(images)} FROM {self._names.log}"
 
-    def read(self, where: str, values: Sequence[Any] = (), limit: int = -1) -> Iterator[Entry]:
+    def read(self, after: int, limit: int, until: int = _NO_END) -> list[Entry]:
         """Entries in the order of the log, without those that are our own and not settled yet."""
-        sql = f"{self._select} WHERE ({where}) AND own IS NOT 1 ORDER BY id LIMIT ?"
-        return map(self._entry, self._connection.execute(sql, (*values, limit)))
+        sql = f"{self._select} WHERE id > ? AND id <= ? AND own IS NOT 1 ORDER BY id LIMIT ?"
+        return list(map(self._entry, read_all(self._connection, sql, (after, until, limit))))
+
+    def scan(self, after: int, tables: Iterable[str]) -> Iterator[Entry]:
+        """All entries of some tables, in order; memory stays bounded."""
+        sql = f"{self._select} WHERE id > ? AND {self._of_tables(tables)} AND own IS NOT 1 ORDER BY id LIMIT {SLICE}"
+        while rows := read_all(self._connection, sql, (after,)):
+            yield from map(self._entry, rows)
+            after = rows[-1][0]
 
     def own(self, after: int) -> list[Entry]:
         """What the open transaction of ours has made the triggers log behind an entry."""
         sql = f"{self._select} WHERE id > ? AND own = 1 ORDER BY id"
-        return in_order(list(map(self._entry, self._connection.execute(sql, (after,)))))
+        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))))
 
     def markers(self, after: int) -> list[tuple[int, Marker]]:
         """Our commits behind an entry."""
         sql = f"SELECT id, note FROM {self._names.log} WHERE id > ? AND op = '{MARKER}' ORDER BY id"
         return [(id_, Marker.read(note)) for id_, note in self._connection.execute(sql, (after,))]
 
-    def of_tables(self, tables: Iterable[str]) -> str:
+    def _of_tables(self, tables: Iterable[str]) -> str:
         """A condition: entries of these tables."""
         wanted = set(tables)
         numbers = sorted(number for number, shape in self.shapes.items() if shape.plan.table in wanted)

@@ -17,12 +17,13 @@ from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import DELETE, GONE, REPLACED, UPDATE, needs
 from dualwrite.connectors._sqlite_log import Entries, Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
+from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder, row_maker
 from dualwrite.model import ABSENT, Cell, Path, Row
 from dualwrite.schema import Reference, View
 
 LOOKBACK = 10_000
-"""Entries behind the reader that may still say what an id meant: of records deleted just before those that name them."""
+"""Entries behind the reader that may still say what an id meant (of records deleted just before those that name it)."""
 Identity: TypeAlias = tuple[Storage, ...]
 Target: TypeAlias = tuple[str, tuple[str, ...]]
 """A referenced table and the columns by which it is referenced."""
@@ -93,8 +94,7 @@ class History:
             return
         if self._scanned is None:
             self._scanned = start
-        condition = f"id > ? AND {self._entries.of_tables(self.targets)}"
-        for entry in self._entries.read(condition, (self._scanned,)):
+        for entry in self._entries.scan(self._scanned, self.targets):
             self._learn(entry)
             self._scanned = max(self._scanned, entry.id)
 
@@ -183,8 +183,8 @@ class History:
         held = " AND ".join(f"{quote(name)} = ?" for name in to)
         chosen = ", ".join(map(quote, columns))
         sql = f"SELECT {chosen} FROM {quote(table)} WHERE {held} {order} LIMIT 1"
-        row = self._connection.execute(sql, identity).fetchone()
-        return dict(zip(columns, row, strict=True)) if row else None
+        rows = read_all(self._connection, sql, identity)
+        return dict(zip(columns, rows[0], strict=True)) if rows else None
 
 
 @dataclass(frozen=True, slots=True)

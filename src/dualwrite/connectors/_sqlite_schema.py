@@ -193,7 +193,7 @@ _FAMILIES: tuple[tuple[str, TypeName], ...] = (
     (r"UUID|GUID|UNIQUEIDENTIFIER", TypeName.UUID),
     (r"JSON", TypeName.JSON),
     (r"BOOL|^BIT$", TypeName.BOOLEAN),
-    (r"INT", TypeName.INTEGER),
+    (r"(\b|BIG|SMALL|TINY|MEDIUM)INT", TypeName.INTEGER),
     (r"CHAR|CLOB|TEXT|STRING", TypeName.TEXT),
     (r"BLOB|BINARY|BYTEA|IMAGE", TypeName.BYTES),
     (r"REAL|FLOA|DOUB", TypeName.FLOAT),

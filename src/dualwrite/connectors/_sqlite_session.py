@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
+from typing import Any
 from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
@@ -49,6 +50,32 @@ def primary_code(exc: sqlite3.Error) -> int:
 def is_busy(exc: sqlite3.Error) -> bool:
     """Is it only that somebody else is at work?"""
     return primary_code(exc) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_PROTOCOL)
+
+
+def text_or_bytes(value: bytes) -> str | bytes:
+    """A stored text; what is no UTF-8 stays as it is, bytes."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def read_all(connection: sqlite3.Connection, sql: str, bound: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    """All rows of a query; text that is no UTF-8 comes as bytes."""
+    try:
+        return connection.execute(sql, bound).fetchall()
+    except sqlite3.OperationalError as exc:
+        if not tolerate(connection, exc):
+            raise
+        return connection.execute(sql, bound).fetchall()
+
+
+def tolerate(connection: sqlite3.Connection, exc: sqlite3.Error) -> bool:
+    """Was the error a text that is no UTF-8?  From now on the connection takes it: slower, and so only when needed."""
+    if not str(exc).startswith("Could not decode to UTF-8") or connection.text_factory is text_or_bytes:
+        return False
+    connection.text_factory = text_or_bytes
+    return True
 
 
 def path_of(url: str) -> str:

@@ -78,15 +78,19 @@ def _truth(value: Storage) -> str:
 def _decimal(scale: int | None) -> Decode:
     zeros = f".{'0' * scale}" if scale else ""
 
+    spelling = f"%.{scale or 0}f"
+
     def decode(value: Storage) -> str:
+        if isinstance(value, float) and scale is not None:
+            text = spelling % value
+            if float(text) == value != 0.0:  # nearly always
+                return text
+            if float(text) == float(f"{value:.15g}"):  # what differs behind the fifteenth digit is noise of the float
+                return text if float(text) else text.removeprefix("-")
         if isinstance(value, int):
             return f"{value}{zeros}"
         if isinstance(value, bytes):
             return plain(value)
-        if isinstance(value, float) and scale is not None:
-            text = f"{value:.{scale}f}"
-            if float(text) == float(f"{value:.15g}"):  # what differs behind the fifteenth digit is noise of the float
-                return text if float(text) else text.removeprefix("-")
         try:
             return spelled(number(repr(value) if isinstance(value, float) else str(value)), scale)
         except CastError:

@@ -11,6 +11,7 @@ from typing import Any
 from dualwrite.canonical import CastError
 from dualwrite.connectors._sql import Joins, quote, table_of
 from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_session import read_all, tolerate
 from dualwrite.connectors._sqlite_values import Encode, Source, Storage, encoder, row_maker
 from dualwrite.errors import Usage
 from dualwrite.filters import SQLITE, render_sql
@@ -100,13 +101,30 @@ class ViewPlan:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def select(self, connection: sqlite3.Connection) -> sqlite3.Cursor:
-        """All raw rows that pass the view's filter; ``rows`` makes rows of them."""
+    def blocks(self, connection: sqlite3.Connection, size: int) -> Iterator[list[Row]]:
+        """All rows that pass the view's filter, in blocks."""
+        done = 0
+        cursor = self._select(connection)
+        while True:
+            try:
+                block = cursor.fetchmany(size)
+            except sqlite3.OperationalError as exc:
+                if not tolerate(connection, exc):
+                    raise
+                cursor = self._select(connection, done)
+                continue
+            if not block:
+                return
+            done += len(block)
+            yield self.rows(block)
+
+    def _select(self, connection: sqlite3.Connection, skip: int = 0) -> sqlite3.Cursor:
         where, bound = "1", list[object]()
         if self.view.filter is not None:
             where, bound = render_sql(self.view.filter, self._cell_of, SQLITE)
         chosen = ", ".join([*self._cells, *self._joins.flags])
-        return connection.execute(f"SELECT {chosen} FROM {self._joins.source} WHERE {where}", bound)
+        sql = f"SELECT {chosen} FROM {self._joins.source} WHERE {where} LIMIT -1 OFFSET ?"
+        return connection.execute(sql, (*bound, skip))
 
     def _cell_of(self, path: Path) -> tuple[str, Column]:
         known = dict(zip(self.view.paths, zip(self._cells, self.columns, strict=True), strict=True))
@@ -158,7 +176,7 @@ class ViewPlan:
         tests += [f"NOT {self._joins.flags[flag]}" for flag in dangling if flag is not None]
         chosen = ", ".join(["k.i", *self._chosen])
         sql = f"SELECT {chosen} FROM {temporary} AS k, {self._joins.source} WHERE {' AND '.join(tests)}"
-        return connection.execute(sql).fetchall()
+        return read_all(connection, sql)
 
     def fetch(self, connection: sqlite3.Connection, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """As ``Connector.fetch``."""
@@ -179,8 +197,8 @@ def column_encoder(connection: sqlite3.Connection, catalog: Catalog, table: str,
     column = catalog.schema.tables[table].column(name)
     assert column is not None
     first = f"SELECT {quote(name)} AS v FROM {quote(table)} LIMIT {_SAMPLE_ROWS}"
-    row = connection.execute(f"SELECT v FROM ({first}) WHERE v IS NOT NULL LIMIT 1").fetchone()
-    return encoder(column, catalog.facts[table].affinities[name], row[0] if row else None)
+    found = read_all(connection, f"SELECT v FROM ({first}) WHERE v IS NOT NULL LIMIT 1")
+    return encoder(column, catalog.facts[table].affinities[name], found[0][0] if found else None)
 
 
 class Plans:

@@ -24,7 +24,7 @@ from dualwrite.connectors._sqlite_session import PATIENCE, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
-from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
+from dualwrite.errors import Denied, DualwriteError, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
 from dualwrite.model import Key, Position, Row, Side
 from dualwrite.schema import Schema, View
@@ -33,6 +33,7 @@ BLOCK = 2000
 """Rows per block of a snapshot."""
 TRIM_ENTRIES, TRIM_SECONDS = 1000, 5.0
 """The log is trimmed when so many entries, or so much time, have gathered."""
+_LOCAL = "move it to a local disk whose file system has shared memory"
 _INSTALL = "start the link with `dualwrite run`, which installs capture"
 
 
@@ -141,15 +142,19 @@ class SqliteConnector:
 
     def install(self, views: Sequence[View]) -> None:
         """See ``Connector``.  Switches the file to WAL mode."""
-        connection = self._take_writer()
-        try:
-            mode = connection.execute("PRAGMA journal_mode").fetchone()[0]
-            if mode != "wal":
-                self._file.patiently(connection, "PRAGMA journal_mode = WAL")
-        finally:
-            self._writing.release()
+        self._switch_to_wal()
         with self._write() as connection:
             Capture(connection, self._names).install(self._load(connection), views)
+
+    def _switch_to_wal(self) -> None:
+        connection = self._take_writer()
+        try:
+            if _journal_mode(connection) != "wal":
+                self._file.patiently(connection, "PRAGMA journal_mode = WAL")
+                if _journal_mode(connection) != "wal":
+                    raise Denied(f"{self._file.path} cannot be switched to WAL mode", _LOCAL)
+        finally:
+            self._writing.release()
 
     def uninstall(self) -> None:
         """See ``Connector``."""
@@ -265,6 +270,10 @@ class SqliteConnector:
         self._reader = self._writer = None
 
 
+def _journal_mode(connection: sqlite3.Connection) -> str:
+    return str(connection.execute("PRAGMA journal_mode").fetchone()[0])
+
+
 class SqliteSnapshot:
     """One consistent read of a view; see ``Snapshot``."""
 
@@ -278,6 +287,4 @@ class SqliteSnapshot:
     def blocks(self) -> Iterator[list[Row]]:
         """See ``Snapshot``."""
         with self._file.errors():
-            cursor = self._plan.select(self._connection)
-            while block := cursor.fetchmany(BLOCK):
-                yield self._plan.rows(block)
+            yield from self._plan.blocks(self._connection, BLOCK)
