@@ -92,7 +92,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Filter:
-    """A record passes when its column holds (or, negated, does not hold) the value."""
+    """A record passes when its column holds the value (or, negated, another one); without a value it never does."""
 
     column: str
     value: str
@@ -100,7 +100,8 @@ class Filter:
 
     def passes(self, record: Record) -> bool:
         """Does it?"""
-        return (record.get(self.column) == self.value) != self.negated
+        held = record[self.column]
+        return held is not None and (held == self.value) != self.negated
 
 
 @dataclass(frozen=True)
@@ -200,9 +201,13 @@ class Edit:
         """Was the earlier edit known on this one's side when this one was made?"""
         if earlier.side is self.side:
             return earlier.number < self.number
-        if self.seen is None or self.seen < earlier.end:
+        if self.seen is None or not earlier.reached(self.seen):
             return False
         return self.parked is None or earlier.end < self.parked
+
+    def reached(self, seen: Position) -> bool:
+        """Does so much of its side's feed contain it?  A transaction that was carried in part counts as a whole."""
+        return seen >= self.end or (seen > self.start and not is_weak(seen))
 
     def __str__(self) -> str:
         was, now = (None if row is None else {k: v for k, v in row.items() if v is not None} for row in (self.before, self.after))
@@ -215,6 +220,8 @@ class Facts:
     """What the judge is told, all of it seen from outside.
 
     ``history`` holds all edits, ``edits`` those that the last initial sync of their map did not find in the tables.
+    ``wandered`` are records that were outside of a filter at some time, ``strayed`` those that a side's users deleted
+    there, with no edit of the other side since.
     """
 
     maps: tuple[MapIdea, ...]
@@ -227,6 +234,7 @@ class Facts:
     conflicts: list[Conflict]
     parked: set[tuple[str, Key]]
     wandered: set[tuple[str, Key]]
+    strayed: set[tuple[str, Key, Side]]
     feeds: Mapping[str, Side]
     noisy: frozenset[tuple[str, str]] = frozenset()
     """(map, line) pairs whose column a trigger writes: their edits are not followed one by one."""
@@ -275,7 +283,7 @@ class Court:
             pass
         elif rows[L] is None or rows[R] is None:
             here = L if rows[R] is None else R
-            if inside[here] and not self._may_lack(key, here.other, wandered):
+            if inside[here] and not self._may_lack(key, here.other):
                 yield f"diverged: only on the {here}: {show(rows[here])}"
                 return
         elif inside[L] and inside[R]:
@@ -288,12 +296,10 @@ class Court:
     def _inside(self, side: Side, row: Record) -> bool:
         return self.idea.inside(side, row, self.facts.companies)
 
-    def _may_lack(self, key: Key, side: Side, wandered: bool) -> bool:
+    def _may_lack(self, key: Key, side: Side) -> bool:
         """May a side be without a record that the other one has?"""
         mine = [edit for edit in self.edits.get(key, ()) if edit.side is side and edit.kind == "delete"]
-        if not self.idea.deletes and mine:
-            return True
-        return wandered and bool(mine)
+        return bool(not self.idea.deletes and mine) or (self.idea.name, key, side) in self.facts.strayed
 
     def _columns(self, left: Record, right: Record) -> Iterator[str]:
         for line in self.idea.lines:

@@ -22,7 +22,7 @@ import json
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from threading import get_ident
@@ -352,6 +352,7 @@ class World:
         self.since: dict[str, dict[Side, int]] = {name: {L: 0, R: 0} for name in self.ideas}
         self.synced: dict[str, dict[Side, dict[Key, Record]]] = {name: {L: {}, R: {}} for name in self.ideas}
         self.wandered: set[tuple[str, Key]] = set()
+        self.strayed: set[tuple[str, Key, Side]] = set()
         self.crashes: dict[str, int] = {}
         self.armed: dict[str, list[str]] = {}
         self.engaged = False
@@ -451,7 +452,7 @@ class World:
     def _statement(self, side: Side, user: UserLike, words: list[str]) -> None:
         verb, target, *rest = words
         table, match = self._target(side, user, target)
-        with _refusals():
+        with suppress(Refused):  # what a system refuses has not happened
             if verb == "insert":
                 user.insert(table, {**match, **self._values(side, user, table, match, rest)})
             elif verb == "delete":
@@ -539,8 +540,11 @@ class World:
         idea, companies = self.ideas[name], self.design.companies
         was_in = was is not None and idea.inside(side, was, companies)
         now_in = now is not None and idea.inside(side, now, companies)
+        if was is not None and not was_in and now is None:
+            self.strayed.add((name, key, side))
         if not was_in and not now_in:
             return
+        self.strayed -= {(name, key, side.other), *({(name, key, side)} if now_in else ())}
         if not now_in and now is not None:
             if idea.on_leave == "detach":
                 return
@@ -610,8 +614,9 @@ class World:
     def _lose(self) -> None:
         """The engine is gone; so are its scratch files."""
         for engine in self.opened:
-            engine.close()
-        self.opened.clear()
+            if engine is not self.twin:
+                engine.close()
+        self.opened = [engine for engine in self.opened if engine is self.twin]
         self.engine = None
 
     def _mark_ends(self) -> None:
@@ -824,25 +829,18 @@ class World:
             self.journal.conflicts(numbers),
             parked,
             self.wandered,
+            self.strayed,
             {watcher.end().feed: side for side, watcher in self.watchers.items()},
             frozenset(noisy),
         )
 
     def close(self) -> None:
         """Clean up."""
+        self.twin = None
         self._lose()
         self.journal.close()
         for system in self.systems.values():
             system.close()
-
-
-@contextmanager
-def _refusals() -> Iterator[None]:
-    """What a system refuses a user has not happened."""
-    try:
-        yield
-    except Refused:
-        pass
 
 
 def run(design: Design, program: Sequence[str], make: Make = in_memory) -> list[str]:
