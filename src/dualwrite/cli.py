@@ -21,6 +21,7 @@ import typer
 from dualwrite import printing
 from dualwrite.connectors import connect
 from dualwrite.engine import commands
+from dualwrite.engine.lifecycle import NEEDS_ATTENTION
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.status import status_of
@@ -220,7 +221,7 @@ def run(
         if until_idle:
             report = status_of(work)
             printing.statuses(report)
-            finish(not any(row["parked"] for row in report))
+            finish(not any(row["parked"] or row["state"] == NEEDS_ATTENTION for row in report))
 
 
 def carry(work: Workspace, until_idle: bool) -> None:

@@ -286,6 +286,22 @@ def test_what_a_map_cannot_do_is_refused(shop):
     assert "(stop is possible)" in refused.err
 
 
+def test_many_deletes_stop_the_map(shop):
+    """A map that would delete more than the limit carries none of it, says so, and can be started again."""
+    settings = shop.folder / "dualwrite.yaml"
+    settings.write_text(settings.read_text() + "limits: {deletes: 1}\n")
+    shop.sync()
+    shop.sql(shop.right, "DELETE FROM accounts")
+    halted = shop.sync()
+    assert halted.code == 1
+    assert "the limit is 1" in " ".join(halted.out.split())
+    assert shop.state() == "needs attention"
+    assert len(shop.lefts()) == 3
+    assert shop.call("start").code == 0
+    assert shop.sync().code == 0
+    assert len(shop.rights()) == 3
+
+
 @pytest.mark.parametrize(
     "arguments",
     [("stop",), ("uninstall",), ("verify", "--repair", "left"), ("parked", "discard", "--all")],
