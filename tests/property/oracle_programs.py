@@ -10,7 +10,7 @@ from dualwrite.mapping.tablemap import ROW_POLICIES
 from dualwrite.model import Side
 
 from .oracle import Filter, Line, MapIdea
-from .oracle_world import GROUPS, ITEMS, POINTS, Design
+from .oracle_world import GROUPS, ITEMS, POINTS, SIDES, Design
 
 L, R = Side.LEFT, Side.RIGHT
 FEATURES = (
@@ -179,11 +179,11 @@ def edits(draw, design: Design, has: frozenset[str]) -> str:
     """A user's transaction on a side."""
     side = draw(st.sampled_from("LR"))
     count = draw(st.sampled_from((1, 1, 1, 1, 2, 3)))
-    return f"{side} " + "; ".join(draw(statements(design, has)) for _ in range(count))
+    return f"{side} " + "; ".join(draw(statements(design, has, side)) for _ in range(count))
 
 
 @st.composite
-def statements(draw, design: Design, has: frozenset[str]) -> str:
+def statements(draw, design: Design, has: frozenset[str], side: str) -> str:
     """What a user does to one record."""
     group = "lookup" in has and draw(st.sampled_from((True, False, False)))
     verb = draw(st.sampled_from(["update"] * 7 + ["insert"] * 4 + ["delete"] * 2 + ["rename"] * ("rename" in has)))
@@ -194,7 +194,7 @@ def statements(draw, design: Design, has: frozenset[str]) -> str:
         return f"rename {target} {draw(targets(has, group))}"
     columns = ["a"] if group else ["a", "b", *_columns(design)]
     chosen = draw(st.lists(st.sampled_from(columns), min_size=verb == "update", max_size=3, unique=True))
-    return " ".join([verb, target, *(f"{name}={draw(_values(name))}" for name in sorted(chosen))])
+    return " ".join([verb, target, *(f"{name}={draw(_values(design, name, side))}" for name in sorted(chosen))])
 
 
 def _columns(design: Design) -> list[str]:
@@ -203,7 +203,10 @@ def _columns(design: Design) -> list[str]:
     return [*found, *(["kind"] * (2 if design.items.filters else 0))]
 
 
-def _values(column: str) -> st.SearchStrategy[str]:
+def _values(design: Design, column: str, side: str) -> st.SearchStrategy[str]:
+    line = next((line for line in design.items.lines if line.path(SIDES[side]) == column), None)
+    if line is not None and line.values:
+        return st.sampled_from((*(pair[side == "R"] for pair in line.values), *VALUES[2:]))
     return st.sampled_from((*GROUP_CODES, "-") if column == "grp" else (*CODES, "-") if column == "parent" else VALUES)
 
 

@@ -35,7 +35,7 @@ from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import Superseded
 from dualwrite.expression import Column as Named
 from dualwrite.expression import Compare, Expression, Literal
-from dualwrite.journal import Journal
+from dualwrite.journal import Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.tablemap import (
     ColumnMapping,
@@ -314,6 +314,10 @@ class Crash(BaseException):
 
 class Endless(Exception):
     """The engine does not come to rest."""
+
+
+class Alarm(Exception):
+    """The engine believes that something wrote past the capture."""
 
 
 Make = Callable[[Side, Schema, Mapping[tuple[str, str], Action], Callable[[], float]], System]
@@ -660,6 +664,7 @@ class World:
             self.seen[f"parked {entry.code}"] += 1
             if entry.code in ("bypassed", "other"):
                 self.faults.append(f"alarm: {entry}")
+                raise Alarm
 
     def committed(self) -> dict[Side, int]:
         """The number of the last commit in each system."""
@@ -788,17 +793,64 @@ class World:
         return [*self.faults, *judge(self.facts())]
 
     def _mend(self) -> None:
-        """Decide every conflict and retry what is parked until nothing changes any more."""
+        """Decide every conflict, take away what parks records, and retry, until nothing changes any more."""
         before: object = None
         for turn in range(30):
             self.do("drain")
-            state = [(p.id, p.changes) for p in self.journal.parked({})], len(self.journal.all_decisions())
-            if state == before:
+            parked = self.journal.parked({})
+            state = [(p.id, p.changes, p.code) for p in parked], len(self.journal.all_decisions())
+            if not parked or (state == before and turn > 2):
                 return
             before = state
             while any(entry.open for entry in self.journal.conflicts({})):
                 self.do(f"resolve {'left' if turn % 2 else 'right'}")
+            if turn:
+                for entry in parked:
+                    self._relieve(entry)
             self.do("retry")
+
+    def _relieve(self, entry: Parked) -> None:
+        """What a person would do about a parked record."""
+        if entry.code == "missing_parent":
+            self._adopt()
+        elif entry.code == "value_not_mapped":
+            line = next(line for line in self.ideas[entry.map].lines if line.path(entry.side.other) == entry.column)
+            value = line.values[0][entry.side is L]
+            self.edit(entry.side.other, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
+        elif entry.code == "reference":
+            self._let_go(entry)
+
+    def _designator(self, name: str, key: str) -> str:
+        """A record as statements name it, by its common key."""
+        idea = self.ideas[name]
+        held = dict(zip(idea.key_paths(R), json.loads(key), strict=True))
+        return f"{'g:' if name == GROUPS else ''}{held['code']}{held.get('company.code', '')}"
+
+    def _adopt(self) -> None:
+        """Left users make the parents that their records speak of; right users drop references that lead nowhere."""
+        for name in ("grp", "parent"):
+            if not self.design.uses(name):
+                continue
+            with self.systems[L].user(0.0) as user:
+                table = "grp" if name == "grp" else "item"
+                there = {(row["code"], row.get("company")) for row in user.rows(table)}
+                wanted = sorted({(row[name] or "", row.get("company") or "") for row in user.rows("item") if row[name]})
+            for code, company in wanted:
+                if (code, company or None) not in there:
+                    self.edit(L, f"insert {'g:' if name == 'grp' else ''}{code}{company}")
+            path = "family.code" if name == "grp" else "parent.code"
+            for key, row in self.rows(R, ITEMS).items():
+                if row[path] is Special.UNKNOWN:
+                    self.edit(R, f"update {self._designator(ITEMS, json.dumps(key))} {name}=-")
+
+    def _let_go(self, entry: Parked) -> None:
+        """Users drop the references to a record that is to go."""
+        code = json.loads(entry.key)[0]
+        name = "grp" if entry.map == GROUPS else "parent"
+        path = name if entry.side is L else f"{'family' if name == 'grp' else name}.code"
+        for key, row in self.rows(entry.side, ITEMS).items():
+            if row.get(path) == code:
+                self.edit(entry.side, f"update {self._designator(ITEMS, json.dumps(key))} {name}=-")
 
     def _rests(self) -> None:
         """Carrying again writes nothing, not even after a restart."""
@@ -806,6 +858,11 @@ class World:
         self.do("drain")
         if self.committed() != before:
             self.faults.append(f"a second drain writes: {before} -> {self.committed()}")
+        parked = self.journal.parked({})
+        stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
+        self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
+        if parked:
+            return  # what waits is tried again at every start
         before = self.committed()
         self.do("restart")
         self.do("drain")
@@ -850,6 +907,8 @@ def run(design: Design, program: Sequence[str], make: Make = in_memory) -> list[
         for line in program:
             world.do(line)
         return world.finish()
+    except Alarm:
+        return world.faults
     except Exception as trouble:
         where = traceback.extract_tb(trouble.__traceback__)
         return [f"{type(trouble).__name__}: {trouble}", *(f"    {f.filename}:{f.lineno} {f.name}" for f in where[-6:])]

@@ -409,7 +409,8 @@ class Stage:
         key = self.compiled.target_key(self.source, change.before)
         if change.after is None:
             return Write(key, self._two_way(self._mapped_before(change.before)), None)
-        before, after = self._images(change.before, change.after)
+        after = self.compiled.map_row(self.source, change.after)
+        before = self._before(change.before, change.after, after)
         changed = self._changed(before, after)
         if not changed:
             return None
@@ -421,20 +422,30 @@ class Stage:
         try:
             return self.compiled.map_row(self.source, row)
         except RowProblem:
-            return self.blank  # an image that cannot be mapped tells nothing about the target
+            return self.compiled.map_known(self.source, row)[0]  # the rest tells nothing about the target
 
-    def _images(self, before: Row, after: Row) -> tuple[Row, Row]:
-        """Both images in the target's form.
+    def _mapped_after(self, row: Row, later: Sequence[Change]) -> Row:
+        """A row in the target's form; cells that cannot be carried are passed over where a later change mends them."""
+        try:
+            return self.compiled.map_row(self.source, row)
+        except RowProblem:
+            mapped, failed = self.compiled.map_known(self.source, row)
+            if not failed or not all(any(c.after is None or c.after[i] != row[i] for c in later) for i in failed):
+                raise
+            return mapped
+
+    def _before(self, before: Row, after: Row, now: Row) -> Row:
+        """The row before a change in the target's form; ``now`` is the one behind it.
 
         Where an edit makes no difference there (a default, a text cut short), the target may hold another value that
         only maps back to the old one: the unit is written all the same, and what it held is not known.
         """
-        was, now = self._mapped_before(before), self.compiled.map_row(self.source, after)
+        was = self._mapped_before(before)
         for cells, indexes in self._ways:
             edited = any(before[i] != after[i] and self._unlike(i, before[i], after[i]) for i in cells)
             if edited and all(was[i] == now[i] for i in indexes):
                 was = tuple(ABSENT if index in indexes else cell for index, cell in enumerate(was))
-        return was, now
+        return was
 
     def _unlike(self, index: int, one: Cell, other: Cell) -> bool:
         """Do two cells of the source differ in common form?"""
@@ -495,7 +506,7 @@ class Stage:
             window = self.windows.of(self.compiled.name, plan.key, change.seen)
             rest = replace_changes(plan, plan.changes[done:])
             try:
-                operation = self._operation(change, row)
+                operation = self._operation(change, row, plan.changes[done + 1 :])
             except RowProblem as problem:
                 self.app.park(rest, Trouble(problem.code, str(problem), problem.column))
                 break
@@ -543,15 +554,15 @@ class Stage:
             self.target, self.compiled.units[self.target], self.compiled.rows, common, self.app.link.ahead(self.target)
         )
 
-    def _operation(self, change: Change, row: Row | None) -> Operation | None:
+    def _operation(self, change: Change, row: Row | None, later: Sequence[Change]) -> Operation | None:
         """A change in the target's form; None for a weak update of a record that its users have deleted."""
         before = after = None
-        if change.before is not None and change.after is not None:
-            before, after = self._images(change.before, change.after)
+        if change.after is not None:
+            after = self._mapped_after(change.after, later)
+            if change.before is not None:
+                before = self._before(change.before, change.after, after)
         elif change.before is not None:
             before = self._mapped_before(change.before)
-        elif change.after is not None:
-            after = self.compiled.map_row(self.source, change.after)
         if change.weak and change.kind is Kind.UPDATE:
             if row is None:
                 return None

@@ -311,6 +311,8 @@ class Flow:
                 again = (plan.compiled.name, plan.key) in freed
                 park = journal.requeue if again else journal.park
                 park(parked_key(self.target, plan, trouble), plan.changes, number)
+                weak = [(plan.compiled.name, key_text(plan.key), change) for change in plan.changes if change.weak]
+                journal.keep_window(self.source, weak)  # the source's feed does not hold them
             for compiled, key, change in ledger.queued:
                 plan = Plan(compiled, key, [change], key)
                 journal.park(parked_key(self.target, plan, behind(key)), [change], number)
@@ -324,13 +326,17 @@ class Flow:
             parked.remove(map_name, key, number)
             for records in self._to.waiting.values():
                 records.discard((map_name, key))
-            self._let_go(map_name, key)
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
             if record not in parked and plan.first is not None:
                 parked.add(*record, plan.first, number)
+            for change in plan.changes:
+                if change.weak:
+                    self._from.windows.restore(*record, change)
             if trouble.waits_table or trouble.code == "behind":
                 self._to.waiting.setdefault(trouble.waits_table, set()).add(record)
+        for map_name, key in ledger.freed:
+            self._let_go(map_name, key)  # unless it was parked again
         for record, hidden in ledger.hidden.items():
             if hidden is None:
                 self._to.hidden.pop(record, None)
@@ -338,7 +344,7 @@ class Flow:
                 self._to.hidden[record] = hidden
         self._to.restore.update(ledger.restore)
         self._to.woken.update(ledger.tables)
-        if ledger.freed:
+        if any(record not in parked for record in ledger.freed):
             self._to.woken.add("")
         self.counts.update(ledger.counts)
 

@@ -147,6 +147,9 @@ class InitialSync:
             self._park(flow)
             flow.settle(idle=True)
             flow.point("between passes")
+        ends = {side: self.link.sides[side].connector.end() for side in Side}
+        for source in Side:  # behind this nothing comes that has not seen what was carried here
+            self.flows[source].drain(ends[source])
         return self.outcome
 
     def _chunks(self, flow: Flow, spool: Spool) -> Iterator[list[Change]]:
@@ -179,14 +182,10 @@ class InitialSync:
         return Change(self.compiled.name, Kind.INSERT, natural, None, row, at, boundary, seen, weak=True)
 
     def close(self) -> None:
-        """Both flows have passed whatever had not seen the weak changes: forget them."""
-        for side in Side:
+        """Forget the weak changes, and give the disk space back."""
+        for side, boundary in self.boundaries.items():
             windows = self.link.sides[side].windows
             if windows.floor_of(self.compiled.name) is not None:
-                windows.floor(self.compiled.name, self.boundaries[side], None)
-        self.release()
-
-    def release(self) -> None:
-        """Give the disk space back."""
+                windows.floor(self.compiled.name, boundary, None)
         for spool in self._spools.values():
             spool.close()

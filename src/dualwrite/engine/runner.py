@@ -76,9 +76,6 @@ class Runner:
             while not self.stop.is_set() and self._failure is None:
                 self._serve()
                 self._halt()
-                if self.engine.may_finish_syncs:
-                    with self.still():
-                        self.engine.finish_syncs()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
                         self.engine.drain()

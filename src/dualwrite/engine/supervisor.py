@@ -51,8 +51,6 @@ class Engine:
         self._delete_limit = delete_limit
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
-        self._syncs: list[InitialSync] = []
-        self._passing: dict[Side, Position] = {}
         self.link: Link
         self.flows: dict[Side, Flow] = {}
 
@@ -133,9 +131,6 @@ class Engine:
         """Let go of the feeds; the databases keep everything for the next ``open``."""
         for flow in self.flows.values():
             flow.close_feed()
-        for sync in self._syncs:
-            sync.release()
-        self._syncs.clear()
 
     # -- maps -----------------------------------------------------------------------------------------------------
 
@@ -160,8 +155,16 @@ class Engine:
             if has_synced(states[name]):
                 self._skip_sync(name)
             else:
-                outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
+                outcomes += self._try_to_start(self.maps[name], Side(states[name].master or DEFAULT_MASTER))
         return outcomes
+
+    def _try_to_start(self, compiled: CompiledMap, master: Side) -> list[Outcome]:
+        while compiled.name in self.link.maps:
+            try:
+                return [self._start(compiled, master)]
+            except Halted as trouble:  # by what users do meanwhile, in this map or another one
+                self.halt(trouble.map, str(trouble))
+        return []
 
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
@@ -230,26 +233,13 @@ class Engine:
     def synchronise(self, compiled: CompiledMap, master: Side) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``."""
         sync = InitialSync(self.link, self.flows, compiled, master, self.progress)
-        self._syncs.append(sync)
         boundaries: dict[Side, Position | None] = {}
-        boundaries.update(sync.compare())
-        self.journal.set_state(compiled.name, boundaries=boundaries)
-        outcome = sync.apply()
-        self._passing = {side: connector.end() for side, connector in self.connectors.items()}
-        return outcome
-
-    @property
-    def may_finish_syncs(self) -> bool:
-        """Have both flows carried every change that may not have seen what initial syncs wrote?"""
-        carried = {side: flow.carried for side, flow in self.flows.items()}
-        return bool(self._syncs) and all((at := carried[side]) and at >= end for side, end in self._passing.items())
-
-    def finish_syncs(self) -> None:
-        """Forget the weak changes of initial syncs, once that may be."""
-        if self.may_finish_syncs:
-            for sync in self._syncs:
-                sync.close()
-            self._syncs.clear()
+        try:
+            boundaries.update(sync.compare())
+            self.journal.set_state(compiled.name, boundaries=boundaries)
+            return sync.apply()
+        finally:
+            sync.close()
 
     # -- carrying -------------------------------------------------------------------------------------------------
 
@@ -257,7 +247,6 @@ class Engine:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
         while not self._quiet():
             pass
-        self.finish_syncs()
         self.acknowledge()
 
     def _quiet(self) -> bool:

@@ -160,7 +160,7 @@ class Windows:
             weak = self._weak.get(map_name)
         if weak is not None and (seen is None or weak.last is None or seen < weak.last):
             first = weak.find(key)
-            if first is not None and (seen is None or first.position > seen):
+            if first is not None and (seen is None or first.position > seen) and first not in window:
                 window.insert(0, first)
         return window
 

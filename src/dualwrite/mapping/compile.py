@@ -119,6 +119,21 @@ class CompiledMap:
         settled_key(tuple(mapped[index] for index in key), self._key, source)
         return mapped
 
+    def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
+        """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells of the source's row are named."""
+        mapped: list[Cell] = [ABSENT] * len(self.views[source.other].paths)
+        failed = []
+        for line in self._lines:
+            if source in line.carriers:
+                index = line.indexes.get(source)
+                try:
+                    mapped[line.indexes[source.other]] = cell_function(line.carriers[source])(
+                        None if index is None else row[index]
+                    )
+                except CastError:
+                    failed += [] if index is None else [index]
+        return tuple(mapped), tuple(failed)
+
     def key(self, side: Side, row: Row) -> Key:
         """The record's key in common form: equal for both sides' rows of one record.  Raises RowProblem."""
         functions = self._left if side is Side.LEFT else self._right
