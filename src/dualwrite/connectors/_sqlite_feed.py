@@ -123,6 +123,7 @@ class LogReader:
             self._sights.setdefault(view.table, []).append(sight)
             for chain in chains(catalog, view):
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
+        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
         self.place = place
         self.marker = self._entries.marker_at(place[0])
         self._later: dict[tuple[str, tuple[str, ...]], Later] = {}
@@ -154,7 +155,25 @@ class LogReader:
     def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
         entries = self._entries.read(start, limit + _LOOKAHEAD, *([] if until is None else [until]))
         cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
-        return in_order(entries[:cut]), cut < len(entries) or len(entries) == limit + _LOOKAHEAD
+        more = cut < len(entries) or len(entries) == limit + _LOOKAHEAD
+        now = self._lacking if more or until is not None else self._now
+        return in_order(entries[:cut], self._triggered, now), more
+
+    @staticmethod
+    def _lacking(_: Entry) -> None:
+        """More entries follow: what the row is now says nothing about this place."""
+
+    def _now(self, entry: Entry) -> tuple[Storage, ...] | None:
+        """What the row of an entry is now, in the order of its shape."""
+        if not entry.shape.current:
+            return None
+        facts = self._catalog.facts[entry.table]
+        image = entry.after()
+        identity = [entry.rid] if facts.rowid else [image.get(name) for name in facts.key]
+        same = " AND ".join(f"{quote(name)} = ?" for name in facts.identity)
+        chosen = ", ".join(map(quote, entry.shape.plan.columns))
+        rows = read_all(self._connection, f"SELECT {chosen} FROM {quote(entry.table)} WHERE {same}", identity)
+        return rows[0] if rows else None
 
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""
@@ -451,10 +470,11 @@ class SqliteFeed:
                     self._seen_version = version
                     if changes or (self._reader.place != before and not self._more):
                         return self._batch(changes)
-                elif time.monotonic() >= end:
+                if self._more:
+                    continue
+                if time.monotonic() >= end:  # also behind a read in vain: a read-only file's version always moves
                     return self._batch([])
-                else:
-                    time.sleep(_NAP)
+                time.sleep(_NAP)
 
     def close(self) -> None:
         """See ``Feed``."""
