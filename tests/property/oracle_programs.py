@@ -193,7 +193,8 @@ def statements(draw, design: Design, has: frozenset[str], side: str) -> str:
     if verb == "rename":
         return f"rename {target} {draw(targets(has, group))}"
     columns = ["a"] if group else ["a", "b", *_columns(design)]
-    chosen = draw(st.lists(st.sampled_from(columns), min_size=verb == "update", max_size=3, unique=True))
+    chosen = set(draw(st.lists(st.sampled_from(columns), min_size=verb == "update", max_size=3, unique=True)))
+    chosen |= {"grp"} if verb == "insert" and "lookup in key" in has and not group else set()
     return " ".join([verb, target, *(f"{name}={draw(_values(design, name, side))}" for name in sorted(chosen))])
 
 

@@ -115,8 +115,8 @@ def _text(name: str, *, required: bool = False) -> Column:
     return Column(name, ColumnType(TypeName.TEXT), nullable=not required)
 
 
-def _number(name: str) -> Column:
-    return Column(name, ColumnType(TypeName.INTEGER, bits=64))
+def _number(name: str, *, required: bool = False) -> Column:
+    return Column(name, ColumnType(TypeName.INTEGER, bits=64), nullable=not required)
 
 
 ID = Column("id", ColumnType(TypeName.INTEGER, bits=64), nullable=False, has_default=True)
@@ -132,7 +132,7 @@ def left_schema(design: Design) -> Schema:
         for name, table in (("grp", "grp"), ("parent", "item"))
         if design.uses(name)
     ]
-    lookups = [_text(name) for name in ("grp", "parent") if design.uses(name)]
+    lookups = [_text(name, required=name in key) for name in ("grp", "parent") if design.uses(name)]
     values = [*map(_text, PLAIN), *map(_number, NUMBERS)]
     item = Table("item", (_text("code", required=True), *own, *lookups, *values), key, (key,), tuple(references))
     grp_key = (*scope, "code")
@@ -149,7 +149,8 @@ def right_schema(design: Design) -> Schema:
     lookups = [name for left, name in (("grp", "family"), ("parent", "parent")) if design.uses(left)]
     references = [Reference(name, (name,), tables[name], ("id",)) for name in (*scope, *lookups)]
     values = [*map(_text, PLAIN), *map(_number, NUMBERS)]
-    columns = (ID, _text("code", required=True), *own, *map(_number, lookups), *values)
+    pointers = [_number(name, required=name in key) for name in lookups]
+    columns = (ID, _text("code", required=True), *own, *pointers, *values)
     thing = Table("thing", columns, ("id",), (("id",), key), tuple(references))
     family_key = ("code", *scope)
     family_columns = (ID, _text("code", required=True), *own, _text("a"))

@@ -328,6 +328,7 @@ class Stage:
         self._deletes: list[tuple[Plan, Write]] = []
         self._later: list[tuple[Plan, Write, Outcome]] = []
         self._patches: list[tuple[Plan, Write]] = []
+        self._revived: list[Write] = []
         self._prepare(plans)
 
     # -- from changes to writes -----------------------------------------------------------------------------------
@@ -604,8 +605,10 @@ class Stage:
         if row == current:
             return
         key = tuple(None if (cell := (current or row or ())[i]) is ABSENT else cell for i in self.view.key)
-        everything = None if current is None else self.blank
-        (self._deletes if row is None else self._upserts).append((plan, Write(key, everything, row)))
+        write = Write(key, None if current is None else self.blank, row)
+        if current is None:
+            self._revived.append(write)
+        (self._deletes if row is None else self._upserts).append((plan, write))
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -673,7 +676,7 @@ class Stage:
         """Write; returns what failed.  A surprise (the target does not hold what it should) is folded at once."""
         if not work:
             return []
-        outcomes = self.app.transaction.write(self.view, [write for _, write in work])
+        outcomes = self._written([write for _, write in work])
         failed: list[tuple[Plan, Write, Outcome]] = []
         surprised: list[Plan] = []
         for (plan, write), outcome in zip(work, outcomes, strict=True):
@@ -691,6 +694,15 @@ class Stage:
                     assert_never(outcome)
         work.clear()
         return failed + self._surprised(surprised)
+
+    def _written(self, writes: list[Write]) -> list[Outcome]:
+        """Records that are brought back get all their columns, those included that are not carried to this side."""
+        if not any(write is revived for revived in self._revived for write in writes):
+            return self.app.transaction.write(self.view, writes)
+        whole = self.compiled.whole[self.target]
+        return [
+            self.app.transaction.write(whole if write in self._revived else self.view, [write])[0] for write in writes
+        ]
 
     def _surprised(self, plans: Sequence[Plan]) -> list[tuple[Plan, Write, Outcome]]:
         if not plans:

@@ -13,13 +13,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, parked_key
-from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_text
+from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_of, key_text
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Side, Write
@@ -428,21 +428,39 @@ class Flow:
         return freed
 
     def _retry(self, records: Sequence[tuple[str, Key]]) -> int:
-        numbers = self.link.journal
         with self.begin() as transaction:
             application = Application(self.link, self.source, transaction)
-            for map_name, key in records:
-                compiled = self.link.maps.get(map_name)
-                if compiled is None or (map_name, key) not in self._to.parked:
-                    continue
-                queue = numbers.queue(self.target, map_name, key_text(key))
-                application.free(compiled, key)
-                application.run(queue)
+            changes = []
+            for map_name, key in self._with_linked(records):
+                application.free(self.link.maps[map_name], key)
+                changes += self.link.journal.queue(self.target, map_name, key_text(key))
+            application.run(sorted(changes, key=lambda change: change.position.place))
             self.point("inside retry")
             if not application.ledger.freed:
                 return 0
             self.finish(transaction, application.ledger, None)
         return sum(record not in self._to.parked for record in records)
+
+    def _with_linked(self, records: Iterable[tuple[str, Key]]) -> list[tuple[str, Key]]:
+        """The parked ones of these records, and those that are linked with them by a change of key."""
+        found: dict[tuple[str, Key], None] = {}
+        waiting = list(records)
+        while waiting:
+            record = waiting.pop(0)
+            if record in found or record not in self._to.parked or record[0] not in self.link.maps:
+                continue
+            found[record] = None
+            waiting += self._linked(*record)
+        return list(found)
+
+    def _linked(self, map_name: str, key: Key) -> Iterator[tuple[str, Key]]:
+        compiled = self.link.maps[map_name]
+        for entry in self.link.journal.parked({}, map=map_name, side=self.target, key=key_text(key)):
+            if entry.code == "behind":
+                yield map_name, key_of(entry.waits_key)
+        for change in self.link.journal.queue(self.target, map_name, key_text(key)):
+            with suppress(RowProblem):
+                yield from ((map_name, other) for other in record_keys(compiled, self.source, change))
 
     def discard(self, records: Sequence[tuple[str, Key]]) -> int:
         """Drop what is parked for these records, for good; what comes later flows again."""

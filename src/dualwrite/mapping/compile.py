@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dualwrite.casts import CastError, identity
 from dualwrite.errors import Invalid
@@ -73,7 +73,8 @@ class _Compared:
 class CompiledMap:
     """A table map bound to two schemas; everything the engine needs, as pure functions and data.
 
-    ``views``: the view of each side, named after the map.  ``units[target]``: the units of rows of that target that
+    ``views``: the view of each side, named after the map; ``whole``: the same, to bring a record back with everything
+    that was in it.  ``units[target]``: the units of rows of that target that
     take part in the fold (two-way or one-way into or out of it).  ``carried[source]``: is anything carried from there?
     ``parents[side]``: the references of that side's rows which the other side writes.  ``unique[side]``: that side
     itself makes sure that no key occurs twice.
@@ -81,6 +82,7 @@ class CompiledMap:
 
     table_map: TableMap
     views: Mapping[Side, View]
+    whole: Mapping[Side, View]
     units: Mapping[Side, tuple[Unit, ...]]
     carried: Mapping[Side, bool]
     parents: Mapping[Side, tuple[Parent, ...]]
@@ -255,6 +257,7 @@ class _Compiler:
         return CompiledMap(
             table_map=table_map,
             views=views,
+            whole={side: replace(view, written=self._writable(side, view)) for side, view in views.items()},
             units=find_units(self.binding, self.indexes, self.conflict),
             carried={side: self.binding.carried(side) for side in SIDES},
             parents={side: find_parents(self.binding, self.indexes, side) for side in SIDES},
@@ -317,6 +320,10 @@ class _Compiler:
             filter=and_(self._scope(side), binding.filters.get(side)),
             written=tuple(sorted(indexes[path] for path in binding.written(side))),
         )
+
+    def _writable(self, side: Side, view: View) -> tuple[int, ...]:
+        plain = (i for i, path in enumerate(view.paths) if len(path) == 1 and not self._column(side, path).read_only)
+        return tuple(sorted({*view.written, *plain}))
 
     def _scope(self, side: Side) -> Expression | None:
         """The companies of the link, as this side writes them."""
