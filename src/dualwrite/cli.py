@@ -54,6 +54,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
 Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
+SIDE = "left|right"
 HERE = Path()
 
 
@@ -176,8 +177,8 @@ def plan(
     maps: Maps = None,
     folder: Folder = HERE,
     as_json: Json = False,
-    master: Annotated[Side | None, typer.Option(help="The side whose values win.")] = None,
-    rows: Annotated[int, typer.Option(help="Rows shown per map and action.")] = 10,
+    master: Annotated[Side | None, typer.Option(help="The side whose values win.", metavar=SIDE)] = None,
+    rows: Annotated[int, typer.Option(help="Rows shown per map and action.", metavar="N")] = 10,
 ) -> None:
     """Show what an initial sync would do.
 
@@ -266,7 +267,9 @@ def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
 def start(
     maps: Maps = None,
     folder: Folder = HERE,
-    master: Annotated[Side | None, typer.Option(help="The side whose values win; left by default.")] = None,
+    master: Annotated[
+        Side | None, typer.Option(help="The side whose values win; left by default.", metavar=SIDE)
+    ] = None,
     no_initial_sync: Annotated[
         bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
     ] = False,
@@ -323,8 +326,10 @@ def verify(
     maps: Maps = None,
     folder: Folder = HERE,
     as_json: Json = False,
-    repair: Annotated[Side | None, typer.Option(help="Make both sides agree; this side's values win.")] = None,
-    rows: Annotated[int, typer.Option(help="Records shown per map.")] = 10,
+    repair: Annotated[
+        Side | None, typer.Option(help="Make both sides agree; this side's values win.", metavar=SIDE)
+    ] = None,
+    rows: Annotated[int, typer.Option(help="Records shown per map.", metavar="N")] = 10,
     yes: Yes = False,
 ) -> None:
     """Compare every record of both sides.
@@ -431,7 +436,7 @@ def conflicts_list(
 @conflicts_app.command("resolve")
 def conflicts_resolve(
     number: Annotated[int, typer.Argument(metavar="ID", help="As in `conflicts list`.")],
-    winner: Annotated[Side, typer.Argument(help="The side whose value wins.")],
+    winner: Annotated[Side, typer.Argument(help="The side whose value wins.", metavar=SIDE)],
     folder: Folder = HERE,
 ) -> None:
     """Decide a conflict of policy `manual`."""
@@ -445,7 +450,7 @@ def log(
     folder: Folder = HERE,
     as_json: Json = False,
     name: Map = None,
-    limit: Annotated[int, typer.Option(help="How many entries, newest first.")] = 50,
+    limit: Annotated[int, typer.Option(help="How many entries, newest first.", metavar="N")] = 50,
 ) -> None:
     """Show who did what, and when."""
     with workspace(folder) as work:
@@ -460,7 +465,7 @@ def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
     Everything that was created there goes, and the link's state with it; the project's files stay.
     """
     project = load(folder)
-    confirm("Remove the capture from both databases? Running maps need an initial sync afterwards.", yes)
+    confirm("Remove the link from both databases, with everything that is parked and the conflict log?", yes)
     with opened(project) as work:
         if not work.lease.acquire():
             raise Usage(f"an engine runs this link: {work.lease.owner()}", "stop it first")
@@ -487,9 +492,9 @@ def remove_all(project: Project, work: Workspace) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to build it.")] = Path("demo"),
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to build it.")] = Path("demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave live sync running.")] = False,
-    customers: Annotated[int, typer.Option(help="How many customers.")] = 5_000,
+    customers: Annotated[int, typer.Option(help="How many customers.", metavar="N")] = 5_000,
 ) -> None:
     """Show the main job on two new databases.
 

@@ -129,7 +129,9 @@ def created(made: Created, proposal: Proposal) -> None:
         said(f"wrote {file}")
     for variable in made.variables:
         said(f"set {variable} in the environment: its URL holds a password, which no file keeps")
-    said(f"{len(proposal.maps)} map(s) proposed; next: look at them, then dualwrite check -C {folder_of(made.files)}")
+    folder = folder_of(made.files)
+    there = "" if folder == FilePath() else f" -C {folder}"
+    said(f"{len(proposal.maps)} map(s) proposed; next: look at them, then dualwrite check{there}")
 
 
 def folder_of(files: Sequence[FilePath]) -> FilePath:
@@ -436,16 +438,24 @@ def events(found: Sequence[Event]) -> None:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Progress bars of initial syncs, on a terminal only."""
+    """Progress bars of initial syncs, one per map, on a terminal only."""
     words = (SpinnerColumn(), TextColumn("{task.description}"))
     numbers = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    tasks: dict[tuple[str, str], TaskID] = {}
+    tasks: dict[str, TaskID] = {}
     with Progress(*words, *numbers, console=console, disable=not console.is_terminal) as bars:
 
         def report(map_name: str, step: str, done: int, total: int) -> None:
-            words = f"{map_name} · {'comparing' if step == 'compare' else f'writing {step}'}"
-            if (map_name, step) not in tasks:
-                tasks[map_name, step] = bars.add_task(words, total=total or None)
-            bars.update(tasks[map_name, step], completed=done, total=total or None)
+            doing = f"{escape(map_name)} · {'comparing' if step == 'compare' else f'writing {step}'}"
+            if map_name not in tasks:
+                finish(bars)
+                tasks[map_name] = bars.add_task(doing, total=None)
+            bars.update(tasks[map_name], description=doing, completed=done, total=total or None)
 
         yield report
+        finish(bars)
+
+
+def finish(bars: Progress) -> None:
+    """Nothing more comes for the bars so far; what only was counted has all been read."""
+    for task in bars.tasks:
+        bars.update(task.id, total=task.completed)

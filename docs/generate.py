@@ -1,0 +1,213 @@
+"""Writes what the documentation says about commands and problems, out of the program itself.
+
+``python docs/generate.py`` rewrites ``problems.md``, and the parts of ``commands.md`` between ``<!-- usage … -->`` and
+``<!-- end -->``.  A test holds both against the program.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, cast
+
+import typer
+
+from dualwrite import document
+from dualwrite.cli import app
+from dualwrite.engine import troubles
+from dualwrite.mapping import check
+
+HERE = Path(__file__).parent
+SYSTEMS = {
+    "connection": (
+        "A system cannot be reached or opened.",
+        "do what the message says: mostly the URL is wrong, or rights are missing",
+    )
+}
+"""Codes about a system as a whole, whatever connector it has."""
+SQLITE = {
+    "sqlite-capture": ("A table of a map cannot be captured, such as a virtual one.", "map an ordinary table"),
+    "sqlite-expression-index": (
+        "A unique index stands over an expression: rows that REPLACE deletes by it are not seen.",
+        "do not use INSERT OR REPLACE against it, or set `PRAGMA recursive_triggers = ON` in the application",
+    ),
+    "sqlite-missing": ("The database file does not exist.", "correct the URL, or create the database first"),
+    "sqlite-network": (
+        "The file lies on a network file system, where WAL mode is not safe.",
+        "move it to a local disk of the machine that writes to it",
+    ),
+    "sqlite-not-a-file": ("The URL names something that is not a file.", "correct the URL"),
+    "sqlite-not-wal": (
+        "The file is not in WAL mode, so readers and writers would block each other.",
+        "nothing: `dualwrite run` switches it",
+    ),
+    "sqlite-read-only": (
+        "The file, or its folder, cannot be written.",
+        "give this user write permission to both",
+    ),
+    "sqlite-trigger-order": (
+        "The application has created triggers that are newer than ours, and so run before them.",
+        "nothing: `dualwrite run` makes ours the newest again",
+    ),
+    "sqlite-triggers": (
+        "Triggers of ours are missing or outdated.",
+        "run `dualwrite run`; if it says that changes were missed, stop and start the maps of these tables",
+    ),
+    "sqlite-unreadable": (
+        "The file is locked, damaged, encrypted, or no SQLite database.",
+        "do what the message says",
+    ),
+}
+"""Codes of the SQLite connector."""
+_BLOCK = re.compile(r"(<!-- usage (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class Parameter(Protocol):
+    """What is used of an argument or option."""
+
+    name: str
+    opts: Sequence[str]
+    help: str
+    metavar: str | None
+    required: bool
+    default: object
+    param_type_name: str
+
+
+class Command(Protocol):
+    """What is used of a command."""
+
+    params: Sequence[Parameter]
+    callback: Callable[..., None]
+
+
+# ------------------------------------------------------------------------------------------------ problems
+
+
+def problems() -> str:
+    """The text of ``problems.md``."""
+    files = {code: (meaning, "do what the message says") for code, meaning in document.CODES.items()}
+    return "\n".join(
+        [
+            "# Problems",
+            "",
+            "<!-- Written by docs/generate.py: edit the tables of codes in the program instead. -->",
+            "",
+            "Every problem has a code that stays the same from version to version. Messages say more: what happened,",
+            "where, and what to do next.",
+            "",
+            "## Parked changes",
+            "",
+            "Codes of `dualwrite parked list`, and of records that `plan` skips or `verify` cannot compare. A parked",
+            "change is tried again with `dualwrite parked retry`, or dropped with `dualwrite parked discard`.",
+            "",
+            *_table(troubles.CODES),
+            "",
+            "## Systems",
+            "",
+            "Codes of `dualwrite check` about the two systems.",
+            "",
+            *_table(SYSTEMS | SQLITE),
+            "",
+            "## Maps",
+            "",
+            "Codes of `dualwrite check` about maps held against both systems. Nothing runs while a map has errors;",
+            "warnings are for you to judge.",
+            "",
+            *_table(check.CODES),
+            "",
+            "## Files",
+            "",
+            "Codes of `dualwrite check` about the files of a project.",
+            "",
+            *_table(files),
+            "",
+        ]
+    )
+
+
+def _table(codes: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    yield "| code | what it means | what to do |"
+    yield "|---|---|---|"
+    for code, (meaning, remedy) in sorted(codes.items()):
+        yield f"| `{code}` | {_cell(meaning)} | {_cell(remedy[:1].upper() + remedy[1:])} |"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("  ", " ")
+
+
+# ------------------------------------------------------------------------------------------------ commands
+
+
+def commands() -> dict[str, Command]:
+    """Every command by its words: ``plan``, ``parked list``."""
+    found: dict[str, Command] = {}
+    for name, command in vars(typer.main.get_command(app))["commands"].items():
+        inner = getattr(command, "commands", None)
+        here = {name: command} if inner is None else {f"{name} {word}": each for word, each in inner.items()}
+        found |= cast(dict[str, Command], here)
+    return found
+
+
+def usage(name: str, command: Command) -> str:
+    """How a command is called: one line, and a table of its arguments and options."""
+    lists = {each for each, hint in inspect.get_annotations(command.callback).items() if "list[" in str(hint)}
+    parameters = [each for each in command.params if each.name != "help"]
+    line = " ".join(["dualwrite", name, *(_called(each, each.name in lists) for each in parameters)])
+    rows = [f"| {_names(each)} | {_cell(each.help)}{_default(each)} |" for each in parameters]
+    return "\n".join([f"```text\n{line}\n```", "", "| | |", "|---|---|", *rows, ""])
+
+
+def _is_argument(parameter: Parameter) -> bool:
+    return bool(parameter.param_type_name == "argument")
+
+
+def _word(parameter: Parameter, name: str) -> str:
+    """How an option is written under one of its names, or an argument under none."""
+    return " ".join(filter(None, (name, parameter.metavar)))
+
+
+def _called(parameter: Parameter, repeated: bool) -> str:
+    word = _word(parameter, "" if _is_argument(parameter) else min(parameter.opts, key=len))
+    shown = word if parameter.required else f"[{word}]"
+    return f"{shown}..." if repeated else shown
+
+
+def _names(parameter: Parameter) -> str:
+    names = [""] if _is_argument(parameter) else sorted(parameter.opts, key=len)
+    return ", ".join(f"`{_cell(_word(parameter, name))}`" for name in names)
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.required or parameter.default in (None, False):
+        return ""
+    return " Default: the current folder." if str(parameter.default) == "." else f" Default: `{parameter.default}`."
+
+
+def filled(text: str) -> str:
+    """The text of ``commands.md`` with its usages written anew; KeyError for a command that does not exist."""
+    known = commands()
+
+    def block(found: re.Match[str]) -> str:
+        return f"{found[1]}{usage(found['name'], known[found['name']])}\n{found[3]}"
+
+    return _BLOCK.sub(block, text)
+
+
+def described(text: str) -> list[str]:
+    """The commands whose usage stands in the text."""
+    return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def main() -> None:
+    """Write both files."""
+    (HERE / "problems.md").write_text(problems(), encoding="utf-8")
+    path = HERE / "commands.md"
+    path.write_text(filled(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
