@@ -192,12 +192,12 @@ class _Texts:
             moved = self._unique_columns()
             found |= self._text("stash_insert", "BEFORE INSERT", [], self._stash(""))
             found |= self._text("stash_update", self._update_of("BEFORE", moved), moved, self._stash(self._other()))
-        found |= self._text("insert", "AFTER INSERT", [], [*self._replaced(is_insert=True), self._log("I")])
+        found |= self._text("insert", "AFTER INSERT", [], [*self._replaced(), self._log(INSERT)])
         event = self._update_of("AFTER", self._columns)
-        found |= self._text("update", event, self._columns, [*self._replaced(is_insert=False), self._log("U")])
-        unstash = [f"DELETE FROM {self._names.stash} WHERE shape = {self._number} AND {self._same('', 'OLD')}"]
-        found |= self._text("delete", "AFTER DELETE", [], [*(unstash if self._facts.uniques else []), self._log("D")])
-        return found
+        found |= self._text("update", event, self._columns, [*self._replaced(is_update=True), self._log(UPDATE)])
+        unstash = f"DELETE FROM {self._names.stash} WHERE shape = {self._number} AND {self._same('', 'OLD')}"
+        body = [unstash] if self._facts.uniques else []
+        return found | self._text("delete", "AFTER DELETE", [], [*body, self._log(DELETE)])
 
     def _text(self, what: str, event: str, changed: Sequence[str], body: Sequence[str]) -> dict[str, str]:
         name = self._names.trigger(self._facts.name, what)
@@ -221,13 +221,13 @@ class _Texts:
     def _log(self, operation: str) -> str:
         """Insert one entry; of an update whose captured columns are the same only its replaced rows count."""
         names, places = [], []
-        if operation != "I":
+        if operation != INSERT:
             names += [f"o{i}" for i in range(len(self._columns))]
             places += [f"OLD.{quote(column)}" for column in self._columns]
-        if operation != "D":
+        if operation != DELETE:
             names += [f"n{i}" for i in range(len(self._columns))]
             places += [f"NEW.{quote(column)}" for column in self._columns]
-        rid = self._rid("NEW" if operation == "I" else "OLD")
+        rid = self._rid("NEW" if operation == INSERT else "OLD")
         return self._insert(operation, rid, names, places)
 
     def _insert(self, operation: str, rid: str, names: Sequence[str], values: Sequence[str]) -> str:
@@ -251,7 +251,7 @@ class _Texts:
         names = ", ".join(f"o{i}" for i in range(len(self._columns)))
         values = ", ".join(f"t.{quote(column)}" for column in self._columns)
         return [
-            f"DELETE FROM {self._names.stash}",
+            f"DELETE FROM {self._names.stash} WHERE shape = {self._number}",
             f"INSERT INTO {self._names.stash} (shape, rid, {names}) SELECT {self._number}, {self._rid('t')}, {values} "
             f"FROM {self._table} AS t WHERE ({clashes}){other}",
         ]
@@ -277,17 +277,19 @@ class _Texts:
             return f"s.o{self._place[column]}" if column else "s.rid"
         return f"{row}.{quote(column or self._facts.rowid or '')}"
 
-    def _replaced(self, *, is_insert: bool) -> list[str]:
+    def _replaced(self, *, is_update: bool = False) -> list[str]:
         """Log the stashed rows that are gone: their place was taken, or there is no such row any more."""
         if not self._facts.uniques:
             return []
         names = [f"o{i}" for i in range(len(self._columns))]
         left = f"NOT EXISTS (SELECT 1 FROM {self._table} AS t WHERE {self._same('t', 'stash')})"
-        gone = f"({self._same('', 'NEW')} OR {left})" if is_insert else left
-        log = self._insert("X", "s.rid", names, [f"s.{name}" for name in names])
+        gone = f"({self._same('', 'NEW')} OR {left})"
+        if is_update:  # an upsert has stashed the very row that it updates
+            gone = f"NOT ({self._same('', 'OLD')}) AND {gone}"
+        log = self._insert(REPLACED, "s.rid", names, [f"s.{name}" for name in names])
         return [
             f"{log} FROM {self._names.stash} AS s WHERE s.shape = {self._number} AND {gone}",
-            f"DELETE FROM {self._names.stash}",
+            f"DELETE FROM {self._names.stash} WHERE shape = {self._number}",
         ]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 
 from dualwrite.connectors._sql import quote
@@ -68,6 +69,21 @@ class Intents:
     deleted: set[Identity] = field(default_factory=set)
 
 
+@dataclass
+class State:
+    """All that is known of the open transaction; to be taken back together with a savepoint."""
+
+    mode: int = NORMAL
+    read: int = 0
+    shadows: dict[tuple[str, Identity], Shadow] = field(default_factory=dict)
+    finished: list[Shadow] = field(default_factory=list)
+    woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[Identity]]] = field(default_factory=dict)
+    renamed: dict[tuple[str, Identity], Values] = field(default_factory=dict)
+    mine: dict[str, set[Identity]] = field(default_factory=dict)
+    ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    assigned: dict[str, set[Identity] | None] = field(default_factory=dict)
+
+
 class Effects:
     """What the open transaction has caused."""
 
@@ -77,37 +93,43 @@ class Effects:
         self._catalog = catalog
         self.shapes = current_shapes(connection, names)
         self._entries: Entries | None = None
-        self._mode = NORMAL
-        self._read = 0
-        self._shadows: dict[tuple[str, Identity], Shadow] = {}
-        self._finished: list[Shadow] = []
-        self._woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[Identity]]] = {}
-        self._renamed: dict[tuple[str, Identity], Values] = {}
-        self._mine: dict[str, set[Identity]] = {}
-        self._ranges: dict[str, list[tuple[int, int]]] = {}
-        self.assigned: dict[str, set[Identity] | None] = {}
+        self._state = State()
+        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
 
     @property
     def is_watching(self) -> bool:
         """Do the triggers log what we do?"""
         return self._entries is not None
 
+    @property
+    def assigned(self) -> dict[str, set[Identity] | None]:
+        """The rows whose references we set, per table; None where they are many."""
+        return self._state.assigned
+
+    def save(self) -> State:
+        """What is known now, before a savepoint."""
+        return deepcopy(self._state)
+
+    def restore(self, state: State) -> None:
+        """Everything since the savepoint was rolled back."""
+        self._state = state
+
     # -- what to log ----------------------------------------------------------------------------------------------
 
     def watch(self, table: str, kind: str, columns: Iterable[str]) -> bool:
         """Prepare for statements of a kind that set these columns; must what they cause be watched?"""
-        loud = self._mode == OWN or self._is_loud(table, kind, set(columns))
+        loud = self._state.mode == OWN or self._is_loud(table, kind, set(columns))
         mode = OWN if loud else SILENT
         if mode == OWN and self._entries is None:
             self._entries = Entries(self._connection, self._names)
-            self._read = end_of(self._connection, self._names)
+            self._state.read = end_of(self._connection, self._names)
         self._set(mode)
         return loud
 
     def _set(self, mode: int) -> None:
-        if mode != self._mode:
+        if mode != self._state.mode:
             self._connection.execute(f"UPDATE {self._names.mode} SET mode = ?", (mode,))
-            self._mode = mode
+            self._state.mode = mode
 
     def _is_loud(self, table: str, kind: str, columns: set[str]) -> bool:
         facts = self._catalog.facts[table]
@@ -134,14 +156,14 @@ class Effects:
             return
         before = {
             identity: dict(shadow.actual)
-            for (table, identity), shadow in self._shadows.items()
-            if table == intents.table and shadow.actual is not None
+            for identity in intents.confirmed
+            if (shadow := self._state.shadows.get((intents.table, identity))) is not None and shadow.actual is not None
         }
-        for entry in self._entries.own(self._read):
+        for entry in self._entries.own(self._state.read, self._triggered):
             self._note(entry, intents)
-            self._read = entry.id
+            self._state.read = entry.id
         for identity in {*intents.updated, *intents.confirmed}:
-            shadow = self._shadows.get((intents.table, identity))
+            shadow = self._state.shadows.get((intents.table, identity))
             if shadow is None:
                 continue
             if shadow.wanted is None:
@@ -160,13 +182,17 @@ class Effects:
             blank: Values = dict.fromkeys(entry.shape.plan.columns)
             mine = intents.inserted.pop(identity, None) if ours else None
             wanted = None if mine is None else {name: mine.get(name) for name in blank}
-            self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, None, wanted, dict(entry.after()))
+            shadow = Shadow(entry.shape, entry.at, entry.rid, None, wanted, dict(entry.after()))
+            self._state.shadows[table, identity] = shadow
             return
         identity = self._identity(entry, dict(entry.before()))
-        shadow = self._shadows.get((table, identity))
-        if shadow is None:
+        known = self._state.shadows.get((table, identity))
+        if known is not None:
+            shadow = known
+        else:
             old = dict(entry.before())
-            shadow = self._shadows[table, identity] = Shadow(entry.shape, entry.at, entry.rid, old, dict(old), old)
+            shadow = Shadow(entry.shape, entry.at, entry.rid, old, dict(old), old)
+            self._state.shadows[table, identity] = shadow
         shadow.actual = dict(entry.after()) if entry.op == UPDATE else None
         if entry.op == UPDATE:
             self._move(table, identity, entry, intents)
@@ -178,7 +204,7 @@ class Effects:
         """Follow a row that got another rowid or primary key."""
         now = self._identity(entry, dict(entry.after()))
         if now != identity and None not in now:
-            self._shadows[table, now] = self._shadows.pop((table, identity))
+            self._state.shadows[table, now] = self._state.shadows.pop((table, identity))
             if table == intents.table:
                 for known in (intents.updated, intents.confirmed):
                     if identity in known:
@@ -196,9 +222,9 @@ class Effects:
         return tuple(comparable(values.get(name), facts, name) for name in facts.identity)
 
     def _finish(self, table: str, identity: Identity) -> None:
-        shadow = self._shadows.pop((table, identity), None)
+        shadow = self._state.shadows.pop((table, identity), None)
         if shadow is not None:
-            self._finished.append(shadow)
+            self._state.finished.append(shadow)
 
     # -- records that others referred to already --------------------------------------------------------------
 
@@ -236,11 +262,11 @@ class Effects:
         sql = f"SELECT k.i, {identity} FROM {' CROSS JOIN '.join(tables)} WHERE {same}"
         for number, *found in self._connection.execute(sql):
             held = tuple(keys[number][1:])
-            woken = self._woken.setdefault((shape.plan.table, reference.to, held), {})
+            woken = self._state.woken.setdefault((shape.plan.table, reference.to, held), {})
             woken.setdefault(child, []).append(tuple(found))
 
     def _tell_woken(self) -> None:
-        for (table, to, held), rows in self._woken.items():
+        for (table, to, held), rows in self._state.woken.items():
             image = current_image(self._connection, self.shapes[table], to, held)
             if image is not None:
                 self._notice(self.shapes[table], None, image, Noted(only=rows))
@@ -254,14 +280,14 @@ class Effects:
         """Records that others look up are about to change in what those see of them."""
         shape, by = self.shapes[table], self._catalog.facts[table].identity
         for identity in identities:
-            if (table, identity) not in self._renamed:
+            if (table, identity) not in self._state.renamed:
                 image = current_image(self._connection, shape, by, identity)
                 if image is not None:
-                    self._renamed[table, identity] = image
+                    self._state.renamed[table, identity] = image
 
     def wrote(self, table: str, identities: Sequence[Identity], columns: Iterable[str] = ()) -> None:
         """The link has said itself what these rows look like, and set these columns: they need not be told."""
-        self._mine.setdefault(table, set()).update(identities)
+        self._state.mine.setdefault(table, set()).update(identities)
         self._assign(table, columns, identities)
 
     def _assign(self, table: str, columns: Iterable[str], identities: Iterable[Identity]) -> None:
@@ -269,11 +295,11 @@ class Effects:
         references = self._catalog.schema.tables[table].references
         if not any(set(reference.columns) & set(columns) for reference in references):
             return
-        known = self.assigned.setdefault(table, set())
+        known = self._state.assigned.setdefault(table, set())
         if known is not None:
             known.update(identities)
             if len(known) > _NAMED:
-                self.assigned[table] = None
+                self._state.assigned[table] = None
 
     def last_row(self, table: str) -> int:
         """The largest rowid, 0 for tables without."""
@@ -291,16 +317,16 @@ class Effects:
         self.wrote(table, [self.identity(table, values) for values in named], columns)
         if facts.rowid is not None and len(named) != len(rows):
             first, now = last + 1, self.last_row(table)
-            self._ranges.setdefault(table, []).append((first, now))
+            self._state.ranges.setdefault(table, []).append((first, now))
             self._assign(table, columns, ((row,) for row in range(first, min(now, first + _NAMED) + 1)))
 
     def _tell_renamed(self) -> None:
-        if not self._renamed:
+        if not self._state.renamed:
             return
-        mine = {table: list(rows) for table, rows in self._mine.items()}
-        for table, ranges in self._ranges.items():
+        mine = {table: list(rows) for table, rows in self._state.mine.items()}
+        for table, ranges in self._state.ranges.items():
             mine.setdefault(table, []).extend((row,) for first, last in ranges for row in range(first, last + 1))
-        for (table, identity), old in self._renamed.items():
+        for (table, identity), old in self._state.renamed.items():
             shape = self.shapes[table]
             new = current_image(self._connection, shape, self._catalog.facts[table].identity, identity)
             if new is not None and any(new[name] != old[name] for name in shape.plan.followed):
@@ -312,12 +338,12 @@ class Effects:
         """Leave in the log what is not ours (the marker stands there already), and log others again."""
         if self._entries is not None:
             self._connection.execute(f"DELETE FROM {self._names.log} WHERE own = 1")
-            shadows = [*self._finished, *self._shadows.values()]
+            shadows = [*self._state.finished, *self._state.shadows.values()]
             effects = [shadow for shadow in shadows if self._differs(shadow)]
-            if effects:
-                self._tell_moved(shadows)
             for shadow in effects:
                 self._leave(shadow)
+            if effects:
+                self._tell_moved(shadows)
         self._tell_woken()
         self._tell_renamed()
         self._set(NORMAL)
@@ -332,8 +358,9 @@ class Effects:
     def _differs(self, shadow: Shadow) -> bool:
         if shadow.wanted is None or shadow.actual is None:
             return shadow.wanted is not shadow.actual
-        table = self._catalog.schema.tables[shadow.shape.plan.table]
-        for name in shadow.shape.plan.columns:
+        plan = shadow.shape.plan
+        table = self._catalog.schema.tables[plan.table]
+        for name in plan.shown if shadow.first is None else {*plan.shown, *plan.followed}:
             wanted, actual = shadow.wanted.get(name), shadow.actual.get(name)
             column = table.column(name)
             if wanted is None or actual is None or column is None:

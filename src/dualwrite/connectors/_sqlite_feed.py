@@ -342,7 +342,7 @@ class LogReader:
 
     def _image_of(self, table: str, id_: int) -> tuple[Storage, ...]:
         """The old image of an entry in the order of the table's present columns."""
-        entry = self._entries.read(id_ - 1, 1)[0]
+        entry = in_order(self._entries.read(id_ - 1, 2), self._triggered)[0]
         image = entry.before()
         return tuple(image.get(name) for name in self._shapes[table].plan.columns)
 

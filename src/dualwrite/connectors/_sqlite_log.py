@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
@@ -150,10 +150,10 @@ class Entries:
             yield from map(self._entry, rows)
             after = rows[-1][0]
 
-    def own(self, after: int) -> list[Entry]:
+    def own(self, after: int, triggered: Collection[str]) -> list[Entry]:
         """What the open transaction of ours has made the triggers log behind an entry."""
         sql = f"{self._select} WHERE id > ? AND own = 1 ORDER BY id"
-        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))))
+        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))), triggered)
 
     def markers(self, after: int) -> list[tuple[int, Marker]]:
         """Our commits behind an entry."""
@@ -188,40 +188,84 @@ def end_of(connection: sqlite3.Connection, names: Names) -> int:
 # -- order -----------------------------------------------------------------------------------------------------------
 
 
-def in_order(entries: Sequence[Entry]) -> list[Entry]:
+def in_order(
+    entries: Sequence[Entry],
+    triggered: Collection[str],
+    now: Callable[[Entry], Sequence[Storage] | None] = lambda _: None,
+) -> list[Entry]:
     """The entries in the order in which things happened.
 
     An application's trigger that is newer than ours runs before ours: what it does to the row is logged before what
     it reacts to.  Two entries of one row whose images fit only the other way round change places, not their ids.
+    Where both ways fit (there and back again) the row's entries around them decide, or what the row is ``now``.
+    ``triggered`` are the tables that have triggers of the application.
     """
     ordered = list(entries)
+    suspect = False
     for index in range(1, len(ordered)):
         place = index
-        while place and _belongs_before(ordered[place], ordered[place - 1]):
+        while place and ordered[place].table in triggered and may_be_swapped(ordered[place - 1], ordered[place]):
+            if ordered[place].op == UPDATE and ordered[place].old == ordered[place - 1].new:
+                suspect = True
+                break
             ordered[place - 1], ordered[place] = ordered[place], ordered[place - 1]
             place -= 1
-    ids = [entry.id for entry in entries]
-    return [_numbered(entry, id_) for entry, id_ in zip(ordered, ids, strict=True)]
+    if suspect:
+        _swap_turns(ordered, now)
+    pairs = zip(ordered, entries, strict=True)
+    return [entry if entry is first else entry._replace(id=first.id) for entry, first in pairs]
 
 
 def together(first: Entry, second: Entry) -> bool:
     """May the second entry have to be read with the first one?"""
-    return first.op == REPLACED or _belongs_before(second, first)
+    return first.op == REPLACED or may_be_swapped(first, second)
 
 
-def _belongs_before(later: Entry, earlier: Entry) -> bool:
+def may_be_swapped(earlier: Entry, later: Entry) -> bool:
+    """Do the images of two neighbours fit the other way round?"""
     if later.shape is not earlier.shape or later.op not in (INSERT, UPDATE) or earlier.op != UPDATE:
         return False
-    if earlier.rid != later.rid and earlier.rid not in later.new:
-        return False
-    fits_swapped = later.new == earlier.old
-    return fits_swapped and (later.op == INSERT or later.old != earlier.new)
+    return later.new == earlier.old and (earlier.rid == later.rid or earlier.rid in later.new)
 
 
-def _numbered(entry: Entry, number: int) -> Entry:
-    if entry.id == number:
-        return entry
-    return Entry(number, entry.shape, entry.op, entry.at, entry.rid, entry.note, entry.old, entry.new)
+def _swap_turns(ordered: list[Entry], now: Callable[[Entry], Sequence[Storage] | None]) -> None:
+    """Put turns there and back (a→b, b→a) right where the row's other entries say that they began at b."""
+    rows: dict[tuple[int, Storage], list[int]] = {}
+    for place, entry in enumerate(ordered):
+        if entry.op in (INSERT, UPDATE) and entry.rid is not None:
+            rows.setdefault((entry.shape.number, entry.rid), []).append(place)
+    for places in rows.values():
+        first = 0
+        while first < len(places):
+            last = first
+            while last + 1 < len(places) and _turns_back(ordered[places[last]], ordered[places[last + 1]]):
+                last += 1
+            if (last - first) % 2 and _began_at_the_other_end(ordered, places, first, last, now):
+                for one in range(first, last, 2):
+                    a, b = places[one], places[one + 1]
+                    ordered[a], ordered[b] = ordered[b], ordered[a]
+            first = last + 1
+
+
+def _turns_back(earlier: Entry, later: Entry) -> bool:
+    return earlier.op == UPDATE == later.op and earlier.old == later.new and earlier.new == later.old
+
+
+def _began_at_the_other_end(
+    ordered: Sequence[Entry],
+    places: Sequence[int],
+    first: int,
+    last: int,
+    now: Callable[[Entry], Sequence[Storage] | None],
+) -> bool:
+    start, other = ordered[places[first]].old, ordered[places[first]].new
+    if first:
+        return ordered[places[first - 1]].new == other
+    if last + 1 < len(places):
+        return ordered[places[last + 1]].old == other
+    if any(entry.op == MARKER for entry in ordered[places[last] :]):
+        return False  # we may have written the row since
+    return now(ordered[places[last]]) == other != start
 
 
 # -- trimming --------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import DELETE, GONE, REPLACED, UPDATE, needs
@@ -46,13 +46,11 @@ def comparable(value: Storage, facts: Facts, column: str) -> Storage:
     return value.rstrip(" ") if isinstance(value, str) and collation == "RTRIM" else value
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """A referenced record's entry in the log: what it was before, and whether that was its end."""
+class Event(NamedTuple):
+    """A referenced record's entry in the log: what it was before."""
 
     id: int
     image: Image
-    usable: bool  # as what the record was before this place; else only when nothing else is known of it
 
 
 def is_renaming(entry: Entry) -> bool:
@@ -108,7 +106,7 @@ class History:
             target = (entry.table, to)
             self.moved.add(entry.table)
             events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
-            events.append(Event(entry.id, image, entry.op != GONE))
+            events.append(Event(entry.id, image))
 
     def forget(self, place: int) -> None:
         """Everything up to this place has been read; what lies well before it will not be asked for again."""
@@ -164,9 +162,9 @@ class History:
 
     def _image(self, target: Target, identity: Identity, at: int, gone: bool) -> Image | None:
         events = self._events.get(target, {}).get(identity, ())
-        usable = [event for event in events if event.usable and event.id > at]
-        if usable:
-            return usable[0].image
+        for event in events:
+            if event.id > at:
+                return event.image
         current = self._look_up(target, identity)
         return current if current is not None or not events or not gone else events[-1].image
 

@@ -273,6 +273,8 @@ class Statements:
     def _swap(self, operations: list[Operation]) -> None:
         """Rows that take each other's unique values: all let go of theirs first (null is the spare value)."""
         while len(operations) > 1:
+            kept = self.effects.save()
+            refused = {operation.number: self.outcomes[operation.number] for operation in operations}
             self.connection.execute("SAVEPOINT dualwrite_swap")
             failed = self._try_swap(operations)
             if not failed:
@@ -280,6 +282,8 @@ class Statements:
                 return
             self.connection.execute("ROLLBACK TO dualwrite_swap")
             self.connection.execute("RELEASE dualwrite_swap")
+            self.effects.restore(kept)
+            self.outcomes |= refused
             operations = [operation for operation in operations if operation not in failed]
 
     def _try_swap(self, operations: Sequence[Operation]) -> list[Operation]:

@@ -22,6 +22,7 @@ from dualwrite.connectors._sqlite_values import Encode, Storage
 from dualwrite.connectors._sqlite_view import Found, Plans, ViewPlan
 from dualwrite.model import (
     ABSENT,
+    Applied,
     Cell,
     Contested,
     Key,
@@ -115,6 +116,17 @@ def _folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
     return lambda key: tuple(member or "" for member in key) if None in key else key
 
 
+def _is_unique(plan: ViewPlan) -> bool:
+    """Does a constraint of the table keep apart what the view's key keeps apart?"""
+    columns = [plan.columns[index] for index in plan.view.key]
+    if any(len(plan.view.paths[index]) > 1 for index in plan.view.key) or any(
+        column.nullable or column.ignore_case or column.ignore_trailing_blanks for column in columns
+    ):
+        return False
+    names = {column.name for column in columns}
+    return any(names.issuperset(unique) for unique in (plan.table.primary_key, *plan.table.uniques) if unique)
+
+
 @dataclass(slots=True)
 class Pending:
     """A row to be written: its record (None: to be inserted), and the indexes of the cells that differ from it.
@@ -149,11 +161,14 @@ class Writer:
         self._plain_names = [flat.column.name for flat in plain]
         self._plain_cells = itemgetter(*(flat.index for flat in plain), 0, 0)  # two more: always a tuple
         self._fold = _folder([plan.columns[index] for index in view.key])
+        self._is_unique = _is_unique(plan)
 
     # -- deciding -------------------------------------------------------------------------------------------------
 
     def write(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
         """Write everything that has no outcome yet; the outcome of each write by its number."""
+        if not outcomes and self._insert_straight(writes, outcomes):
+            return outcomes
         numbers = [number for number in range(len(writes)) if number not in outcomes]
         found = self._plan.find(self._connection, [writes[number].key for number in numbers])
         deletes, pending, unchanged = [], [], []
@@ -179,6 +194,31 @@ class Writer:
                 del outcomes[number]
             self.write(writes, outcomes)
         return outcomes
+
+    def _insert_straight(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> bool:
+        """Insert rows without looking for them first, where a constraint refuses those that are there already.
+
+        All or nothing: if one does not go in, nothing has happened, and each is to be judged by itself.
+        """
+        if not self._is_unique or any(write.expect is not None or write.row is None for write in writes):
+            return False
+        pending = [Pending(n, write.row, None, frozenset()) for n, write in enumerate(writes) if write.row is not None]
+        found: dict[int, Outcome] = {}
+        operations = self._operations(pending, found)
+        if found:
+            return False
+        kept = self._effects.save()
+        self._connection.execute("SAVEPOINT dualwrite_straight")
+        Statements(self._connection, self._plan, self._effects, found).run(operations)
+        done = all(isinstance(outcome, Applied) for outcome in found.values())
+        if not done:
+            self._connection.execute("ROLLBACK TO dualwrite_straight")
+            self._effects.restore(kept)
+        self._connection.execute("RELEASE dualwrite_straight")
+        self._lookups.forget(self._plan.name)
+        if done:
+            outcomes |= found
+        return done
 
     def _judged(self, number: int, write: Write, found: Sequence[Found]) -> Outcome | Pending | Operation:
         if len(found) > 1:
