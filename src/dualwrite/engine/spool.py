@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import weakref
 from collections.abc import Iterator, Sequence
-from typing import IO, TypeAlias
+from typing import IO, Any, TypeAlias
 
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
 
@@ -43,6 +43,19 @@ def scratch_database(owner: object) -> sqlite3.Connection:
     return database
 
 
+def _write_block(file: IO[bytes], block: list[Any]) -> None:
+    """Append a block; whole, since marshal reads a file object byte by byte."""
+    packed = marshal.dumps(block)
+    file.write(len(packed).to_bytes(8))
+    file.write(packed)
+
+
+def _read_block(file: IO[bytes]) -> list[Any]:
+    """The next block; empty at the end."""
+    size = file.read(8)
+    return marshal.loads(file.read(int.from_bytes(size))) if size else []
+
+
 class Partitioned:
     """The rows of one side, cut by the hash of their keys so that one part fits into memory."""
 
@@ -70,7 +83,7 @@ class Partitioned:
         file = self._files[index]
         if file is None:
             file = self._files[index] = scratch(self)
-        marshal.dump([(key, _plain(row)) for key, row in part], file)
+        _write_block(file, [(key, _plain(row)) for key, row in part])
         self._held -= len(part)
         part.clear()
 
@@ -79,11 +92,7 @@ class Partitioned:
         file = self._files[index]
         if file is not None:
             file.seek(0)
-            while True:
-                try:
-                    block = marshal.load(file)
-                except EOFError:
-                    break
+            while block := _read_block(file):
                 for key, plain in block:
                     yield key, _row(plain)
             file.close()
@@ -182,7 +191,7 @@ class Spool:
 
     def _flush(self) -> None:
         if self._block:
-            marshal.dump(self._block, self._file)
+            _write_block(self._file, self._block)
             self._block = []
 
     def seal(self, boundary: Position, seen: Position) -> None:
@@ -209,7 +218,7 @@ class Spool:
         self._file.seek(0)
         while number < self.count:
             where = self._file.tell()
-            block = marshal.load(self._file)
+            block = _read_block(self._file)
             where = self._file.tell()
             for _, kind, natural, plain in block:
                 number += 1
@@ -233,7 +242,7 @@ class Spool:
         self._file.seek(0)
         while number < self.count:
             rows = []
-            for key, kind, natural, plain in marshal.load(self._file):
+            for key, kind, natural, plain in _read_block(self._file):
                 number += 1
                 rows.append((marshal.dumps(key), number, marshal.dumps((kind, natural, plain))))
             index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?)", rows)
