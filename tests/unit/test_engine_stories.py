@@ -630,6 +630,19 @@ def test_duplicate_key_on_one_side() -> None:
         with databases[R].user() as user:
             assert [row["code"] for row in user.rows("plain")] == ["2"]
         assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [('["1"]', "duplicate_key", 2)]
+        execute(engine, "retry", {})
+        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [('["1"]', "duplicate_key", 2)]
+        with databases[L].user() as user:
+            user.update("plain", {"name": "second"}, {"code": "3", "name": "third"})
+        engine.drain()
+        execute(engine, "retry", {})
+        assert not journal.parked({})
+        with databases[R].user() as user:
+            assert {(row["code"], row["name"]) for row in user.rows("plain")} == {
+                ("1", "first"),
+                ("2", "two"),
+                ("3", "third"),
+            }
 
 
 def test_manual_conflict_and_its_resolution() -> None:

@@ -18,11 +18,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
-from dualwrite.engine.apply import Application, Ledger, Plan, Point, behind, parked_key
+from dualwrite.engine.apply import ANY_TABLE, Application, Ledger, Plan, Point, behind, parked_key
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_of, key_text
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
-from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Side, Write
+from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Row, Side, Write
 
 LOCK_TARGET = 0.05
 """Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
@@ -230,8 +230,8 @@ class Flow:
                 raise Halted(
                     map_name,
                     f"{self.source} deletes {count} records of {map_name} at once; the limit is {limit}",
-                    "look at them; raise limits.deletes in dualwrite.yaml to carry them, or start the map again "
-                    "to bring the records back",
+                    f"starting the map again brings them back from the {self.target} side; to have such deletes "
+                    "carried from then on, raise limits.deletes in dualwrite.yaml first",
                 )
 
     def _tag(self, change: Change) -> Change:
@@ -367,7 +367,8 @@ class Flow:
         now = time.monotonic()
         if self._to.woken and (idle or now - self._woke > WAKE_INTERVAL):
             woken, self._to.woken = self._to.woken, set()
-            records = [record for table in sorted(woken) for record in sorted(self._to.waiting.get(table, ()), key=str)]
+            tables = [*sorted(woken), ANY_TABLE]
+            records = [record for table in tables for record in sorted(self._to.waiting.get(table, ()), key=str)]
             self._woke = now
             if records:
                 self.retry(records)
@@ -422,19 +423,53 @@ class Flow:
 
         A retry never overwrites newer data: its changes are folded with the windows as they are now.
         """
-        freed = 0
-        for chunk in chunks(records, RETRY_AT_ONCE):
+        doubled = [record for record in records if self._is_doubled(*record)]
+        freed = sum(self._retry_doubled(record) for record in doubled)
+        for chunk in chunks([record for record in records if record not in doubled], RETRY_AT_ONCE):
             freed += self._retry(chunk)
         return freed
 
-    def _retry(self, records: Sequence[tuple[str, Key]]) -> int:
+    def _is_doubled(self, map_name: str, key: Key) -> bool:
+        found = self.link.journal.parked({}, map=map_name, side=self.target, key=key_text(key))
+        return map_name in self.link.maps and any(entry.code == "duplicate_key" for entry in found)
+
+    def _retry_doubled(self, record: tuple[str, Key]) -> int:
+        """A key that several records of the source held: look at the source again, and never pick one of them."""
+        compiled = self.link.maps[record[0]]
+        queue = self._queued(self._with_linked([record]))
+        naturals = dict.fromkeys(
+            tuple(None if (cell := row[index]) is ABSENT else cell for index in compiled.views[self.source].key)
+            for change in queue
+            for row in (change.before, change.after)
+            if row is not None
+        )
+        rows = self._from.connector.fetch(compiled.views[self.source], list(naturals))
+        if not queue or any(len(found) > 1 for found in rows.values()):
+            return 0
+        held = [found[0] for found in rows.values() if found and compiled.passes(self.source, found[0])]
+        gone = [change for change in queue if change.kind is Kind.DELETE and not rows.get(change.key)]
+        return self._retry([record], [*gone[-1:], *(self._as_weak(queue[-1], row) for row in held)])
+
+    def _as_weak(self, change: Change, row: Row) -> Change:
+        """A row of the source as an initial sync would carry it, in the place of a change."""
+        compiled, at = self.link.maps[change.view], float("-inf")
+        natural = compiled.target_key(self.source, row)
+        known = self._to.connector.fetch(compiled.views[self.target], [natural]).get(natural)
+        kind = Kind.UPDATE if known else Kind.INSERT
+        return replace(change, kind=kind, before=None, after=row, at=at, weak=True)
+
+    def _queued(self, records: Iterable[tuple[str, Key]]) -> list[Change]:
+        queues = (self.link.journal.queue(self.target, name, key_text(key)) for name, key in records)
+        return sorted((change for queue in queues for change in queue), key=lambda change: change.position.place)
+
+    def _retry(self, records: Sequence[tuple[str, Key]], instead: Sequence[Change] | None = None) -> int:
         with self.begin() as transaction:
             application = Application(self.link, self.source, transaction)
-            changes = []
-            for map_name, key in self._with_linked(records):
+            linked = self._with_linked(records)
+            changes = self._queued(linked) if instead is None else instead
+            for map_name, key in linked:
                 application.free(self.link.maps[map_name], key)
-                changes += self.link.journal.queue(self.target, map_name, key_text(key))
-            application.run(sorted(changes, key=lambda change: change.position.place))
+            application.run(changes)
             self.point("inside retry")
             if not application.ledger.freed:
                 return 0
