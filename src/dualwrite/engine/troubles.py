@@ -30,8 +30,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "duplicate_key": (
         "Several records of the source hold the same key; dualwrite never picks one.",
-        "remove or rename all but one of them, discard the parked change, then run `dualwrite verify --repair left` or "
-        "`right`",
+        f"remove or rename all but one of them, {RETRY}",
     ),
     "empty_key": ("Every column of the key is empty.", f"give the record a key, {RETRY}"),
     "missing_parent": (
