@@ -55,8 +55,9 @@ Outside: TypeAlias = Callable[[Side, Sequence[Key]], set[Key]]
 
 @dataclass
 class Tally:
-    """What a comparison has counted so far."""
+    """What a comparison has counted so far; ``told`` is called as reading goes on, with the number of rows read."""
 
+    told: Callable[[int], None] = lambda _: None
     read: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
     equal: int = 0
     detached: int = 0
@@ -90,6 +91,7 @@ def _rows(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
     for block in snapshot.blocks():
         if block:
             tally.read[side] += len(block)
+            tally.told(sum(tally.read.values()))
             yield block
 
 

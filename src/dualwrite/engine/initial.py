@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.apply import Application, Plan, Trouble
@@ -83,18 +84,20 @@ class InitialSync:
             }
             self.boundaries = {side: snapshot.boundary for side, snapshot in snapshots.items()}
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
-            for number, finding in enumerate(compare(self.compiled, snapshots, ask, self.outcome.tally)):
+            self.outcome.tally.told = partial(self._told, "compare")
+            for finding in compare(self.compiled, snapshots, ask, self.outcome.tally):
                 if isinstance(finding, Unusable):
                     self._unusable.append(finding)
                 else:
                     self._sort(finding)
-                if number % 1_000 == 0:
-                    self.progress(self.compiled.name, "compare", sum(self.outcome.tally.read.values()), 0)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other])
             weak = self._spools[side] if self._spools[side].count else None
             self.link.sides[side].windows.floor(self.compiled.name, self.boundaries[side], weak)
         return self.boundaries
+
+    def _told(self, step: str, done: int) -> None:
+        self.progress(self.compiled.name, step, done, 0)
 
     def _sort(self, difference: Difference) -> None:
         """Decide which side a difference is carried from."""
