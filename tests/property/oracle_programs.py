@@ -96,6 +96,8 @@ def designs(draw, allowed: Iterable[str] = FEATURES) -> tuple[Design, frozenset[
     )
     groups = MapIdea(GROUPS, "grp", "family", (Line("code", "=", "code"), Line("a", "=", "a")), company=company)
     actions = {side: draw(st.sampled_from(("cascade", "set null", "restrict"))) for side in Side if f"{side} actions" in has}
+    if "lookup in key" in has:  # without its group a record would have no key
+        actions[R] = draw(st.sampled_from(("cascade", "restrict")))
     design = Design(
         (items, groups) if "lookup" in has else (items,),
         draw(st.sampled_from(CLOCKS)) if "clocks" in has else "true",

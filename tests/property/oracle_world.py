@@ -815,9 +815,11 @@ class World:
         if entry.code == "missing_parent":
             self._adopt()
         elif entry.code == "value_not_mapped":
-            line = next(line for line in self.ideas[entry.map].lines if line.path(entry.side.other) == entry.column)
-            value = line.values[0][entry.side is L]
-            self.edit(entry.side.other, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
+            side = entry.side.other
+            line = next(line for line in self.ideas[entry.map].lines if line.path(side) == entry.column)
+            held = self.rows(side, entry.map).get(tuple(json.loads(entry.key)), {}).get(entry.column)
+            value = next(pair[side is R] for pair in line.values if pair[side is R] != held)
+            self.edit(side, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
         elif entry.code == "reference":
             self._let_go(entry)
 
@@ -851,7 +853,9 @@ class World:
         path = name if entry.side is L else f"{'family' if name == 'grp' else name}.code"
         for key, row in self.rows(entry.side, ITEMS).items():
             if row.get(path) == code:
-                self.edit(entry.side, f"update {self._designator(ITEMS, json.dumps(key))} {name}=-")
+                record = self._designator(ITEMS, json.dumps(key))
+                is_key = "family.code" in self.design.items.key and name == "grp"
+                self.edit(entry.side, f"delete {record}" if is_key else f"update {record} {name}=-")
 
     def _rests(self) -> None:
         """Carrying again writes nothing, not even after a restart."""

@@ -570,7 +570,17 @@ class Stage:
             before = row
         elif before is not None and all(cell is ABSENT for cell in before) and row is not None:
             before = row
-        return Operation(change.kind, before, after, change.at, change.position, change.weak)
+        unset = self._unset(change.after) if change.kind is Kind.INSERT and change.after is not None else frozenset()
+        return Operation(change.kind, before, after, change.at, change.position, change.weak, unset)
+
+    def _unset(self, row: Row) -> frozenset[int]:
+        """The target's cells for which the source has nothing."""
+        return frozenset(
+            index
+            for cells, indexes in self._ways
+            if cells and all((c := row[i]) is not ABSENT and self.compiled.common(self.source, i, c) is None for i in cells)
+            for index in indexes
+        )
 
     def _bypassed(self, change: Change, operation: Operation, row: Row) -> bool:
         """Does the target hold neither what the operation found nor what it leaves, though nobody is known to have
@@ -625,8 +635,7 @@ class Stage:
         failed = self._run([(plan, write) for plan, write, _ in self._later])
         self._later = []
         for plan, write, outcome in failed:
-            lookup = outcome.lookup if isinstance(outcome, MissingParent) else ""
-            if write.row is not None and self._may_patch(plan, write, lookup):
+            if write.row is not None and self._may_patch(plan, write, outcome):
                 self._insert_bare(plan, write)
             elif isinstance(outcome, Rejected) and outcome.code == "unique" and len(plan.changes) > 1:
                 self._later.append((plan, write, outcome))
@@ -634,9 +643,11 @@ class Stage:
                 self._trouble(plan, outcome)
         self._replay()
 
-    def _may_patch(self, plan: Plan, write: Write, lookup: str) -> bool:
+    def _may_patch(self, plan: Plan, write: Write, outcome: Outcome) -> bool:
         cyclic = self.app.link.cyclic.get(self.compiled.name, {}).get(self.target, frozenset())
-        return write.expect is None and lookup in cyclic and not plan.renames
+        misses = isinstance(outcome, MissingParent) and outcome.lookup in cyclic
+        refers = isinstance(outcome, Rejected) and outcome.code == "reference" and bool(cyclic)
+        return write.expect is None and (misses or refers) and not plan.renames
 
     def _insert_bare(self, plan: Plan, write: Write) -> None:
         """Insert a record of a cycle without its references; they follow in a second pass."""
@@ -737,12 +748,15 @@ class Stage:
                 reason = f"{outcome.table} has no record {show_key(outcome.key)} for the lookup {outcome.lookup}"
                 trouble = Trouble("missing_parent", reason, outcome.lookup, outcome.table, show_key(outcome.key))
             case Rejected():
-                trouble = Trouble(outcome.code, outcome.reason)
+                waits = ANY_TABLE if outcome.code == "reference" else ""
+                trouble = Trouble(outcome.code, outcome.reason, waits_table=waits)
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.app.park(plan, trouble)
 
 
+ANY_TABLE = "*"
+"""What a record waits for that a foreign key has refused: the database does not say which one."""
 BYPASSED = Trouble(
     "bypassed",
     "the target's record is not what it should be, and no captured change says why: something wrote past the capture",

@@ -24,7 +24,8 @@ class Operation:
     """One arriving change in the target's form; ``ABSENT`` cells are not carried by it.
 
     A cell that is ``ABSENT`` in ``after`` is not written; one that is ``ABSENT`` in ``before`` alone had a value that
-    is not known any more (a lookup whose old record is gone) and is written.
+    is not known any more (a lookup whose old record is gone) and is written.  ``unset`` are the cells that were empty
+    on the operation's own side, whatever default they have got here.
     """
 
     kind: Kind
@@ -33,6 +34,7 @@ class Operation:
     at: float
     position: Position
     weak: bool = False
+    unset: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,10 @@ def _decide(contest: _Contest, unit: Unit, value: Values, row: Row) -> _Verdict:
     if last is None or _same(contest.rules, unit, value, last[1]):
         return _Verdict(value)
     own, theirs = last
-    weight, against = _weight(contest.operation, value), _weight(own, theirs)
+    unset = contest.operation.unset.issuperset(unit.indexes)
+    weight, against = _weight(contest.operation, value, unset=unset), _weight(own, theirs)
+    if weight == against == 0:
+        return _Verdict(value)
     if weight != against:
         return _Verdict(value if weight > against else theirs)
     winner = _winner(contest, unit, value, own, theirs)
@@ -339,9 +344,9 @@ def _written(change: Operation | Change, unit: Unit, rules: Rules) -> Values | N
     return None if before is not None and _same(rules, unit, before, after) else after
 
 
-def _weight(change: Operation | Change, value: Values) -> int:
+def _weight(change: Operation | Change, value: Values, *, unset: bool = False) -> int:
     """What a write counts where two meet: a null of an insert is no edit, a weak one yields to a user's."""
-    if change.kind is Kind.INSERT and not any(cell is not None for cell in value):
+    if change.kind is Kind.INSERT and (unset or all(cell is None for cell in value)):
         return 0
     return 1 if change.weak else 2
 

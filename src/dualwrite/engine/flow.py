@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -22,7 +22,8 @@ from dualwrite.engine.apply import ANY_TABLE, Application, Ledger, Plan, Point, 
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_of, key_text
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
-from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Row, Side, Write
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Row, Side, Unchanged, Write
 
 LOCK_TARGET = 0.05
 """Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
@@ -61,6 +62,7 @@ class Flow:
         self._again: Batch | None = None
         self._read_to: Position | None = None
         self._restored: set[tuple[str, Key]] = set()
+        self._refused: dict[tuple[str, Key], Key] = {}
         self._bared: set[tuple[str, Key]] = set()
         self._found = 0
         self._woke = 0.0
@@ -377,35 +379,55 @@ class Flow:
         """Write the target's one-way columns into the source again, for records whose users changed them there."""
         for map_name in dict.fromkeys(record[0] for record in self._to.restore):
             pending = {key: natural for (name, key), natural in self._to.restore.items() if name == map_name}
+            refused: dict[Key, str] = {}
             if map_name in self.link.maps:
                 for chunk in chunks(list(pending.values()), RETRY_AT_ONCE):
-                    self._restore(map_name, chunk)
-            for key in pending:
-                self._restored.add((map_name, key))
-                self._to.restore.pop((map_name, key), None)
+                    refused |= self._restore(map_name, chunk)
+            for key, natural in pending.items():
+                del self._to.restore[map_name, key]
+                if natural in refused:
+                    self._refused[map_name, key] = natural
+                    detail = {"key": key_text(key), "side": str(self.source), "reason": refused[natural]}
+                    self.link.journal.log("one-way columns could not be put back", map=map_name, detail=detail)
+                else:
+                    self._restored.add((map_name, key))
 
-    def _restore(self, map_name: str, naturals: Sequence[Key]) -> None:
+    def restore_again(self) -> None:
+        """What could not be put back is tried once more, as it is at every start."""
+        self._to.restore.update(self._refused)
+        self._refused.clear()
+
+    def _restore(self, map_name: str, naturals: Sequence[Key]) -> dict[Key, str]:
+        """Returns what the source has refused, with its reason."""
         compiled = self.link.maps[map_name]
         owned = {i for unit in compiled.units[self.source] if unit.owner is self.target for i in unit.indexes}
         rows = self._to.connector.fetch(compiled.views[self.target], naturals)
-        writes = []
-        for found in rows.values():
+        writes: dict[Key, Write] = {}
+        for natural, found in rows.items():
             if len(found) != 1 or not compiled.passes(self.target, found[0]):
                 continue
             with suppress(RowProblem):  # what cannot be mapped is parked by the flow that carries it
                 row = compiled.map_row(self.target, found[0])
                 wanted = tuple(cell if index in owned else ABSENT for index, cell in enumerate(row))
-                writes.append(Write(compiled.target_key(self.target, found[0]), (ABSENT,) * len(row), wanted))
-        if not writes:
-            return
+                key = compiled.target_key(self.target, found[0])
+                writes[natural] = Write(key, (ABSENT,) * len(row), wanted)
+        return self._put_back(compiled, writes) if writes else {}
+
+    def _put_back(self, compiled: CompiledMap, writes: Mapping[Key, Write]) -> dict[Key, str]:
+        view = compiled.views[self.source]
         with self._from.connector.transaction(self.link.stream(self.target)) as transaction:
-            view = compiled.views[self.source]
-            now = transaction.fetch(view, [write.key for write in writes])
-            within = [w for w in writes if any(compiled.passes(self.source, row) for row in now.get(w.key, ()))]
-            outcomes = transaction.write(view, within)
+            now = transaction.fetch(view, [write.key for write in writes.values()])
+            within = {
+                natural: write
+                for natural, write in writes.items()
+                if any(compiled.passes(self.source, row) for row in now.get(write.key, ()))
+            }
+            outcomes = transaction.write(view, list(within.values()))
             self.point("inside restore")
             if any(isinstance(outcome, Applied) for outcome in outcomes):
                 transaction.commit(None)
+        refused = zip(within, outcomes, strict=True)
+        return {natural: str(found) for natural, found in refused if not isinstance(found, Applied | Unchanged)}
 
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""

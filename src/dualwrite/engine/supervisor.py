@@ -122,7 +122,7 @@ class Engine:
         """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""
         state = self.link.sides[side]
         for entry in self.journal.parked_keys(side):
-            if entry.code in ("missing_parent", "behind"):
+            if entry.waits_table or entry.code == "behind":
                 record = (entry.map, key_of(entry.key))
                 state.waiting.setdefault(entry.waits_table, set()).add(record)
                 state.woken.add(entry.waits_table)
@@ -275,6 +275,8 @@ class Engine:
     def retry(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Take parked records again; returns how many are free now."""
         freed = sum(self.flows[target.other].retry(chosen) for target, chosen in records.items())
+        for flow in self.flows.values():
+            flow.restore_again()
         self.drain_wakes()
         return freed
 

@@ -142,6 +142,8 @@ class Session:
         for reference in self._database.schema.tables[table].references:
             if (table, reference.name) in self._database.actions:
                 pointer = self._database.lens.pointer(table, record, reference)
+                if reference.table == table and pointer == tuple(record[name] for name in reference.to):
+                    continue
                 if pointer and not self.world.tables[reference.table].find(reference.to, pointer):
                     raise Refused(
                         "reference", f"{table}.{reference.name}: no {reference.table} {', '.join(map(str, pointer))}"
