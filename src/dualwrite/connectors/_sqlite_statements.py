@@ -109,7 +109,8 @@ class Statements:
             self.outcomes |= {operation.number: Unchanged() for operation in group}
             return []
         loud = self.effects.watch(self.plan.name, kind, columns)
-        ready, refused = [], []
+        ready: list[Operation] = []
+        refused: list[Operation] = []
         for operation in group:
             (ready if self._is_allowed(operation) else refused).append(operation)
         shape = self.effects.shapes.get(self.plan.name)
