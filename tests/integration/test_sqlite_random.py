@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 import sqlite3
+from collections.abc import Sequence
 
 import pytest
 
-from dualwrite.model import Applied, Kind, Rejected, Row, Write
+from dualwrite.model import Applied, Change, Kind, Rejected, Row, Write
 from dualwrite.schema import Lookup, View
 from dualwrite.testing.sqlite import Laboratory, view
 
@@ -97,10 +98,12 @@ STATEMENTS = [
 class Replica:
     """What a reader of snapshot and feed believes to be in the tables."""
 
-    def __init__(self, it: Laboratory) -> None:
+    def __init__(self, it: Laboratory, chance: random.Random) -> None:
         self._it = it
+        self._chance = chance
+        self._position = it.connector.end()
         self.rows: dict[str, dict[tuple, Row]] = {
-            view.name: {self.key(view, row): row for row in it.rows(view)} for view in VIEWS
+            one.name: {self.key(one, row): row for row in it.rows(one)} for one in VIEWS
         }
 
     @staticmethod
@@ -109,9 +112,24 @@ class Replica:
         return tuple(row[index] for index in view.key)
 
     def drain(self) -> None:
-        """Follow the feed; every change must fit what was there."""
-        by_name = {view.name: view for view in VIEWS}
-        for change in self._it.changes():
+        """Follow the feed in pieces, with restarts and trimming; every change must fit what was there."""
+        end = self._it.connector.end()
+        while self._position < end:
+            if self._chance.random() < 0.1:
+                self._it.connector.close()
+                self._it.connector = self._it.connect()
+            feed = self._it.connector.feed(VIEWS, self._position)
+            batch = feed.read(self._chance.choice([1, 2, 3, 100]), 0)
+            feed.close()
+            self._follow(batch.changes)
+            self._position = batch.position
+            if self._chance.random() < 0.1:
+                self._it.connector.acknowledge(self._position)
+                self._it.connector.trim()
+
+    def _follow(self, changes: Sequence[Change]) -> None:
+        by_name = {one.name: one for one in VIEWS}
+        for change in changes:
             held = self.rows[change.view]
             assert change.before == held.pop(change.key, None), change
             assert (change.before is None) == (change.kind is Kind.INSERT), change
@@ -122,8 +140,8 @@ class Replica:
 
     def check(self) -> None:
         """The tables hold what the feed has told."""
-        for view in VIEWS:
-            assert sorted(self.rows[view.name].values(), key=repr) == self._it.rows(view), view.name
+        for one in VIEWS:
+            assert sorted(self.rows[one.name].values(), key=repr) == self._it.rows(one), one.name
 
 
 def our_work(it: Laboratory, replica: Replica, chance: random.Random) -> None:
@@ -187,7 +205,7 @@ def run(tmp_path, seed: int, trigger: str) -> None:
         it.app.executescript(TRIGGERS[trigger])
     it.app.execute("PRAGMA foreign_keys = ON")
     application = Application(it.app, chance)
-    replica = Replica(it)
+    replica = Replica(it, chance)
     for _ in range(40):
         application.work()
         if chance.random() < 0.6:

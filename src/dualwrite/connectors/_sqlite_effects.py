@@ -159,7 +159,7 @@ class Effects:
             for identity in intents.confirmed
             if (shadow := self._state.shadows.get((intents.table, identity))) is not None and shadow.actual is not None
         }
-        for entry in self._entries.own(self._state.read, self._triggered):
+        for entry in self._entries.own(self._state.read, self._triggered, self._now):
             self._note(entry, intents)
             self._state.read = entry.id
         for identity in {*intents.updated, *intents.confirmed}:
@@ -172,6 +172,12 @@ class Effects:
             shadow.wanted |= {name: old[name] for name in intents.confirmed.get(identity, ()) if name in old}
             mine = intents.updated.get(identity, {})
             shadow.wanted |= {name: value for name, value in mine.items() if name in shadow.shape.plan.columns}
+
+    def _now(self, entry: Entry) -> tuple[Storage, ...] | None:
+        """What the row of an entry is now, in the order of its shape."""
+        identity = self._identity(entry, dict(entry.after()))
+        image = current_image(self._connection, entry.shape, self._catalog.facts[entry.table].identity, identity)
+        return None if image is None else tuple(image.values())
 
     def _note(self, entry: Entry, intents: Intents) -> None:
         table = entry.table
@@ -265,14 +271,14 @@ class Effects:
             woken = self._state.woken.setdefault((shape.plan.table, reference.to, held), {})
             woken.setdefault(child, []).append(tuple(found))
 
-    def _tell_woken(self) -> None:
+    def _tell_woken(self, marker: int) -> None:
         for (table, to, held), rows in self._state.woken.items():
             image = current_image(self._connection, self.shapes[table], to, held)
             if image is not None:
-                self._notice(self.shapes[table], None, image, Noted(only=rows))
+                self._notice(marker, self.shapes[table], None, image, Noted(only=rows))
 
-    def _notice(self, shape: Shape, old: Values | None, new: Values, noted: Noted) -> None:
-        write_entry(self._connection, self._names, shape, NOTICE, None, old, new, note=noted.text())
+    def _notice(self, marker: int, shape: Shape, old: Values | None, new: Values, noted: Noted) -> None:
+        write_entry(self._connection, self._names, shape, NOTICE, marker, old, new, note=noted.text())
 
     # -- records that we rename -----------------------------------------------------------------------------------
 
@@ -320,7 +326,7 @@ class Effects:
             self._state.ranges.setdefault(table, []).append((first, now))
             self._assign(table, columns, ((row,) for row in range(first, min(now, first + _NAMED) + 1)))
 
-    def _tell_renamed(self) -> None:
+    def _tell_renamed(self, marker: int) -> None:
         if not self._state.renamed:
             return
         mine = {table: list(rows) for table, rows in self._state.mine.items()}
@@ -330,11 +336,11 @@ class Effects:
             shape = self.shapes[table]
             new = current_image(self._connection, shape, self._catalog.facts[table].identity, identity)
             if new is not None and any(new[name] != old[name] for name in shape.plan.followed):
-                self._notice(shape, old, new, Noted(but=mine))
+                self._notice(marker, shape, old, new, Noted(but=mine))
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
-    def finish(self) -> None:
+    def finish(self, marker: int) -> None:
         """Leave in the log what is not ours (the marker stands there already), and log others again."""
         if self._entries is not None:
             self._connection.execute(f"DELETE FROM {self._names.log} WHERE own = 1")
@@ -344,8 +350,8 @@ class Effects:
                 self._leave(shadow)
             if effects:
                 self._tell_moved(shadows)
-        self._tell_woken()
-        self._tell_renamed()
+        self._tell_woken(marker)
+        self._tell_renamed(marker)
         self._set(NORMAL)
 
     def _tell_moved(self, shadows: Iterable[Shadow]) -> None:

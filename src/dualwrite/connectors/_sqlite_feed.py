@@ -155,9 +155,9 @@ class LogReader:
     def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
         entries = self._entries.read(start, limit + _LOOKAHEAD, *([] if until is None else [until]))
         cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
-        more = cut < len(entries) or len(entries) == limit + _LOOKAHEAD
-        now = self._lacking if more or until is not None else self._now
-        return in_order(entries[:cut], self._triggered, now), more
+        is_end = len(entries) < limit + _LOOKAHEAD
+        now = self._now if is_end and until is None else self._lacking
+        return in_order(entries, self._triggered, now)[:cut], cut < len(entries) or not is_end
 
     @staticmethod
     def _lacking(_: Entry) -> None:
@@ -342,7 +342,7 @@ class LogReader:
 
     def _image_of(self, table: str, id_: int) -> tuple[Storage, ...]:
         """The old image of an entry in the order of the table's present columns."""
-        entry = in_order(self._entries.read(id_ - 1, 2), self._triggered)[0]
+        entry = in_order(self._entries.read(id_ - 1, 2), self._triggered, self._lacking)[0]
         image = entry.before()
         return tuple(image.get(name) for name in self._shapes[table].plan.columns)
 

@@ -150,10 +150,12 @@ class Entries:
             yield from map(self._entry, rows)
             after = rows[-1][0]
 
-    def own(self, after: int, triggered: Collection[str]) -> list[Entry]:
+    def own(
+        self, after: int, triggered: Collection[str], now: Callable[[Entry], Sequence[Storage] | None]
+    ) -> list[Entry]:
         """What the open transaction of ours has made the triggers log behind an entry."""
         sql = f"{self._select} WHERE id > ? AND own = 1 ORDER BY id"
-        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))), triggered)
+        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))), triggered, now)
 
     def markers(self, after: int) -> list[tuple[int, Marker]]:
         """Our commits behind an entry."""
@@ -191,7 +193,7 @@ def end_of(connection: sqlite3.Connection, names: Names) -> int:
 def in_order(
     entries: Sequence[Entry],
     triggered: Collection[str],
-    now: Callable[[Entry], Sequence[Storage] | None] = lambda _: None,
+    now: Callable[[Entry], Sequence[Storage] | None],
 ) -> list[Entry]:
     """The entries in the order in which things happened.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
-from dualwrite.connectors._sqlite_capture import DELETE, GONE, REPLACED, UPDATE, needs
+from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE, needs
 from dualwrite.connectors._sqlite_log import Entries, Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
 from dualwrite.connectors._sqlite_session import read_all
@@ -47,10 +47,11 @@ def comparable(value: Storage, facts: Facts, column: str) -> Storage:
 
 
 class Event(NamedTuple):
-    """A referenced record's entry in the log: what it was before."""
+    """A referenced record's entry in the log: what it was before, for those who ask as of ``since`` or later."""
 
     id: int
     image: Image
+    since: int
 
 
 def is_renaming(entry: Entry) -> bool:
@@ -97,7 +98,7 @@ class History:
             self._scanned = max(self._scanned, entry.id)
 
     def _learn(self, entry: Entry) -> None:
-        if entry.op not in (UPDATE, DELETE, REPLACED, GONE):
+        if entry.op not in (UPDATE, DELETE, REPLACED, GONE, NOTICE) or all(value is None for value in entry.old):
             return
         if entry.op == UPDATE and not is_renaming(entry):
             return
@@ -106,7 +107,9 @@ class History:
             target = (entry.table, to)
             self.moved.add(entry.table)
             events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
-            events.append(Event(entry.id, image))
+            # who looks from before our own rename sees what the other side knows: the new key
+            since = entry.rid if entry.op == NOTICE and isinstance(entry.rid, int) else 0
+            events.append(Event(entry.id, image, since))
 
     def forget(self, place: int) -> None:
         """Everything up to this place has been read; what lies well before it will not be asked for again."""
@@ -163,7 +166,7 @@ class History:
     def _image(self, target: Target, identity: Identity, at: int, gone: bool) -> Image | None:
         events = self._events.get(target, {}).get(identity, ())
         for event in events:
-            if event.id > at:
+            if event.id > at >= event.since:
                 return event.image
         current = self._look_up(target, identity)
         return current if current is not None or not events or not gone else events[-1].image
