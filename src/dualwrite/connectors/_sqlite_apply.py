@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
 from dualwrite.connectors._sqlite_effects import Effects
-from dualwrite.connectors._sqlite_feed import LogReader, Place, check_place
+from dualwrite.connectors._sqlite_feed import LogReader, check_place
 from dualwrite.connectors._sqlite_log import Marker
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
@@ -39,7 +39,7 @@ class SqliteTransaction:
         stream: str,
         views: Sequence[View],
         known: dict[str, Position | None],
-        acknowledged: Place,
+        acknowledged: Position | None,
         done: Callable[[], None],
     ) -> None:
         self._file = file

@@ -404,13 +404,18 @@ def _sortable(identity: Identity) -> tuple[tuple[str, Any], ...]:
 
 
 def check_place(
-    connection: sqlite3.Connection, names: Names, file: File, after: Position | None, acknowledged: Place = (0,)
+    connection: sqlite3.Connection,
+    names: Names,
+    file: File,
+    after: Position | None,
+    acknowledged: Position | None = None,
 ) -> Place:
     """Where to read on; raises PositionLost when changes behind ``after`` are gone, or were let go by acknowledging."""
     if not is_installed(connection, names):
         raise Usage(f"{file.path}: link {names.link} is not installed in it", "start the link with `dualwrite run`")
     meta = read_meta(connection, names)
-    oldest = max((int(meta["trimmed"]),), acknowledged)
+    let_go = acknowledged.place if acknowledged and acknowledged.feed == meta["incarnation"] else (0,)
+    oldest = max((int(meta["trimmed"]),), let_go)
     if after is None:
         return oldest
     remedy = "stop the maps of this link and start them again with an initial sync"
@@ -418,7 +423,7 @@ def check_place(
         raise PositionLost(f"{file.path}: {after} is a position of another log: capture was installed anew", remedy)
     if after.place[:1] > (end_of(connection, names),):
         raise PositionLost(f"{file.path}: the log ends before {after}: the file was restored from a backup", remedy)
-    lost = max(int(meta["lost"]), _last_change(connection, names, after.place[0], acknowledged[0]))
+    lost = max(int(meta["lost"]), _last_change(connection, names, after.place[0], let_go[0]))
     if after.place < (lost,):
         raise PositionLost(f"{file.path}: changes that follow {after} are not kept any more (up to {lost})", remedy)
     return max(after.place, oldest)
@@ -442,7 +447,7 @@ class SqliteFeed:
         catalog: Callable[[sqlite3.Connection], Catalog],
         views: Sequence[View],
         after: Position | None,
-        acknowledged: Place = (0,),
+        acknowledged: Position | None = None,
     ) -> None:
         self._file = file
         self._names = names

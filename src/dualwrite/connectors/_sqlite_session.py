@@ -135,13 +135,13 @@ class File:
         what, remedy = _NEVER.get(code, ("refuses a statement", _CHANGED))
         return Denied(f"{self.path} {what} ({exc})", remedy)
 
-    def begin(self, connection: sqlite3.Connection) -> None:
+    def begin(self, connection: sqlite3.Connection, patience: float | None = None) -> None:
         """Begin a write transaction; waits for other writers, then gives up with Unavailable."""
-        self.patiently(connection, "BEGIN IMMEDIATE")
+        self.patiently(connection, "BEGIN IMMEDIATE", patience)
 
-    def patiently(self, connection: sqlite3.Connection, statement: str) -> None:
+    def patiently(self, connection: sqlite3.Connection, statement: str, patience: float | None = None) -> None:
         """Execute a statement that needs a lock as soon as the others let us."""
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + (PATIENCE if patience is None else patience)
         pause = 0.0005
         with self.errors():
             connection.execute("PRAGMA busy_timeout = 0")  # SQLite's own waiting sleeps far longer than ours

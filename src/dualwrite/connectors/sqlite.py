@@ -60,7 +60,7 @@ class SqliteConnector:
         self._reading = RLock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
-        self._acknowledged: tuple[int, ...] = (0,)
+        self._acknowledged: Position | None = None
         self._trimmed = (0, time.monotonic())
 
     # -- connections ----------------------------------------------------------------------------------------------
@@ -80,11 +80,11 @@ class SqliteConnector:
                 yield self._reader
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def _write(self, patience: float = PATIENCE) -> Iterator[sqlite3.Connection]:
         """The shared connection for writing, in a write transaction that is committed at the end."""
-        connection = self._take_writer()
+        connection = self._take_writer(patience)
         try:
-            self._file.begin(connection)
+            self._file.begin(connection, patience)
             with self._file.errors():
                 yield connection
                 connection.execute("COMMIT")
@@ -93,8 +93,8 @@ class SqliteConnector:
                 connection.execute("ROLLBACK")
             self._writing.release()
 
-    def _take_writer(self) -> sqlite3.Connection:
-        if not self._writing.acquire(timeout=PATIENCE):
+    def _take_writer(self, patience: float = PATIENCE) -> sqlite3.Connection:
+        if not self._writing.acquire(timeout=patience):
             raise Unavailable(f"{self._file.path}: another transaction of this process does not end", "try again")
         try:
             if self._writer is None:
@@ -243,21 +243,31 @@ class SqliteConnector:
             self._writing.release()
 
     def acknowledge(self, position: Position) -> None:
-        """See ``Connector``.  Cheap: the log is trimmed when enough has gathered, in small transactions."""
-        self._acknowledged = max(self._acknowledged, position.place)
-        trimmed, at = self._trimmed
-        if self._acknowledged[0] - trimmed >= TRIM_ENTRIES or time.monotonic() - at >= TRIM_SECONDS:
-            self.trim()
+        """See ``Connector``.  Cheap: the log is trimmed when enough has gathered, and nobody else is writing."""
+        known = self._acknowledged
+        if known is None or known.feed != position.feed or known < position:
+            self._acknowledged = position
+        done, at = self._trimmed
+        if position.place[0] - done >= TRIM_ENTRIES or time.monotonic() - at >= TRIM_SECONDS:
+            with suppress(Unavailable):  # the next time will do
+                self.trim(patience=0.05)
 
-    def trim(self) -> None:
-        """Delete from the log what was acknowledged."""
-        cut = self._acknowledged[0]
-        more = cut > self._trimmed[0]
-        while more:
-            with self._write() as connection:
-                end = min(cut, end_of(connection, self._names)) if is_installed(connection, self._names) else 0
-                more = end > 0 and trim_slice(connection, self._names, end)
-        self._trimmed = cut, time.monotonic()
+    def trim(self, patience: float = PATIENCE) -> None:
+        """Delete from the log what was acknowledged, in small transactions."""
+        known = self._acknowledged
+        more = known is not None
+        while more and known is not None:
+            with self._write(patience) as connection:
+                more = self._holds(connection, known) and trim_slice(
+                    connection, self._names, min(known.place[0], end_of(connection, self._names))
+                )
+        self._trimmed = known.place[0] if known else 0, time.monotonic()
+
+    def _holds(self, connection: sqlite3.Connection, position: Position) -> bool:
+        """Is it a position of the log as it is now?"""
+        return (
+            is_installed(connection, self._names) and read_meta(connection, self._names)["incarnation"] == position.feed
+        )
 
     def close(self) -> None:
         """See ``Connector``.  What was acknowledged is trimmed first, when the file lets us."""

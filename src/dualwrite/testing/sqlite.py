@@ -27,6 +27,7 @@ class Laboratory:
         self.path = folder / "lab.db"
         self.declared = declared
         self.link = link
+        self._connectors: list[SqliteConnector] = []
         self.app = self.application()
         self.app.executescript(script)
         self.connector = self.connect()
@@ -38,7 +39,9 @@ class Laboratory:
 
     def connect(self) -> SqliteConnector:
         """Another connector, as after a restart."""
-        return open_sqlite(f"sqlite:///{self.path}", link=self.link, side=Side.LEFT, declared=self.declared)
+        connector = open_sqlite(f"sqlite:///{self.path}", link=self.link, side=Side.LEFT, declared=self.declared)
+        self._connectors.append(connector)
+        return connector
 
     def install(self, *views: View) -> None:
         """Capture for these views; ``changes`` are those from now on."""
@@ -84,5 +87,6 @@ class Laboratory:
 
     def close(self) -> None:
         """Close everything."""
-        self.connector.close()
+        for connector in self._connectors:
+            connector.close()
         self.app.close()
