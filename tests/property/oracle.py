@@ -221,7 +221,7 @@ class Facts:
 
     ``history`` holds all edits, ``edits`` those that the last initial sync of their map did not find in the tables.
     ``wandered`` are records that were outside of a filter at some time, ``strayed`` those that a side's users deleted
-    there, with no edit of the other side since.
+    there, with no edit of the other side since.  What was ``given_up`` was parked until a person let go of it.
     """
 
     maps: tuple[MapIdea, ...]
@@ -232,13 +232,14 @@ class Facts:
     synced: Mapping[str, Mapping[Side, Mapping[Key, Record]]]
     master: Side
     conflicts: list[Conflict]
-    parked: set[tuple[str, Key]]
+    given_up: set[tuple[str, Key]]
     wandered: set[tuple[str, Key]]
     strayed: set[tuple[str, Key, Side]]
     feeds: Mapping[str, Side]
     noisy: frozenset[tuple[str, str]] = frozenset()
     """(map, line) pairs whose column a trigger writes: their edits are not followed one by one."""
-    offset: float = 0.0
+    offset: float | None = 0.0
+    """How much the right clock is ahead; None when it was set meanwhile."""
 
 
 def judge(facts: Facts) -> list[str]:
@@ -267,8 +268,6 @@ class Court:
         """All faults."""
         keys = {*self.tables[L], *self.tables[R], *self.edits, *self.facts.synced[self.idea.name][L]}
         for key in sorted(keys | set(self.facts.synced[self.idea.name][R]), key=repr):
-            if (self.idea.name, key) in self.facts.parked:
-                continue
             faults = list(self._record(key))
             for fault in faults:
                 yield f"{self.idea.name} {key}: {fault}"
@@ -288,7 +287,7 @@ class Court:
                 return
         elif inside[L] and inside[R]:
             yield from self._columns(rows[L], rows[R])  # type: ignore[arg-type]
-        if not wandered:
+        if not wandered and (self.idea.name, key) not in self.facts.given_up:
             yield from self._lost(key, rows)
             yield from self._sums(key, rows)
             yield from self._untouched(key, rows)
@@ -320,7 +319,8 @@ class Court:
                 continue
             later = [other for other in mine if other is not edit and other.saw(edit)]
             if edit.kind == "delete":
-                if rows[edit.side] is not None and not later and not self._in_log(edit, "row"):
+                stays = self.idea.deletes and rows[edit.side] is not None
+                if stays and not later and not self._in_log(edit, "row"):
                     yield f"lost: the delete {edit}"
                 continue
             for line in self.idea.lines:
@@ -411,12 +411,38 @@ class Court:
 
 
 def strangers(facts: Facts) -> Iterator[str]:
-    """Conflicts that name what nobody did, or whose winner is not the policy's."""
+    """Conflicts that name what nobody did, or whose winner is not the one that the policy names."""
+    ideas = {idea.name: idea for idea in facts.maps}
     for entry in facts.conflicts:
         edits = [edit for edit in facts.history if edit.map == entry.map and edit.key == tuple(_members(entry.key))]
+        found: dict[Side, list[Edit]] = {}
         for at in (entry.loser, entry.beats):
-            if at is not None and not is_weak(at) and not any(within(edit, at) for edit in edits):
-                yield f"the conflict log names an edit that nobody made: {at} in {entry}"
+            if at is not None and not is_weak(at):
+                side = facts.feeds.get(at.feed)
+                mine = [edit for edit in edits if within(edit, at)]
+                if not mine and at.feed in facts.feeds:
+                    yield f"the conflict log names an edit that nobody made: {at} in {entry}"
+                elif side is not None:
+                    found[side] = mine
+        line = next((line for line in ideas[entry.map].lines if line.name == entry.unit), None)
+        if len(found) == 2 and line is not None and all(len(mine) == 1 for mine in found.values()):
+            winner = expected(facts, line, entry.policy, found[L][0], found[R][0])
+            if winner is not None and entry.winner and entry.winner != winner.value:
+                yield f"by {entry.policy} the {winner} side should have won: {entry}"
+
+
+def expected(facts: Facts, line: Line, policy: str, left: Edit, right: Edit) -> Side | None:
+    """Who wins a column by its policy; None where that is not told by the two edits alone."""
+    if policy in ("left", "right"):
+        return Side(policy)
+    if policy == "newest" and facts.offset is not None:
+        return R if right.at - facts.offset > left.at else L
+    if policy not in ("max", "min") or left.after is None or right.after is None or line.values:
+        return None
+    mine, theirs = left.after[line.left or ""], right.after[line.right or ""]
+    if mine is None or theirs is None:
+        return L if theirs is None else R
+    return L if (str(mine) > str(theirs)) == (policy == "max") else R
 
 
 def within(edit: Edit, at: Position) -> bool:

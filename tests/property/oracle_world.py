@@ -32,7 +32,7 @@ from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, Refused, User
 from dualwrite.engine.commands import execute
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import Superseded
+from dualwrite.errors import PositionLost, Superseded
 from dualwrite.expression import Column as Named
 from dualwrite.expression import Compare, Expression, Literal
 from dualwrite.journal import Journal, Parked
@@ -361,6 +361,8 @@ class World:
         self.crashes: dict[str, int] = {}
         self.armed: dict[str, list[str]] = {}
         self.engaged = False
+        self.repairing = False
+        self.given_up: set[tuple[str, Key]] = set()
         self.passed = 0
         self.faults: list[str] = []
         self.seen: Counter[str] = Counter()
@@ -545,6 +547,8 @@ class World:
         idea, companies = self.ideas[name], self.design.companies
         was_in = was is not None and idea.inside(side, was, companies)
         now_in = now is not None and idea.inside(side, now, companies)
+        if (was is not None and not was_in) or (now is not None and not now_in):
+            self.wandered.add((name, key))
         if was is not None and not was_in and now is None:
             self.strayed.add((name, key, side))
         if not was_in and not now_in:
@@ -682,6 +686,8 @@ class World:
         return Engine("link", connectors, self.maps, self.journal, point=self.point)  # type: ignore[arg-type]
 
     def _snapshot(self, side: Side, name: str) -> None:
+        if self.repairing:
+            return
         self.since[name][side] = next(self.numbers)
         self.synced[name][side] = self.rows(side, name)
 
@@ -766,7 +772,7 @@ class World:
             twin, engine = self.twin, self.engine
             try:
                 self._turn(twin, *(rest.split() + ["1"])[:2])
-            except Superseded:
+            except (Superseded, PositionLost):  # the other engine has carried, or let the system forget
                 self.seen["twin superseded"] += 1
                 self.twin = None
             finally:
@@ -787,11 +793,26 @@ class World:
         try:
             self.do(f"start {self.master}")
             self._mend()
+            self._give_up()
             self.do("drain")
             self._rests()
         except Endless:
             return [*self.faults, "the engine never comes to rest"]
         return [*self.faults, *judge(self.facts())]
+
+    def _give_up(self) -> None:
+        """Records that only a person can put right are let go of, and made to agree anew."""
+        parked = self.journal.parked({})
+        if not parked and not self.given_up:
+            return
+        stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
+        self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
+        self.given_up.update((entry.map, tuple(json.loads(entry.key))) for entry in parked)
+        self.repairing = True
+        with self._engaged():
+            execute(self.running(), "discard", {})
+            execute(self.running(), "repair", {"maps": list(self.ideas), "master": self.master.value})
+        self.repairing = False
 
     def _mend(self) -> None:
         """Decide every conflict, take away what parks records, and retry, until nothing changes any more."""
@@ -817,7 +838,12 @@ class World:
         elif entry.code == "value_not_mapped":
             side = entry.side.other
             line = next(line for line in self.ideas[entry.map].lines if line.path(side) == entry.column)
-            held = self.rows(side, entry.map).get(tuple(json.loads(entry.key)), {}).get(entry.column)
+            record = self.rows(side, entry.map).get(tuple(json.loads(entry.key)))
+            if record is None:  # nobody can correct it any more
+                self.given_up.add((entry.map, tuple(json.loads(entry.key))))
+                execute(self.running(), "discard", {"ids": [entry.id]})
+                return
+            held = record[entry.column]
             value = next(pair[side is R] for pair in line.values if pair[side is R] != held)
             self.edit(side, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
         elif entry.code == "reference":
@@ -863,11 +889,7 @@ class World:
         self.do("drain")
         if self.committed() != before:
             self.faults.append(f"a second drain writes: {before} -> {self.committed()}")
-        parked = self.journal.parked({})
-        stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
-        self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
-        if parked:
-            return  # what waits is tried again at every start
+        self.faults += [f"still parked: {entry}" for entry in self.journal.parked({})]
         before = self.committed()
         self.do("restart")
         self.do("drain")
@@ -877,7 +899,6 @@ class World:
     def facts(self) -> Facts:
         """What the judge has to know."""
         numbers = self.committed()
-        parked = {(entry.map, tuple(json.loads(entry.key))) for entry in self.journal.parked(numbers)}
         edits = [edit for edit in self.edits if edit.number > self.since[edit.map][edit.side]]
         noisy = {(ITEMS, self.design.trigger)} if self.design.trigger else set()
         return Facts(
@@ -889,11 +910,12 @@ class World:
             self.synced,
             self.master,
             self.journal.conflicts(numbers),
-            parked,
+            self.given_up,
             self.wandered,
             self.strayed,
             {watcher.end().feed: side for side, watcher in self.watchers.items()},
             frozenset(noisy),
+            None if any(self.ahead.values()) else {"right ahead": 100.0, "left ahead": -100.0}.get(self.design.clock, 0.0),
         )
 
     def close(self) -> None:
