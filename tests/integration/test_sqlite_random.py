@@ -191,8 +191,12 @@ def changed(target: View, row: Row, chance: random.Random) -> Row:
 
 @pytest.mark.parametrize("trigger", list(TRIGGERS))
 @pytest.mark.parametrize("seed", range(12))
-def test_the_feed_tells_what_becomes_of_the_tables(tmp_path, seed: int, trigger: str) -> None:
+def test_the_feed_tells_what_becomes_of_the_tables(
+    tmp_path, monkeypatch: pytest.MonkeyPatch, seed: int, trigger: str
+) -> None:
     """Whatever users, triggers, cascades and the link itself do, snapshot and feed together show the tables."""
+    monkeypatch.setattr("dualwrite.connectors._sqlite_onlookers.CHUNK", seed % 3 or 1000)
+    monkeypatch.setattr("dualwrite.connectors._sqlite_onlookers._MANY", 1 + seed % 3)
     run(tmp_path, seed, trigger)
 
 

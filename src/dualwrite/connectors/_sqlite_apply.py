@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
 from dualwrite.connectors._sqlite_effects import Effects
-from dualwrite.connectors._sqlite_feed import LogReader, check_place
+from dualwrite.connectors._sqlite_feed import check_place
 from dualwrite.connectors._sqlite_log import Marker
+from dualwrite.connectors._sqlite_reader import LogReader
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError

@@ -51,6 +51,8 @@ class Names:
 
     def __getattr__(self, what: str) -> str:
         """The table ``what``."""
+        if what not in TABLES:
+            raise AttributeError(what)
         return quote(self.plain(what))
 
     def plain(self, what: str) -> str:

@@ -259,7 +259,8 @@ class Effects:
 
     def _wake(self, shape: Shape, child: str, reference: Reference, rows: Sequence[Values]) -> None:
         keys = [(number, *(row[name] for name in reference.to)) for number, row in enumerate(rows)]
-        temporary = fill_keys(self._connection, "ids", keys, len(reference.to))
+        affinities = [self._catalog.facts[child].affinities[name] for name in reference.columns]
+        temporary = fill_keys(self._connection, "ids", keys, affinities)
         same = " AND ".join(f"t.{quote(name)} = k.k{i}" for i, name in enumerate(reference.columns))
         tables = [f"{quote(child)} AS t", f"{temporary} AS k"]
         if self._catalog.facts[child].is_indexed(reference.columns):

@@ -299,5 +299,5 @@ class Sight:
             for one in self._following
             if set(one.reference.columns) <= set(columns)  # else it was not captured then
         ]
-        layout = self._layouts[columns] = _Layout(row_maker(sources, len(columns)), following)
+        layout = self._layouts[columns] = _Layout(row_maker(tuple(sources), len(columns)), following)
         return layout

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
+from uuid import UUID
 
 from dualwrite.canonical import CastError, canonical, number, scale_of, show, spelled, spelled_float
 from dualwrite.model import ABSENT, Row
-from dualwrite.schema import Column, TypeName
+from dualwrite.schema import Column, ColumnType, TypeName
 
 Storage: TypeAlias = int | float | str | bytes | None
 Decode: TypeAlias = Callable[[Any], str]
@@ -44,6 +46,8 @@ def decoder(column: Column) -> Decode:
     name = column.type.name
     if name in _TEXTUAL or name is TypeName.BYTES:
         return plain
+    if name is TypeName.UUID:
+        return _uuid
     if name is TypeName.BOOLEAN:
         return _truth
     if name is TypeName.NUMERIC:
@@ -62,6 +66,12 @@ def _by_spelling(spell: Callable[[str], str]) -> Decode:
             return text
 
     return decode
+
+
+def _uuid(value: Storage) -> str:
+    if isinstance(value, bytes) and len(value) == 16:
+        return str(UUID(bytes=value))
+    return _by_spelling(canonical(ColumnType(TypeName.UUID)))(value)
 
 
 def _truth(value: Storage) -> str:
@@ -109,6 +119,8 @@ def encoder(column: Column, affinity: str, sample: Storage = None) -> Encode:
         return _truth_writer(affinity, sample)
     if name is TypeName.BYTES:
         return _bytes
+    if name is TypeName.UUID and isinstance(sample, bytes):
+        return _uuid_bytes
     if name is TypeName.TIMESTAMPTZ:
         return _like(sample, lambda text: f"{text}:00" if text.endswith("+00") else text)
     if name in (TypeName.TIMESTAMP, TypeName.DATE):
@@ -125,6 +137,13 @@ def _truth_writer(affinity: str, sample: Storage) -> Encode:
     elif sample is None and affinity == "TEXT":
         pairs = {"t": "t", "f": "f"}
     return lambda text: pairs.get(text, text)
+
+
+def _uuid_bytes(text: str) -> Storage:
+    try:
+        return UUID(text).bytes
+    except ValueError:
+        return text
 
 
 def _bytes(text: str) -> Storage:
@@ -182,7 +201,8 @@ class Source:
     flag: int | None = None
 
 
-def row_maker(sources: Sequence[Source | None], width: int) -> Callable[[Sequence[tuple[Any, ...]]], list[Row]]:
+@lru_cache(maxsize=1024)
+def row_maker(sources: tuple[Source | None, ...], width: int) -> Callable[[Sequence[tuple[Any, ...]]], list[Row]]:
     """A function from raw rows of that width to rows; generated, because it runs for every row that is read.
 
     A cell without a source is ABSENT.

@@ -16,19 +16,25 @@ from dualwrite.connectors._sqlite_values import Encode, Source, Storage, encoder
 from dualwrite.errors import Usage
 from dualwrite.filters import SQLITE, render_sql
 from dualwrite.model import Key, Path, Row, show_path
-from dualwrite.schema import Column, Reference, View
+from dualwrite.schema import Column, Reference, Table, View
 
 _SAMPLE_ROWS = 1000
 
 
-def fill_keys(connection: sqlite3.Connection, what: str, rows: Sequence[tuple[Any, ...]], width: int) -> str:
-    """A temporary table of numbered keys (``i``, ``k0``…) holding these rows; returns its name."""
-    name = f"temp.dualwrite_{what}_{width}"
-    columns = ", ".join(f"k{i}" for i in range(width))
-    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (i INTEGER PRIMARY KEY, {columns})")
+def fill_keys(
+    connection: sqlite3.Connection, what: str, rows: Sequence[tuple[Any, ...]], affinities: Sequence[str]
+) -> str:
+    """A temporary table of numbered keys (``i``, ``k0``…) holding these rows; returns its name.
+
+    Its columns have the affinities of those that they are compared with, so that SQLite can look them up either way.
+    """
+    name = f"temp.dualwrite_{what}_{'_'.join(affinities).lower()}"
+    columns = [f"k{i}" for i in range(len(affinities))]
+    declared = ", ".join(f"{column} {affinity}" for column, affinity in zip(columns, affinities, strict=True))
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {name} (i INTEGER PRIMARY KEY, {declared})")
     connection.execute(f"DELETE FROM {name}")
-    places = ", ".join("?" * (width + 1))
-    connection.executemany(f"INSERT INTO {name} (i, {columns}) VALUES ({places})", rows)
+    places = ", ".join("?" * (len(columns) + 1))
+    connection.executemany(f"INSERT INTO {name} (i, {', '.join(columns)}) VALUES ({places})", rows)
     return name
 
 
@@ -59,8 +65,11 @@ class ViewPlan:
         self._first = len(identity) + len(extra)
         self._make_found = self._maker(cells, 1 + self._first)
         self._make_rows = self._maker(cells, 0)
-        self.encoders = [self._encoder(connection, path) for path in view.paths]
-        self.tables = frozenset(self._tables())
+        ends = [(self._end_of(path).name, path[-1]) for path in view.paths]
+        self.encoders = [column_encoder(connection, catalog, *end) for end in ends]
+        self._affinities = [catalog.facts[table].affinities[name] for table, name in ends]
+        prefixes = (path[:length] for path in view.paths for length in range(1, len(path) + 1))
+        self.tables = frozenset(self._end_of(prefix).name for prefix in prefixes)
 
     @property
     def name(self) -> str:
@@ -79,25 +88,16 @@ class ViewPlan:
             Source(offset + index, column, None if flag is None else flags + flag)
             for index, (column, (_, flag)) in enumerate(zip(self.columns, cells, strict=True))
         ]
-        return row_maker(sources, flags + len(self._joins.flags))
+        return row_maker(tuple(sources), flags + len(self._joins.flags))
 
-    def _tables(self) -> Iterator[str]:
-        yield self.table.name
-        for path in self.view.paths:
-            table = self.table
-            for step in path[:-1]:
-                reference = table.reference(step)
-                assert reference is not None
-                table = self.catalog.schema.tables[reference.table]
-                yield table.name
-
-    def _encoder(self, connection: sqlite3.Connection, path: Path) -> Encode:
+    def _end_of(self, path: Path) -> Table:
+        """The table that a path ends in."""
         table = self.table
         for step in path[:-1]:
             reference = table.reference(step)
             assert reference is not None
             table = self.catalog.schema.tables[reference.table]
-        return column_encoder(connection, self.catalog, table.name, path[-1])
+        return table
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -166,7 +166,7 @@ class ViewPlan:
     def _matching(
         self, connection: sqlite3.Connection, pattern: Sequence[bool], rows: Sequence[tuple[Any, ...]]
     ) -> list[tuple[Any, ...]]:
-        temporary = fill_keys(connection, "keys", rows, len(pattern))
+        temporary = fill_keys(connection, "keys", rows, [self._affinities[index] for index in self.view.key])
         tests = []
         for number, (index, is_null) in enumerate(zip(self.view.key, pattern, strict=True)):
             cell = self._cells[index]

@@ -1,0 +1,308 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""Records that look different because another record, which they look up, got another key or has only come now.
+
+They are found as of a place in the log: rows that have entries of their own behind that place are taken from those,
+all others from the table as it is.  Large numbers of them come in chunks, in the order of their rowids.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from dualwrite.connectors._sql import quote, reference_of, table_of
+from dualwrite.connectors._sqlite_capture import GONE, INSERT, NOTICE, UPDATE, Names, Shape
+from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, Noted, in_order
+from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable
+from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_session import read_all
+from dualwrite.connectors._sqlite_values import Storage
+from dualwrite.connectors._sqlite_view import fill_keys
+from dualwrite.schema import Reference, View
+
+Found: TypeAlias = dict[Identity, tuple[Storage, ...]]
+"""Rows by what tells them apart, in the order of their table's captured columns."""
+CHUNK = 1000
+_MANY = 3
+"""Renames of one read from which on it pays to look for all their onlookers at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Rows of a view look through a chain of references at a table."""
+
+    number: int
+    sight: Sight
+    chain: tuple[Reference, ...]
+
+    @property
+    def tables(self) -> list[str]:
+        """The view's table, and those along the chain."""
+        return [self.sight.view.table, *(reference.table for reference in self.chain)]
+
+
+def chains(catalog: Catalog, view: View) -> list[tuple[Reference, ...]]:
+    """The chains of references that a view's rows look through."""
+    found: dict[tuple[Reference, ...], None] = {}
+    for path in view.paths:
+        table = table_of(catalog.schema, view.table)
+        chain: tuple[Reference, ...] = ()
+        for step in path[:-1]:
+            reference = reference_of(table, step, path)
+            chain = (*chain, reference)
+            found[chain] = None
+            table = table_of(catalog.schema, reference.table)
+    return list(found)
+
+
+@dataclass
+class Later:
+    """What becomes of a table's rows behind the start of a read: their entries, and what they referred to before."""
+
+    entries: dict[Identity, list[int]] = field(default_factory=dict)
+    referring: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
+
+    def first(self, identity: Identity, place: int) -> int | None:
+        """The row's first entry behind a place."""
+        return next((id_ for id_ in self.entries.get(identity, ()) if id_ > place), None)
+
+
+class Onlookers:
+    """Finds them for one reader of the log, within one read at a time."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        names: Names,
+        catalog: Catalog,
+        entries: Entries,
+        shapes: Mapping[str, Shape],
+        history: History,
+    ) -> None:
+        self._connection = connection
+        self._names = names
+        self._catalog = catalog
+        self._entries = entries
+        self._shapes = shapes
+        self._history = history
+        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
+        self.begin(0, (), ())
+
+    def begin(self, start: int, watches: Sequence[Watch], renames: Sequence[Entry]) -> None:
+        """Begin a read behind ``start`` that will ask about these renamed records."""
+        self._start = start
+        self._later: dict[tuple[str, tuple[str, ...]], Later] = {}
+        self._markers: list[tuple[int, Marker]] | None = None
+        self._pointing: dict[tuple[str, tuple[str, ...]], dict[Identity, list[Identity]]] = {}
+        for watch in watches:
+            reference, table = watch.chain[0], watch.sight.view.table
+            asked = [entry for entry in renames if entry.table == reference.table]
+            indexed = self._catalog.facts[table].is_indexed(reference.columns)
+            if len(watch.chain) == 1 and len(asked) >= _MANY and not indexed:
+                self._pointing[table, reference.columns] = self._find_all(table, reference, asked)
+
+    def _find_all(self, table: str, reference: Reference, asked: Sequence[Entry]) -> dict[Identity, list[Identity]]:
+        held = [tuple(entry.after().get(name) for name in reference.to) for entry in asked]
+        found: dict[Identity, list[Identity]] = {values: [] for values in held}
+        for number, *identity in self._joined(table, reference, [(i, *values) for i, values in enumerate(held)]):
+            found[held[number]].append(tuple(identity))
+        return {values: sorted(set(identities), key=sortable) for values, identities in found.items()}
+
+    def _joined(
+        self,
+        table: str,
+        reference: Reference,
+        keys: Sequence[tuple[Any, ...]],
+        more: str = "",
+        bound: Sequence[int] = (),
+    ) -> list[tuple[Any, ...]]:
+        """Numbers of keys, with what tells the rows apart that refer to them."""
+        facts = self._catalog.facts[table]
+        affinities = [facts.affinities[name] for name in reference.columns]
+        temporary = fill_keys(self._connection, "ids", keys, affinities)
+        same = " AND ".join(f"t.{quote(name)} = k.k{i}" for i, name in enumerate(reference.columns))
+        tables = [f"{quote(table)} AS t", f"{temporary} AS k"]
+        if facts.is_indexed(reference.columns):
+            tables.reverse()
+        identity = ", ".join(f"t.{quote(name)}" for name in facts.identity)
+        sql = f"SELECT k.i, {identity} FROM {' CROSS JOIN '.join(tables)} WHERE {same}{more}"
+        return read_all(self._connection, sql, bound)
+
+    # -- as of a place --------------------------------------------------------------------------------------------
+
+    def chunks(self, watches: Sequence[Watch], entry: Entry, beyond: int | None) -> Iterator[Found]:
+        """The rows that reach the entry's record through one of the chains (all of one view), as they were then.
+
+        ``beyond`` is the last rowid that is known already.
+        """
+        noted = Noted.read(entry.note) if entry.op == NOTICE else self._not_assigned_by_us(entry.id)
+        held = [self._held(watch, entry, noted) for watch in watches]
+        last: int | None = beyond
+        while True:
+            found: Found = {}
+            ends = []
+            for watch, values in zip(watches, held, strict=True):
+                for one in values:
+                    rows, end = self._children(watch.sight.view.table, watch.chain[0], one, entry.id, last)
+                    found |= rows
+                    ends += [] if end is None else [end]
+            table = watches[0].sight.view.table
+            last = min(ends, default=None)
+            yield {
+                identity: row
+                for identity, row in found.items()
+                if noted.concerns(table, identity) and (last is None or _number(identity) <= last)
+            }
+            if last is None:
+                return
+
+    def _held(self, watch: Watch, entry: Entry, noted: Noted) -> list[Identity]:
+        """What rows of the view's table have to hold to reach the entry's record."""
+        chain, tables, image = watch.chain, watch.tables, entry.after()
+        held = {tuple(image.get(name) for name in chain[-1].to)}
+        for index in range(len(chain) - 1, 0, -1):
+            held = self._between(tables[index], chain[index], chain[index - 1].to, held, noted)
+        return [values for values in held if None not in values]
+
+    def _not_assigned_by_us(self, place: int) -> Noted:
+        """Rows that got their reference by a later commit of ours, of which the log tells nothing, did not have it."""
+        if self._markers is None:
+            self._markers = self._entries.markers(self._start)
+        only: dict[str, tuple[Identity, ...]] = {}
+        but: dict[str, set[Identity]] = {}
+        for id_, marker in self._markers:
+            for table, rows in marker.assigned.items() if id_ > place else ():
+                if rows is None:
+                    only[table] = ()
+                else:
+                    but.setdefault(table, set()).update(rows)
+        return Noted(only, but)
+
+    def _between(
+        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], noted: Noted
+    ) -> set[Identity]:
+        identity = self._catalog.facts[table].identity
+        sql = f"SELECT {', '.join(map(quote, (*identity, *to)))} FROM {quote(table)} WHERE {_holds(reference)}"
+        rows = (row for values in held for row in read_all(self._connection, sql, values))
+        return {row[len(identity) :] for row in rows if noted.concerns(table, row[: len(identity)])}
+
+    def _children(
+        self, table: str, reference: Reference, values: Identity, place: int, beyond: int | None
+    ) -> tuple[Found, int | None]:
+        """The next rows that hold these values; and the last rowid among them when there may be more."""
+        now = self._children_now(table, reference, values, beyond)
+        end = _number(now[-1][0]) if len(now) == CHUNK and self._catalog.facts[table].rowid else None
+        later = self._later_of(table, reference)
+        found = {identity: row for identity, row in now if later.first(identity, place) is None}
+        facts = self._catalog.facts[reference.table]
+        wanted = tuple(comparable(value, facts, name) for value, name in zip(values, reference.to, strict=True))
+        for id_, identity in later.referring.get(wanted, ()):
+            if later.first(identity, place) == id_ and (beyond is None or _number(identity) > beyond):
+                found[identity] = self._image_of(table, id_)
+        return found, end
+
+    def _children_now(
+        self, table: str, reference: Reference, values: Identity, beyond: int | None
+    ) -> list[tuple[Identity, tuple[Storage, ...]]]:
+        facts = self._catalog.facts[table]
+        chosen = ", ".join(map(quote, (*facts.identity, *self._shapes[table].plan.columns)))
+        known = self._pointing.get((table, reference.columns), {}).get(values)
+        sql = f"SELECT {chosen} FROM {quote(table)} WHERE "
+        if known is not None and facts.rowid:
+            some = [identity for identity in known if beyond is None or _number(identity) > beyond][:CHUNK]
+            same = f"{quote(facts.rowid)} = ?"
+            rows = [row for identity in some for row in read_all(self._connection, sql + same, identity)]
+        elif facts.rowid:
+            rowid = quote(facts.rowid)
+            behind = "" if beyond is None else f" AND {rowid} > {beyond}"
+            sql += f"{_holds(reference)}{behind} ORDER BY {rowid} LIMIT {CHUNK}"
+            rows = read_all(self._connection, sql, values)
+        else:
+            rows = read_all(self._connection, sql + _holds(reference), values)
+        width = len(facts.identity)
+        return [(row[:width], row[width:]) for row in rows]
+
+    def _later_of(self, table: str, reference: Reference) -> Later:
+        wanted = (table, reference.columns)
+        if wanted in self._later:
+            return self._later[wanted]
+        later = self._later[wanted] = Later()
+        parent, facts = self._catalog.facts[reference.table], self._catalog.facts[table]
+        for entry in self._entries.scan(self._start, [table]):
+            if entry.op in (NOTICE, GONE):
+                continue
+            image = entry.after() if entry.op == INSERT else entry.before()
+            identity = (entry.rid,) if facts.rowid else tuple(image.get(name) for name in facts.identity)
+            later.entries.setdefault(identity, []).append(entry.id)
+            if entry.op != INSERT:
+                pairs = zip(reference.columns, reference.to, strict=True)
+                held = tuple(comparable(image.get(name), parent, to) for name, to in pairs)
+                later.referring.setdefault(held, []).append((entry.id, identity))
+        return later
+
+    def _image_of(self, table: str, id_: int) -> tuple[Storage, ...]:
+        """The old image of an entry in the order of the table's present columns."""
+        entry = in_order(self._entries.read(id_ - 1, 2), self._triggered, lambda _: None)[0]
+        image = entry.before()
+        return tuple(image.get(name) for name in self._shapes[table].plan.columns)
+
+    def given(self, entry: Entry, replaced: Sequence[Entry], reference: Reference) -> Override:
+        """What the record was before, where the history does not say so by itself."""
+        target: Target = (reference.table, reference.to)
+        identity = self._history.identity(target, entry.after())
+        if entry.op == NOTICE:
+            known = any(value is not None for value in entry.old)
+            return {(target, identity): entry.before() if known else None}
+        if entry.op == UPDATE or any(self._history.identity(target, gone.before()) == identity for gone in replaced):
+            return {}
+        return {(target, identity): None}
+
+    # -- records that arrive behind those that look them up -------------------------------------------------------
+
+    def woken(self, watches: Sequence[Watch], entries: Sequence[Entry]) -> set[int]:
+        """The inserted records that rows from before this read have been referring to already."""
+        found: set[int] = set()
+        for child, reference in dict.fromkeys((watch.tables[-2], watch.chain[-1]) for watch in watches):
+            inserted = [entry for entry in entries if entry.op == INSERT and entry.table == reference.table]
+            if inserted:
+                keys = [(entry.id, *(entry.after().get(name) for name in reference.to)) for entry in inserted]
+                more = self._not_assigned(child, reference)
+                bound = (self._start,) * more.count("?")
+                found |= {row[0] for row in self._joined(child, reference, keys, more, bound)}
+        return found
+
+    def _not_assigned(self, table: str, reference: Reference) -> str:
+        """Rows that did not get their reference behind the start of this read; those came out resolved."""
+        conditions = []
+        identity: list[str] = ["rid"]
+        for number, shape in self._entries.shapes.items():
+            columns = shape.plan.columns
+            if shape.plan.table != table or not set(reference.columns) <= set(columns):
+                continue
+            places = [columns.index(name) for name in reference.columns]
+            moved = " OR ".join(f"o{i} IS NOT n{i}" for i in places)
+            conditions.append(f"shape = {number} AND (op = '{INSERT}' OR (op = '{UPDATE}' AND ({moved})))")
+            if self._catalog.facts[table].rowid is None:
+                keys = [columns.index(name) for name in self._catalog.facts[table].identity]
+                identity = [f"CASE op WHEN '{INSERT}' THEN n{i} ELSE o{i} END" for i in keys]
+        if not conditions:
+            return ""
+        mine = ", ".join(f"t.{quote(name)}" for name in self._catalog.facts[table].identity)
+        chosen = f"SELECT {', '.join(identity)} FROM {self._names.log} WHERE id > ? AND ({' OR '.join(conditions)})"
+        return f" AND ({mine}) NOT IN ({chosen})"
+
+
+def _holds(reference: Reference) -> str:
+    return " AND ".join(f"{quote(name)} = ?" for name in reference.columns)
+
+
+def _number(identity: Identity) -> int:
+    """A rowid as a number."""
+    return identity[0] if isinstance(identity[0], int) else 0
+
+
+def sortable(identity: Identity) -> tuple[tuple[str, Any], ...]:
+    """In one order, whatever the values are."""
+    return tuple((type(value).__name__, value) for value in identity)
