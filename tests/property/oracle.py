@@ -210,9 +210,14 @@ class Edit:
         return seen >= self.end or (seen > self.start and not is_weak(seen))
 
     def __str__(self) -> str:
-        was, now = (None if row is None else {k: v for k, v in row.items() if v is not None} for row in (self.before, self.after))
+        was, now = (
+            None if row is None else {k: v for k, v in row.items() if v is not None}
+            for row in (self.before, self.after)
+        )
         what = f"{self.side} {self.kind} {self.map}{self.key}: {was} -> {now}"
-        return f"{what} at={self.at} end={self.end} seen={self.seen}" + (f" parked={self.parked}" if self.parked else "")
+        return f"{what} at={self.at} end={self.end} seen={self.seen}" + (
+            f" parked={self.parked}" if self.parked else ""
+        )
 
 
 @dataclass
@@ -336,7 +341,11 @@ class Court:
         if path is None or not edit.wrote(line) or not line.carries(edit.side) or not line.path(edit.side.other):
             return False
         value = (edit.after or {})[path]
-        if self.idea.policy_of(line) == "sum" or isinstance(value, Special) or (value is None and edit.kind == "insert"):
+        if (
+            self.idea.policy_of(line) == "sum"
+            or isinstance(value, Special)
+            or (value is None and edit.kind == "insert")
+        ):
             return False
         if (self.idea.name, line.name) in self.facts.noisy:
             return False
@@ -371,7 +380,11 @@ class Court:
         base = start[self.facts.master] or start[self.facts.master.other] or {}
         side = self.facts.master if start[self.facts.master] else self.facts.master.other
         for line in self.idea.lines:
-            if self.idea.policy_of(line) != "sum" or line.sign != "=" or (self.idea.name, line.name) in self.facts.noisy:
+            if (
+                self.idea.policy_of(line) != "sum"
+                or line.sign != "="
+                or (self.idea.name, line.name) in self.facts.noisy
+            ):
                 continue
             wanted = number(base[line.path(side) or ""])
             for edit in mine:

@@ -95,7 +95,9 @@ def designs(draw, allowed: Iterable[str] = FEATURES) -> tuple[Design, frozenset[
         on_leave="delete" if "leaving deletes" in has else "detach",
     )
     groups = MapIdea(GROUPS, "grp", "family", (Line("code", "=", "code"), Line("a", "=", "a")), company=company)
-    actions = {side: draw(st.sampled_from(("cascade", "set null", "restrict"))) for side in Side if f"{side} actions" in has}
+    actions = {
+        side: draw(st.sampled_from(("cascade", "set null", "restrict"))) for side in Side if f"{side} actions" in has
+    }
     if "lookup in key" in has:  # without its group a record would have no key
         actions[R] = draw(st.sampled_from(("cascade", "restrict")))
     design = Design(
@@ -146,14 +148,18 @@ def links(draw, allowed: Iterable[str] = FEATURES, most: int = 40) -> tuple[Desi
 
 @st.composite
 def programs(draw, design: Design, has: frozenset[str], most: int = 40) -> list[str]:
-    """A program for a link."""
-    before = draw(st.lists(edits(design, has), max_size=5))
-    master = draw(st.sampled_from(("left", "right")))
-    return [*before, f"start {master}", *draw(st.lists(steps(design, has), min_size=3, max_size=most))]
+    """A program for a link: few records, so that edits meet; most of them are there and in step from the start."""
+    codes = draw(st.sampled_from(("1", "1", "1", "12", "12", "123")))
+    before = [draw(edits(design, has, codes, verb="insert")) for _ in codes] + draw(
+        st.lists(edits(design, has, codes), max_size=2)
+    )
+    start = [f"start {draw(st.sampled_from(('left', 'right')))}", *draw(st.sampled_from((["drain"], ["drain"], [])))]
+    length = draw(st.integers(4, most))
+    return [*before, *start, *(draw(steps(design, has, codes)) for _ in range(length))]
 
 
 @st.composite
-def steps(draw, design: Design, has: frozenset[str]) -> str:
+def steps(draw, design: Design, has: frozenset[str], codes: str) -> str:
     """One line of a program."""
     kinds = ["edit"] * 12 + ["turn"] * 8 + ["drain", "drain", "ack", "restart", "crash", "at", "retry", "again"]
     kinds += ["resolve"] * (2 * ("manual" in has)) + ["block", "unblock"] * ("refusals" in has)
@@ -161,39 +167,40 @@ def steps(draw, design: Design, has: frozenset[str]) -> str:
     kind = draw(st.sampled_from(kinds))
     side = draw(st.sampled_from("LR"))
     if kind == "edit":
-        return draw(edits(design, has))
+        return draw(edits(design, has, codes))
     if kind == "turn":
         return f"{draw(st.sampled_from(('L>R', 'R>L')))} {draw(st.sampled_from((1, 2, 3, 99)))}"
     if kind == "crash":
         return f"crash {draw(st.sampled_from(POINTS))} {draw(st.sampled_from((1, 1, 2)))}"
     if kind == "at":
-        return f"at {draw(st.sampled_from(POINTS))}: {draw(edits(design, has))}"
+        return f"at {draw(st.sampled_from(POINTS))}: {draw(edits(design, has, codes))}"
     if kind == "twin":
         return draw(st.sampled_from(("twin", "twin L>R", "twin R>L")))
     if kind in ("resolve", "start"):
         return f"{kind} {draw(st.sampled_from(('left', 'right')))}"
-    detail = {"block": f"{side} {draw(st.sampled_from(CODES))}", "clock": f"{side} {draw(st.sampled_from((50, -50)))}"}
+    detail = {"block": f"{side} {draw(st.sampled_from(codes))}", "clock": f"{side} {draw(st.sampled_from((50, -50)))}"}
     return f"{kind} {detail[kind]}" if kind in detail else "drain" if kind == "again" else kind
 
 
 @st.composite
-def edits(draw, design: Design, has: frozenset[str]) -> str:
+def edits(draw, design: Design, has: frozenset[str], codes: str, verb: str = "") -> str:
     """A user's transaction on a side."""
     side = draw(st.sampled_from("LR"))
-    count = draw(st.sampled_from((1, 1, 1, 1, 2, 3)))
-    return f"{side} " + "; ".join(draw(statements(design, has, side)) for _ in range(count))
+    count = draw(st.sampled_from((1, 1, 1, 1, 1, 2)))
+    return f"{side} " + "; ".join(draw(statements(design, has, codes, side, verb)) for _ in range(count))
 
 
 @st.composite
-def statements(draw, design: Design, has: frozenset[str], side: str) -> str:
+def statements(draw, design: Design, has: frozenset[str], codes: str, side: str, verb: str) -> str:
     """What a user does to one record."""
     group = "lookup" in has and draw(st.sampled_from((True, False, False)))
-    verb = draw(st.sampled_from(["update"] * 7 + ["insert"] * 4 + ["delete"] * 2 + ["rename"] * ("rename" in has)))
-    target = draw(targets(has, group))
+    verbs = ["update"] * 8 + ["insert"] * 3 + ["delete"] * 2 + ["rename"] * ("rename" in has)
+    verb = verb or draw(st.sampled_from(verbs))
+    target = draw(targets(has, codes, group))
     if verb == "delete":
         return f"delete {target}"
     if verb == "rename":
-        return f"rename {target} {draw(targets(has, group))}"
+        return f"rename {target} {draw(targets(has, CODES, group))}"
     columns = ["a"] if group else ["a", "b", *_columns(design)]
     chosen = set(draw(st.lists(st.sampled_from(columns), min_size=verb == "update", max_size=3, unique=True)))
     chosen |= {"grp"} if verb == "insert" and "lookup in key" in has and not group else set()
@@ -214,8 +221,8 @@ def _values(design: Design, column: str, side: str) -> st.SearchStrategy[str]:
 
 
 @st.composite
-def targets(draw, has: frozenset[str], group: bool) -> str:
+def targets(draw, has: frozenset[str], codes: str, group: bool) -> str:
     """A record: a group or an item, in a company."""
-    code = draw(st.sampled_from(GROUP_CODES if group else CODES))
-    company = draw(st.sampled_from("xxyz" if "some companies" in has else "xxy")) if "company" in has else ""
+    code = draw(st.sampled_from(GROUP_CODES if group else codes))
+    company = draw(st.sampled_from("xxxyz" if "some companies" in has else "xxxy")) if "company" in has else ""
     return f"{'g:' if group else ''}{code}{company}"

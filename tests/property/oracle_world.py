@@ -85,7 +85,9 @@ class Design:
     names a column of right-hand items that a trigger there fills from ``a``.
     """
 
-    maps: tuple[MapIdea, ...] = (MapIdea(ITEMS, "item", "thing", (Line("code", "=", "code"), Line("a", "=", "a"), Line("b", "=", "b"))),)
+    maps: tuple[MapIdea, ...] = (
+        MapIdea(ITEMS, "item", "thing", (Line("code", "=", "code"), Line("a", "=", "a"), Line("b", "=", "b"))),
+    )
     clock: str = "true"
     actions: Mapping[Side, Action] = field(default_factory=dict)
     companies: tuple[str, ...] | None = None
@@ -243,7 +245,9 @@ class System(Protocol):
 class MemorySystem:
     """An in-memory system."""
 
-    def __init__(self, schema: Schema, name: str, actions: Mapping[tuple[str, str], Action], clock: Callable[[], float]):
+    def __init__(
+        self, schema: Schema, name: str, actions: Mapping[tuple[str, str], Action], clock: Callable[[], float]
+    ):
         """Empty, with these actions of its references."""
         self.schema = schema
         self.database = MemoryDatabase(schema, name, actions)
@@ -324,7 +328,9 @@ class Alarm(Exception):
 Make = Callable[[Side, Schema, Mapping[tuple[str, str], Action], Callable[[], float]], System]
 
 
-def in_memory(side: Side, schema: Schema, actions: Mapping[tuple[str, str], Action], clock: Callable[[], float]) -> System:
+def in_memory(
+    side: Side, schema: Schema, actions: Mapping[tuple[str, str], Action], clock: Callable[[], float]
+) -> System:
     """An in-memory system for a side."""
     return MemorySystem(schema, str(side), actions, clock)
 
@@ -339,7 +345,8 @@ class World:
         self.ticks = 0
         self.ahead = {L: 0.0, R: 0.0}
         self.systems: dict[Side, System] = {
-            side: make(side, self.schemas[side], self._actions(side), lambda side=side: self._now(side)) for side in Side
+            side: make(side, self.schemas[side], self._actions(side), lambda side=side: self._now(side))
+            for side in Side
         }
         self.ideas = {idea.name: idea for idea in design.maps}
         self.maps: list[CompiledMap] = [
@@ -471,7 +478,9 @@ class World:
                 values = self._values(side, user, table, match, rest)
                 self._each(user, table, match, lambda one: user.update(table, one, values))
 
-    def _each(self, user: UserLike, table: str, match: Mapping[str, Value], act: Callable[[Mapping[str, Value]], Any]) -> None:
+    def _each(
+        self, user: UserLike, table: str, match: Mapping[str, Value], act: Callable[[Mapping[str, Value]], Any]
+    ) -> None:
         """On the first record that is meant."""
         for row in list(user.rows(table, match))[:1]:
             key = self.schemas[L if table in ("item", "grp") else R].tables[table].primary_key
@@ -561,9 +570,7 @@ class World:
         if not was_in:
             was = None
         if end.feed:
-            self.edits.append(
-                Edit(side, next(self.numbers), name, key, was, now, at, start, end, seen, parked, caused)
-            )
+            self.edits.append(Edit(side, next(self.numbers), name, key, was, now, at, start, end, seen, parked, caused))
 
     def _wander(self) -> None:
         """Note the records that are outside of their filters."""
@@ -643,12 +650,16 @@ class World:
             feed.close()
             self._ends[side] = end
 
-    def _caused(self, side: Side, name: str, before: Any, after: Any, at: float, start: Position, end: Position, seen: Any) -> None:
+    def _caused(
+        self, side: Side, name: str, before: Any, after: Any, at: float, start: Position, end: Position, seen: Any
+    ) -> None:
         compiled = next(one for one in self.maps if one.name == name)
         paths = [".".join(path) for path in compiled.views[side].paths]
         idea = self.ideas[name]
         rows = [
-            None if row is None else {p: c if c is None or isinstance(c, str) else Special.UNKNOWN for p, c in zip(paths, row, strict=True)}
+            None
+            if row is None
+            else {p: c if c is None or isinstance(c, str) else Special.UNKNOWN for p, c in zip(paths, row, strict=True)}
             for row in (before, after)
         ]
         keys = [None if row is None else idea.identify(side, row) for row in rows]
@@ -915,7 +926,9 @@ class World:
             self.strayed,
             {watcher.end().feed: side for side, watcher in self.watchers.items()},
             frozenset(noisy),
-            None if any(self.ahead.values()) else {"right ahead": 100.0, "left ahead": -100.0}.get(self.design.clock, 0.0),
+            None
+            if any(self.ahead.values())
+            else {"right ahead": 100.0, "left ahead": -100.0}.get(self.design.clock, 0.0),
         )
 
     def close(self) -> None:

@@ -629,9 +629,13 @@ def test_duplicate_key_on_one_side() -> None:
         engine.drain()
         with databases[R].user() as user:
             assert [row["code"] for row in user.rows("plain")] == ["2"]
-        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [('["1"]', "duplicate_key", 2)]
+        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [
+            ('["1"]', "duplicate_key", 2)
+        ]
         execute(engine, "retry", {})
-        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [('["1"]', "duplicate_key", 2)]
+        assert [(entry.key, entry.code, entry.changes) for entry in journal.parked({})] == [
+            ('["1"]', "duplicate_key", 2)
+        ]
         with databases[L].user() as user:
             user.update("plain", {"name": "second"}, {"code": "3", "name": "third"})
         engine.drain()

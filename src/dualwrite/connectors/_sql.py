@@ -85,9 +85,7 @@ class Joins:
         value = f"{alias}.{quote(name)}"
         return f"nullif({value}, '') IS NOT NULL" if column and column.empty_is_null else f"{value} IS NOT NULL"
 
-    def _join(
-        self, prefix: Path, outer: tuple[str, int | None], owner: Table, reference: Reference
-    ) -> tuple[str, int]:
+    def _join(self, prefix: Path, outer: tuple[str, int | None], owner: Table, reference: Reference) -> tuple[str, int]:
         if prefix in self._aliases:
             return self._aliases[prefix]
         alias = f"j{len(self._joins) + 1}"

@@ -321,7 +321,7 @@ class Stage:
         self._ways = [(theirs.get(u.name, ()), u.indexes) for u in units if u.owner is not self.target]
         self._promised = [i for unit in units if unit.owner is None for i in unit.indexes]
         self._foreign = [i for u in compiled.units[self.source] if u.owner is self.target for i in u.indexes]
-        # A record may be missing with nobody having told: deleted outside of the filter, or where deletes are not carried.
+        # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
         self._may_lack = self.view.filter is not None or not compiled.deletes
         self.windows = application.here.windows
         self._upserts: list[tuple[Plan, Write]] = []
@@ -578,9 +578,13 @@ class Stage:
         return frozenset(
             index
             for cells, indexes in self._ways
-            if cells and all((c := row[i]) is not ABSENT and self.compiled.common(self.source, i, c) is None for i in cells)
+            if cells and all(self._is_null(row, i) for i in cells)
             for index in indexes
         )
+
+    def _is_null(self, row: Row, index: int) -> bool:
+        cell = row[index]
+        return cell is not ABSENT and self.compiled.common(self.source, index, cell) is None
 
     def _bypassed(self, change: Change, operation: Operation, row: Row) -> bool:
         """Does the target hold neither what the operation found nor what it leaves, though nobody is known to have
@@ -607,7 +611,8 @@ class Stage:
     def _differing(self, theirs: Row, row: Row) -> set[str]:
         """The units in which a row of the source and one of the target are out of step."""
         try:
-            return set(self.compiled.agree(theirs, row) if self.source is Side.LEFT else self.compiled.agree(row, theirs))
+            left, right = (theirs, row) if self.source is Side.LEFT else (row, theirs)
+            return set(self.compiled.agree(left, right))
         except RowProblem:
             return {unit.name for unit in self.compiled.units[self.target]}
 

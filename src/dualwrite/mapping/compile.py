@@ -122,7 +122,7 @@ class CompiledMap:
         return mapped
 
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
-        """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells of the source's row are named."""
+        """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
         mapped: list[Cell] = [ABSENT] * len(self.views[source.other].paths)
         failed = []
         for line in self._lines:
