@@ -352,7 +352,7 @@ class Court:
         if any(other.kind == "delete" or other.wrote(line) for other in later):
             return False
         here = rows[edit.side]
-        if here is not None and here[path] == value:
+        if here is not None and here[path] in (value, Special.UNKNOWN):  # or what it refers to is gone
             return False
         return not (self._in_log(edit, line.name) or self._in_log(edit, "*"))
 
@@ -438,7 +438,8 @@ def strangers(facts: Facts) -> Iterator[str]:
                 elif side is not None:
                     found[side] = mine
         line = next((line for line in ideas[entry.map].lines if line.name == entry.unit), None)
-        if len(found) == 2 and line is not None and all(len(mine) == 1 for mine in found.values()):
+        told = line is not None and (entry.map, line.name) not in facts.noisy
+        if told and len(found) == 2 and all(len(mine) == 1 for mine in found.values()):
             winner = expected(facts, line, entry.policy, found[L][0], found[R][0])
             if winner is not None and entry.winner and entry.winner != winner.value:
                 yield f"by {entry.policy} the {winner} side should have won: {entry}"

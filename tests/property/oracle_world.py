@@ -3,7 +3,7 @@
 A program is a list of lines, so that it can be written by hand, drawn at random, shrunk, and read:
 
 ``L insert 1x a=2 grp=g; delete 2x @30``  one transaction of a user on the left; ``1x`` is code and company, ``g:1`` a
-                                          group, ``-`` null, ``@`` the commit time
+                                          group, ``-`` null, ``@`` the commit time; ``set`` inserts or updates
 ``L>R 2``            one turn of the flow out of the left with that batch size
 ``drain`` ``ack``    carry everything · let both systems forget
 ``start right``      wish all maps to run, with that master;  ``stop``  wish them not to
@@ -344,6 +344,7 @@ class World:
         self.schemas = {L: left_schema(design), R: right_schema(design)}
         self.ticks = 0
         self.ahead = {L: 0.0, R: 0.0}
+        self.jumped = False
         self.systems: dict[Side, System] = {
             side: make(side, self.schemas[side], self._actions(side), lambda side=side: self._now(side))
             for side in Side
@@ -449,6 +450,7 @@ class World:
         self.ticks += 1
         at = float(when) if when.strip() else self._now(side)
         made: list[tuple[str, Key, Record | None, Record | None]] = []
+        moved: list[tuple[str, Key, set[tuple[str, Key]]]] = []
         start = self.watchers[side].end()
         seen, parked = self._received(side)
         with self.systems[side].user(at) as user:
@@ -456,16 +458,25 @@ class World:
             for statement in words.split(";"):
                 self._statement(side, user, statement.split())
                 after = self.look(side, user)
-                made += self._differences(before, after)
+                here = self._differences(before, after)
+                gone = {(name, key) for name, key, _, now in here if now is None}
+                moved += [(name, key, gone) for name, key, was, _ in here if was is None and gone]
+                made += here
                 before = after
         end = self.watchers[side].end()
         for name, key, was, now in made:
             self._note(side, name, key, was, now, at, start, end, seen, parked.get((name, key)))
+        for name, key, earlier in moved:
+            if earlier & self.wandered:  # a counterpart outside of its filter keeps its old key
+                self.wandered.add((name, key))
+                self.strayed.add((name, key, side.other))
         self._wander()
 
     def _statement(self, side: Side, user: UserLike, words: list[str]) -> None:
         verb, target, *rest = words
         table, match = self._target(side, user, target)
+        if verb == "set":
+            verb = "update" if user.rows(table, match) else "insert"
         with suppress(Refused):  # what a system refuses has not happened
             if verb == "insert":
                 user.insert(table, {**match, **self._values(side, user, table, match, rest)})
@@ -593,6 +604,8 @@ class World:
         if not self.design.quiet and name in ("after commit", "before acknowledge"):
             self._watch_systems()
         waiting = self.armed.get(name, [])
+        if waiting and not self.design.quiet:
+            self._watch_systems()
         while waiting and not self.systems[SIDES[waiting[0][0]]].busy():
             text = waiting.pop(0)
             engaged, self.engaged = self.engaged, False
@@ -642,11 +655,12 @@ class World:
         """Take down what triggers and cascades did within the engine's transactions."""
         for side, watcher in self.watchers.items():
             after, end = self._ends.get(side), watcher.end()
-            if after is None or not after.feed or end == after:
+            if after is None or end == after:
                 continue
-            feed = watcher.feed([compiled.views[side] for compiled in self.maps], after)
+            feed = watcher.feed([compiled.views[side] for compiled in self.maps], after if after.feed else None)
             for change in feed.read(10_000, 0).changes:
-                self._caused(side, change.view, change.before, change.after, change.at, after, end, change.seen)
+                start = after if after.feed else Position(end.feed, ())
+                self._caused(side, change.view, change.before, change.after, change.at, start, end, change.seen)
             feed.close()
             self._ends[side] = end
 
@@ -676,6 +690,8 @@ class World:
 
     def _alarms(self) -> None:
         """Nothing here ever bypasses the capture: an alarm is a fault."""
+        if not any(entry.until is None for w in self.watchers.values() for entry in w.remembered("parked")):
+            return
         for entry in self.journal.parked(self.committed()):
             self.seen[f"parked {entry.code}"] += 1
             if entry.code in ("bypassed", "other"):
@@ -733,6 +749,7 @@ class World:
         elif word == "clock":
             side, seconds = rest.split()
             self.ahead[SIDES[side]] += float(seconds)
+            self.jumped = True
         else:
             with self._engaged():
                 self._engine_step(word, rest)
@@ -819,6 +836,7 @@ class World:
         stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
         self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
         self.given_up.update((entry.map, tuple(json.loads(entry.key))) for entry in parked)
+        self._adopt()
         self.repairing = True
         with self._engaged():
             execute(self.running(), "discard", {})
@@ -832,33 +850,41 @@ class World:
             self.do("drain")
             parked = self.journal.parked({})
             state = [(p.id, p.changes, p.code) for p in parked], len(self.journal.all_decisions())
-            if not parked or (state == before and turn > 2):
+            if not parked or (state == before and turn > 4):
                 return
             before = state
             while any(entry.open for entry in self.journal.conflicts({})):
                 self.do(f"resolve {'left' if turn % 2 else 'right'}")
             if turn:
                 for entry in parked:
-                    self._relieve(entry)
+                    self._relieve(entry, turn)
             self.do("retry")
 
-    def _relieve(self, entry: Parked) -> None:
+    def _relieve(self, entry: Parked, turn: int) -> None:
         """What a person would do about a parked record."""
+        key = tuple(json.loads(entry.key))
         if entry.code == "missing_parent":
             self._adopt()
+            record = self.rows(entry.side.other, entry.map).get(key)
+            idea = self.ideas[entry.map]
+            if turn > 3 and (record is None or not idea.inside(entry.side.other, record, self.design.companies)):
+                self._discard(entry)
         elif entry.code == "value_not_mapped":
             side = entry.side.other
             line = next(line for line in self.ideas[entry.map].lines if line.path(side) == entry.column)
-            record = self.rows(side, entry.map).get(tuple(json.loads(entry.key)))
-            if record is None:  # nobody can correct it any more
-                self.given_up.add((entry.map, tuple(json.loads(entry.key))))
-                execute(self.running(), "discard", {"ids": [entry.id]})
+            record = self.rows(side, entry.map).get(key)
+            if record is None or turn > 8:  # nobody can correct it any more
+                self._discard(entry)
                 return
             held = record[entry.column]
             value = next(pair[side is R] for pair in line.values if pair[side is R] != held)
             self.edit(side, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
         elif entry.code == "reference":
             self._let_go(entry)
+
+    def _discard(self, entry: Parked) -> None:
+        self.given_up.add((entry.map, tuple(json.loads(entry.key))))
+        execute(self.running(), "discard", {"ids": [entry.id]})
 
     def _designator(self, name: str, key: str) -> str:
         """A record as statements name it, by its common key."""
@@ -875,9 +901,11 @@ class World:
                 table = "grp" if name == "grp" else "item"
                 there = {(row["code"], row.get("company")) for row in user.rows(table)}
                 wanted = sorted({(row[name] or "", row.get("company") or "") for row in user.rows("item") if row[name]})
+            shown = "" if name == "grp" or L not in self.design.items.filters else self.design.items.filters[L]
+            kind = f" kind={'3' if shown.negated else shown.value}" if shown else ""
             for code, company in wanted:
-                if (code, company or None) not in there:
-                    self.edit(L, f"insert {'g:' if name == 'grp' else ''}{code}{company}")
+                if kind or (code, company or None) not in there:
+                    self.edit(L, f"set {'g:' if name == 'grp' else ''}{code}{company}{kind}")
             path = "family.code" if name == "grp" else "parent.code"
             for key, row in self.rows(R, ITEMS).items():
                 if row[path] is Special.UNKNOWN:

@@ -431,7 +431,7 @@ class Stage:
             return self.compiled.map_row(self.source, row)
         except RowProblem:
             mapped, failed = self.compiled.map_known(self.source, row)
-            if not failed or not all(any(c.after is None or c.after[i] != row[i] for c in later) for i in failed):
+            if not failed or not all(any(c.after is not None and c.after[i] != row[i] for c in later) for i in failed):
                 raise
             return mapped
 
@@ -485,7 +485,8 @@ class Stage:
             return
         for change in plan.changes:
             before, after = change.before, change.after
-            if after is not None and (before is None or any(before[i] != after[i] for i in self._foreign)):
+            foreign = before is None or after is None or any(before[i] != after[i] for i in self._foreign)
+            if after is not None and (foreign or plan.renames):  # under its old key it may not have been found
                 last = plan.changes[-1].after
                 if last is not None:
                     self.app.restore_later(self.compiled, plan.new_key, self.compiled.target_key(self.source, last))
@@ -513,7 +514,7 @@ class Stage:
                 break
             if operation is None:
                 continue
-            if row is None and hidden is None and not window and self._may_lack and operation.kind is Kind.UPDATE:
+            if row is None and hidden is None and operation.kind is Kind.UPDATE and self._is_lacking(window):
                 operation = replace(operation, kind=Kind.INSERT, before=None)
             if surprised and not window and row is not None and self._bypassed(change, operation, row):
                 self.app.park(rest, BYPASSED)
@@ -546,6 +547,10 @@ class Stage:
         self.app.hide(self.compiled, plan.key, hidden)
         self._note_one_way(plan)
         self._write_result(plan, current, row)
+
+    def _is_lacking(self, window: Sequence[Change]) -> bool:
+        """May the record be missing although nobody has told?"""
+        return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
 
     def _rules(self) -> Rules:
         def common(index: int, value: str | None) -> str | None:

@@ -248,7 +248,7 @@ def _revive(contest: _Contest, hidden: Hidden | None) -> Folded | Undecided | Al
     if under is None and gone is None and operation.kind is Kind.UPDATE:
         return Alarm(f"an update of a record that is not there: no delete on the {rules.target} side explains it")
     assert operation.after is not None
-    row = operation.after if under is None else under
+    row = operation.after if under is None else _brought_up(contest, under, operation.after)
     if gone is None:
         return _settle(contest, row)
     if operation.kind is Kind.INSERT:
@@ -258,6 +258,16 @@ def _revive(contest: _Contest, hidden: Hidden | None) -> Folded | Undecided | Al
     if contest.stays(contest.source, gone):
         return _settle(contest, row, (contest.loss("row", rules.rows, contest.source, gone),))
     return _settle(contest, row, (contest.loss("*", rules.rows, rules.target, gone),), lives=False)
+
+
+def _brought_up(contest: _Contest, under: Row, after: Row) -> Row:
+    """A row that lay under a delete, with what belongs to the operation's side as it is there now."""
+    row = list(under)
+    for unit in contest.rules.units:
+        if unit.owner is contest.source:
+            for index in unit.indexes:
+                row[index] = under[index] if after[index] is ABSENT else after[index]
+    return tuple(row)
 
 
 def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:

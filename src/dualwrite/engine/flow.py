@@ -313,13 +313,22 @@ class Flow:
                 again = (plan.compiled.name, plan.key) in freed
                 park = journal.requeue if again else journal.park
                 park(parked_key(self.target, plan, trouble), plan.changes, number)
-                weak = [(plan.compiled.name, key_text(plan.key), change) for change in plan.changes if change.weak]
-                journal.keep_window(self.source, weak)  # the source's feed does not hold them
+                for side, change in self._weak(plan):
+                    journal.keep_window(side, [(plan.compiled.name, key_text(plan.key), change)])
             for compiled, key, change in ledger.queued:
                 plan = Plan(compiled, key, [change], key)
                 journal.park(parked_key(self.target, plan, behind(key)), [change], number)
             for conflict in ledger.conflicts:
                 journal.conflict(conflict, number)
+
+    def _weak(self, plan: Plan) -> Iterator[tuple[Side, Change]]:
+        """Weak changes that matter for a parked record, with their side: no feed holds them once the sync is over."""
+        for change in plan.changes:
+            if change.weak:
+                yield self.source, change
+        met = self._to.windows.weak_of(plan.compiled.name, plan.key)
+        if met is not None:
+            yield self.target, met
 
     def _learn(self, ledger: Ledger) -> None:
         """Bring the caches to what is committed now."""
@@ -332,9 +341,8 @@ class Flow:
             record = (plan.compiled.name, plan.key)
             if record not in parked and plan.first is not None:
                 parked.add(*record, plan.first, number)
-            for change in plan.changes:
-                if change.weak:
-                    self._from.windows.restore(*record, change)
+            for side, change in self._weak(plan):
+                self.link.sides[side].windows.restore(*record, change)
             if trouble.waits_table or trouble.code == "behind":
                 self._to.waiting.setdefault(trouble.waits_table, set()).add(record)
         for map_name, key in ledger.freed:
@@ -406,12 +414,18 @@ class Flow:
         for natural, found in rows.items():
             if len(found) != 1 or not compiled.passes(self.target, found[0]):
                 continue
-            with suppress(RowProblem):  # what cannot be mapped is parked by the flow that carries it
-                row = compiled.map_row(self.target, found[0])
+            with suppress(RowProblem):  # a record without a usable key has no counterpart
+                row = self._known(compiled, found[0])
                 wanted = tuple(cell if index in owned else ABSENT for index, cell in enumerate(row))
                 key = compiled.target_key(self.target, found[0])
                 writes[natural] = Write(key, (ABSENT,) * len(row), wanted)
         return self._put_back(compiled, writes) if writes else {}
+
+    def _known(self, compiled: CompiledMap, row: Row) -> Row:
+        try:
+            return compiled.map_row(self.target, row)
+        except RowProblem:  # whoever carries the row tells
+            return compiled.map_known(self.target, row)[0]
 
     def _put_back(self, compiled: CompiledMap, writes: Mapping[Key, Write]) -> dict[Key, str]:
         view = compiled.views[self.source]

@@ -174,6 +174,11 @@ class Windows:
         """Surely no change of the map's records is known here."""
         return map_name not in self._touched and map_name not in self._weak
 
+    def weak_of(self, map_name: str, key: Key) -> Change | None:
+        """What an initial sync that is going on carries out of this side for a record."""
+        weak = self._weak.get(map_name)
+        return None if weak is None else weak.find(key)
+
     def floor_of(self, map_name: str) -> Position | None:
         """Up to where the map's snapshot contains this side's changes."""
         return self._floors.get(map_name)
