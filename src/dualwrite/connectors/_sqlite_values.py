@@ -24,7 +24,7 @@ Encode: TypeAlias = Callable[[str], Storage]
 """From canonical text to what is bound; raises CastError."""
 
 _NUMBER = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*", re.ASCII)
-_SHORT_NUMBER = re.compile(r"-?[\d.]{1,15}", re.ASCII)  # a double surely keeps it
+_SURE_DIGITS = 15  # a double surely keeps them
 _TEXTUAL = frozenset({TypeName.TEXT, TypeName.OTHER, TypeName.CHOICE, TypeName.JSON})
 _NUMERIC = frozenset({TypeName.INTEGER, TypeName.NUMERIC, TypeName.FLOAT})
 _TRUTHS = (("1", "0"), ("true", "false"), ("True", "False"), ("TRUE", "FALSE"), ("t", "f"), ("T", "F"), ("yes", "no"),
@@ -87,7 +87,6 @@ def _truth(value: Storage) -> str:
 
 def _decimal(scale: int | None) -> Decode:
     zeros = f".{'0' * scale}" if scale else ""
-
     spelling = f"%.{scale or 0}f"
 
     def decode(value: Storage) -> str:
@@ -163,8 +162,8 @@ def _like(sample: Storage, spell: Callable[[str], str]) -> Encode:
 
 def exact_number(text: str) -> Storage:
     """A number as SQLite stores it without losing a digit."""
-    if _SHORT_NUMBER.fullmatch(text):
-        return text  # the column's affinity does it
+    if len(text) <= _SURE_DIGITS and "e" not in text and "E" not in text:
+        return text  # the column's affinity does it, without losing anything
     try:
         value = number(text)
     except CastError:

@@ -42,24 +42,19 @@ Resolved: TypeAlias = Identity | MissingParent | Rejected
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """A cell that is a column: its index, and how it is stored (None: as it is)."""
+    """A cell that is a column: its index, how it is stored (None: as it is), and what null is stored as."""
 
     index: int
     column: Column
     encode: Encode | None
+    null: Storage
 
     @classmethod
     def of(cls, plan: ViewPlan, index: int) -> Flat:
         """The cell of a view."""
         column, encode = plan.columns[index], plan.encoders[index]
         as_it_is = encode is str and not column.empty_is_null and not column.read_only
-        return cls(index, column, None if as_it_is else encode)
-
-    def stored(self, cell: Value) -> Storage:
-        """What is bound; raises CastError."""
-        if cell is None or self.encode is None:
-            return "" if cell is None and self.column.empty_is_null else cell
-        return self.encode(cell)
+        return cls(index, column, None if as_it_is else encode, "" if column.empty_is_null else None)
 
 
 def folded(column: Column, value: Cell) -> str:
@@ -167,9 +162,11 @@ class Writer:
 
     def write(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> dict[int, Outcome]:
         """Write everything that has no outcome yet; the outcome of each write by its number."""
-        if not outcomes and self._insert_straight(writes, outcomes):
-            return outcomes
+        if not outcomes:
+            self._insert_straight(writes, outcomes)
         numbers = [number for number in range(len(writes)) if number not in outcomes]
+        if not numbers:
+            return outcomes
         found = self._plan.find(self._connection, [writes[number].key for number in numbers])
         deletes, pending, unchanged = [], [], []
         for number, records in zip(numbers, found, strict=True):
@@ -195,30 +192,23 @@ class Writer:
             self.write(writes, outcomes)
         return outcomes
 
-    def _insert_straight(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> bool:
+    def _insert_straight(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> None:
         """Insert rows without looking for them first, where a constraint refuses those that are there already.
 
-        All or nothing: if one does not go in, nothing has happened, and each is to be judged by itself.
+        What is refused has no outcome afterwards: it is to be judged by itself.
         """
-        if not self._is_unique or any(write.expect is not None or write.row is None for write in writes):
-            return False
-        pending = [Pending(n, write.row, None, frozenset()) for n, write in enumerate(writes) if write.row is not None]
+        pending = [
+            Pending(number, write.row, None, frozenset())
+            for number, write in enumerate(writes)
+            if write.row is not None and write.expect is None and self._key_of(write.row) == write.key
+        ]
+        if not self._is_unique or len(pending) < len(writes):
+            return
         found: dict[int, Outcome] = {}
         operations = self._operations(pending, found)
-        if found:
-            return False
-        kept = self._effects.save()
-        self._connection.execute("SAVEPOINT dualwrite_straight")
         Statements(self._connection, self._plan, self._effects, found).run(operations)
-        done = all(isinstance(outcome, Applied) for outcome in found.values())
-        if not done:
-            self._connection.execute("ROLLBACK TO dualwrite_straight")
-            self._effects.restore(kept)
-        self._connection.execute("RELEASE dualwrite_straight")
         self._lookups.forget(self._plan.name)
-        if done:
-            outcomes |= found
-        return done
+        outcomes |= {number: outcome for number, outcome in found.items() if isinstance(outcome, Applied)}
 
     def _judged(self, number: int, write: Write, found: Sequence[Found]) -> Outcome | Pending | Operation:
         if len(found) > 1:
@@ -312,6 +302,9 @@ class Writer:
             taken.add(folded_key)
         return [one for one in pending if one.number not in outcomes]
 
+    def _key_of(self, row: Row) -> Row:
+        return tuple([row[index] for index in self._plan.view.key])
+
     def _new_key(self, pending: Pending, old: Key) -> Key:
         cells = [pending.row[index] for index in self._plan.view.key]
         return tuple(member if cell is ABSENT else cell for cell, member in zip(cells, old, strict=True))
@@ -391,11 +384,14 @@ class Writer:
             values.update(zip(self._plain_names, self._plain_cells(row), strict=False))
             flats = self._coded
         for flat in flats:
-            column, cell = flat.column, row[flat.index]
+            cell, column, encode = row[flat.index], flat.column, flat.encode
             if column.read_only:
                 return Rejected("readonly", f"{self._plan.name}.{column.name} is generated and cannot be written")
             try:
-                values[column.name] = flat.stored(None if cell is ABSENT else cell)
+                if cell is None or cell is ABSENT:
+                    values[column.name] = flat.null
+                else:
+                    values[column.name] = cell if encode is None else encode(cell)
             except CastError as error:
                 return Rejected("value", f"{self._plan.name}.{column.name}: {error}")
         return values
