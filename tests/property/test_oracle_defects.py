@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from dualwrite.connectors import memory
 from dualwrite.connectors._memory import log
 from dualwrite.engine import contest, initial
-from dualwrite.engine.apply import Application, Plan, Stage
 from dualwrite.engine.flow import Flow
+from dualwrite.engine.ledger import Ledger, Plan
+from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.window import Windows
 from dualwrite.model import Position, Side
@@ -240,7 +241,7 @@ def winner_not_restored(patch: pytest.MonkeyPatch) -> None:
 )
 def loser_not_logged(patch: pytest.MonkeyPatch) -> None:
     """R6: what loses is gone without a trace."""
-    patch.setattr(Application, "conflict", lambda self, plan, loss, *, is_open=False: None)
+    patch.setattr(Ledger, "conflict", lambda self, plan, loss, *, is_open=False: None)
 
 
 @defect(
@@ -274,7 +275,7 @@ def wrong_winner(patch: pytest.MonkeyPatch) -> None:
 )
 def no_hidden_rows(patch: pytest.MonkeyPatch) -> None:
     """R7: the row under a delete is not kept."""
-    patch.setattr(Application, "hide", lambda self, compiled, key, hidden: None)
+    patch.setattr(Ledger, "hide", lambda self, map_name, key, hidden: None)
 
 
 @defect(

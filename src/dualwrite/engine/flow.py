@@ -13,13 +13,14 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
-from dualwrite.engine.apply import ANY_TABLE, Application, Ledger, Plan, Point, behind, parked_key
-from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, Link, key_of, key_text
+from dualwrite.engine.apply import Application
+from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
+from dualwrite.engine.link import HIDDEN, RESTORE, Link, key_of, key_text
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.mapping.compile import CompiledMap
@@ -35,6 +36,10 @@ RETRY_AT_ONCE = 200
 """Parked records retried in one transaction."""
 WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
+
+
+Point = Callable[[str], None]
+"""Called with the name of each place at which a crash matters; does nothing outside tests."""
 
 
 def no_point(point: str) -> None:
@@ -504,7 +509,7 @@ class Flow:
             linked = self._with_linked(records)
             changes = self._queued(linked) if instead is None else instead
             for map_name, key in linked:
-                application.free(self.link.maps[map_name], key)
+                application.ledger.free(map_name, key)
             application.run(changes)
             self.point("inside retry")
             if not application.ledger.freed:
@@ -539,10 +544,9 @@ class Flow:
         if not mine:
             return 0
         with self.begin() as transaction:
-            ledger = Ledger(transaction.number)
+            ledger = Ledger(self._to, transaction)
             for map_name, key in mine:
-                transaction.remember(PARKED, map_name, key_text(key), None)
-                ledger.freed.append((map_name, key))
+                ledger.free(map_name, key)
             self.finish(transaction, ledger, None)
         return len(mine)
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.apply import Application, Plan, Trouble
+from dualwrite.engine.apply import Application
 from dualwrite.engine.compare import Difference, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
+from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.spool import Spool
 from dualwrite.mapping.compile import CompiledMap
@@ -175,7 +176,7 @@ class InitialSync:
             for finding in mine:
                 changes = [self._candidate(row, flow.source) for row in finding.rows]
                 plan = Plan(self.compiled, finding.key, changes, finding.key)
-                application.park(plan, Trouble(finding.code, finding.reason))
+                application.ledger.park(plan, Trouble(finding.code, finding.reason))
                 self.outcome.parked += 1
             flow.finish(transaction, application.ledger, None)
 

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.apply import Point
-from dualwrite.engine.flow import Flow, no_point
+from dualwrite.engine.flow import Flow, Point, no_point
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import INITIALIZING, NEEDS_ATTENTION, RUNNING, STOPPED, has_synced, wants_to_run
 from dualwrite.engine.link import Link, key_of, load_side

@@ -14,8 +14,7 @@ from typing import TypeVar
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
-from dualwrite.engine.apply import Point
-from dualwrite.engine.flow import no_point
+from dualwrite.engine.flow import Point, no_point
 from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage

@@ -1,0 +1,214 @@
+"""What one apply transaction has to do for each record, and what it leaves behind besides the rows.
+
+A ``Plan`` holds the changes of one record that are still to be applied.  The ``Ledger`` gathers what the journal must
+hold before the commit and what the caches must learn behind it; side-table entries go into the transaction at once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from dualwrite.connectors.base import Transaction
+from dualwrite.engine.contest import Hidden, Loss, Undecided
+from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, LinkSide, hidden_text, key_text
+from dualwrite.journal import Conflict, ParkedKey
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import Change, Key, Kind, Position, Row, Side, show_key
+
+
+@dataclass
+class Plan:
+    """What a batch does to one record: its changes in feed order, none of them applied yet."""
+
+    compiled: CompiledMap
+    key: Key
+    changes: list[Change]
+    new_key: Key
+    fetched: list[Row] | None = None
+    first: Position | None = None  # where the other side's seeing of the record ends, once it is parked
+
+    @property
+    def renames(self) -> bool:
+        """Does the record get another key?"""
+        return self.key != self.new_key
+
+    @property
+    def is_plain(self) -> bool:
+        """Do its changes merge into one?  A record that comes back is more than its first and last image."""
+        later = any(change.kind is Kind.INSERT for change in self.changes[1:])
+        return not later and not (self.changes[0].kind is Kind.INSERT and self.changes[-1].kind is Kind.DELETE)
+
+    def left(self, changes: list[Change]) -> Plan:
+        """The plan with only these of its changes left to do."""
+        return replace(self, changes=changes)
+
+    def merged(self) -> Change:
+        """All changes as one: first before, last after; needs ``is_plain``."""
+        first, last = self.changes[0], self.changes[-1]
+        if len(self.changes) == 1:
+            return first
+        kind = Kind.INSERT if first.kind is Kind.INSERT else Kind.DELETE if last.after is None else Kind.UPDATE
+        return replace(last, kind=kind, key=first.key, before=first.before, weak=first.weak and last.weak)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a record could not be carried."""
+
+    code: str
+    reason: str
+    column: str = ""
+    waits_table: str = ""
+    waits_key: str = ""
+
+
+class Ledger:
+    """What one apply transaction leaves behind besides the rows.
+
+    ``parked`` are plans with the reason why they were not carried, ``queued`` changes behind records that are parked
+    already, ``freed`` records that are not parked any more, ``hidden`` and ``restore`` what the side table learns,
+    ``tables`` those in which something was written.
+    """
+
+    def __init__(self, here: LinkSide, transaction: Transaction) -> None:
+        """``here`` is the target that the transaction writes to."""
+        self.number = transaction.number
+        self.parked: list[tuple[Plan, Trouble]] = []
+        self.queued: list[tuple[CompiledMap, Key, Change]] = []
+        self.freed: list[tuple[str, Key]] = []
+        self.conflicts: list[Conflict] = []
+        self.hidden: dict[tuple[str, Key], Hidden | None] = {}
+        self.restore: dict[tuple[str, Key], Key] = {}
+        self.tables: set[str] = set()
+        self.counts: Counter[str] = Counter()
+        self._here = here
+        self._transaction = transaction
+        self._parked: set[tuple[str, Key]] = set()
+        self._freed: set[tuple[str, Key]] = set()
+
+    # -- parked records -------------------------------------------------------------------------------------------
+
+    def is_parked(self, map_name: str, key: Key) -> bool:
+        """Is the record parked, as this transaction sees it?"""
+        record = (map_name, key)
+        return record in self._parked or (record not in self._freed and record in self._here.parked)
+
+    def park(self, plan: Plan, trouble: Trouble, first: Position | None = None) -> None:
+        """Park a record with the changes of its plan; ``first`` is where its parked changes begin."""
+        first = first or plan.changes[0].position
+        for key in dict.fromkeys((plan.key, plan.new_key)):
+            mine = plan if key == plan.key else Plan(plan.compiled, key, [], key)
+            mine.first = first
+            self.parked.append((mine, trouble if key == plan.key else behind(plan.key)))
+            self._parked.add((plan.compiled.name, key))
+            self._transaction.remember(PARKED, plan.compiled.name, key_text(key), str(first))
+        self.counts["parked"] += 1
+
+    def queue(self, compiled: CompiledMap, keys: tuple[Key, ...], change: Change) -> bool:
+        """Queue a change behind the parked ones of its record; False where none are.
+
+        A rename holds back its new key as well.
+        """
+        held = [key for key in keys if self.is_parked(compiled.name, key)]
+        if not held:
+            return False
+        self.queued.append((compiled, held[0], change))
+        for key in keys:
+            if not self.is_parked(compiled.name, key):
+                self.park(Plan(compiled, key, [], key), behind(held[0]), first=change.position)
+        return True
+
+    def free(self, map_name: str, key: Key) -> None:
+        """The record is not parked any more (unless what follows parks it again)."""
+        self._freed.add((map_name, key))
+        self.freed.append((map_name, key))
+        self._transaction.remember(PARKED, map_name, key_text(key), None)
+
+    # -- rows under a delete, one-way columns to be restored ------------------------------------------------------
+
+    def hide(self, map_name: str, key: Key, hidden: Hidden | None) -> None:
+        """Keep, or drop, the row that lies under a record's delete."""
+        if self.row_under(map_name, key) != hidden:
+            self.hidden[map_name, key] = hidden
+            text = None if hidden is None else hidden_text(hidden)
+            self._transaction.remember(HIDDEN, map_name, key_text(key), text)
+
+    def row_under(self, map_name: str, key: Key) -> Hidden | None:
+        """The row under a record's delete, as this transaction sees it."""
+        record = (map_name, key)
+        return self.hidden[record] if record in self.hidden else self._here.hidden.get(record)
+
+    def restore_later(self, map_name: str, key: Key, natural: Key) -> None:
+        """The source is to take the target's one-way columns again; ``natural`` finds the record here."""
+        if (map_name, key) not in self.restore:
+            self.restore[map_name, key] = natural
+            self._transaction.remember(RESTORE, map_name, key_text(key), key_text(natural))
+
+    # -- conflicts ------------------------------------------------------------------------------------------------
+
+    def conflict(self, plan: Plan, loss: Loss, *, is_open: bool = False) -> None:
+        """Put a loss into the conflict log."""
+        if loss.policy == "manual" and not is_open:
+            return  # the conflict is in the log since it was found; the decision has closed it
+        self.counts["conflicts"] += 1
+        loser, beats = loss.loser, loss.beats
+        if is_open and self._here.side is Side.LEFT:
+            loser, beats = beats, loser  # an open conflict has no loser yet: left change first, so both flows find one
+        self.conflicts.append(
+            Conflict(
+                map=plan.compiled.name,
+                side=self._here.side,
+                key=key_text(plan.key),
+                shown_key=show_key(plan.key),
+                unit=loss.unit,
+                left=loss.values.get(Side.LEFT),
+                right=loss.values.get(Side.RIGHT),
+                base=loss.base,
+                winner="" if is_open else loss.winner.value,
+                policy=loss.policy,
+                at=datetime.now(UTC).timestamp(),
+                loser=loser,
+                beats=beats,
+                open=is_open,
+            )
+        )
+
+
+ANY_TABLE = "*"
+"""What a record waits for that a foreign key has refused: the database does not say which one."""
+BYPASSED = Trouble(
+    "bypassed",
+    "the target's record is not what it should be, and no captured change says why: something wrote past the capture",
+)
+
+
+def behind(key: Key) -> Trouble:
+    """The trouble of a record that waits for another one of the same map."""
+    return Trouble("behind", f"waits behind the parked record {show_key(key)}", "", "", key_text(key))
+
+
+def ambiguous(table: str, count: int) -> Trouble:
+    """The trouble of a key that several records of the target hold."""
+    return Trouble("ambiguous", f"{count} records of {table} hold this key")
+
+
+def undecided(verdict: Undecided) -> Trouble:
+    """The trouble of a record that a person has to decide."""
+    return Trouble("conflict", "both sides changed it; a person decides: " + ", ".join(verdict.units), verdict.units[0])
+
+
+def parked_key(target: Side, plan: Plan, trouble: Trouble) -> ParkedKey:
+    """The journal's entry for a parked plan."""
+    return ParkedKey(
+        side=target,
+        map=plan.compiled.name,
+        key=key_text(plan.key),
+        shown_key=show_key(plan.key),
+        code=trouble.code,
+        reason=trouble.reason,
+        column=trouble.column,
+        waits_table=trouble.waits_table,
+        waits_key=trouble.waits_key,
+    )

@@ -1,0 +1,348 @@
+"""One map's share of an apply transaction: the plans of its records become writes, and what failed is tried again.
+
+Records whose target nobody else has edited (an empty window) are coalesced and written set-based, blindly; the others
+are folded operation by operation over the target's row.  Upserts, deletes, second tries and patches are separate steps,
+because the maps of a segment take each step together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import assert_never
+
+from dualwrite.connectors.base import Transaction
+from dualwrite.engine.contest import Alarm, Folded, Loss, Undecided, fold
+from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
+from dualwrite.engine.link import Link
+from dualwrite.engine.translate import Translation
+from dualwrite.engine.window import record_keys
+from dualwrite.errors import RowProblem
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import (
+    ABSENT,
+    Applied,
+    Change,
+    Contested,
+    Key,
+    Kind,
+    MissingParent,
+    Outcome,
+    Rejected,
+    Row,
+    Side,
+    Unchanged,
+    Write,
+    show_key,
+)
+
+
+class Stage:
+    """One map's share of a segment."""
+
+    def __init__(
+        self,
+        link: Link,
+        source: Side,
+        transaction: Transaction,
+        ledger: Ledger,
+        compiled: CompiledMap,
+        plans: Sequence[Plan],
+    ) -> None:
+        self.link = link
+        self.source = source
+        self.target = source.other
+        self.transaction = transaction
+        self.ledger = ledger
+        self.compiled = compiled
+        self.view = compiled.views[self.target]
+        self.windows = link.sides[self.target].windows
+        # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
+        self._may_lack = self.view.filter is not None or not compiled.deletes
+        self._translation = Translation(compiled, source)
+        self._upserts: list[tuple[Plan, Write]] = []
+        self._deletes: list[tuple[Plan, Write]] = []
+        self._later: list[tuple[Plan, Write, Outcome]] = []
+        self._patches: list[tuple[Plan, Write]] = []
+        self._revived: list[Write] = []
+        self._prepare(plans)
+
+    # -- from changes to writes -----------------------------------------------------------------------------------
+
+    def _prepare(self, plans: Sequence[Plan]) -> None:
+        contested = [plan for plan in plans if self._is_contested(plan)]
+        look = plans if self.view.filter is not None else contested
+        self._fetch(look)
+        slow = {id(plan) for plan in contested}
+        for plan in plans:
+            if plan.fetched and self._is_detached(plan.fetched):
+                self.ledger.counts["detached"] += 1
+            elif id(plan) in slow and self._is_renamed(plan):
+                reason = "both sides changed the record, and one of them its key"
+                self.ledger.park(plan, Trouble("rename", reason))
+            elif id(plan) in slow:
+                self._fold(plan)
+            else:
+                self._blindly(plan)
+
+    def _is_contested(self, plan: Plan) -> bool:
+        name = self.compiled.name
+        return not plan.is_plain or any(
+            self.ledger.row_under(self.compiled.name, key) is not None
+            or (change.weak and change.kind is Kind.UPDATE)
+            or self.windows.of(name, key, change.seen)
+            for key in dict.fromkeys((plan.key, plan.new_key))
+            for change in plan.changes
+        )
+
+    def _is_renamed(self, plan: Plan) -> bool:
+        """Has one of the two sides changed the record's key, unseen by the other?"""
+        own = [c for change in plan.changes for c in self.windows.of(self.compiled.name, plan.key, change.seen)]
+        return plan.renames or any(len(record_keys(self.compiled, self.target, change)) > 1 for change in own)
+
+    def _fetch(self, plans: Sequence[Plan]) -> None:
+        """The target's rows as they are, for those plans that do not know them yet."""
+        wanted: dict[Key, list[Plan]] = {}
+        for plan in plans:
+            if plan.fetched is None:
+                try:
+                    wanted.setdefault(self._translation.target_key(plan.changes[0]), []).append(plan)
+                except RowProblem:
+                    plan.fetched = []
+        if not wanted:
+            return
+        rows = self.transaction.fetch(self.view, list(wanted))
+        for key, asking in wanted.items():
+            for plan in asking:
+                plan.fetched = rows.get(key, [])
+
+    def _is_detached(self, rows: Sequence[Row]) -> bool:
+        return not any(self.compiled.passes(self.target, row) for row in rows)
+
+    def _blindly(self, plan: Plan) -> None:
+        """Nobody else has touched the record: one write for all its changes."""
+        try:
+            write = self._translation.write(plan.merged())
+        except RowProblem as problem:
+            self.ledger.park(plan, Trouble(problem.code, str(problem), problem.column))
+            return
+        self._note_one_way(plan)
+        if write is None:
+            return
+        (self._deletes if write.row is None else self._upserts).append((plan, write))
+
+    def _note_one_way(self, plan: Plan) -> None:
+        """Users of the source wrote columns that belong to the target: these are to be written back."""
+        if not self._translation.foreign:
+            return
+        for change in plan.changes:
+            before, after = change.before, change.after
+            foreign = before is None or after is None or any(before[i] != after[i] for i in self._translation.foreign)
+            if after is not None and (foreign or plan.renames):  # under its old key it may not have been found
+                last = plan.changes[-1].after
+                if last is not None:
+                    self.ledger.restore_later(
+                        self.compiled.name, plan.new_key, self.compiled.target_key(self.source, last)
+                    )
+                return
+
+    # -- folding --------------------------------------------------------------------------------------------------
+
+    def _fold(self, plan: Plan, *, surprised: bool = False) -> None:
+        """Both sides changed the record: operation by operation over the target's row."""
+        rows = plan.fetched or []
+        if len(rows) > 1:
+            self.ledger.park(plan, ambiguous(self.view.table, len(rows)))
+            return
+        current = row = rows[0] if rows else None
+        hidden = self.ledger.row_under(self.compiled.name, plan.key)
+        rules = self._translation.rules(self.link.ahead(self.target))
+        losses: list[Loss] = []
+        for done, change in enumerate(plan.changes):
+            window = self.windows.of(self.compiled.name, plan.key, change.seen)
+            rest = plan.left(plan.changes[done:])
+            try:
+                operation = self._translation.operation(change, row, plan.changes[done + 1 :])
+            except RowProblem as problem:
+                self.ledger.park(rest, Trouble(problem.code, str(problem), problem.column))
+                break
+            if operation is None:
+                continue
+            if row is None and hidden is None and operation.kind is Kind.UPDATE and self._is_lacking(window):
+                operation = replace(operation, kind=Kind.INSERT, before=None)
+            if surprised and not window and row is not None and self._translation.is_bypassed(change, operation, row):
+                self.ledger.park(rest, BYPASSED)
+                break
+            verdict = fold(
+                operation,
+                row,
+                hidden,
+                window,
+                rules,
+                self.link.decisions(self.compiled.name, plan.key),
+                self.windows.end,
+            )
+            match verdict:
+                case Folded():
+                    row, hidden = verdict.row, verdict.hidden
+                    losses += verdict.losses
+                case Undecided():
+                    self.ledger.park(rest, undecided(verdict))
+                    for loss in verdict.losses:
+                        self.ledger.conflict(plan, loss, is_open=True)
+                    break
+                case Alarm():
+                    self.ledger.park(rest, Trouble(verdict.code, verdict.reason))
+                    break
+                case _:
+                    assert_never(verdict)
+        for loss in losses:
+            self.ledger.conflict(plan, loss)
+        self.ledger.hide(self.compiled.name, plan.key, hidden)
+        self._note_one_way(plan)
+        self._write_result(plan, current, row)
+
+    def _is_lacking(self, window: Sequence[Change]) -> bool:
+        """May the record be missing although nobody has told?"""
+        return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
+
+    def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
+        if row == current:
+            return
+        key = self._translation.key_of(current or row or ())
+        write = Write(key, None if current is None else self._translation.blank, row)
+        if current is None:
+            self._revived.append(write)
+        (self._deletes if row is None else self._upserts).append((plan, write))
+
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def upserts(self) -> None:
+        """Write what inserts or updates; troubles wait for the rest of the segment."""
+        self._later += self._run(self._upserts)
+
+    def deletes(self) -> None:
+        """Write what deletes."""
+        self._later += self._run(self._deletes)
+
+    def again(self) -> None:
+        """Try once more what failed: parents and freed unique values may be there now."""
+        failed = self._run([(plan, write) for plan, write, _ in self._later])
+        self._later = []
+        for plan, write, outcome in failed:
+            if write.row is not None and self._may_patch(plan, write, outcome):
+                self._insert_bare(plan, write)
+            elif isinstance(outcome, Rejected) and outcome.code == "unique" and len(plan.changes) > 1:
+                self._later.append((plan, write, outcome))
+            else:
+                self._trouble(plan, outcome)
+        self._replay()
+
+    def _may_patch(self, plan: Plan, write: Write, outcome: Outcome) -> bool:
+        cyclic = self.link.cyclic.get(self.compiled.name, {}).get(self.target, frozenset())
+        misses = isinstance(outcome, MissingParent) and outcome.lookup in cyclic
+        refers = isinstance(outcome, Rejected) and outcome.code == "reference" and bool(cyclic)
+        return write.expect is None and (misses or refers) and not plan.renames
+
+    def _insert_bare(self, plan: Plan, write: Write) -> None:
+        """Insert a record of a cycle without its references; they follow in a second pass."""
+        assert write.row is not None
+        cyclic = self.link.cyclic[self.compiled.name][self.target]
+        parents = [parent for parent in self.compiled.parents[self.target] if parent.reference in cyclic]
+        late = {index for parent in parents for index in parent.cells}.difference(self.view.key)
+        bare = tuple(ABSENT if index in late else cell for index, cell in enumerate(write.row))
+        patch = tuple(cell if index in late else ABSENT for index, cell in enumerate(write.row))
+        for failed, _, outcome in self._run([(plan, Write(write.key, None, bare))]):
+            self._trouble(failed, outcome)
+            return
+        self._patches.append((plan, Write(write.key, self._translation.blank, patch)))
+
+    def patch(self) -> None:
+        """The second pass of cycles."""
+        for plan, _, outcome in self._run(self._patches):
+            self._trouble(plan, outcome)
+
+    def _replay(self) -> None:
+        """Unique values that changed hands within the batch: go the way that the source went, step by step."""
+        plans = {id(plan): plan for plan, _, _ in self._later}
+        self._later = []
+        steps = [(change, plan) for plan in plans.values() for change in plan.changes]
+        steps.sort(key=lambda step: step[0].position)
+        broken: set[int] = set()
+        for change, plan in steps:
+            if id(plan) in broken:
+                continue
+            write = self._translation.write(change)
+            failed = self._run([(plan, write)]) if write is not None else []
+            for _, _, outcome in failed:
+                broken.add(id(plan))
+                self._trouble(plan.left(plan.changes[plan.changes.index(change) :]), outcome)
+
+    def _run(self, work: list[tuple[Plan, Write]]) -> list[tuple[Plan, Write, Outcome]]:
+        """Write; returns what failed.  A surprise (the target does not hold what it should) is folded at once."""
+        if not work:
+            return []
+        outcomes = self._written([write for _, write in work])
+        failed: list[tuple[Plan, Write, Outcome]] = []
+        surprised: list[Plan] = []
+        for (plan, write), outcome in zip(work, outcomes, strict=True):
+            match outcome:
+                case Applied():
+                    self.ledger.counts["applied"] += 1
+                    self.ledger.tables.add(self.view.table)
+                case Unchanged():
+                    self.ledger.counts["unchanged"] += 1
+                case Contested():
+                    surprised.append(plan)
+                case MissingParent() | Rejected():
+                    failed.append((plan, write, outcome))
+                case _:
+                    assert_never(outcome)
+        work.clear()
+        return failed + self._surprised(surprised)
+
+    def _written(self, writes: list[Write]) -> list[Outcome]:
+        """Records that are brought back get all their columns, those included that are not carried to this side."""
+        if not any(write is revived for revived in self._revived for write in writes):
+            return self.transaction.write(self.view, writes)
+        whole = self.compiled.whole[self.target]
+        return [self.transaction.write(whole if write in self._revived else self.view, [write])[0] for write in writes]
+
+    def _surprised(self, plans: Sequence[Plan]) -> list[tuple[Plan, Write, Outcome]]:
+        if not plans:
+            return []
+        for plan in plans:
+            plan.fetched = None
+        self._fetch(plans)
+        for plan in plans:
+            if plan.fetched and self._is_detached(plan.fetched):
+                self.ledger.counts["detached"] += 1
+            elif plan.renames:
+                self._renamed_already(plan)
+            else:
+                self._fold(plan, surprised=True)
+        failed = self._run(self._upserts) if self._upserts else []
+        return failed + (self._run(self._deletes) if self._deletes else [])
+
+    def _renamed_already(self, plan: Plan) -> None:
+        """The record is not under its old key: a parent in the key may have been renamed just before it."""
+        last = plan.changes[-1].after
+        assert last is not None, "what is renamed exists"
+        key = self.compiled.target_key(self.source, last)
+        found = self.transaction.fetch(self.view, [key]).get(key, [])
+        if plan.fetched or len(found) != 1:
+            self.ledger.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
+        else:
+            self._fold(replace(plan, key=plan.new_key, fetched=found), surprised=True)
+
+    def _trouble(self, plan: Plan, outcome: Outcome) -> None:
+        match outcome:
+            case MissingParent():
+                reason = f"{outcome.table} has no record {show_key(outcome.key)} for the lookup {outcome.lookup}"
+                trouble = Trouble("missing_parent", reason, outcome.lookup, outcome.table, show_key(outcome.key))
+            case Rejected():
+                waits = ANY_TABLE if outcome.code == "reference" else ""
+                trouble = Trouble(outcome.code, outcome.reason, waits_table=waits)
+            case _:
+                raise AssertionError(f"not a trouble: {outcome}")
+        self.ledger.park(plan, trouble)

@@ -1,0 +1,200 @@
+"""A source's changes in the target's form: what a change writes there, and what it claims to have found.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+
+from dualwrite.engine.contest import Operation, Rules
+from dualwrite.errors import RowProblem
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Row, Side, Write
+
+
+class Translation:
+    """From changes of one map out of ``source`` to writes and operations on the other side."""
+
+    def __init__(self, compiled: CompiledMap, source: Side) -> None:
+        self._compiled = compiled
+        self._source = source
+        self._target = target = source.other
+        self.blank: Row = (ABSENT,) * len(compiled.views[target].paths)
+        units = compiled.units[target]
+        theirs = {unit.name: unit.indexes for unit in compiled.units[source]}
+        self._carried = [unit.indexes for unit in units if unit.owner is not target]
+        self._ways = [(theirs.get(unit.name, ()), unit.indexes) for unit in units if unit.owner is not target]
+        self._promised = [index for unit in units if unit.owner is None for index in unit.indexes]
+
+    @cached_property
+    def foreign(self) -> tuple[int, ...]:
+        """The cells of the source's rows whose values belong to the target."""
+        units = self._compiled.units[self._source]
+        return tuple(index for unit in units if unit.owner is self._target for index in unit.indexes)
+
+    # -- keys -----------------------------------------------------------------------------------------------------
+
+    def target_key(self, change: Change) -> Key:
+        """Under which key the target has the record that a change finds.  Raises RowProblem."""
+        row = change.before if change.before is not None else change.after
+        assert row is not None
+        return self._compiled.target_key(self._source, row)
+
+    def key_of(self, row: Row) -> Key:
+        """The natural key of a row of the target."""
+        return tuple(
+            [None if (cell := row[index]) is ABSENT else cell for index in self._compiled.views[self._target].key]
+        )
+
+    # -- blind writes ---------------------------------------------------------------------------------------------
+
+    def write(self, change: Change) -> Write | None:
+        """The write of a change that had seen everything; None when nothing that is carried has changed.
+
+        Raises RowProblem.
+        """
+        if change.before is None:
+            assert change.after is not None
+            mapped = self._compiled.map_row(self._source, change.after)
+            return Write(self._compiled.target_key(self._source, change.after), None, mapped)
+        key = self._compiled.target_key(self._source, change.before)
+        if change.after is None:
+            return Write(key, self._two_way(self._mapped_before(change.before)), None)
+        after = self._compiled.map_row(self._source, change.after)
+        before = self._before(change.before, change.after, after)
+        changed = self._changed(before, after)
+        if not changed:
+            return None
+        row = tuple(cell if index in changed else ABSENT for index, cell in enumerate(after))
+        expect = tuple(cell if index in changed else ABSENT for index, cell in enumerate(self._two_way(before)))
+        return Write(key, expect, row)
+
+    def _mapped_before(self, row: Row) -> Row:
+        try:
+            return self._compiled.map_row(self._source, row)
+        except RowProblem:
+            return self._compiled.map_known(self._source, row)[0]  # the rest tells nothing about the target
+
+    def _mapped_after(self, row: Row, later: Sequence[Change]) -> Row:
+        """A row in the target's form; cells that cannot be carried are passed over where a later change mends them."""
+        try:
+            return self._compiled.map_row(self._source, row)
+        except RowProblem:
+            mapped, failed = self._compiled.map_known(self._source, row)
+            if not failed or not all(any(c.after is not None and c.after[i] != row[i] for c in later) for i in failed):
+                raise
+            return mapped
+
+    def _before(self, before: Row, after: Row, now: Row) -> Row:
+        """The row before a change in the target's form; ``now`` is the one behind it.
+
+        Where an edit makes no difference there (a default, a text cut short), the target may hold another value that
+        only maps back to the old one: the unit is written all the same, and what it held is not known.
+        """
+        was = self._mapped_before(before)
+        for cells, indexes in self._ways:
+            edited = any(before[i] != after[i] and self._unlike(i, before[i], after[i]) for i in cells)
+            if edited and all(was[i] == now[i] for i in indexes):
+                was = tuple(ABSENT if index in indexes else cell for index, cell in enumerate(was))
+        return was
+
+    def _unlike(self, index: int, one: Cell, other: Cell) -> bool:
+        """Do two cells of the source differ in common form?"""
+        if one is ABSENT or other is ABSENT:
+            return other is not ABSENT
+        return self._compiled.common(self._source, index, one) != self._compiled.common(self._source, index, other)
+
+    def _changed(self, before: Row, after: Row) -> set[int]:
+        """The cells of every unit that the source carries here and that differs."""
+        changed: set[int] = set()
+        for indexes in self._carried:
+            for i in indexes:
+                if before[i] != after[i] and self._differs(i, before[i], after[i]):
+                    changed.update(indexes)
+        return changed
+
+    def _differs(self, index: int, one: object, other: object) -> bool:
+        if one == other:
+            return False
+        if one is ABSENT or other is ABSENT:
+            return other is not ABSENT
+        assert one is None or isinstance(one, str)
+        assert other is None or isinstance(other, str)
+        return self._compiled.common(self._target, index, one) != self._compiled.common(self._target, index, other)
+
+    def _two_way(self, before: Row) -> Row:
+        """What the target must hold by the rules: only two-way columns promise anything."""
+        row = list(self.blank)
+        for index in self._promised:
+            row[index] = before[index]
+        return tuple(row)
+
+    # -- operations of a fold -------------------------------------------------------------------------------------
+
+    def rules(self, offset: float) -> Rules:
+        """What the map says about contested records; ``offset`` is added to the target's commit times."""
+
+        def common(index: int, value: str | None) -> str | None:
+            return self._compiled.common(self._target, index, value)
+
+        return Rules(self._target, self._compiled.units[self._target], self._compiled.rows, common, offset)
+
+    def operation(self, change: Change, row: Row | None, later: Sequence[Change]) -> Operation | None:
+        """A change in the target's form; None for a weak update of a record that its users have deleted."""
+        before = after = None
+        if change.after is not None:
+            after = self._mapped_after(change.after, later)
+            if change.before is not None:
+                before = self._before(change.before, change.after, after)
+        elif change.before is not None:
+            before = self._mapped_before(change.before)
+        if change.weak and change.kind is Kind.UPDATE:
+            if row is None:
+                return None
+            before = row
+        elif before is not None and all(cell is ABSENT for cell in before) and row is not None:
+            before = row
+        unset = self._unset(change.after) if change.kind is Kind.INSERT and change.after is not None else frozenset()
+        return Operation(change.kind, before, after, change.at, change.position, change.weak, unset)
+
+    def _unset(self, row: Row) -> frozenset[int]:
+        """The target's cells for which the source has nothing."""
+        return frozenset(
+            index
+            for cells, indexes in self._ways
+            if cells and all(self._is_null(row, i) for i in cells)
+            for index in indexes
+        )
+
+    def _is_null(self, row: Row, index: int) -> bool:
+        cell = row[index]
+        return cell is not ABSENT and self._compiled.common(self._source, index, cell) is None
+
+    def is_bypassed(self, change: Change, operation: Operation, row: Row) -> bool:
+        """Does the target hold neither what the operation found nor what it leaves, though nobody is known to have
+        changed it?"""
+        if change.before is None or operation.before is None or operation.weak:
+            return False
+        differing = self._differing(change.before, row)
+        for unit in self._compiled.units[self._target]:
+            if unit.owner is not None or unit.policy == "sum" or unit.name not in differing:
+                continue
+            for i in unit.indexes:
+                before, after = operation.before[i], None if operation.after is None else operation.after[i]
+                written = operation.after is None or self._differs(i, before, after)
+                if (
+                    written
+                    and row[i] is not ABSENT
+                    and before is not ABSENT
+                    and self._differs(i, row[i], before)
+                    and (operation.after is None or self._differs(i, row[i], after))
+                ):
+                    return True
+        return False
+
+    def _differing(self, theirs: Row, row: Row) -> set[str]:
+        """The units in which a row of the source and one of the target are out of step."""
+        try:
+            left, right = (theirs, row) if self._source is Side.LEFT else (row, theirs)
+            return set(self._compiled.agree(left, right))
+        except RowProblem:
+            return {unit.name for unit in self._compiled.units[self._target]}
