@@ -5,6 +5,7 @@ Everything here is scratch: files in the temporary folder that vanish with the p
 
 from __future__ import annotations
 
+import json
 import marshal
 import sqlite3
 import tempfile
@@ -27,6 +28,15 @@ def _plain(row: Row) -> tuple[str | bool | None, ...]:
 
 def _row(plain: tuple[str | bool | None, ...]) -> Row:
     return tuple(ABSENT if cell is False else cell for cell in plain) if False in plain else plain  # type: ignore[return-value,misc]
+
+
+def _text(key: Key) -> str:
+    """A key to look for; ``marshal`` would not do, as it may write equal values in several ways."""
+    return json.dumps(key)
+
+
+def _key(text: str) -> Key:
+    return tuple(json.loads(text))
 
 
 def scratch(owner: object) -> IO[bytes]:
@@ -126,7 +136,7 @@ class Overflow:
 
     def __init__(self) -> None:
         self._database = scratch_database(self)
-        self._database.execute("CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key BLOB, change BLOB)")
+        self._database.execute("CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key TEXT, change BLOB)")
         self._database.execute("CREATE INDEX old_record ON old (map, key)")
         self._count = 0
 
@@ -135,7 +145,7 @@ class Overflow:
 
     def add(self, entries: Sequence[tuple[str, Key, Change]]) -> None:
         """Append changes, each with the record under which it is looked for."""
-        rows = [(map_name, marshal.dumps(key), _packed(change)) for map_name, key, change in entries]
+        rows = [(map_name, _text(key), _packed(change)) for map_name, key, change in entries]
         self._database.execute("BEGIN")
         self._database.executemany("INSERT INTO old (map, key, change) VALUES (?, ?, ?)", rows)
         self._database.execute("COMMIT")
@@ -144,7 +154,7 @@ class Overflow:
     def find(self, map_name: str, key: Key) -> list[Change]:
         """The changes of a record."""
         query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
-        return [_unpacked(packed) for (packed,) in self._database.execute(query, (map_name, marshal.dumps(key)))]
+        return [_unpacked(packed) for (packed,) in self._database.execute(query, (map_name, _text(key)))]
 
     def oldest(self) -> Position | None:
         """The position of the first change."""
@@ -155,7 +165,7 @@ class Overflow:
         """Remove the changes up to a position, and give them."""
         while True:
             rows = self._database.execute("SELECT * FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
-            entries = [(number, name, marshal.loads(key), _unpacked(change)) for number, name, key, change in rows]
+            entries = [(number, name, _key(key), _unpacked(change)) for number, name, key, change in rows]
             gone = [entry for entry in entries if entry[3].position <= until]
             if gone:
                 self._database.execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
@@ -231,12 +241,12 @@ class Spool:
             return None
         if self._index is None:
             self._index = self._build()
-        found = self._index.execute("SELECT number, entry FROM weak WHERE key = ?", (marshal.dumps(key),)).fetchone()
+        found = self._index.execute("SELECT number, entry FROM weak WHERE key = ?", (_text(key),)).fetchone()
         return None if found is None else self._change(found[0], *marshal.loads(found[1]))
 
     def _build(self) -> sqlite3.Connection:
         index = scratch_database(self)
-        index.execute("CREATE TABLE weak (key BLOB PRIMARY KEY, number INTEGER, entry BLOB) WITHOUT ROWID")
+        index.execute("CREATE TABLE weak (key TEXT PRIMARY KEY, number INTEGER, entry BLOB) WITHOUT ROWID")
         index.execute("BEGIN")
         number, here = 0, self._file.tell()
         self._file.seek(0)
@@ -244,7 +254,7 @@ class Spool:
             rows = []
             for key, kind, natural, plain in _read_block(self._file):
                 number += 1
-                rows.append((marshal.dumps(key), number, marshal.dumps((kind, natural, plain))))
+                rows.append((_text(key), number, marshal.dumps((kind, natural, plain))))
             index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?)", rows)
         index.execute("COMMIT")
         self._file.seek(here)
