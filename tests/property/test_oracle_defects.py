@@ -183,7 +183,7 @@ def trimmed_once_carried(patch: pytest.MonkeyPatch) -> None:
 )
 def no_barrier(patch: pytest.MonkeyPatch) -> None:
     """R4: what the target's users committed since their feed was read is not looked at."""
-    patch.setattr(memory.MemoryTransaction, "since", lambda self, after: ())
+    patch.setattr(memory.MemoryTransaction, "since", lambda self, after, limit: ())
 
 
 @defect(

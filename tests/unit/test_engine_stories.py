@@ -10,7 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, User
+from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, MemoryTransaction, User
+from dualwrite.engine import flow
 from dualwrite.engine.commands import execute
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import PositionLost, Superseded
@@ -390,6 +391,34 @@ def test_edit_between_reading_and_writing(story: Story) -> None:
     story.drain()
     assert story.both("name") == {("right",)}
     assert len(story.conflicts()) == 1
+
+
+def test_a_long_backlog_of_the_target_is_read_without_its_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However much the target's users did meanwhile, a change is decided with all of it."""
+    read_inside = []
+
+    def since(self, after, limit):
+        found = read(self, after, limit)
+        read_inside.append(len(found))
+        return found
+
+    read = MemoryTransaction.since
+    monkeypatch.setattr(MemoryTransaction, "since", since)
+    monkeypatch.setattr(flow, "LAGGING", 3)
+    story = Story(ITEM_MAP, conflict="left").start()
+    story.insert(L, code="1", name="one")
+    story.drain()
+    for turn in range(8):
+        story.update(R, "1", name=f"right {turn}")
+    story.update(R, "1", note="noted")
+    story.update(L, "1", name="left")
+    story.carry(L)
+    assert story.rows(R, "name", "note") == {("left", "noted")}
+    assert max(read_inside) == 3
+    story.drain()
+    assert story.both("name", "note") == {("left", "noted")}
+    assert len(story.conflicts()) == 8
+    story.at_rest()
 
 
 # -- keys and references -----------------------------------------------------------------------------------------------

@@ -13,18 +13,17 @@ from collections.abc import Callable, Sequence
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
 from dualwrite.connectors._sqlite_effects import Effects
 from dualwrite.connectors._sqlite_feed import check_place
-from dualwrite.connectors._sqlite_log import Marker
+from dualwrite.connectors._sqlite_log import SLICE, Marker
 from dualwrite.connectors._sqlite_reader import LogReader
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError
 from dualwrite.connectors._sqlite_view import Plans
 from dualwrite.connectors._sqlite_write import Lookups, Writer
+from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
 from dualwrite.model import Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
-
-_ALL = 1 << 62
 
 
 class SqliteTransaction:
@@ -91,13 +90,17 @@ class SqliteTransaction:
             row = self._connection.execute(sql, (self._stream,)).fetchone()
         return Position.parse(row[0]) if row else None
 
-    def since(self, after: Position) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
         """See ``Transaction``."""
         self._in_use()
         with self._file.errors():
             place = check_place(self._connection, self._names, self._file, after, self._acknowledged)
             reader = LogReader(self._connection, self._names, self._catalog, self._views, place)
-            return reader.read(_ALL - 1000)[0]
+            found, more = list[Change](), True
+            while more and len(found) < limit:
+                changes, more = reader.read(SLICE)
+                found += changes
+        return found
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

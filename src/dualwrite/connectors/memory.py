@@ -14,7 +14,7 @@ from dualwrite.connectors._memory.database import Action, Backup, MemoryDatabase
 from dualwrite.connectors._memory.log import Capture, Commit, Link, Marker
 from dualwrite.connectors._memory.tables import Lens, Tables, column_at
 from dualwrite.connectors._memory.writing import Writing
-from dualwrite.connectors.base import Capabilities, Remembered
+from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
@@ -245,12 +245,12 @@ class MemoryTransaction:
         self._in_use()
         return self._link.positions.get(self._stream)
 
-    def since(self, after: Position) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
         """See ``Transaction``."""
         self._in_use()
         with self._database.changed:
             place = self._link.place(after)
-            return self._link.read(self._views, place, self._link.marker_at(place)).changes
+            return self._link.read(self._views, place, self._link.marker_at(place)).changes[:limit]
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

@@ -31,7 +31,8 @@ LOCK_TARGET = 0.05
 SMALLEST, LARGEST = 50, 10_000
 """Changes per batch."""
 LAGGING = 2_000
-"""Own changes of the target found inside a transaction from which on they are read before it, without its locks."""
+"""So many own changes of the target are read inside a transaction; where there are more, the others are read without
+its locks first."""
 RETRY_AT_ONCE = 200
 """Parked records retried in one transaction."""
 WAKE_INTERVAL = 0.25
@@ -69,7 +70,7 @@ class Flow:
         self._restored: set[tuple[str, Key]] = set()
         self._refused: dict[tuple[str, Key], Key] = {}
         self._bared: set[tuple[str, Key]] = set()
-        self._found = 0
+        self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
 
     # -- opening and closing --------------------------------------------------------------------------------------
@@ -163,15 +164,13 @@ class Flow:
 
     def carry_weak(self, changes: Sequence[Change]) -> Ledger:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
-        self._catch_up()
-        began = time.monotonic()
         with self.begin() as transaction:
             application = Application(self.link, self.source, transaction)
             inserts = all(change.kind is Kind.INSERT for change in changes)
             ledger = application.insert(changes) if inserts else application.run(changes)
             self.finish(transaction, ledger, changes[-1].position)
         self._advance(changes[-1].position)
-        self._size(time.monotonic() - began, len(changes))
+        self._size(time.monotonic() - self._locked, len(changes))
         return ledger
 
     def _read(self, timeout: float) -> Batch:
@@ -196,8 +195,6 @@ class Flow:
             self._advance(batch.position)
             return False
         self._brake(changes)
-        self._catch_up()
-        began = time.monotonic()
         with self.begin() as transaction:
             self._tidy(transaction)
             ledger = Application(self.link, self.source, transaction).run(changes)
@@ -205,7 +202,7 @@ class Flow:
             position = batch.position if self.carried is None else max(batch.position, self.carried)
             self.finish(transaction, ledger, position)
         self._advance(batch.position)
-        self._size(time.monotonic() - began, len(changes))
+        self._size(time.monotonic() - self._locked, len(changes))
         self.applied_at = time.time()
         return True
 
@@ -255,10 +252,41 @@ class Flow:
                 change = replace(change, seen=first.just_before())
         return change
 
+    def begin(self) -> Transaction:
+        """A target transaction that knows everything the target's users committed before it.
+
+        Raises Superseded when the position is not where this flow left it: another engine runs the link.
+        """
+        while True:
+            transaction = self._to.connector.transaction(self.stream, self.link.views(self.target))
+            self._locked = time.monotonic()
+            try:
+                if transaction.position() != self.committed:
+                    raise Superseded(
+                        f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
+                        f"{self.committed} as this engine left it",
+                        "another engine runs this link: stop one of them",
+                    )
+                if self._knows_all(transaction):
+                    return transaction
+            except BaseException:
+                transaction.__exit__(None, None, None)
+                raise
+            transaction.__exit__(None, None, None)
+            self._catch_up()
+
+    def _knows_all(self, transaction: Transaction) -> bool:
+        """Learn what the target's users committed since it was last read; False where that is not all of it yet."""
+        windows = self._to.windows
+        if windows.end is None:  # only where no batch came before: a retry just after the start
+            return False
+        found = transaction.since(windows.end, LAGGING)
+        if found:
+            windows.extend(found, found[-1].position)
+        return len(found) < LAGGING
+
     def _catch_up(self) -> None:
-        """Where the target's own changes were many, read them before the transaction, holding no locks."""
-        if self._found < LAGGING and self._to.windows.end is not None:
-            return
+        """Read the target's own changes, holding no locks."""
         feed = self._to.connector.feed(self.link.views(self.target), self._to.windows.end)
         try:
             while True:
@@ -268,31 +296,6 @@ class Flow:
                     return
         finally:
             feed.close()
-
-    def begin(self) -> Transaction:
-        """A target transaction that knows everything the target's users committed before it.
-
-        Raises Superseded when the position is not where this flow left it: another engine runs the link.
-        """
-        transaction = self._to.connector.transaction(self.stream, self.link.views(self.target))
-        try:
-            if transaction.position() != self.committed:
-                raise Superseded(
-                    f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
-                    f"{self.committed} as this engine left it",
-                    "another engine runs this link: stop one of them",
-                )
-            if self._to.windows.end is None:  # only where no batch came before: a retry just after the start
-                self._catch_up()
-            end = self._to.windows.end
-            found = transaction.since(end) if end is not None else ()
-            self._found = len(found)
-            if found:
-                self._to.windows.extend(found, found[-1].position)
-        except BaseException:
-            transaction.__exit__(None, None, None)
-            raise
-        return transaction
 
     def finish(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
         """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not

@@ -476,6 +476,21 @@ class FeedContract:
             assert list(transaction.since(start)) == example.changes(start, views)
             assert list(transaction.since(example.connector.end())) == []
 
+    def test_a_transaction_reads_no_more_than_it_is_asked_to(self, example: Example) -> None:
+        """Fewer changes than the limit are all there are; otherwise reading goes on behind those that came."""
+        start = example.connector.end()
+        for number in range(5):
+            example.flat(str(number))
+        expected = example.changes(start, [FLATS])
+        with example.connector.transaction("flow", [FLATS]) as transaction:
+            assert list(transaction.since(start, 6)) == expected
+            found: list[Change] = []
+            while len(found) < len(expected):
+                part = transaction.since(found[-1].position if found else start, 2)
+                assert part
+                found += part
+        assert found == expected
+
     def test_nobody_slips_in_between_the_barrier_and_the_commit(self, example: Example) -> None:
         """A user's change of a record that we write is either known to the transaction or behind its marker."""
         example.flat("a", points="0")
