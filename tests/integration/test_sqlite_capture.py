@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.errors import Denied, PositionLost
-from dualwrite.model import ABSENT, Position, Write
+from dualwrite.model import ABSENT, Position, Side, Write
 from dualwrite.schema import Lookup
 from dualwrite.testing.sqlite import Laboratory, view
 
@@ -345,8 +346,8 @@ def test_install_narrows_and_widens(lab: Lab) -> None:
     """Tables that are not viewed any more lose their triggers; new ones are captured."""
     it = lab(LOOKED_UP + TERMS, LINES)
     it.connector.install([TERMS_VIEW])
-    triggers = [name for name in it.objects() if name.endswith("_insert")]
-    assert triggers == ["dualwrite_lab_terms_insert", "dualwrite_lab_terms_stash_insert"]
+    triggers = [name for name in it.objects() if name.endswith("insert")]
+    assert triggers == ["dualwrite_lab:terms:insert", "dualwrite_lab:terms:stash_insert"]
 
 
 def test_columns_that_were_not_captured_then_are_absent(lab: Lab) -> None:
@@ -379,6 +380,96 @@ def test_a_table_that_was_created_anew_is_not_passed_over(lab: Lab) -> None:
     assert [problem.code for problem in it.connector.health(it.views)] == ["sqlite-triggers"]
 
 
+def recreate(it: Laboratory) -> None:
+    """What a migration does to change a table, and what may come in between."""
+    rows = it.app.execute("SELECT * FROM terms").fetchall()
+    it.app.execute("DROP TABLE terms")
+    it.app.execute(TERMS)
+    it.app.executemany("INSERT INTO terms VALUES (?, ?, ?, ?)", rows)
+    it.app.execute("UPDATE terms SET days = 99")
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        recreate,
+        lambda it: it.app.execute("ALTER TABLE terms RENAME TO conditions"),
+        lambda it: it.app.execute("ALTER TABLE terms RENAME COLUMN days TO period"),
+    ],
+)
+def test_a_gap_in_capture_is_remembered_when_it_is_mended(lab: Lab, meanwhile: Callable[[Laboratory], None]) -> None:
+    """Starting again installs capture on a table that was changed meanwhile, but never reads on as if nothing was."""
+    it = lab(TERMS + "INSERT INTO terms VALUES (1, 'N30', 30, NULL);", TERMS_VIEW)
+    before = it.connector.end()
+    it.app.execute("UPDATE terms SET note = 'x'")
+    meanwhile(it)
+    table, columns = it.app.execute(
+        "SELECT m.name, group_concat(c.name) FROM sqlite_master m, pragma_table_info(m.name) c WHERE m.type = 'table' "
+        "AND m.name IN ('terms', 'conditions') GROUP BY 1"
+    ).fetchone()
+    now = view(table, "name", columns.split(",")[2])
+    with pytest.raises(PositionLost, match="created anew or renamed"):
+        it.connector.install([now])
+    it.connector.install([now])
+    with pytest.raises(PositionLost, match="not kept"):
+        it.connector.feed([now], before)
+    it.app.execute(f"UPDATE {table} SET name = 'N31'")
+    feed = it.connector.feed([now], None)
+    assert [change.after[0] for change in feed.read(10, 0).changes] == ["N31"]
+    feed.close()
+    it.connector.uninstall()
+    assert it.objects() == []
+    it.app.execute(f"UPDATE {table} SET name = 'N32'")
+
+
+def test_a_table_that_is_only_looked_up_is_watched_too(lab: Lab) -> None:
+    """Dropping our triggers from a referenced table is noticed, as its renames would be missed."""
+    it = lab(LOOKED_UP, LINES)
+    (table,) = {reference.table for reference in it.connector.schema().tables[LINES.table].references}
+    it.app.execute(f'DROP TRIGGER "dualwrite_lab:{table}:update"')
+    with pytest.raises(PositionLost, match=table):
+        it.told()
+
+
+def test_uninstall_follows_a_renamed_table(lab: Lab) -> None:
+    """Triggers that went with their table to another name are found, or the application could not write any more."""
+    it = lab(TERMS, TERMS_VIEW)
+    it.app.execute("ALTER TABLE terms RENAME TO conditions")
+    it.app.execute("INSERT INTO conditions (name) VALUES ('N30')")
+    it.connector.uninstall()
+    it.app.execute("INSERT INTO conditions (name) VALUES ('N60')")
+    assert it.objects() == []
+
+
+def test_a_unique_index_that_the_application_adds_is_watched_from_then_on(lab: Lab) -> None:
+    """Capture goes on, and a feed makes the triggers look at what REPLACE takes by the added index."""
+    it = lab(TERMS + "INSERT INTO terms VALUES (1, 'N30', 30, 'x');", TERMS_VIEW)
+    it.app.execute("CREATE UNIQUE INDEX by_note ON terms (note)")
+    it.app.execute("INSERT INTO terms VALUES (2, 'N60', 60, 'y')")
+    assert it.told() == [("insert", None, ("N60", "60"))]
+    assert it.connector.health([TERMS_VIEW]) == []
+    it.app.execute("INSERT OR REPLACE INTO terms VALUES (3, 'N90', 90, 'x')")
+    it.app.execute("UPDATE OR REPLACE terms SET note = 'x' WHERE id = 2")
+    assert it.told() == [
+        ("delete", ("N30", "30"), None),
+        ("insert", None, ("N90", "90")),
+        ("delete", ("N90", "90"), None),
+    ]
+
+
+def test_names_of_triggers_never_meet(lab: Lab) -> None:
+    """Tables and links whose names end and begin alike have triggers of their own."""
+    both = TERMS + TERMS.replace("terms", "terms_stash") + TERMS.replace("terms", "more_terms")
+    it = lab(both, TERMS_VIEW, view("terms_stash", "name"), view("more_terms", "name"))
+    other = open_sqlite(f"sqlite:///{it.path}", link="lab_more", side=Side.LEFT)
+    other.install([TERMS_VIEW])
+    other.uninstall()
+    other.close()
+    it.app.execute("INSERT INTO terms (name) VALUES ('N30')")
+    it.app.execute("INSERT INTO terms_stash (name) VALUES ('N60')")
+    assert len(it.changes()) == 2
+
+
 def test_uninstall_leaves_no_trace_and_no_other_link(lab: Lab, tmp_path) -> None:
     """Uninstalling removes every object of the link, and none of a link whose name begins alike."""
     it = lab(LOOKED_UP, HEADS, LINES)
@@ -387,7 +478,7 @@ def test_uninstall_leaves_no_trace_and_no_other_link(lab: Lab, tmp_path) -> None
     it.connector.uninstall()
     it.connector.uninstall()
     assert it.objects()
-    assert all(name.startswith("dualwrite_lab_two_") for name in it.objects())
+    assert all(name.startswith(("dualwrite_lab_two_", "dualwrite_lab_two:")) for name in it.objects())
     other.connector.uninstall()
     assert it.objects() == []
     other.close()

@@ -26,6 +26,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_schema import Catalog, Facts, Unique
@@ -36,11 +37,14 @@ from dualwrite.schema import Schema, View
 
 SCHEMA_NUMBER = 1
 TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
-INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, NOTICE = "I", "U", "D", "X", "M", "G", "N"
+INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, NOTICE, GAP = "I", "U", "D", "X", "M", "G", "N", "L"
 """What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours.  Two are notes about our
 own work and no changes: ``G`` what a record was that we deleted or moved (effects may name it), ``N`` a record that we
-renamed or brought, by which those that look it up look different (the note tells which)."""
+renamed or brought, by which those that look it up look different (the note tells which).  ``L``: what came before is
+lost."""
 NORMAL, OWN, SILENT = 0, 1, 2
+Triggers: TypeAlias = Mapping[str, tuple[int, str]]
+"""Triggers of a table: place and text by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,7 @@ class Names:
 
     def trigger(self, table: str, what: str) -> str:
         """A trigger's name without quotes."""
-        return f"dualwrite_{self.link}_{table}_{what}"
+        return f"dualwrite_{self.link}:{table}:{what}"
 
 
 # -- what has to be captured -----------------------------------------------------------------------------------------
@@ -190,13 +194,14 @@ class _Texts:
 
     def all(self) -> dict[str, str]:
         found: dict[str, str] = {}
-        if self._facts.uniques:
-            moved = self._unique_columns()
+        moved = self._unique_columns()
+        if moved:
             found |= self._text("stash_insert", "BEFORE INSERT", [], self._stash(""))
             found |= self._text("stash_update", self._update_of("BEFORE", moved), moved, self._stash(self._other()))
         found |= self._text("insert", "AFTER INSERT", [], [*self._replaced(), self._log(INSERT)])
-        event = self._update_of("AFTER", self._columns)
-        found |= self._text("update", event, self._columns, [*self._replaced(is_update=True), self._log(UPDATE)])
+        watched = list(dict.fromkeys((*self._columns, *moved)))
+        event = self._update_of("AFTER", watched)
+        found |= self._text("update", event, watched, [*self._replaced(is_update=True), self._log(UPDATE)])
         unstash = f"DELETE FROM {self._names.stash} WHERE shape = {self._number} AND {self._same('', 'OLD')}"
         body = [unstash] if self._facts.uniques else []
         return found | self._text("delete", "AFTER DELETE", [], [*body, self._log(DELETE)])
@@ -245,8 +250,9 @@ class _Texts:
     # -- replaced rows
 
     def _unique_columns(self) -> list[str]:
+        """Those of an index that is newer than the shape may not be captured."""
         used = {name for unique in self._facts.uniques for name in unique.columns}
-        return [name for name in self._columns if name in used]
+        return [name for name in self._facts.affinities if name in used]
 
     def _stash(self, other: str) -> list[str]:
         clashes = " OR ".join(self._clash(unique) for unique in self._facts.uniques)
@@ -305,17 +311,21 @@ class Capture:
         self._connection = connection
         self._names = names
 
-    def exists(self) -> bool:
-        """Is the link installed?"""
-        return is_installed(self._connection, self._names)
+    def install(self, catalog: Catalog, views: Sequence[View]) -> bool:
+        """Create, extend or mend everything, inside the caller's transaction.
 
-    def install(self, catalog: Catalog, views: Sequence[View]) -> None:
-        """Create, extend or mend everything, inside the caller's transaction."""
+        Returns whether capture was interrupted since the last time: then nobody may read on from before.
+        """
         wanted = plans(catalog, views)
         self._create()
         check_number(self._connection, self._names)
         self._widen(max((len(plan.columns) for plan in wanted.values()), default=0))
         known = current_shapes(self._connection, self._names)
+        present = own_triggers(self._connection, self._names)
+        lost = not_captured(catalog, present, known, known.keys() & wanted.keys())
+        is_interrupted = bool(lost) or not present.keys() & wanted.keys() <= known.keys()
+        if is_interrupted:
+            self._lose()
         for table in set(known) - set(wanted):
             self._retire(known[table])
         for table, plan in wanted.items():
@@ -324,17 +334,26 @@ class Capture:
                 shape = self._shape(plan)
             elif shape.plan != plan:
                 self._describe(shape.number, plan)
-            self._triggers(shape, catalog.facts[table])
-        self._drop_strangers(set(wanted))
+            self._triggers(shape, catalog.facts[table], present.get(table, {}))
+        for table in set(present) - set(wanted):
+            self._drop(present[table])
+        return is_interrupted
+
+    def mend(self, catalog: Catalog) -> None:
+        """Bring the triggers of captured tables to what the tables are now, inside the caller's transaction."""
+        present, shapes = own_triggers(self._connection, self._names), current_shapes(self._connection, self._names)
+        for table in set(shapes) - set(not_captured(catalog, present, shapes, shapes)):
+            self._triggers(shapes[table], catalog.facts[table], present[table])
 
     def uninstall(self) -> None:
         """Drop everything, inside the caller's transaction."""
-        self._drop_strangers(set())
+        for triggers in own_triggers(self._connection, self._names).values():
+            self._drop(triggers)
         for what in TABLES:
             self._connection.execute(f"DROP TABLE IF EXISTS {quote(self._names.plain(what))}")
 
     def _create(self) -> None:
-        if self.exists():
+        if is_installed(self._connection, self._names):
             return
         n, execute = self._names, self._connection.execute
         execute(
@@ -380,44 +399,64 @@ class Capture:
     def _retire(self, shape: Shape) -> None:
         self._connection.execute(f"UPDATE {self._names.shape} SET current = 0 WHERE number = ?", (shape.number,))
 
-    def _triggers(self, shape: Shape, facts: Facts) -> None:
-        wanted = trigger_texts(self._names, shape, facts)
-        present = own_triggers(self._connection, self._names, facts.name)
-        if is_current(wanted, present, facts):
-            return
-        for name in present:
+    def _lose(self) -> None:
+        """Leave a gap in the log: everything before this place is lost to those who have not read it."""
+        place = self._connection.execute(f"INSERT INTO {self._names.log} (op, own) VALUES ('{GAP}', 0)").lastrowid
+        self._connection.execute(f"UPDATE {self._names.meta} SET value = ? WHERE name = 'lost'", (place,))
+
+    def _triggers(self, shape: Shape, facts: Facts, present: Triggers) -> None:
+        if is_outdated(self._names, present, shape, facts) or is_older(present, facts):
+            self._drop(present)
+            for text in trigger_texts(self._names, shape, facts).values():
+                self._connection.execute(text)
+
+    def _drop(self, triggers: Triggers) -> None:
+        for name in triggers:
             self._connection.execute(f"DROP TRIGGER {quote(name)}")
-        for text in wanted.values():
-            self._connection.execute(text)
-
-    def _drop_strangers(self, wanted: set[str]) -> None:
-        rows = self._connection.execute("SELECT DISTINCT tbl_name FROM sqlite_master WHERE type = 'trigger'").fetchall()
-        for (table,) in rows:
-            if table not in wanted:
-                for name in own_triggers(self._connection, self._names, table):
-                    self._connection.execute(f"DROP TRIGGER {quote(name)}")
 
 
-_WHATS = ("stash_insert", "stash_update", "insert", "update", "delete")
+def own_triggers(connection: sqlite3.Connection, names: Names) -> Mapping[str, Triggers]:
+    """Our triggers by table, whatever the table was called when they were made."""
+    found: dict[str, dict[str, tuple[int, str]]] = {}
+    sql = "SELECT tbl_name, name, rowid, sql FROM sqlite_master WHERE type = 'trigger' AND instr(sql, ?)"
+    for table, name, place, text in connection.execute(sql, (f"FROM {names.mode})",)):
+        found.setdefault(table, {})[name] = (place, text)
+    return found
 
 
-def own_triggers(connection: sqlite3.Connection, names: Names, table: str) -> dict[str, tuple[int, str]]:
-    """Our triggers on a table: place and text by name."""
-    rows = connection.execute(
-        "SELECT name, rowid, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE", (table,)
-    ).fetchall()
-    ours = {names.trigger(table, what) for what in _WHATS}
-    return {name: (place, sql) for name, place, sql in rows if name in ours}
+def is_outdated(names: Names, present: Triggers, shape: Shape, facts: Facts) -> bool:
+    """Do the triggers not fit the table any more (which got another unique index, for example)?"""
+    return {name: sql for name, (_, sql) in present.items()} != trigger_texts(names, shape, facts)
 
 
-def is_current(wanted: Mapping[str, str], present: Mapping[str, tuple[int, str]], facts: Facts) -> bool:
-    """Are the triggers as they should be, and newer than the application's?"""
-    return {name: sql for name, (_, sql) in present.items()} == dict(wanted) and not is_older(present, facts)
-
-
-def is_older(present: Mapping[str, tuple[int, str]], facts: Facts) -> bool:
+def is_older(present: Triggers, facts: Facts) -> bool:
     """Has the application created a trigger after ours?  It would fire first."""
     return any(trigger.place > place for trigger in facts.triggers for place, _ in present.values())
+
+
+def wants_mending(catalog: Catalog, names: Names, present: Mapping[str, Triggers], shapes: Mapping[str, Shape]) -> bool:
+    """Are any triggers outdated, or older than the application's?"""
+    return any(
+        is_outdated(names, present[table], shape, catalog.facts[table])
+        or is_older(present[table], catalog.facts[table])
+        for table, shape in shapes.items()
+    )
+
+
+def not_captured(
+    catalog: Catalog, present: Mapping[str, Triggers], shapes: Mapping[str, Shape], tables: Iterable[str]
+) -> list[str]:
+    """Those of the tables of which not every change comes into the log: dropped, created anew, columns renamed."""
+    return [table for table in tables if not _is_captured(catalog, present.get(table, {}), table, shapes.get(table))]
+
+
+def _is_captured(catalog: Catalog, present: Triggers, table: str, shape: Shape | None) -> bool:
+    if shape is None or table not in catalog.facts:
+        return False
+    texts = [sql for _, sql in present.values()]
+    logging = (f"SELECT {shape.number}, '{op}', " for op in (INSERT, UPDATE, DELETE))
+    columns = catalog.facts[table].affinities.keys()
+    return columns >= set(shape.plan.columns) and all(any(one in text for text in texts) for one in logging)
 
 
 def is_installed(connection: sqlite3.Connection, names: Names) -> bool:
@@ -439,18 +478,3 @@ def check_number(connection: sqlite3.Connection, names: Names) -> None:
             f"the objects of link {names.link} are of a newer dualwrite (schema {number}, known {SCHEMA_NUMBER})",
             "upgrade dualwrite on this machine",
         )
-
-
-def broken(connection: sqlite3.Connection, names: Names, catalog: Catalog, tables: Iterable[str]) -> list[str]:
-    """Those of the tables that are not, or not rightly, captured."""
-    current = current_shapes(connection, names)
-    found = []
-    for table in tables:
-        shape, facts = current.get(table), catalog.facts.get(table)
-        if shape is None or facts is None:
-            found.append(table)
-            continue
-        present = own_triggers(connection, names, table)
-        if {name: sql for name, (_, sql) in present.items()} != trigger_texts(names, shape, facts):
-            found.append(table)
-    return found

@@ -6,17 +6,29 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
-from dualwrite.connectors._sqlite_capture import MARKER, Names, broken, is_installed, read_meta
+from dualwrite.connectors._sqlite_capture import (
+    MARKER,
+    Capture,
+    Names,
+    current_shapes,
+    is_installed,
+    not_captured,
+    own_triggers,
+    read_meta,
+    wants_mending,
+)
 from dualwrite.connectors._sqlite_log import end_of
 from dualwrite.connectors._sqlite_reader import LogReader, Place
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
-from dualwrite.errors import PositionLost, Usage
+from dualwrite.errors import PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
 _NAP = 0.001
+REMEDY = "stop the maps of this link and start them again with an initial sync"
 
 
 def check_place(
@@ -31,17 +43,16 @@ def check_place(
         raise Usage(f"{file.path}: link {names.link} is not installed in it", "start the link with `dualwrite run`")
     meta = read_meta(connection, names)
     let_go = acknowledged.place if acknowledged and acknowledged.feed == meta["incarnation"] else (0,)
-    oldest = max((int(meta["trimmed"]),), let_go)
+    oldest = max((int(meta["trimmed"]),), (int(meta["lost"]),), let_go)
     if after is None:
         return oldest
-    remedy = "stop the maps of this link and start them again with an initial sync"
     if after.feed != meta["incarnation"]:
-        raise PositionLost(f"{file.path}: {after} is a position of another log: capture was installed anew", remedy)
+        raise PositionLost(f"{file.path}: {after} is a position of another log: capture was installed anew", REMEDY)
     if after.place[:1] > (end_of(connection, names),):
-        raise PositionLost(f"{file.path}: the log ends before {after}: the file was restored from a backup", remedy)
+        raise PositionLost(f"{file.path}: the log ends before {after}: the file was restored from a backup", REMEDY)
     lost = max(int(meta["lost"]), _last_change(connection, names, after.place[0], let_go[0]))
     if after.place < (lost,):
-        raise PositionLost(f"{file.path}: changes that follow {after} are not kept any more (up to {lost})", remedy)
+        raise PositionLost(f"{file.path}: changes that follow {after} are not kept any more (up to {lost})", REMEDY)
     return max(after.place, oldest)
 
 
@@ -84,6 +95,8 @@ class SqliteFeed:
         end = time.monotonic() + timeout
         with self._file.errors():
             while True:
+                if self._wants_mending:
+                    self._mend()
                 version = int(self._connection.execute("PRAGMA data_version").fetchone()[0])
                 if version != self._seen_version or self._more:
                     before = self._reader.place
@@ -115,17 +128,28 @@ class SqliteFeed:
             changes, self._more = self._reader.read(limit)
         return changes
 
+    def _mend(self) -> None:
+        """The tables, or the application's triggers, have changed: make our triggers fit, as soon as nobody writes."""
+        with suppress(Unavailable):
+            self._file.begin(self._connection, patience=0)
+            try:
+                Capture(self._connection, self._names).mend(self._load(self._connection))
+                self._connection.execute("COMMIT")
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+            self._wants_mending = False
+
     def _open(self, place: Place) -> LogReader:
         catalog = self._load(self._connection)
         self._version = catalog.version
-        tables = {view.table for view in self._views}
-        lost = broken(self._connection, self._names, catalog, tables)
+        present, shapes = own_triggers(self._connection, self._names), current_shapes(self._connection, self._names)
+        lost = not_captured(catalog, present, shapes, {*shapes, *(view.table for view in self._views)})
         if lost:
-            raise PositionLost(
-                f"{self._file.path}: the triggers on {', '.join(sorted(lost))} are gone or were changed (was the table "
-                "re-created?), so changes may have been missed",
-                "stop the maps of these tables and start them again with an initial sync",
-            )
+            what = ", ".join(sorted(lost))
+            message = f"{self._file.path}: {what} was dropped, created anew or renamed, so changes may have been missed"
+            raise PositionLost(message, REMEDY)
+        self._wants_mending = wants_mending(catalog, self._names, present, shapes)
         return LogReader(self._connection, self._names, catalog, self._views, place)
 
 

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path as FilePath
 
-from dualwrite.connectors._sqlite_capture import Names, broken, is_installed, is_older, own_triggers, plans
+from dualwrite.connectors._sqlite_capture import (
+    Names,
+    current_shapes,
+    is_installed,
+    is_older,
+    is_outdated,
+    own_triggers,
+    plans,
+)
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.errors import DualwriteError, Problem
@@ -88,11 +96,13 @@ def _database_problems(
             yield Problem("sqlite-expression-index", message, remedy, "warning")
     if not is_installed(connection, names):
         return
-    for table in broken(connection, names, catalog, wanted):
-        message = f"{file.path}: the triggers on {table} are missing or outdated"
-        yield Problem("sqlite-triggers", message, _RUN, "warning")
+    shapes, triggers = current_shapes(connection, names), own_triggers(connection, names)
     for table in wanted:
-        if is_older(own_triggers(connection, names, table), catalog.facts[table]):
+        shape, facts, present = shapes.get(table), catalog.facts[table], triggers.get(table, {})
+        if shape is None or is_outdated(names, present, shape, facts):
+            message = f"{file.path}: the triggers on {table} are missing or outdated"
+            yield Problem("sqlite-triggers", message, _RUN, "warning")
+        elif is_older(present, facts):
             message = f"{file.path}: {table} has triggers that are newer than ours and so run before them"
             remedy = "`dualwrite run` makes its triggers the newest again"
             yield Problem("sqlite-trigger-order", message, remedy, "warning")

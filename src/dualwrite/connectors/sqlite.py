@@ -16,7 +16,7 @@ from threading import Lock, RLock
 
 from dualwrite.connectors._sqlite_apply import SqliteTransaction
 from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, read_meta
-from dualwrite.connectors._sqlite_feed import Reading, SqliteFeed
+from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, trim_slice
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
@@ -24,7 +24,7 @@ from dualwrite.connectors._sqlite_session import PATIENCE, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
-from dualwrite.errors import Denied, DualwriteError, Problem, Unavailable, Usage
+from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
 from dualwrite.model import Key, Position, Row, Side
 from dualwrite.schema import Schema, View
@@ -141,10 +141,19 @@ class SqliteConnector:
     # -- capture --------------------------------------------------------------------------------------------------
 
     def install(self, views: Sequence[View]) -> None:
-        """See ``Connector``.  Switches the file to WAL mode."""
+        """See ``Connector``.  Switches the file to WAL mode.
+
+        Raises PositionLost, though everything is installed, when a table was without its triggers for a while.
+        """
         self._switch_to_wal()
         with self._write() as connection:
-            Capture(connection, self._names).install(self._load(connection), views)
+            is_interrupted = Capture(connection, self._names).install(self._load(connection), views)
+        if is_interrupted:
+            raise PositionLost(
+                f"{self._file.path}: tables of this link were dropped, created anew or renamed, so changes may have "
+                "been missed",
+                REMEDY,
+            )
 
     def _switch_to_wal(self) -> None:
         connection = self._take_writer()
