@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from dualwrite import declared, project
-from dualwrite.connectors import _sqlite_capture
 from dualwrite.engine import lifecycle, status, troubles
 from dualwrite.errors import Problem
 from dualwrite.mapping import notation, odata, tablemap
 from dualwrite.schema import TypeName
+from dualwrite.testing.sqlite import Laboratory, view
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -238,13 +238,15 @@ def test_every_key_of_a_schema_file_is_described():
     assert {name.value for name in TypeName} <= types
 
 
-def test_what_is_created_is_listed():
+def test_what_is_created_is_listed(tmp_path):
     """The tables and triggers of a link in an SQLite database."""
     here = words(section(page("privileges.md"), "SQLite"))
-    for table in _sqlite_capture.TABLES:
-        assert f"dualwrite_contoso_{table}" in here
-    for trigger in _sqlite_capture._WHATS:
-        assert any(word.endswith(f"_{trigger}") for word in here), trigger
+    it = Laboratory(tmp_path, "CREATE TABLE town (id INTEGER PRIMARY KEY, code TEXT UNIQUE);", link="contoso")
+    it.install(view("town", "code"))
+    for name in it.objects():
+        table, _, what = name.rpartition(":")
+        assert f":{what}" in here or f"dualwrite_contoso:TABLE:{what}" in here if table else name in here, name
+    it.close()
 
 
 def examples(name: str, language: str) -> list[str]:
