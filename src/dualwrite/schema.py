@@ -5,12 +5,13 @@ The schema is what the database says, completed by what a person declares (``sch
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from operator import itemgetter
 
 from dualwrite.expression import Expression
-from dualwrite.model import Path
+from dualwrite.model import ABSENT, Key, Path, Row
 
 
 class TypeName(str, Enum):
@@ -148,3 +149,16 @@ class View:
     lookups: tuple[Lookup, ...] = ()
     filter: Expression | None = None
     written: tuple[int, ...] = ()
+
+    def natural_key(self, row: Row) -> Key:
+        """The key of a row of this view; a member that is not known counts as null."""
+        return tuple([None if (cell := row[index]) is ABSENT else cell for index in self.key])
+
+    def natural_keys(self, rows: Sequence[Row]) -> list[Key]:
+        """The keys of many rows."""
+        if not rows:
+            return []
+        members = [list(map(itemgetter(index), rows)) for index in self.key]
+        if any(ABSENT in column for column in members):
+            return [self.natural_key(row) for row in rows]
+        return list(zip(*members, strict=True))

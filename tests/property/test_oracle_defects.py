@@ -534,7 +534,7 @@ def echo_comes_back(patch: pytest.MonkeyPatch) -> None:
 )
 def nothing_applied(patch: pytest.MonkeyPatch) -> None:
     """An initial sync compares, and writes nothing."""
-    patch.setattr(initial.InitialSync, "_chunks", lambda self, flow, spool: iter(()))
+    patch.setattr(initial.Spool, "chunks", lambda self, size: iter(()))
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

@@ -234,7 +234,9 @@ class SqliteTransaction:
 
 
 def _once_per_key(writes: Sequence[Write]) -> list[Sequence[Write]]:
-    """The writes in parts in which each key occurs once, mostly one."""
+    """The writes in parts in which each key occurs once; mostly it is one."""
+    if len({write.key for write in writes}) == len(writes):
+        return [writes]
     parts: list[list[Write]] = [[]]
     seen: set[Key] = set()
     for write in writes:

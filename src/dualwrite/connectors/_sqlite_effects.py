@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
@@ -234,14 +235,16 @@ class Effects:
 
     # -- records that others referred to already --------------------------------------------------------------
 
-    def arrived(self, table: str, columns: Sequence[str], rows: Sequence[Values]) -> None:
-        """We wrote these values into a table: rows whose lookups led nowhere may find their records now."""
+    def arrived(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Storage]]) -> None:
+        """We wrote rows of these columns into a table: those whose lookups led nowhere may find their records now."""
         shape = self.shapes.get(table)
         if shape is None or not rows or not set(columns) & set(shape.plan.followed):
             return
         for child, reference in self._references_to(table):
             if set(reference.to) <= set(columns) and self._is_quick(child, reference):
-                self._wake(shape, child, reference, rows)
+                keys = itemgetter(*map(columns.index, reference.to))
+                one = len(reference.to) == 1
+                self._wake(shape, child, reference, [(keys(row),) if one else keys(row) for row in rows])
 
     def _references_to(self, table: str) -> Iterator[tuple[str, Reference]]:
         for child in self.shapes:
@@ -257,8 +260,8 @@ class Effects:
         row = f"max({quote(facts.rowid)})" if facts.rowid else "count(*)"
         return int(self._connection.execute(f"SELECT {row} FROM {quote(child)}").fetchone()[0] or 0) <= _FEW
 
-    def _wake(self, shape: Shape, child: str, reference: Reference, rows: Sequence[Values]) -> None:
-        keys = [(number, *(row[name] for name in reference.to)) for number, row in enumerate(rows)]
+    def _wake(self, shape: Shape, child: str, reference: Reference, named: Sequence[tuple[Storage, ...]]) -> None:
+        keys = [(number, *key) for number, key in enumerate(named)]
         affinities = [self._catalog.facts[child].affinities[name] for name in reference.columns]
         temporary = fill_keys(self._connection, "ids", keys, affinities)
         same = " AND ".join(f"t.{quote(name)} = k.k{i}" for i, name in enumerate(reference.columns))
@@ -316,13 +319,12 @@ class Effects:
         row = self._connection.execute(f"SELECT max({quote(rowid)}) FROM {quote(table)}").fetchone()
         return int(row[0] or 0)
 
-    def inserted(self, table: str, rows: Sequence[Values], last: int) -> None:
-        """We inserted these rows; those that did not say their rowid came behind ``last``."""
+    def inserted(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Storage]], last: int) -> None:
+        """We inserted rows of these columns; those that did not say their rowid came behind ``last``."""
         facts = self._catalog.facts[table]
-        named = [values for values in rows if all(name in values for name in facts.identity)]
-        columns = list(rows[0]) if rows else []
-        self.wrote(table, [self.identity(table, values) for values in named], columns)
-        if facts.rowid is not None and len(named) != len(rows):
+        named = rows if set(facts.identity) <= set(columns) else ()
+        self.wrote(table, [self.identity(table, dict(zip(columns, row, strict=True))) for row in named], columns)
+        if facts.rowid is not None and len(named) < len(rows):
             first, now = last + 1, self.last_row(table)
             self._state.ranges.setdefault(table, []).append((first, now))
             self._assign(table, columns, ((row,) for row in range(first, min(now, first + _NAMED) + 1)))

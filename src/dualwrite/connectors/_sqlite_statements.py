@@ -92,6 +92,26 @@ class Statements:
             waiting = again
         self._swap([op for op in waiting if op.kind == UPDATE and self._was_refused(op, "unique")])
 
+    def insert(self, columns: Sequence[str], rows: Sequence[tuple[Storage, ...]]) -> set[int]:
+        """Insert rows as they are, where nothing but they themselves can be touched by it.
+
+        Returns the numbers of those that went in; the others have left nothing behind, and want to be judged.
+        """
+        name, facts = self.plan.name, self.plan.facts
+        if any(key.deferred for key in facts.foreign_keys) or self.effects.watch(name, INSERT, columns):
+            return set()
+        last = self.effects.last_row(name)
+        failed = self._together(self._statement(INSERT, columns), rows)
+        for place, exc in failed.items():
+            if not self.connection.in_transaction:
+                raise TransactionUndoneError(place, str(exc)) from exc
+            if isinstance(exc, sqlite3.Error) and not isinstance(exc, sqlite3.ProgrammingError) and not refusal(exc):
+                raise exc  # it is not about the row
+        done = rows if not failed else [row for place, row in enumerate(rows) if place not in failed]
+        self.effects.inserted(name, columns, done, last)
+        self.effects.arrived(name, columns, done)
+        return set(range(len(rows))) - failed.keys()
+
     def _was_refused(self, operation: Operation, code: str) -> bool:
         outcome = self.outcomes.get(operation.number)
         return isinstance(outcome, Rejected) and outcome.code == code
@@ -118,7 +138,7 @@ class Statements:
             self.effects.before_rename(self.plan.name, (operation.identity for operation in ready))
         last = self.effects.last_row(self.plan.name) if kind == INSERT else 0
         sql = self._statement(kind, columns)
-        refused += self._one_by_one(sql, ready) if loud else self._together(sql, ready)
+        refused += self._one_by_one(sql, ready) if loud else self._each(sql, ready)
         self._tell(kind, columns, [operation for operation in ready if self._was_applied(operation)], last)
         return refused
 
@@ -130,9 +150,11 @@ class Statements:
         if kind == UPDATE:
             self.effects.wrote(self.plan.name, [operation.identity for operation in done], columns)
         elif kind == INSERT:
-            self.effects.inserted(self.plan.name, [operation.values for operation in done], last)
+            rows = [tuple(operation.values.values()) for operation in done]
+            self.effects.inserted(self.plan.name, columns, rows, last)
         if kind != DELETE:
-            self.effects.arrived(self.plan.name, columns, [operation.values for operation in done])
+            rows = [tuple(operation.values.values()) for operation in done]
+            self.effects.arrived(self.plan.name, columns, rows)
 
     def _statement(self, kind: str, columns: Sequence[str]) -> str:
         table, same = quote(self.plan.name), " AND ".join(f"{quote(name)} = ?" for name in self.plan.facts.identity)
@@ -144,27 +166,36 @@ class Statements:
             return f"INSERT INTO {table} DEFAULT VALUES"
         return f"INSERT INTO {table} ({', '.join(map(quote, columns))}) VALUES ({', '.join('?' * len(columns))})"
 
-    def _together(self, sql: str, operations: Sequence[Operation]) -> list[Operation]:
-        """Run a statement for each operation; one that fails leaves nothing behind, and the next ones go on."""
-        refused = []
-        place = 0
+    def _each(self, sql: str, operations: Sequence[Operation]) -> list[Operation]:
+        """Run a statement for each operation; returns those that were refused."""
+        failed = self._together(sql, [(*operation.values.values(), *operation.identity) for operation in operations])
+        self.outcomes |= dict.fromkeys((operation.number for operation in operations), _APPLIED)
+        for place, exc in failed.items():
+            self._refuse(operations[place], exc)
+        return [operations[place] for place in failed]
 
-        def bound(first: int) -> Iterator[tuple[Storage, ...]]:
+    def _together(self, sql: str, rows: Sequence[tuple[Storage, ...]]) -> dict[int, Exception]:
+        """Run a statement for each row of values; one that fails leaves nothing behind, and the next ones go on.
+
+        Returns the failures by the places of their rows; a failure that undid the transaction is the last.
+        """
+        failed: dict[int, Exception] = {}
+        place = -1
+
+        def bound() -> Iterator[tuple[Storage, ...]]:
             nonlocal place
-            for place in range(first, len(operations)):
-                yield (*operations[place].values.values(), *operations[place].identity)
+            while place + 1 < len(rows):
+                place += 1
+                yield rows[place]
 
-        first = 0
-        while first < len(operations):
+        while place + 1 < len(rows):
             try:
-                self.connection.executemany(sql, bound(first))
-                place = len(operations)
+                self.connection.executemany(sql, bound())
             except (sqlite3.Error, OverflowError, UnicodeEncodeError) as exc:
-                self._refuse(operations[place], exc)
-                refused.append(operations[place])
-            self.outcomes |= dict.fromkeys((operation.number for operation in operations[first:place]), _APPLIED)
-            first = place + 1
-        return refused
+                failed[place] = exc
+                if not self.connection.in_transaction:
+                    break
+        return failed
 
     def _one_by_one(self, sql: str, operations: Sequence[Operation]) -> list[Operation]:
         """The same where triggers and the like may do more than asked, or less."""

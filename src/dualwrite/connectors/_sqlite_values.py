@@ -135,7 +135,14 @@ def _truth_writer(affinity: str, sample: Storage) -> Encode:
         pairs = next(({"t": true, "f": false} for true, false in _TRUTHS if sample in (true, false)), pairs)
     elif sample is None and affinity == "TEXT":
         pairs = {"t": "t", "f": "f"}
-    return lambda text: pairs.get(text, text)
+    return _Spellings(pairs).__getitem__
+
+
+class _Spellings(dict[str, Storage]):
+    """What is not listed is spelled as it is."""
+
+    def __missing__(self, text: str) -> Storage:
+        return text
 
 
 def _uuid_bytes(text: str) -> Storage:
@@ -206,14 +213,14 @@ def row_maker(sources: tuple[Source | None, ...], width: int) -> Callable[[Seque
 
     A cell without a source is ABSENT.
     """
-    scope: dict[str, Any] = {"S": str, "I": int, "A": ABSENT, "P": plain}
+    scope: dict[str, Any] = {"S": str, "I": int, "F": float, "A": ABSENT, "P": plain}
     cells = []
     for place, source in enumerate(sources):
         if source is None:
             cells.append("A")
             continue
         scope[f"d{place}"] = decoder(source.column)
-        cell = _cell(f"v{source.index}", f"d{place}", source.column.type.name)
+        cell = _cell(f"v{source.index}", f"d{place}", source.column)
         cells.append(cell if source.flag is None else f"A if v{source.flag} else ({cell})")
     used = {index for source in sources if source for index in (source.index, source.flag)}
     pattern = "".join(f"v{i}, " if i in used else "_, " for i in range(width))
@@ -222,9 +229,35 @@ def row_maker(sources: tuple[Source | None, ...], width: int) -> Callable[[Seque
     return make
 
 
-def _cell(value: str, decode: str, name: TypeName) -> str:
+@lru_cache(maxsize=1024)
+def storage_maker(
+    targets: tuple[tuple[int, Encode | None, Storage], ...], width: int
+) -> Callable[[Sequence[Row]], list[tuple[Storage, ...]]]:
+    """A function from rows of that width to stored values: of each target the cell, how it is stored (None: as it is),
+    and what null is stored as; generated as ``row_maker`` is.
+
+    Raises CastError for a value that cannot be stored.  A cell that is ABSENT stays so, which SQLite refuses to bind.
+    """
+    scope: dict[str, Any] = {"S": str}
+    cells = []
+    for place, (index, encode, null) in enumerate(targets):
+        scope[f"e{place}"], scope[f"n{place}"] = encode, null
+        known = f"e{place}(v{index}) if v{index}.__class__ is S else n{place} if v{index} is None else v{index}"
+        cells.append(f"v{index}" if encode is None else known)
+    used = {index for index, _, _ in targets}
+    pattern = "".join(f"v{i}, " if i in used else "_, " for i in range(width))
+    exec(f"def make(rows):\n    return [({''.join(f'{c}, ' for c in cells)}) for {pattern} in rows]", scope)
+    make: Callable[[Sequence[Row]], list[tuple[Storage, ...]]] = scope["make"]
+    return make
+
+
+def _cell(value: str, decode: str, column: Column) -> str:
+    name = column.type.name
     if name in _TEXTUAL:
         return f"{value} if {value} is None or {value}.__class__ is S else P({value})"
     if name is TypeName.INTEGER:
         return f"None if {value} is None else S({value}) if {value}.__class__ is I else {decode}({value})"
+    if name is TypeName.NUMERIC and (scale := scale_of(column.type)) is not None:  # as its decoder, for most values
+        spelled = f"t if {value}.__class__ is F and F(t := '%.{scale}f' % {value}) == {value} != 0.0"
+        return f"None if {value} is None else {spelled} else {decode}({value})"
     return f"None if {value} is None else {decode}({value})"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import TypeAlias
@@ -18,7 +19,7 @@ from dualwrite.connectors._sqlite_capture import DELETE, INSERT, UPDATE
 from dualwrite.connectors._sqlite_effects import Effects, Identity, Intents, Values
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_statements import Operation, Statements
-from dualwrite.connectors._sqlite_values import Encode, Storage
+from dualwrite.connectors._sqlite_values import Encode, Storage, storage_maker
 from dualwrite.connectors._sqlite_view import Found, Plans, ViewPlan
 from dualwrite.model import (
     ABSENT,
@@ -36,6 +37,8 @@ from dualwrite.model import (
     show_key,
 )
 from dualwrite.schema import Column, Lookup, Reference, Table, View
+
+_APPLIED = Applied()
 
 Resolved: TypeAlias = Identity | MissingParent | Rejected
 
@@ -195,20 +198,34 @@ class Writer:
     def _insert_straight(self, writes: Sequence[Write], outcomes: dict[int, Outcome]) -> None:
         """Insert rows without looking for them first, where a constraint refuses those that are there already.
 
-        What is refused has no outcome afterwards: it is to be judged by itself.
+        What does not go in has no outcome afterwards: it is to be judged by itself.
         """
-        pending = [
-            Pending(number, write.row, None, frozenset())
-            for number, write in enumerate(writes)
-            if write.row is not None and write.expect is None and self._key_of(write.row) == write.key
-        ]
-        if not self._is_unique or len(pending) < len(writes):
+        rows = [write.row for write in writes if write.row is not None and write.expect is None]
+        if not self._is_unique or self._active or len(rows) < len(writes) or not rows:
             return
-        found: dict[int, Outcome] = {}
-        operations = self._operations(pending, found)
-        Statements(self._connection, self._plan, self._effects, found).run(operations)
+        if self._plan.view.natural_keys(rows) != [write.key for write in writes]:
+            return
+        flats = tuple(flat for flat in self._flats.values() if rows[0][flat.index] is not ABSENT)
+        if any(flat.column.read_only for flat in flats):
+            return
+        numbers, stored = self._stored(flats, rows)
+        statements = Statements(self._connection, self._plan, self._effects, outcomes)
+        done = statements.insert([flat.column.name for flat in flats], stored)
         self._lookups.forget(self._plan.name)
-        outcomes |= {number: outcome for number, outcome in found.items() if isinstance(outcome, Applied)}
+        outcomes |= dict.fromkeys((numbers[place] for place in done), _APPLIED)
+
+    def _stored(self, flats: tuple[Flat, ...], rows: Sequence[Row]) -> tuple[Sequence[int], list[tuple[Storage, ...]]]:
+        """The rows as they are stored, with their numbers; those with a value that cannot be stored are left out."""
+        make = storage_maker(tuple((flat.index, flat.encode, flat.null) for flat in flats), len(rows[0]))
+        try:
+            return range(len(rows)), make(rows)
+        except CastError:
+            numbers, stored = [], []
+            for number, row in enumerate(rows):
+                with suppress(CastError):
+                    stored += make([row])
+                    numbers.append(number)
+            return numbers, stored
 
     def _judged(self, number: int, write: Write, found: Sequence[Found]) -> Outcome | Pending | Operation:
         if len(found) > 1:
@@ -301,9 +318,6 @@ class Writer:
                 outcomes[number] = Rejected("unique", f"another {self._plan.name} holds the key {show_key(key)}")
             taken.add(folded_key)
         return [one for one in pending if one.number not in outcomes]
-
-    def _key_of(self, row: Row) -> Row:
-        return tuple([row[index] for index in self._plan.view.key])
 
     def _new_key(self, pending: Pending, old: Key) -> Key:
         cells = [pending.row[index] for index in self._plan.view.key]

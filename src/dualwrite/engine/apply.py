@@ -12,11 +12,12 @@ from collections.abc import Iterable, Sequence
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
+from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Applied, Change, Key, Side, Write
+from dualwrite.model import Applied, Change, Key, Row, Side, Write
 
 
 class Application:
@@ -57,36 +58,30 @@ class Application:
         self._segment(segment.values())
         return self.ledger
 
-    def insert(self, changes: Sequence[Change]) -> Ledger:
-        """As ``run``, for inserts of one map into a target that nobody has touched meanwhile: almost no ceremony.
+    def load(self, weak: Weak) -> Ledger:
+        """As ``run``, for what an initial sync found: inserts into a target that nobody has touched meanwhile go in
+        as they are; whatever does not simply go in takes the ordinary way."""
+        compiled = weak.compiled
+        left: Iterable[int] = range(len(weak.rows))
+        if self._is_untouched(compiled):
+            left = self._insert(compiled, weak)
+        return self.run(weak.change(number) for number in left)
 
-        Whatever does not simply go in takes the ordinary way.
-        """
-        compiled = self.link.maps[changes[0].view]
+    def _insert(self, compiled: CompiledMap, weak: Weak) -> list[int]:
+        """Returns the numbers of the changes that are still to be carried."""
         view = compiled.views[self.target]
-        if view.filter is not None or not self._is_untouched(compiled):
-            return self.run(changes)
-        writes, carried, others = [], [], []
-        for change in changes:
-            assert change.after is not None
-            try:
-                row = compiled.map_row(self.source, change.after)
-            except RowProblem:
-                others.append(change)
-                continue
-            key = tuple(None if (cell := row[index]) is ABSENT else cell for index in view.key)
-            writes.append(Write(key, None, row))
-            carried.append(change)
-        gives_back = any(unit.owner is self.target for unit in compiled.units[self.source])
-        for change, outcome in zip(carried, self.transaction.write(view, writes), strict=True):
-            if not isinstance(outcome, Applied):
-                others.append(change)
-                continue
-            self.ledger.counts["applied"] += 1
-            if gives_back:
-                self._note_inserted(compiled, change)
+        mapped = compiled.map_rows(self.source, weak.rows)
+        numbers = [n for n, (insert, row) in enumerate(zip(weak.inserts, mapped, strict=True)) if insert and row]
+        rows = [row for n in numbers if (row := mapped[n]) is not None]
+        writes = [Write(key, None, row) for key, row in zip(view.natural_keys(rows), rows, strict=True)]
+        outcomes = self.transaction.write(view, writes)
+        done = {number for number, outcome in zip(numbers, outcomes, strict=True) if isinstance(outcome, Applied)}
+        self.ledger.counts["applied"] += len(done)
         self.ledger.tables.add(view.table)
-        return self.run(others) if others else self.ledger
+        if any(unit.owner is self.target for unit in compiled.units[self.source]):
+            for number in done:
+                self._restore_later(compiled, weak.rows[number])
+        return [number for number in range(len(weak.rows)) if number not in done]
 
     def _is_untouched(self, compiled: CompiledMap) -> bool:
         """Is there nothing of the map's records but what the changes themselves say?"""
@@ -95,10 +90,9 @@ class Application:
         known = any(record[0] == name for record in (*here.parked.records(), *here.hidden))
         return not known and here.windows.is_untouched(name)
 
-    def _note_inserted(self, compiled: CompiledMap, change: Change) -> None:
-        assert change.after is not None
-        natural = compiled.target_key(self.source, change.after)
-        self.ledger.restore_later(compiled.name, compiled.key(self.source, change.after), natural)
+    def _restore_later(self, compiled: CompiledMap, row: Row) -> None:
+        natural = compiled.target_key(self.source, row)
+        self.ledger.restore_later(compiled.name, compiled.key(self.source, row), natural)
 
     def _keys(self, compiled: CompiledMap, change: Change) -> tuple[Key, ...] | None:
         try:

@@ -38,6 +38,20 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """Records that exist on one side only, many at once: their keys in common form, and their rows there."""
+
+    side: Side
+    keys: Sequence[Key]
+    rows: Sequence[Row]
+
+    def differences(self) -> Iterator[Difference]:
+        """The same, one by one."""
+        for key, row in zip(self.keys, self.rows, strict=True):
+            yield Difference(key, row, None) if self.side is Side.LEFT else Difference(key, None, row)
+
+
+@dataclass(frozen=True, slots=True)
 class Unusable:
     """A record that cannot be compared: the side at fault, a stable code, the reason, its rows there."""
 
@@ -48,9 +62,11 @@ class Unusable:
     rows: tuple[Row, ...]
 
 
-Finding: TypeAlias = Difference | Unusable
+Finding: TypeAlias = Difference | Alone | Unusable
 Outside: TypeAlias = Callable[[Side, Sequence[Key]], set[Key]]
 """Which of these natural keys exist on a side although its filter hides them."""
+
+ASKED_AT_ONCE = 1_000
 
 
 @dataclass
@@ -70,24 +86,18 @@ def compare(
 
     ``outside`` is asked only where a side has a filter, in groups.
     """
-    streams = {side: _rows(snapshot, side, tally) for side, snapshot in snapshots.items()}
-    first = {side: next(stream, None) for side, stream in streams.items()}
-    for side in Side:
-        if first[side] is None:
-            block = first[side.other]
-            rows = chain(() if block is None else block, chain.from_iterable(streams[side.other]))
-            findings = _one_sided(compiled, side.other, rows)
-            break
-    else:
-        blocks = {side: chain([first[side] or []], streams[side]) for side in Side}
-        findings = _both(compiled, blocks, tally)
+    blocks = {side: _blocks(snapshot, side, tally) for side, snapshot in snapshots.items()}
+    first = {side: next(found, None) for side, found in blocks.items()}
+    whole = {side: chain([] if (block := first[side]) is None else [block], blocks[side]) for side in Side}
+    empty = next((side for side in Side if first[side] is None), None)
+    findings = _one_sided(compiled, empty.other, whole[empty.other]) if empty else _both(compiled, whole, tally)
     if outside is None or all(view.filter is None for view in compiled.views.values()):
         yield from findings
     else:
         yield from _within(compiled, findings, outside, tally)
 
 
-def _rows(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
+def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
     for block in snapshot.blocks():
         if block:
             tally.read[side] += len(block)
@@ -95,62 +105,87 @@ def _rows(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
             yield block
 
 
-def _one_sided(compiled: CompiledMap, side: Side, rows: Iterator[Row]) -> Iterator[Finding]:
+def _keyed(
+    compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], unusable: list[Unusable]
+) -> Iterator[tuple[list[Key], list[Row]]]:
+    """The blocks with the keys of their rows; rows without a usable key are left out, and told in ``unusable``."""
+    for block in blocks:
+        found = compiled.keys(side, block)
+        keys = [key for key in found if key is not None]
+        if len(keys) < len(found):
+            unusable += [_unusable(compiled, side, row) for key, row in zip(found, block, strict=True) if key is None]
+            block = [row for key, row in zip(found, block, strict=True) if key is not None]
+        yield keys, block
+
+
+def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]]) -> Iterator[Finding]:
+    unusable: list[Unusable] = []
     if compiled.unique[side]:
-        for row in rows:
-            try:
-                yield _alone(compiled.key(side, row), side, row)
-            except RowProblem as problem:
-                yield _unusable(compiled, side, row, problem)
-        return
-    parts = Partitioned()  # the key may occur twice
-    for row in rows:
-        try:
-            parts.add(compiled.key(side, row), row)
-        except RowProblem as problem:
-            yield _unusable(compiled, side, row, problem)
-    for index in range(PARTITIONS):
-        held = _group(parts, index)
-        for key, found in held.items():
-            yield _alone(key, side, found)
+        for keys, rows in _keyed(compiled, side, blocks, unusable):
+            yield Alone(side, keys, rows)
+    else:
+        parts = Partitioned()  # the key may occur twice
+        for keys, rows in _keyed(compiled, side, blocks, unusable):
+            parts.add(keys, rows)
+        for index in range(PARTITIONS):
+            yield from _alone(side, _group(parts, index))
+    yield from unusable
 
 
 def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tally: Tally) -> Iterator[Finding]:
     parts = {side: Partitioned() for side in Side}
+    unusable: list[Unusable] = []
     for side in Side:
-        add, key_of = parts[side].add, compiled.key
-        for block in blocks[side]:
-            for row in block:
-                try:
-                    add(key_of(side, row), row)
-                except RowProblem as problem:
-                    yield _unusable(compiled, side, row, problem)
+        for keys, rows in _keyed(compiled, side, blocks[side], unusable):
+            parts[side].add(keys, rows)
+    yield from unusable
     for index in range(PARTITIONS):
         lefts, rights = _group(parts[Side.LEFT], index), _group(parts[Side.RIGHT], index)
-        for key, found in lefts.items():
-            yield from _pair(compiled, key, found, rights.pop(key, None), tally)
-        for key, found in rights.items():
-            yield _alone(key, Side.RIGHT, found)
+        alone: dict[Key, Row | list[Row]] = {}
+        for key, left in lefts.items():
+            right = rights.pop(key, None)
+            if right is None:
+                alone[key] = left
+            elif isinstance(left, list) or isinstance(right, list):
+                yield from (
+                    _twice(key, side, found)
+                    for side, found in ((Side.LEFT, left), (Side.RIGHT, right))
+                    if isinstance(found, list)
+                )
+            elif units := _disagreeing(compiled, left, right):
+                yield Difference(key, left, right, tuple(units))
+            else:
+                tally.equal += 1
+        yield from _alone(Side.LEFT, alone)
+        yield from _alone(Side.RIGHT, rights)
 
 
 def _group(parts: Partitioned, index: int) -> dict[Key, Row | list[Row]]:
     """The rows of a part by key; several rows of one key as a list."""
-    held: dict[Key, Row | list[Row]] = {}
-    for key, row in parts.part(index):
-        known = held.get(key)
-        if known is None:
-            held[key] = row
-        elif isinstance(known, list):
-            known.append(row)
-        else:
-            held[key] = [known, row]
-    return held
+    entries = parts.part(index)
+    held: dict[Key, Row | list[Row]] = dict(entries)
+    if len(held) == len(entries):
+        return held
+    rows: dict[Key, list[Row]] = {}
+    for key, row in entries:
+        rows.setdefault(key, []).append(row)
+    return {key: found[0] if len(found) == 1 else found for key, found in rows.items()}
 
 
-def _alone(key: Key, side: Side, found: Row | list[Row]) -> Finding:
-    if isinstance(found, list):
-        return _twice(key, side, found)
-    return Difference(key, found, None) if side is Side.LEFT else Difference(key, None, found)
+def _disagreeing(compiled: CompiledMap, left: Row, right: Row) -> Sequence[str]:
+    try:
+        return compiled.agree(left, right)
+    except RowProblem as problem:  # whoever applies or shows the difference meets the same problem, and tells
+        return [problem.column]
+
+
+def _alone(side: Side, held: Mapping[Key, Row | list[Row]]) -> Iterator[Finding]:
+    """What exists on one side only."""
+    single = {key: found for key, found in held.items() if not isinstance(found, list)}
+    if single:
+        yield Alone(side, list(single), list(single.values()))
+    if len(single) < len(held):
+        yield from (_twice(key, side, found) for key, found in held.items() if isinstance(found, list))
 
 
 def _twice(key: Key, side: Side, rows: list[Row]) -> Unusable:
@@ -158,62 +193,33 @@ def _twice(key: Key, side: Side, rows: list[Row]) -> Unusable:
     return Unusable(key, side, "duplicate_key", reason, tuple(rows))
 
 
-def _pair(
-    compiled: CompiledMap, key: Key, left: Row | list[Row], right: Row | list[Row] | None, tally: Tally
-) -> Iterator[Finding]:
-    if isinstance(left, list):
-        yield _twice(key, Side.LEFT, left)
-    if isinstance(right, list):
-        yield _twice(key, Side.RIGHT, right)
-    if isinstance(left, list) or isinstance(right, list):
-        return
-    if right is None:
-        yield Difference(key, left, None)
-        return
+def _unusable(compiled: CompiledMap, side: Side, row: Row) -> Unusable:
     try:
-        units = compiled.agree(left, right)
-    except RowProblem as problem:  # whoever applies or shows the difference meets the same problem, and tells
-        units = [problem.column]
-    if units:
-        yield Difference(key, left, right, tuple(units))
-    else:
-        tally.equal += 1
-
-
-def _unusable(compiled: CompiledMap, side: Side, row: Row, problem: RowProblem) -> Unusable:
-    natural = tuple(cell if isinstance(cell := row[index], str) else None for index in compiled.views[side].key)
-    return Unusable(natural, side, problem.code, str(problem), (row,))
+        compiled.key(side, row)
+    except RowProblem as problem:
+        return Unusable(compiled.views[side].natural_key(row), side, problem.code, str(problem), (row,))
+    raise AssertionError("the row has a key")
 
 
 def _within(compiled: CompiledMap, findings: Iterator[Finding], outside: Outside, tally: Tally) -> Iterator[Finding]:
     """Leave out, and count, records whose counterpart exists but is outside its filter."""
-    waiting: list[Difference] = []
     for finding in findings:
-        side = finding.only if isinstance(finding, Difference) else None
-        if side is None or compiled.views[side.other].filter is None:
+        if not isinstance(finding, Alone) or compiled.views[finding.side.other].filter is None:
             yield finding
             continue
-        assert isinstance(finding, Difference)
-        waiting.append(finding)
-        if len(waiting) >= 1_000:
-            yield from _attached(compiled, waiting, outside, tally)
-            waiting = []
-    yield from _attached(compiled, waiting, outside, tally)
+        for start in range(0, len(finding.keys), ASKED_AT_ONCE):
+            part = slice(start, start + ASKED_AT_ONCE)
+            yield _attached(compiled, Alone(finding.side, finding.keys[part], finding.rows[part]), outside, tally)
 
 
-def _attached(compiled: CompiledMap, waiting: list[Difference], outside: Outside, tally: Tally) -> Iterator[Finding]:
-    for side in Side:
-        natural: dict[Key, list[Difference]] = {}
-        for difference in waiting:
-            row = difference.row(side)
-            if difference.only is side and row is not None:
-                try:
-                    natural.setdefault(compiled.target_key(side, row), []).append(difference)
-                except RowProblem:
-                    yield difference
-        hidden = outside(side.other, list(natural)) if natural else set()
-        for key, group in natural.items():
-            if key in hidden:
-                tally.detached += len(group)
-            else:
-                yield from group
+def _attached(compiled: CompiledMap, alone: Alone, outside: Outside, tally: Tally) -> Alone:
+    naturals: list[Key | None] = []
+    for row in alone.rows:
+        try:
+            naturals.append(compiled.target_key(alone.side, row))
+        except RowProblem:
+            naturals.append(None)
+    hidden = outside(alone.side.other, [key for key in naturals if key is not None])
+    kept = [number for number, key in enumerate(naturals) if key is None or key not in hidden]
+    tally.detached += len(naturals) - len(kept)
+    return Alone(alone.side, [alone.keys[n] for n in kept], [alone.rows[n] for n in kept])

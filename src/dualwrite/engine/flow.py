@@ -21,6 +21,7 @@ from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application
 from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, key_of, key_text
+from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.mapping.compile import CompiledMap
@@ -162,16 +163,13 @@ class Flow:
             rest = batch.changes[len(head) :]
             self._again = replace(batch, changes=rest) if rest else None
 
-    def carry_weak(self, changes: Sequence[Change]) -> Ledger:
+    def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
         with self.begin() as transaction:
-            application = Application(self.link, self.source, transaction)
-            inserts = all(change.kind is Kind.INSERT for change in changes)
-            ledger = application.insert(changes) if inserts else application.run(changes)
-            self.finish(transaction, ledger, changes[-1].position)
-        self._advance(changes[-1].position)
-        self._size(time.monotonic() - self._locked, len(changes))
-        return ledger
+            ledger = Application(self.link, self.source, transaction).load(weak)
+            self.finish(transaction, ledger, weak.last)
+        self._advance(weak.last)
+        self._size(time.monotonic() - self._locked, len(weak.rows))
 
     def _read(self, timeout: float) -> Batch:
         assert self._feed is not None, "open() comes first"
@@ -482,7 +480,7 @@ class Flow:
         compiled = self.link.maps[record[0]]
         queue = self._queued(self._with_linked([record]))
         naturals = dict.fromkeys(
-            tuple(None if (cell := row[index]) is ABSENT else cell for index in compiled.views[self.source].key)
+            compiled.views[self.source].natural_key(row)
             for change in queue
             for row in (change.before, change.after)
             if row is not None

@@ -7,20 +7,21 @@ An initial sync that is interrupted simply compares again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from typing import assert_never
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.apply import Application
-from dualwrite.engine.compare import Difference, Outside, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.spool import Spool
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
+from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 Progress = Callable[[str, str, int, int], None]
 """Called with the map, the step (``compare``, ``left``, ``right``), how much is done and how much there is (0: not
@@ -73,7 +74,7 @@ class InitialSync:
         self.progress = progress
         self.outcome = Outcome()
         self.boundaries: dict[Side, Position] = {}
-        self._spools = {side: Spool(compiled.name, side) for side in Side}
+        self._spools = {side: Spool(compiled, side) for side in Side}
         self._unusable: list[Unusable] = []
 
     def compare(self) -> dict[Side, Position]:
@@ -87,10 +88,15 @@ class InitialSync:
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
             self.outcome.tally.told = partial(self._told, "compare")
             for finding in compare(self.compiled, snapshots, ask, self.outcome.tally):
-                if isinstance(finding, Unusable):
-                    self._unusable.append(finding)
-                else:
-                    self._sort(finding)
+                match finding:
+                    case Unusable():
+                        self._unusable.append(finding)
+                    case Alone(source, _, rows):
+                        self._create(source, rows)
+                    case Difference():
+                        self._change(finding)
+                    case _:
+                        assert_never(finding)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other])
             weak = self._spools[side] if self._spools[side].count else None
@@ -100,25 +106,20 @@ class InitialSync:
     def _told(self, step: str, done: int) -> None:
         self.progress(self.compiled.name, step, done, 0)
 
-    def _sort(self, difference: Difference) -> None:
-        """Decide which side a difference is carried from."""
-        source = difference.only or self.master
-        row = difference.row(source)
-        assert row is not None
-        kind = Kind.UPDATE if difference.only is None else Kind.INSERT
-        if difference.only is None:
-            self._one_way(difference)
-            if not self._carries(difference, source):
-                return
-            self.outcome.changed[source.other] += 1
-        elif not self.compiled.carried[source]:
-            return
-        else:
-            self.outcome.created[source.other] += 1
-        self._spools[source].add(difference.key, kind, self._natural(source, row), row)
+    def _create(self, source: Side, rows: Sequence[Row]) -> None:
+        """What exists on one side only is created on the other."""
+        if self.compiled.carried[source]:
+            self.outcome.created[source.other] += len(rows)
+            self._spools[source].add(rows, insert=True)
 
-    def _natural(self, side: Side, row: Row) -> Key:
-        return tuple(None if (cell := row[index]) is ABSENT else cell for index in self.compiled.views[side].key)
+    def _change(self, difference: Difference) -> None:
+        """What differs is carried from the master."""
+        row = difference.row(self.master)
+        assert row is not None, "both sides have it"
+        self._one_way(difference)
+        if self._carries(difference, self.master):
+            self.outcome.changed[self.master.other] += 1
+            self._spools[self.master].add([row], insert=False)
 
     def _carries(self, difference: Difference, source: Side) -> bool:
         """Does one of the differing units flow out of ``source``?"""
@@ -132,7 +133,8 @@ class InitialSync:
         if row is not None and self._carries(difference, other):
             owned = {unit.name for unit in self.compiled.units[self.master] if unit.owner is other}
             if owned.intersection(difference.units):
-                self.link.sides[other].restore[self.compiled.name, difference.key] = self._natural(other, row)
+                natural = self.compiled.views[other].natural_key(row)
+                self.link.sides[other].restore[self.compiled.name, difference.key] = natural
 
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
@@ -141,10 +143,10 @@ class InitialSync:
         for source in Side:
             flow, spool = self.flows[source], self._spools[source]
             done = 0
-            for chunk in self._chunks(flow, spool):
-                flow.carry_weak(chunk)
+            for weak in spool.chunks(lambda flow=flow: flow.limit):  # type: ignore[misc]
+                flow.carry_weak(weak)
                 flow.settle(idle=False)
-                done += len(chunk)
+                done += len(weak.rows)
                 self.progress(self.compiled.name, str(source.other), done, spool.count)
                 flow.point("between chunks")
         for flow in self.flows.values():
@@ -155,16 +157,6 @@ class InitialSync:
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
         return self.outcome
-
-    def _chunks(self, flow: Flow, spool: Spool) -> Iterator[list[Change]]:
-        chunk: list[Change] = []
-        for change in spool:
-            chunk.append(change)
-            if len(chunk) >= flow.limit:
-                yield chunk
-                chunk = []
-        if chunk:
-            yield chunk
 
     def _park(self, flow: Flow) -> None:
         """Records that cannot be told apart, or have no key, wait for a person."""
@@ -182,7 +174,7 @@ class InitialSync:
 
     def _candidate(self, row: Row, side: Side) -> Change:
         at, (boundary, seen) = float("-inf"), (self.boundaries[side], self.boundaries[side.other])
-        natural = self._natural(side, row)
+        natural = self.compiled.views[side].natural_key(row)
         return Change(self.compiled.name, Kind.INSERT, natural, None, row, at, boundary, seen, weak=True)
 
     def close(self) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.compare import Difference, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
 from dualwrite.engine.initial import outside
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
@@ -85,28 +86,30 @@ class Planner:
             snapshots = {side: stack.enter_context(systems[side].snapshot(compiled.views[side])) for side in Side}
             ask = outside(compiled, lambda side: systems[side])
             for finding in compare(compiled, snapshots, ask, plan.tally):
-                if isinstance(finding, Unusable):
-                    key, other = finding.key, finding.side.other
-                    plan.rows.append(PlannedRow(plan.map, other, "skip", key, {}, finding.code, finding.reason))
-                elif finding.only is None:
-                    self._update(compiled, plan, finding, master)
-                else:
-                    self._insert(compiled, plan, finding, finding.only)
+                match finding:
+                    case Unusable(key, side, code, reason):
+                        plan.rows.append(PlannedRow(plan.map, side.other, "skip", key, {}, code, reason))
+                    case Difference():
+                        self._update(compiled, plan, finding, master)
+                    case Alone(side, keys, rows):
+                        for key, row in zip(keys, rows, strict=True):
+                            self._insert(compiled, plan, key, row, side)
+                    case _:
+                        assert_never(finding)
         return plan
 
-    def _insert(self, compiled: CompiledMap, plan: MapPlan, difference: Difference, source: Side) -> None:
-        target, row = source.other, difference.row(source)
-        assert row is not None
+    def _insert(self, compiled: CompiledMap, plan: MapPlan, key: Key, row: Row, source: Side) -> None:
+        target = source.other
         units = [unit for unit in compiled.units[target] if unit.owner is not target]
         if not units:
             return
         try:
             mapped = compiled.map_row(source, row)
         except RowProblem as problem:
-            plan.rows.append(skipped(plan, target, difference.key, problem))
+            plan.rows.append(skipped(plan, target, key, problem))
             return
         columns = {unit.name: (None, joined(mapped, unit.indexes)) for unit in units}
-        plan.rows.append(PlannedRow(plan.map, target, "insert", difference.key, columns))
+        plan.rows.append(PlannedRow(plan.map, target, "insert", key, columns))
         self._ask(compiled, plan, target, mapped, range(len(mapped)))
         view = compiled.views[target]
         cells = dict(zip(view.paths, mapped, strict=True))

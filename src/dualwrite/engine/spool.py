@@ -10,9 +10,11 @@ import marshal
 import sqlite3
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import IO, Any, TypeAlias
 
+from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
 
 Entry: TypeAlias = tuple[Key, Row]
@@ -74,19 +76,19 @@ class Partitioned:
         self._files: list[IO[bytes] | None] = [None] * PARTITIONS
         self._held = 0
         self._spilling = False
-        self.count = 0
 
-    def add(self, key: Key, row: Row) -> None:
-        """Put a row into its part."""
-        index = hash(key) % PARTITIONS
-        part = self._parts[index]
-        part.append((key, row))
-        self.count += 1
-        self._held += 1
+    def add(self, keys: Sequence[Key], rows: Sequence[Row]) -> None:
+        """Put rows into their parts."""
+        parts = self._parts
+        for entry in zip(keys, rows, strict=True):
+            parts[hash(entry[0]) % PARTITIONS].append(entry)
+        self._held += len(keys)
         if self._held > IN_MEMORY:
             self._spilling = True
-        if self._spilling and len(part) >= BLOCK:
-            self._spill(index)
+        if self._spilling:
+            for index, part in enumerate(parts):
+                if len(part) >= BLOCK:
+                    self._spill(index)
 
     def _spill(self, index: int) -> None:
         part = self._parts[index]
@@ -97,17 +99,17 @@ class Partitioned:
         self._held -= len(part)
         part.clear()
 
-    def part(self, index: int) -> Iterator[Entry]:
+    def part(self, index: int) -> list[Entry]:
         """The rows of one part; to be read once."""
-        file = self._files[index]
+        file, found = self._files[index], list[Entry]()
         if file is not None:
             file.seek(0)
             while block := _read_block(file):
-                for key, plain in block:
-                    yield key, _row(plain)
+                found += [(key, _row(plain)) for key, plain in block]
             file.close()
-        yield from self._parts[index]
+        found += self._parts[index]
         self._parts[index] = []
+        return found
 
 
 def _packed(change: Change) -> bytes:
@@ -179,30 +181,62 @@ class Overflow:
         self._count -= self._database.execute("DELETE FROM old WHERE map = ?", (map_name,)).rowcount
 
 
-class Spool:
-    """The weak changes that an initial sync of one map carries out of one side, in the order in which it does."""
+@dataclass(frozen=True, slots=True)
+class Weak:
+    """Weak changes that follow one another, without an object for each: nearly all of them are simply inserted.
 
-    def __init__(self, map_name: str, side: Side) -> None:
-        self._map = map_name
+    ``start`` is the number of the first one, ``inserts`` tells which of them are inserts; the others are updates.
+    """
+
+    spool: Spool
+    start: int
+    inserts: Sequence[bool]
+    rows: Sequence[Row]
+
+    @property
+    def compiled(self) -> CompiledMap:
+        """Their map."""
+        return self.spool.compiled
+
+    @property
+    def last(self) -> Position:
+        """The position of the last one."""
+        return self.spool.place(self.start + len(self.rows) - 1)
+
+    def change(self, index: int) -> Change:
+        """One of them."""
+        return self.spool.change(self.start + index, self.inserts[index], self.rows[index])
+
+
+class Spool:
+    """The weak changes that an initial sync of one map carries out of one side, in the order in which it does.
+
+    They are numbered from 1.
+    """
+
+    def __init__(self, compiled: CompiledMap, side: Side) -> None:
+        self.compiled = compiled
         self._side = side
         self._file = scratch(self)
-        self._block: list[tuple[Key, str, Key, tuple[str | bool | None, ...]]] = []
+        self._inserts: list[bool] = []
+        self._rows: list[Row] = []
         self._index: sqlite3.Connection | None = None
         self._boundary: Position | None = None
         self._seen: Position | None = None
         self.count = 0
 
-    def add(self, key: Key, kind: Kind, natural: Key, row: Row) -> None:
-        """Append a change; ``key`` in common form, ``natural`` in the side's own."""
-        self._block.append((key, kind.value, natural, _plain(row)))
-        self.count += 1
-        if len(self._block) >= BLOCK:
+    def add(self, rows: Sequence[Row], *, insert: bool) -> None:
+        """Append changes of these rows of the side."""
+        self._rows += rows
+        self._inserts += [insert] * len(rows)
+        self.count += len(rows)
+        if len(self._rows) >= BLOCK:
             self._flush()
 
     def _flush(self) -> None:
-        if self._block:
-            _write_block(self._file, self._block)
-            self._block = []
+        if self._rows:
+            _write_block(self._file, [self._inserts, [_plain(row) for row in self._rows]])
+            self._inserts, self._rows = [], []
 
     def seal(self, boundary: Position, seen: Position) -> None:
         """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``."""
@@ -212,28 +246,39 @@ class Spool:
     @property
     def last(self) -> Position | None:
         """The position of the last change; None before ``seal``."""
-        return None if self._boundary is None else self._place(self.count)
+        return None if self._boundary is None else self.place(self.count)
 
-    def _place(self, number: int) -> Position:
+    def place(self, number: int) -> Position:
+        """The position of a change."""
         assert self._boundary is not None, "seal() comes first"
         return Position(self._boundary.feed, (*self._boundary.place, 0, number))  # no change of the feed lies there
 
-    def _change(self, number: int, kind: str, natural: Key, plain: tuple[str | bool | None, ...]) -> Change:
-        row = _row(plain)
+    def change(self, number: int, insert: bool, row: Row) -> Change:
+        """A change as the flow carries it."""
+        kind = Kind.INSERT if insert else Kind.UPDATE
+        natural = self.compiled.views[self._side].natural_key(row)
         at = float("-inf")
-        return Change(self._map, Kind(kind), natural, None, row, at, self._place(number), self._seen, weak=True)
+        return Change(self.compiled.name, kind, natural, None, row, at, self.place(number), self._seen, weak=True)
 
-    def __iter__(self) -> Iterator[Change]:
-        number = 0
-        self._file.seek(0)
-        while number < self.count:
-            where = self._file.tell()
-            block = _read_block(self._file)
-            where = self._file.tell()
-            for _, kind, natural, plain in block:
-                number += 1
-                yield self._change(number, kind, natural, plain)
+    def chunks(self, size: Callable[[], int]) -> Iterator[Weak]:
+        """All changes, in chunks of at most the size that is asked for each of them."""
+        start, inserts, rows = 1, list[bool](), list[Row]()
+        for more_inserts, more_rows in self._blocks():
+            inserts += more_inserts
+            rows += more_rows
+            while len(rows) >= (most := size()):
+                yield Weak(self, start, inserts[:most], rows[:most])
+                start, inserts, rows = start + most, inserts[most:], rows[most:]
+        if rows:
+            yield Weak(self, start, inserts, rows)
+
+    def _blocks(self) -> Iterator[tuple[list[bool], list[Row]]]:
+        where, end = 0, self._file.seek(0, 2)
+        while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
+            inserts, rows = _read_block(self._file)
+            where = self._file.tell()
+            yield inserts, [_row(plain) for plain in rows]
 
     def find(self, key: Key) -> Change | None:
         """The change of a record.  The first call builds an index on disk: few syncs ever need one."""
@@ -241,23 +286,24 @@ class Spool:
             return None
         if self._index is None:
             self._index = self._build()
-        found = self._index.execute("SELECT number, entry FROM weak WHERE key = ?", (_text(key),)).fetchone()
-        return None if found is None else self._change(found[0], *marshal.loads(found[1]))
+        query = "SELECT number, inserted, row FROM weak WHERE key = ?"
+        found = self._index.execute(query, (_text(key),)).fetchone()
+        return None if found is None else self.change(found[0], bool(found[1]), _row(marshal.loads(found[2])))
 
     def _build(self) -> sqlite3.Connection:
         index = scratch_database(self)
-        index.execute("CREATE TABLE weak (key TEXT PRIMARY KEY, number INTEGER, entry BLOB) WITHOUT ROWID")
+        columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
+        index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
         index.execute("BEGIN")
-        number, here = 0, self._file.tell()
-        self._file.seek(0)
-        while number < self.count:
-            rows = []
-            for key, kind, natural, plain in _read_block(self._file):
+        number = 0
+        for inserts, rows in self._blocks():
+            entries = []
+            for insert, row in zip(inserts, rows, strict=True):
                 number += 1
-                rows.append((_text(key), number, marshal.dumps((kind, natural, plain))))
-            index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?)", rows)
+                key = self.compiled.key(self._side, row)
+                entries.append((_text(key), number, insert, marshal.dumps(_plain(row))))
+            index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?, ?)", entries)
         index.execute("COMMIT")
-        self._file.seek(here)
         return index
 
     def close(self) -> None:

@@ -209,7 +209,7 @@ class Stage:
     def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
         if row == current:
             return
-        key = self._translation.key_of(current or row or ())
+        key = self.view.natural_key(current or row or ())
         write = Write(key, None if current is None else self._translation.blank, row)
         if current is None:
             self._revived.append(write)

@@ -39,12 +39,6 @@ class Translation:
         assert row is not None
         return self._compiled.target_key(self._source, row)
 
-    def key_of(self, row: Row) -> Key:
-        """The natural key of a row of the target."""
-        return tuple(
-            [None if (cell := row[index]) is ABSENT else cell for index in self._compiled.views[self._target].key]
-        )
-
     # -- blind writes ---------------------------------------------------------------------------------------------
 
     def write(self, change: Change) -> Write | None:

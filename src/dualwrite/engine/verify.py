@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.compare import Difference, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
 from dualwrite.engine.initial import outside
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
@@ -49,7 +50,15 @@ def verify(
         snapshots = {side: stack.enter_context(connectors[side].snapshot(compiled.views[side])) for side in Side}
         ask = outside(compiled, lambda side: connectors[side])
         for finding in compare(compiled, snapshots, ask, report.tally):
-            (report.unusable if isinstance(finding, Unusable) else report.differences).append(finding)  # type: ignore[arg-type]
+            match finding:
+                case Unusable():
+                    report.unusable.append(finding)
+                case Difference():
+                    report.differences.append(finding)
+                case Alone():
+                    report.differences += finding.differences()
+                case _:
+                    assert_never(finding)
     for _ in range(ROUNDS):
         if not report.differences or not settle():
             break

@@ -7,10 +7,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from operator import itemgetter
 
 from dualwrite.casts import CastError, identity
-from dualwrite.errors import Invalid
+from dualwrite.errors import Invalid, RowProblem
 from dualwrite.expression import Column, Expression, Literal, OneOf, and_
 from dualwrite.filters import compile_filter
 from dualwrite.mapping.binding import SIDES, Binding, Pair
@@ -20,6 +22,7 @@ from dualwrite.mapping.order import cyclic, order_maps
 from dualwrite.mapping.rows import (
     Common,
     Line,
+    Made,
     alike_function,
     cell_function,
     find_problem,
@@ -43,8 +46,8 @@ __all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps
 class _Functions:
     """What is generated for the rows of one side."""
 
-    row: Callable[[Row], Row]
-    key: Callable[[Row], Row]
+    row: Made
+    key: Made
     target_key: Callable[[Row], Row]
     passes: Callable[[Row], bool]
     common: tuple[Common, ...]
@@ -111,7 +114,7 @@ class CompiledMap:
         """A source row as a row of the other side's view; ABSENT where nothing is carried there.  Raises RowProblem."""
         functions = self._left if source is Side.LEFT else self._right
         try:
-            mapped = functions.row(row)
+            mapped = functions.row.one(row)
         except CastError as error:
             raise find_problem(self._lines, source, row, error) from None
         key = self.views[source.other].key
@@ -120,6 +123,22 @@ class CompiledMap:
                 return mapped
         settled_key(tuple(mapped[index] for index in key), self._key, source)
         return mapped
+
+    def map_rows(self, source: Side, rows: Sequence[Row]) -> list[Row | None]:
+        """As ``map_row``, of many rows; None for one that cannot be mapped."""
+        functions = self._left if source is Side.LEFT else self._right
+        member = itemgetter(self.views[source.other].key[0])
+        with suppress(CastError):
+            mapped = functions.row.many(rows)
+            if all(map(member, mapped)):
+                return mapped  # type: ignore[return-value]  # a list of rows is one of rows or None
+        found: list[Row | None] = []
+        for row in rows:
+            try:
+                found.append(self.map_row(source, row))
+            except RowProblem:
+                found.append(None)
+        return found
 
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
         """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
@@ -140,10 +159,25 @@ class CompiledMap:
         """The record's key in common form: equal for both sides' rows of one record.  Raises RowProblem."""
         functions = self._left if side is Side.LEFT else self._right
         try:
-            key = functions.key(row)
+            key = functions.key.one(row)
         except CastError as error:
             raise find_problem(self._key, side, row, error, keys=True) from None
         return settled_key(key, self._key, side)
+
+    def keys(self, side: Side, rows: Sequence[Row]) -> list[Key | None]:
+        """As ``key``, of many rows; None for one that has none."""
+        functions = self._left if side is Side.LEFT else self._right
+        with suppress(CastError):
+            keys = functions.key.many(rows)
+            if not [key for key in keys if ABSENT in key or not any(key)]:
+                return keys  # type: ignore[return-value]  # narrowed by the test
+        found: list[Key | None] = []
+        for row in rows:
+            try:
+                found.append(self.key(side, row))
+            except RowProblem:
+                found.append(None)
+        return found
 
     def target_key(self, source: Side, row: Row) -> Key:
         """The key of the other side's record, in that side's natural form (order of its ``View.key``).

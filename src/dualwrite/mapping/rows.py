@@ -77,6 +77,12 @@ def _unpack(row: str, prefix: str, used: set[int], width: int) -> str:
     return f"({names},) = {row}"
 
 
+def _each(prefix: str, used: set[int], width: int) -> str:
+    """The loop over rows that gets the used cells of each into variables."""
+    names = ", ".join(f"{prefix}{index}" if index in used else "_" for index in range(width))
+    return f"for ({names},) in rows"
+
+
 def _tuple(cells: Sequence[str]) -> str:
     return f"({', '.join(cells)}{',' if len(cells) == 1 else ''})"
 
@@ -91,7 +97,22 @@ def cell_function(carrier: Carrier) -> Callable[[Cell], Cell]:
     return text.function("v", [f"return {text.cell(carrier, 'v')}"])
 
 
-def row_function(lines: Sequence[Line], source: Side, width: int, target_width: int) -> Callable[[Row], Row]:
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A generated function over a row, and the same over many rows at once."""
+
+    one: Callable[[Row], Row]
+    many: Callable[[Sequence[Row]], list[Row]]
+
+
+def _made(text: Text, cells: Sequence[str], used: set[int], width: int) -> Made:
+    made = _tuple(cells)
+    one = text.function("row", [_unpack("row", "v", used, width), f"return {made}"])
+    many = text.function("rows", [f"return [{made} {_each('v', used, width)}]"])
+    return Made(one, many)
+
+
+def row_function(lines: Sequence[Line], source: Side, width: int, target_width: int) -> Made:
     """The function from a source row to a row of the other side's view.  Raises CastError."""
     text = Text()
     cells = ["ABSENT"] * target_width
@@ -100,7 +121,7 @@ def row_function(lines: Sequence[Line], source: Side, width: int, target_width: 
         if source in line.carriers:
             cells[line.indexes[source.other]] = text.cell(line.carriers[source], _variable(line, source, "v"))
             used |= {line.indexes[source]} if source in line.indexes else set()
-    return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
+    return _made(text, cells, used, width)
 
 
 def target_key_function(key: Sequence[Line], source: Side, width: int) -> Callable[[Row], Row]:
@@ -111,7 +132,7 @@ def target_key_function(key: Sequence[Line], source: Side, width: int) -> Callab
     return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
 
 
-def key_function(key: Sequence[Line], side: Side, width: int) -> Callable[[Row], Row]:
+def key_function(key: Sequence[Line], side: Side, width: int) -> Made:
     """The function from a row to its key in common form, which both sides share.  Raises CastError."""
     text = Text()
     cells = []
@@ -119,8 +140,7 @@ def key_function(key: Sequence[Line], side: Side, width: int) -> Callable[[Row],
         own = _variable(line, side, "v")
         at_meeting = own if line.meeting is side else text.cell(line.could[side], own)
         cells.append(text.common(line.common[line.meeting], at_meeting))
-    used = {line.indexes[side] for line in key}
-    return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
+    return _made(text, cells, {line.indexes[side] for line in key}, width)
 
 
 def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Callable[[Row, Row], bool]:

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dualwrite.connectors._memory.tables import Lens, Record, Spot, Tables, World
 from dualwrite.connectors.base import Remembered
 from dualwrite.errors import PositionLost
-from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Path, Position, Row
+from dualwrite.model import ABSENT, Cell, Change, Kind, Path, Position, Row
 from dualwrite.schema import Reference, Schema, View
 
 Place: TypeAlias = tuple[int, int]
@@ -32,11 +32,6 @@ class Image:
         """The view's cells; lookups that were not captured then are ABSENT."""
         record, lookups = self.record, self.lookups
         return tuple(record[path[0]] if len(path) == 1 else lookups.get(path, ABSENT) for path in view.paths)
-
-
-def key_of(view: View, row: Row) -> Key:
-    """A row's natural key; a member that is not known counts as null."""
-    return tuple(None if (cell := row[index]) is ABSENT else cell for index in view.key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,7 @@ class Operation:
         return Change(
             view.name,
             kind,
-            key_of(view, before or after or ()),
+            view.natural_key(before or after or ()),
             before,
             after,
             at,

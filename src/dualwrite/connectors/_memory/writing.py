@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from dualwrite.connectors._memory.database import Refused, Session
-from dualwrite.connectors._memory.log import key_of
 from dualwrite.connectors._memory.tables import Lens, Record, Spot, column_at, fold
 from dualwrite.model import (
     ABSENT,
@@ -210,7 +209,7 @@ class Writing:
         record = self._session.world.get(spot)
         if record is None:
             return []
-        key = key_of(self._view, self._lens.row(self._view, record, tables))
-        if old is not None and key == key_of(self._view, self._lens.row(self._view, old, tables)):
+        key = self._view.natural_key(self._lens.row(self._view, record, tables))
+        if old is not None and key == self._view.natural_key(self._lens.row(self._view, old, tables)):
             return []
         return [number for number in self._lens.find_key(tables, self._view, key) if number != spot[1]]
