@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dualwrite.connectors import connect
+from dualwrite.connectors._sqlite_session import COURTESY, Courtesy
 from dualwrite.connectors.sqlite import SqliteConnector, open_sqlite
 from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.errors import Denied, Unavailable, Usage
@@ -346,3 +347,46 @@ def test_health_does_not_write(lab: Lab) -> None:
     assert it.path.read_bytes() == before
     with closing(sqlite3.connect(it.path)) as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("delete",)
+
+
+# -- other writers -----------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes only when told."""
+
+    def __init__(self) -> None:
+        """Somewhere."""
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        """See ``time.monotonic``."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """See ``time.sleep``."""
+        self.now += seconds
+
+
+def test_transactions_that_follow_each_other_closely_let_others_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever looks every 25 ms finds the lock free within 128 ms; who has left it free anyway does not wait."""
+    clock = Clock()
+    monkeypatch.setattr("dualwrite.connectors._sqlite_session.time", clock)
+    for held, idle in ((0.05, 0.001), (0.01, 0.001), (0.05, 0.02), (0.02, 0.05)):
+        courtesy = Courtesy()
+        ended, since, longest = clock.now, clock.now, 0.0
+        for _ in range(40):
+            courtesy.begin()
+            if clock.now - ended >= 0.025:
+                since = clock.now
+            clock.now += held
+            courtesy.end()
+            ended = clock.now
+            longest = max(longest, ended - since)
+            clock.now += idle
+            if idle > COURTESY:
+                now = clock.now
+                courtesy.begin()
+                assert clock.now == now
+                courtesy.end()
+        assert 0 < longest < 0.128

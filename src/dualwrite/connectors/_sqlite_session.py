@@ -21,6 +21,8 @@ from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
 
 PATIENCE = 60.0
 """How long a busy database is waited for, in seconds."""
+COURTESY, COURTEOUS_AFTER = 0.026, 0.05
+"""For how long the write lock is left free, and after how long of holding it, in seconds."""
 
 _LATER = {
     sqlite3.SQLITE_BUSY: ("is busy: another process holds its lock", "find the process that keeps a transaction open"),
@@ -88,6 +90,33 @@ def path_of(url: str) -> str:
             "write sqlite:///relative.db or sqlite:////absolute/path.db (a database in memory cannot be linked)",
         )
     return os.path.abspath(path)
+
+
+class Courtesy:
+    """Lets other writers in between our transactions when those follow each other closely.
+
+    SQLite keeps no queue: whoever waits looks again after 1, 2, 5 … 25 milliseconds, and after 128 of them only every
+    50 and 100.  So the lock is left free for longer than 25 milliseconds before that time is over.
+    """
+
+    def __init__(self) -> None:
+        self._held = 0.0
+        self._began = self._ended = float("-inf")
+
+    def begin(self) -> None:
+        """A transaction of ours is to begin; sleeps when it is the others' turn."""
+        free = time.monotonic() - self._ended
+        if free < COURTESY and self._held > COURTEOUS_AFTER:
+            time.sleep(COURTESY - free)
+            free = COURTESY
+        if free >= COURTESY:
+            self._held = 0.0
+        self._began = time.monotonic()
+
+    def end(self) -> None:
+        """It has ended."""
+        self._ended = time.monotonic()
+        self._held += self._ended - self._began
 
 
 @dataclass(frozen=True, slots=True)

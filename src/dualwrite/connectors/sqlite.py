@@ -20,7 +20,7 @@ from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, trim_slice
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
-from dualwrite.connectors._sqlite_session import PATIENCE, File, path_of
+from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
@@ -57,6 +57,7 @@ class SqliteConnector:
         self._plans = Plans()
         self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
         self._writing = Lock()
+        self._courtesy = Courtesy()
         self._reading = RLock()
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
@@ -91,11 +92,12 @@ class SqliteConnector:
         finally:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            self._writing.release()
+            self._release()
 
     def _take_writer(self, patience: float = PATIENCE) -> sqlite3.Connection:
         if not self._writing.acquire(timeout=patience):
             raise Unavailable(f"{self._file.path}: another transaction of this process does not end", "try again")
+        self._courtesy.begin()
         try:
             if self._writer is None:
                 self._writer = self._connect()
@@ -249,6 +251,7 @@ class SqliteConnector:
 
     def _release(self) -> None:
         if self._writing.locked():
+            self._courtesy.end()
             self._writing.release()
 
     def acknowledge(self, position: Position) -> None:

@@ -370,10 +370,11 @@ class Flow:
 
     def _size(self, seconds: float, changes: int) -> None:
         """Size the next batch so that it holds the target's lock for about ``LOCK_TARGET``."""
-        if seconds > 2 * LOCK_TARGET:
-            self.limit = max(SMALLEST, int(changes * LOCK_TARGET / seconds))
-        elif seconds < LOCK_TARGET and changes >= self.limit:
-            self.limit = min(LARGEST, self.limit * 2)
+        fitting = int(changes * LOCK_TARGET / max(seconds, 0.001))
+        if seconds > 1.5 * LOCK_TARGET:
+            self.limit = max(SMALLEST, fitting)
+        elif changes >= self.limit:
+            self.limit = min(LARGEST, 2 * self.limit, max(self.limit, fitting))
 
     # -- what a batch leaves to do --------------------------------------------------------------------------------
 
