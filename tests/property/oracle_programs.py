@@ -1,10 +1,9 @@
-"""Random links and random programs for them."""
+"""Random links, and random programs for them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-
-from hypothesis import strategies as st
+from random import Random
 
 from dualwrite.mapping.tablemap import ROW_POLICIES
 from dualwrite.model import Side
@@ -43,186 +42,187 @@ FEATURES = (
 )
 """What a link, or a program, may have besides one map with plain columns."""
 CLOCKS = ("tie", "right ahead", "left ahead", "backwards")
-CODES, GROUP_CODES = "123", "gh"
+GROUP_CODES = "gh"
 VALUES = ("1", "2", "3", "-")
+WAYS = (
+    ("to the right", Line("c", ">", "c")),
+    ("to the left", Line("d", "<", "d")),
+    ("constant", Line(None, ">", "c", default="7")),
+    ("constant", Line("d", "<", None, default="8")),
+    ("default", Line("c", "=", "c", default="3")),
+    ("value map", Line("d", "=", "d", (("1", "one"), ("2", "two")), "park")),
+    ("value map", Line("d", "=", "d", (("1", "2"), ("2", "1"), ("3", "3")))),
+    ("value map", Line("c", ">", "c", (("1", "one"), ("2", "one")), "keep")),
+)
+"""How the columns c and d may be carried, with the feature that it is."""
 
 
-@st.composite
-def feature_sets(draw, allowed: Iterable[str] = FEATURES) -> frozenset[str]:
-    """A few features that go together."""
-    found = set(draw(st.lists(st.sampled_from(sorted(allowed)), max_size=6, unique=True)))
-    if "lookup in key" in found:
-        found.add("lookup")
-        found.discard("self reference")
-    if "some companies" in found:
-        found.add("company")
-    if "filter left" in found or "filter right" in found:
-        found.discard("leaving deletes" if "detach" in found else "detach")
-    else:
-        found -= {"detach", "leaving deletes"}
-    return frozenset(found)
+class Chance:
+    """Draws a link and programs for it out of a source of randomness: a seed's, or Hypothesis'.
 
+    Every draw is one of equals among a few (``_one_in`` and not ``random.random()``), because Hypothesis likes the ends
+    of long ranges best.
+    """
 
-@st.composite
-def designs(draw, allowed: Iterable[str] = FEATURES) -> tuple[Design, frozenset[str]]:
-    """A link with a few features."""
-    has = draw(feature_sets(allowed))
-    policies = ["left", "right", "newest", *(["max", "min"] if "max and min" in has else ())]
-    policies += ["manual"] if "manual" in has else []
-    pick = st.sampled_from(policies)
-    lines = [Line("code", "=", "code"), Line("a", "=", "a", policy=draw(pick)), Line("b", "=", "b", policy=draw(pick))]
-    lines += _special(draw, has)
-    if "sum" in has:
-        lines.append(Line("n", "=", "n", policy="sum"))
-    if "lookup" in has:
-        lines.append(Line("grp", "=", "family.code", policy=draw(pick)))
-    if "self reference" in has:
-        lines.append(Line("parent", "=", "parent.code", policy=draw(pick)))
-    filters = {side: draw(_filters()) for side in Side if f"filter {side}" in has}
-    if filters and draw(st.booleans()):
-        lines.append(Line("kind", "=", "kind", policy=draw(pick)))
-    company = ("company", "company.code") if "company" in has else None
-    items = MapIdea(
-        ITEMS,
-        "item",
-        "thing",
-        tuple(lines),
-        ("code", "family.code") if "lookup in key" in has else ("code",),
-        company,
-        filters,
-        rows=draw(st.sampled_from(ROW_POLICIES)),
-        deletes="no deletes" not in has,
-        on_leave="delete" if "leaving deletes" in has else "detach",
-    )
-    groups = MapIdea(GROUPS, "grp", "family", (Line("code", "=", "code"), Line("a", "=", "a")), company=company)
-    actions = {
-        side: draw(st.sampled_from(("cascade", "set null", "restrict"))) for side in Side if f"{side} actions" in has
-    }
-    if "lookup in key" in has:  # without its group a record would have no key
-        actions[R] = draw(st.sampled_from(("cascade", "restrict")))
-    design = Design(
-        (items, groups) if "lookup" in has else (items,),
-        draw(st.sampled_from(CLOCKS)) if "clocks" in has else "true",
-        actions if "lookup" in has or "self reference" in has else {},
-        ("x", "y") if "some companies" in has else None,
-        "b" if "trigger" in has else "",
-    )
-    return design, has
+    def __init__(self, random: Random, allowed: Iterable[str] = FEATURES, needed: Iterable[str] = ()) -> None:
+        """A link has some of the allowed features, and all of the needed ones."""
+        self.random = random
+        self.has = self._features(sorted(allowed), needed)
+        self.design = self._design()
+        self.codes = self.random.choice(("1", "1", "1", "12", "12", "123"))
 
+    def _one_in(self, number: int) -> bool:
+        return self.random.choice(range(number)) == 0
 
-def _special(draw, has: frozenset[str]) -> list[Line]:
-    """The columns c and d, which may be carried in special ways."""
-    ways = [
-        (name, line)
-        for name, line in (
-            ("to the right", Line("c", ">", "c")),
-            ("to the left", Line("d", "<", "d")),
-            ("constant", Line(None, ">", "c", default="7")),
-            ("constant", Line("d", "<", None, default="8")),
-            ("default", Line("c", "=", "c", default="3")),
-            ("value map", Line("d", "=", "d", (("1", "one"), ("2", "two")), "park")),
-            ("value map", Line("d", "=", "d", (("1", "2"), ("2", "1"), ("3", "3")))),
-            ("value map", Line("c", ">", "c", (("1", "one"), ("2", "one")), "keep")),
+    # -- links --------------------------------------------------------------------------------------------------------
+
+    def _features(self, allowed: list[str], needed: Iterable[str]) -> frozenset[str]:
+        """A few features that go together."""
+        count = self.random.randint(0, min(6, len(allowed)))
+        found = {*needed, *self.random.sample(allowed, count)}
+        if "lookup in key" in found:
+            found.add("lookup")
+            found.discard("self reference")
+        if "some companies" in found:
+            found.add("company")
+        if not found & {"lookup", "self reference"}:
+            found -= {"left actions", "right actions"}
+        if "filter left" in found or "filter right" in found:
+            found.discard("leaving deletes" if "detach" in found else "detach")
+        else:
+            found -= {"detach", "leaving deletes"}
+        return frozenset(found)
+
+    def _policy(self) -> str:
+        names = ["left", "right", "newest", "newest"]
+        names += ["max", "min"] * ("max and min" in self.has) + ["manual"] * ("manual" in self.has)
+        return self.random.choice(names)
+
+    def _design(self) -> Design:
+        random, has = self.random, self.has
+        company = ("company", "company.code") if "company" in has else None
+        groups = MapIdea(GROUPS, "grp", "family", (Line("code", "=", "code"), Line("a", "=", "a")), company=company)
+        items = MapIdea(
+            ITEMS,
+            "item",
+            "thing",
+            tuple(self._lines()),
+            ("code", "family.code") if "lookup in key" in has else ("code",),
+            company,
+            {side: self._filter() for side in Side if f"filter {side}" in has},
+            rows=random.choice(ROW_POLICIES),
+            deletes="no deletes" not in has,
+            on_leave="delete" if "leaving deletes" in has else "detach",
         )
-        if name in has
-    ]
-    chosen: dict[str, Line] = {}
-    for _, line in draw(st.permutations(ways)):
-        chosen.setdefault(line.left or line.right or "", line)
-    return [chosen[name] for name in sorted(chosen)]
+        acting, ways = {side for side in Side if f"{side} actions" in has}, ["cascade", "restrict", "set null"]
+        if "lookup in key" in has:  # without its group a record would have no key
+            acting, ways = acting | {R}, ways[:2]
+        actions = {side: random.choice(ways) for side in Side if side in acting}
+        return Design(
+            (items, groups) if "lookup" in has else (items,),
+            random.choice(CLOCKS) if "clocks" in has else "true",
+            actions,  # type: ignore[arg-type]
+            ("x", "y") if "some companies" in has else None,
+            "b" if "trigger" in has else "",
+        )
 
+    def _lines(self) -> list[Line]:
+        has = self.has
+        lines = [Line("code", "=", "code"), *(Line(name, "=", name, policy=self._policy()) for name in "ab")]
+        ways = [line for feature, line in WAYS if feature in has]
+        self.random.shuffle(ways)
+        lines += {line.left or line.right: line for line in ways}.values()  # one for each column
+        if "sum" in has:
+            lines.append(Line("n", "=", "n", policy="sum"))
+        if "lookup" in has:
+            lines.append(Line("grp", "=", "family.code", policy=self._policy()))
+        if "self reference" in has:
+            lines.append(Line("parent", "=", "parent.code", policy=self._policy()))
+        if has & {"filter left", "filter right"} and self._one_in(2):
+            lines.append(Line("kind", "=", "kind", policy=self._policy()))
+        return lines
 
-def _filters() -> st.SearchStrategy[Filter]:
-    return st.builds(Filter, st.just("kind"), st.sampled_from("12"), st.booleans())
+    def _filter(self) -> Filter:
+        return Filter("kind", self.random.choice("12"), self._one_in(2))
 
+    # -- programs -----------------------------------------------------------------------------------------------------
 
-# -- programs ----------------------------------------------------------------------------------------------------------
+    def program(self, most: int = 40) -> list[str]:
+        """A program: few records, so that edits meet; most of them are there and in step from the start."""
+        random = self.random
+        before = [f"{random.choice('LR')} {self._statement('set', code)}" for code in self.codes]
+        before += [self._edit() for _ in range(random.choice((0, 0, 1, 2)))]
+        meanwhile = [self._at() if self._one_in(2) else self._crash()] if self._one_in(3) else []
+        start = f"start {random.choice(('left', 'right'))}"
+        drain = [] if self._one_in(3) else ["drain"]
+        return [*before, *meanwhile, start, *drain, *(self._step() for _ in range(random.randint(4, most)))]
 
+    def _step(self) -> str:
+        has, random = self.has, self.random
+        kinds = ["edit"] * 12 + ["turn"] * 9 + ["drain", "ack", "ack", "restart", "crash", "crash", "at", "retry"]
+        kinds += ["resolve", "resolve"] * ("manual" in has) + ["block", "block", "unblock"] * ("refusals" in has)
+        kinds += ["clock"] * ("clocks" in has) + ["twin"] * (3 * ("twins" in has))
+        kinds += ["stop", "start"] * ("stops" in has)
+        match random.choice(kinds):
+            case "edit":
+                return self._edit()
+            case "turn":
+                return f"{random.choice(('L>R', 'R>L'))} {random.choice((1, 2, 3, 99, 99))}"
+            case "crash":
+                return self._crash()
+            case "at":
+                return self._at()
+            case "twin":
+                return random.choice(("twin", "twin L>R", "twin R>L"))
+            case "resolve" | "start" as kind:
+                return f"{kind} {random.choice(('left', 'right'))}"
+            case "block":
+                return f"block {random.choice('LR')} {random.choice(self.codes)}"
+            case "clock":
+                return f"clock {random.choice('LR')} {random.choice((50, -50))}"
+            case kind:
+                return kind
 
-@st.composite
-def links(draw, allowed: Iterable[str] = FEATURES, most: int = 40) -> tuple[Design, frozenset[str], list[str]]:
-    """A link and a program for it."""
-    design, has = draw(designs(allowed))
-    return design, has, draw(programs(design, has, most))
+    def _crash(self) -> str:
+        return f"crash {self.random.choice(POINTS)} {self.random.choice((1, 1, 2))}"
 
+    def _at(self) -> str:
+        return f"at {self.random.choice(POINTS)}: {self._edit()}"
 
-@st.composite
-def programs(draw, design: Design, has: frozenset[str], most: int = 40) -> list[str]:
-    """A program for a link: few records, so that edits meet; most of them are there and in step from the start."""
-    codes = draw(st.sampled_from(("1", "1", "1", "12", "12", "123")))
-    before = [draw(edits(design, has, codes, verb="insert")) for _ in codes] + draw(
-        st.lists(edits(design, has, codes), max_size=2)
-    )
-    start = [f"start {draw(st.sampled_from(('left', 'right')))}", *draw(st.sampled_from((["drain"], ["drain"], [])))]
-    length = draw(st.integers(4, most))
-    return [*before, *start, *(draw(steps(design, has, codes)) for _ in range(length))]
+    def _edit(self) -> str:
+        """A user's transaction on a side."""
+        side = self.random.choice("LR")
+        count = self.random.choice((1, 1, 1, 1, 1, 2))
+        return f"{side} " + "; ".join(self._statement(side=side) for _ in range(count))
 
+    def _statement(self, verb: str = "", code: str = "", side: str = "L") -> str:
+        """What a user does to one record."""
+        random, has = self.random, self.has
+        group = not verb and "lookup" in has and self._one_in(3)
+        verb = verb or random.choice(["set"] * 10 + ["insert"] + ["delete"] * 2 + ["rename"] * ("rename" in has))
+        target = self._target(code or random.choice(GROUP_CODES if group else self.codes), group)
+        if verb == "delete":
+            return f"delete {target}"
+        if verb == "rename":
+            return f"rename {target} {self._target(random.choice(GROUP_CODES if group else '123'), group)}"
+        columns = ["a"] if group else ["a", "b", *self._columns()]
+        chosen = set(random.choices(columns, k=random.choice((1, 1, 2, 3))))
+        chosen |= {"grp"} if "lookup in key" in has and not group and not self._one_in(5) else set()
+        return " ".join([verb, target, *(f"{name}={self._value(name, side)}" for name in sorted(chosen))])
 
-@st.composite
-def steps(draw, design: Design, has: frozenset[str], codes: str) -> str:
-    """One line of a program."""
-    kinds = ["edit"] * 12 + ["turn"] * 8 + ["drain", "drain", "ack", "restart", "crash", "at", "retry", "again"]
-    kinds += ["resolve"] * (2 * ("manual" in has)) + ["block", "unblock"] * ("refusals" in has)
-    kinds += ["clock"] * ("clocks" in has) + ["twin"] * (2 * ("twins" in has)) + ["stop", "start"] * ("stops" in has)
-    kind = draw(st.sampled_from(kinds))
-    side = draw(st.sampled_from("LR"))
-    if kind == "edit":
-        return draw(edits(design, has, codes))
-    if kind == "turn":
-        return f"{draw(st.sampled_from(('L>R', 'R>L')))} {draw(st.sampled_from((1, 2, 3, 99)))}"
-    if kind == "crash":
-        return f"crash {draw(st.sampled_from(POINTS))} {draw(st.sampled_from((1, 1, 2)))}"
-    if kind == "at":
-        return f"at {draw(st.sampled_from(POINTS))}: {draw(edits(design, has, codes))}"
-    if kind == "twin":
-        return draw(st.sampled_from(("twin", "twin L>R", "twin R>L")))
-    if kind in ("resolve", "start"):
-        return f"{kind} {draw(st.sampled_from(('left', 'right')))}"
-    detail = {"block": f"{side} {draw(st.sampled_from(codes))}", "clock": f"{side} {draw(st.sampled_from((50, -50)))}"}
-    return f"{kind} {detail[kind]}" if kind in detail else "drain" if kind == "again" else kind
+    def _target(self, code: str, group: bool) -> str:
+        companies = "xxxyz" if "some companies" in self.has else "xxxy" if "company" in self.has else [""]
+        return f"{'g:' if group else ''}{code}{self.random.choice(companies)}"
 
+    def _columns(self) -> list[str]:
+        lines = self.design.items.lines
+        named = {path for line in lines for path in (line.left, line.right) if path and "." not in path}
+        named |= {line.left for line in lines if line.left}
+        found = sorted(named - {"a", "b", "code", "company"})
+        return [*found, *(["kind"] * (2 if self.design.items.filters else 0))]
 
-@st.composite
-def edits(draw, design: Design, has: frozenset[str], codes: str, verb: str = "") -> str:
-    """A user's transaction on a side."""
-    side = draw(st.sampled_from("LR"))
-    count = draw(st.sampled_from((1, 1, 1, 1, 1, 2)))
-    return f"{side} " + "; ".join(draw(statements(design, has, codes, side, verb)) for _ in range(count))
-
-
-@st.composite
-def statements(draw, design: Design, has: frozenset[str], codes: str, side: str, verb: str) -> str:
-    """What a user does to one record."""
-    group = "lookup" in has and draw(st.sampled_from((True, False, False)))
-    verbs = ["update"] * 8 + ["insert"] * 3 + ["delete"] * 2 + ["rename"] * ("rename" in has)
-    verb = verb or draw(st.sampled_from(verbs))
-    target = draw(targets(has, codes, group))
-    if verb == "delete":
-        return f"delete {target}"
-    if verb == "rename":
-        return f"rename {target} {draw(targets(has, CODES, group))}"
-    columns = ["a"] if group else ["a", "b", *_columns(design)]
-    chosen = set(draw(st.lists(st.sampled_from(columns), min_size=verb == "update", max_size=3, unique=True)))
-    chosen |= {"grp"} if verb == "insert" and "lookup in key" in has and not group else set()
-    return " ".join([verb, target, *(f"{name}={draw(_values(design, name, side))}" for name in sorted(chosen))])
-
-
-def _columns(design: Design) -> list[str]:
-    named = {path for line in design.items.lines for path in (line.left, line.right) if path and "." not in path}
-    found = sorted((named | {line.left or "" for line in design.items.lines}) - {"a", "b", "code", "", "company"})
-    return [*found, *(["kind"] * (2 if design.items.filters else 0))]
-
-
-def _values(design: Design, column: str, side: str) -> st.SearchStrategy[str]:
-    line = next((line for line in design.items.lines if line.path(SIDES[side]) == column), None)
-    if line is not None and line.values:
-        return st.sampled_from((*(pair[side == "R"] for pair in line.values), *VALUES[2:]))
-    return st.sampled_from((*GROUP_CODES, "-") if column == "grp" else (*CODES, "-") if column == "parent" else VALUES)
-
-
-@st.composite
-def targets(draw, has: frozenset[str], codes: str, group: bool) -> str:
-    """A record: a group or an item, in a company."""
-    code = draw(st.sampled_from(GROUP_CODES if group else codes))
-    company = draw(st.sampled_from("xxxyz" if "some companies" in has else "xxxy")) if "company" in has else ""
-    return f"{'g:' if group else ''}{code}{company}"
+    def _value(self, column: str, side: str) -> str:
+        line = next((line for line in self.design.items.lines if line.path(SIDES[side]) == column), None)
+        if line is not None and line.values:
+            return self.random.choice((*(pair[side == "R"] for pair in line.values), *VALUES[2:]))
+        return self.random.choice((*GROUP_CODES, "-") if column == "grp" else VALUES)

@@ -366,6 +366,7 @@ class World:
         self.synced: dict[str, dict[Side, dict[Key, Record]]] = {name: {L: {}, R: {}} for name in self.ideas}
         self.wandered: set[tuple[str, Key]] = set()
         self.strayed: set[tuple[str, Key, Side]] = set()
+        self.moved: list[tuple[int, Side, str, Key, set[tuple[str, Key]]]] = []
         self.crashes: dict[str, int] = {}
         self.armed: dict[str, list[str]] = {}
         self.engaged = False
@@ -459,6 +460,7 @@ class World:
                 self._statement(side, user, statement.split())
                 after = self.look(side, user)
                 here = self._differences(before, after)
+                here = self._leaving(side, here)
                 gone = {(name, key) for name, key, _, now in here if now is None}
                 moved += [(name, key, gone) for name, key, was, _ in here if was is None and gone]
                 made += here
@@ -466,11 +468,29 @@ class World:
         end = self.watchers[side].end()
         for name, key, was, now in made:
             self._note(side, name, key, was, now, at, start, end, seen, parked.get((name, key)))
-        for name, key, earlier in moved:
-            if earlier & self.wandered:  # a counterpart outside of its filter keeps its old key
-                self.wandered.add((name, key))
-                self.strayed.add((name, key, side.other))
+        self.moved += [(next(self.numbers), side, name, key, earlier) for name, key, earlier in moved]
         self._wander()
+
+    def _leaving(
+        self, side: Side, made: list[tuple[str, Key, Record | None, Record | None]]
+    ) -> list[tuple[str, Key, Record | None, Record | None]]:
+        """What a statement did; a record that left the filter together with its key has left, and was not deleted.
+
+        Where records that leave are detached, nothing flows then: the other side keeps its record, alone.
+        """
+        found = list(made)
+        for name, idea in self.ideas.items():
+            gone = [entry for entry in made if entry[0] == name and entry[3] is None]
+            new = [entry for entry in made if entry[0] == name and entry[2] is None]
+            if len(gone) != 1 or len(new) != 1 or idea.on_leave != "detach":
+                continue
+            (_, key, was, _), (_, _, _, now) = gone[0], new[0]
+            if idea.inside(side, was or {}, self.design.companies) and not idea.inside(
+                side, now or {}, self.design.companies
+            ):
+                found[found.index(gone[0])] = (name, key, was, now)
+                self.strayed.add((name, key, side))
+        return found
 
     def _statement(self, side: Side, user: UserLike, words: list[str]) -> None:
         verb, target, *rest = words
@@ -573,7 +593,8 @@ class World:
             self.strayed.add((name, key, side))
         if not was_in and not now_in:
             return
-        self.strayed -= {(name, key, side.other), *({(name, key, side)} if now_in else ())}
+        if now_in:  # carried, it brings the record back on the other side; a delete does not
+            self.strayed -= {(name, key, side.other), (name, key, side)}
         if not now_in and now is not None:
             if idea.on_leave == "detach":
                 return
@@ -821,6 +842,7 @@ class World:
         try:
             self.do(f"start {self.master}")
             self._mend()
+            self.do("retry")  # one-way columns that were refused are put back
             self._give_up()
             self.do("drain")
             self._rests()
@@ -835,8 +857,11 @@ class World:
             return
         stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
         self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
-        self.given_up.update((entry.map, tuple(json.loads(entry.key))) for entry in parked)
         self._adopt()
+        self._correct()
+        self.do("drain")
+        parked += self.journal.parked({})
+        self.given_up.update((entry.map, tuple(json.loads(entry.key))) for entry in parked)
         self.repairing = True
         with self._engaged():
             execute(self.running(), "discard", {})
@@ -850,7 +875,7 @@ class World:
             self.do("drain")
             parked = self.journal.parked({})
             state = [(p.id, p.changes, p.code) for p in parked], len(self.journal.all_decisions())
-            if not parked or (state == before and turn > 4):
+            if not parked or (state == before and turn > 5):
                 return
             before = state
             while any(entry.open for entry in self.journal.conflicts({})):
@@ -861,26 +886,50 @@ class World:
             self.do("retry")
 
     def _relieve(self, entry: Parked, turn: int) -> None:
-        """What a person would do about a parked record."""
-        key = tuple(json.loads(entry.key))
+        """What a person would do about a parked record: put right what it speaks of, in the end let go of it."""
         if entry.code == "missing_parent":
             self._adopt()
-            record = self.rows(entry.side.other, entry.map).get(key)
-            idea = self.ideas[entry.map]
-            if turn > 3 and (record is None or not idea.inside(entry.side.other, record, self.design.companies)):
-                self._discard(entry)
+            if turn > 2 and entry.waits_table in ("grp", "family"):
+                self.edit(entry.side.other, f"set g:{entry.waits_key.replace(', ', '')}")  # its parent for a while
         elif entry.code == "value_not_mapped":
-            side = entry.side.other
-            line = next(line for line in self.ideas[entry.map].lines if line.path(side) == entry.column)
-            record = self.rows(side, entry.map).get(key)
-            if record is None or turn > 8:  # nobody can correct it any more
-                self._discard(entry)
-                return
-            held = record[entry.column]
-            value = next(pair[side is R] for pair in line.values if pair[side is R] != held)
-            self.edit(side, f"update {self._designator(entry.map, entry.key)} {entry.column}={value}")
+            self._correct(entry)
         elif entry.code == "reference":
             self._let_go(entry)
+            self._adopt()
+        elif entry.code == "unique":
+            self._clear(entry)
+        else:
+            return
+        side, idea = entry.side.other, self.ideas[entry.map]
+        record = self.rows(side, entry.map).get(tuple(json.loads(entry.key)))
+        is_out = record is None or not idea.inside(side, record, self.design.companies)
+        if entry.code not in ("reference", "unique") and ((is_out and turn > 3) or turn > 8):
+            self._discard(entry)
+
+    def _correct(self, but: Parked | None = None) -> None:
+        """Users replace values that a value map parks, and the one that a parked change speaks of."""
+        for idea in self.design.maps:
+            for line in idea.lines:
+                if line.otherwise != "park":
+                    continue
+                for side in Side:
+                    column, known = line.path(side) or "", [pair[side is R] for pair in line.values]
+                    for key, record in self.rows(side, idea.name).items():
+                        meant = but is not None and (side, idea.name, key) == (
+                            but.side.other,
+                            but.map,
+                            tuple(json.loads(but.key)),
+                        )
+                        if meant or record[column] not in (None, *known):
+                            value = next(value for value in known if value != record[column])
+                            self.edit(side, f"update {self._designator(idea.name, json.dumps(key))} {column}={value}")
+
+    def _clear(self, entry: Parked) -> None:
+        """Users delete records outside of the filter: one of them may hold the key that another one is to get."""
+        idea = self.ideas[entry.map]
+        for key, record in self.rows(entry.side, entry.map).items():
+            if not idea.inside(entry.side, record, self.design.companies):
+                self.edit(entry.side, f"delete {self._designator(entry.map, json.dumps(key))}")
 
     def _discard(self, entry: Parked) -> None:
         self.given_up.add((entry.map, tuple(json.loads(entry.key))))
@@ -935,8 +984,17 @@ class World:
         if self.committed() != before:
             self.faults.append(f"a drain after a restart writes: {before} -> {self.committed()}")
 
+    def _left_behind(self) -> None:
+        """A counterpart outside of its filter keeps its old key when a record gets another one."""
+        for number, side, name, key, earlier in self.moved:
+            since = [e for e in self.edits if (e.map, e.key, e.side) == (name, key, side.other) and e.number > number]
+            if earlier & self.wandered and not since:
+                self.wandered.add((name, key))
+                self.strayed.add((name, key, side.other))
+
     def facts(self) -> Facts:
         """What the judge has to know."""
+        self._left_behind()
         numbers = self.committed()
         edits = [edit for edit in self.edits if edit.number > self.since[edit.map][edit.side]]
         noisy = {(ITEMS, self.design.trigger)} if self.design.trigger else set()
@@ -954,9 +1012,7 @@ class World:
             self.strayed,
             {watcher.end().feed: side for side, watcher in self.watchers.items()},
             frozenset(noisy),
-            None
-            if any(self.ahead.values())
-            else {"right ahead": 100.0, "left ahead": -100.0}.get(self.design.clock, 0.0),
+            None if self.jumped else {"right ahead": 100.0, "left ahead": -100.0}.get(self.design.clock, 0.0),
         )
 
     def close(self) -> None:

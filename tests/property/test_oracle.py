@@ -4,62 +4,73 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
+from itertools import count
+from random import Random
 
 import pytest
-from hypothesis import HealthCheck, Phase, event, given, note, settings
+from hypothesis import HealthCheck, Phase, event, given, settings
+from hypothesis import strategies as st
 
-from .oracle_programs import FEATURES, designs, links
-from .oracle_world import run
+from .oracle_programs import FEATURES, Chance
+from .oracle_world import Design, run, shrink
 
 QUICK = settings(
     max_examples=300,
     derandomize=True,
     deadline=None,
     database=None,
+    phases=[Phase.generate],  # ``shrink`` knows what a line of a program is
     suppress_health_check=list(HealthCheck),
 )
-SOAK = "DUALWRITE_SOAK_SECONDS"
+SOAK, SEED = "DUALWRITE_SOAK_SECONDS", "DUALWRITE_SOAK_SEED"
+
+
+def check(design: Design, program: Sequence[str]) -> None:
+    """The oracle finds no fault; where it does, the shortest program that shows it is told."""
+    if run(design, program):
+        short = shrink(program, lambda shorter: bool(run(design, shorter)))
+        pytest.fail("\n".join([repr(design), "", *short, "", *run(design, short)]), pytrace=False)
 
 
 @QUICK
-@given(links())
-def test_random_links_agree_and_lose_nothing(link) -> None:
+@given(st.randoms(use_true_random=False))
+def test_random_links_agree_and_lose_nothing(random: Random) -> None:
     """Whatever people do on both sides, and wherever the engine dies: at rest both sides agree, and nothing is lost."""
-    design, has, program = link
-    for feature in sorted(has):
+    chance = Chance(random)
+    for feature in sorted(chance.has):
         event(feature)
-    note("\n".join(program))
-    assert run(design, program) == []
+    check(chance.design, chance.program())
 
 
 def test_random_links_cover_every_feature() -> None:
     """Every feature of maps and programs comes up among the random links."""
     covered: set[str] = set()
 
-    @settings(QUICK, phases=[Phase.generate])
-    @given(designs())
-    def look(found) -> None:
-        covered.update(found[1])
+    @QUICK
+    @given(st.randoms(use_true_random=False))
+    def look(random: Random) -> None:
+        covered.update(Chance(random).has)
 
     look()
     assert covered == set(FEATURES)
 
 
 @pytest.mark.soak
-def test_random_links_for_long() -> None:
-    """The same with other links each time, for as long as the environment says (a minute by default)."""
+def test_random_links_for_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """The same with other links each time, for as long as the environment says (a minute by default).
+
+    Each number is a link and a program; the first one is the environment's, or the time.
+    """
     end = time.monotonic() + float(os.environ.get(SOAK, "60"))
-    judged = 0
-
-    @settings(QUICK, derandomize=False, print_blob=True)
-    @given(links(most=80))
-    def judge(link) -> None:
-        nonlocal judged
-        design, _, program = link
-        note("\n".join(program))
-        judged += 1
-        assert run(design, program) == []
-
-    while time.monotonic() < end:
-        judge()
-    print(f"{judged} random links judged")
+    first = int(os.environ.get(SEED, time.time_ns()))
+    for number in count(first):
+        if time.monotonic() > end:
+            break
+        chance = Chance(Random(number))
+        try:
+            check(chance.design, chance.program(40 if number % 3 else 100))
+        except pytest.fail.Exception as fault:
+            pytest.fail(f"{SEED}={number}\n{fault}", pytrace=False)
+    with capsys.disabled():
+        print(f"\n{number - first} random links judged, from {SEED}={first} on")

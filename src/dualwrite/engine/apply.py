@@ -46,6 +46,8 @@ class Application:
                 moves and ((compiled.name, new) in segment or (compiled.name, new) in renamed)
             ):
                 self._segment(segment.values())  # the key was somebody else's earlier in this batch: write that first
+                for done in segment.values():
+                    self.ledger.touched.update((done.compiled.name, key) for key in (done.key, done.new_key))
                 segment, renamed, plan = {}, {}, None
                 if self.ledger.queue(compiled, keys, change):
                     continue

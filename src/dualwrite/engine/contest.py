@@ -58,15 +58,15 @@ class Rules:
     """What a map says about contested records of one target.
 
     ``rows`` is the policy for update against delete.  ``common`` gives a cell of the target's rows in common form.
-    ``offset`` is added to the target's commit times to compare them with the source's; the flow the other way must use
-    exactly its negative, and both must keep it for as long as a decision can be met again.
+    ``ahead`` tells by how many seconds the right clock was ahead of the left one when the right side's change at that
+    place was made; it must say the same for as long as a decision about the change can be met again, on both sides.
     """
 
     target: Side
     units: tuple[Unit, ...]
     rows: str
     common: Callable[[int, Value], Value]
-    offset: float = 0.0
+    ahead: Callable[[Position], float] = lambda _: 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,9 +165,13 @@ class _Contest:
         """The side whose change is the later one by the users' clocks; a tie goes to the left."""
         # The difference of the two times is the same number, negated, at the other side: rounding cannot part us.
         lead = self.operation.at - own.at
-        if lead == self.rules.offset:
+        if self.source is Side.RIGHT:
+            ahead = self.rules.ahead(self.operation.position)
+        else:
+            ahead = -self.rules.ahead(own.position)
+        if lead == ahead:
             return Side.LEFT
-        return self.source if lead > self.rules.offset else self.rules.target
+        return self.source if lead > ahead else self.rules.target
 
     def stays(self, updater: Side, own: Change) -> bool:
         """Update against delete, the operation against ``own``: does the row of the side that updated it stay?"""
@@ -292,7 +296,7 @@ def _settle(contest: _Contest, row: Row, losses: tuple[Loss, ...] = (), *, lives
     waiting: list[Loss] = []
     for unit in contest.rules.units:
         value = _written(contest.operation, unit, contest.rules)
-        if value is None or unit.owner is contest.rules.target:
+        if value is None or unit.owner is contest.rules.target or _is_met(contest, unit, value, row):
             continue
         verdict = _decide(contest, unit, value, row)
         if verdict.open:
@@ -303,6 +307,14 @@ def _settle(contest: _Contest, row: Row, losses: tuple[Loss, ...] = (), *, lives
     if waiting:
         return Undecided(tuple(loss.unit for loss in waiting), tuple(waiting))
     return Folded(tuple(cells), None, losses) if lives else Folded(None, _hide(contest, tuple(cells)), losses)
+
+
+def _is_met(contest: _Contest, unit: Unit, value: Values, row: Row) -> bool:
+    """Does a difference found by an initial sync ask for nothing here?  A sum adds what came to it since."""
+    operation, held = contest.operation, _values(row, unit)
+    if operation.kind is not Kind.UPDATE or not operation.weak or operation.before is not None:
+        return False
+    return unit.policy != "sum" and held is not None and _same(contest.rules, unit, value, held)
 
 
 @dataclass(frozen=True, slots=True)

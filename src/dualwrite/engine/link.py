@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.connectors.base import Connector, Remembered
@@ -118,6 +118,35 @@ class LinkSide:
         return max((number for _, number in self.connector.positions().values()), default=0)
 
 
+@dataclass(frozen=True, slots=True)
+class ClockOffset:
+    """How far the right clock is ahead of the left one, in seconds, for right changes from a place of the feed on.
+
+    An offset that was measured later changes nothing for earlier changes: a decision about them may have been made on
+    one side, and be still to come on the other.
+    """
+
+    seconds: float
+    start: Position | None = None
+
+    def holds_at(self, position: Position) -> bool:
+        """Is the change at ``position`` behind the start?  Another incarnation of the feed came later."""
+        return self.start is None or self.start.feed != position.feed or self.start <= position
+
+
+def clocks_text(clocks: Sequence[ClockOffset]) -> str:
+    """Measured offsets, oldest first, as the journal keeps them."""
+    return json.dumps([[found.seconds, None if found.start is None else str(found.start)] for found in clocks])
+
+
+def clocks_from(text: str | None) -> list[ClockOffset]:
+    """The inverse of ``clocks_text``; none where nothing was measured yet."""
+    return [
+        ClockOffset(seconds, None if start is None else Position.parse(start))
+        for seconds, start in json.loads(text or "[]")
+    ]
+
+
 @dataclass
 class Link:
     """A link as the engine runs it.  ``maps`` holds the live maps in the order of their references."""
@@ -129,7 +158,7 @@ class Link:
     cyclic: Mapping[str, Mapping[Side, frozenset[str]]] = field(default_factory=dict)
     delete_limit: int | None = None
     decided: dict[tuple[str, str], dict[str, list[Decision]]] = field(default_factory=dict)
-    offset: Callable[[], float] = lambda: 0.0  # right clock minus left clock, in seconds
+    clocks: Sequence[ClockOffset] = ()
 
     def stream(self, source: Side) -> str:
         """The stream of the flow out of ``source``."""
@@ -151,9 +180,9 @@ class Link:
             units.setdefault(found.unit, []).append(Decision(found.winner, found.covers))
         self.decided = decided
 
-    def ahead(self, target: Side) -> float:
-        """What to add to the target's commit times to compare them with the source's."""
-        return self.offset() if target is Side.LEFT else -self.offset()
+    def ahead(self, position: Position) -> float:
+        """How far the right clock was ahead when the right side's change at ``position`` was made, in seconds."""
+        return next((found.seconds for found in reversed(self.clocks) if found.holds_at(position)), 0.0)
 
 
 def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap], journal: Journal) -> LinkSide:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.contest import Alarm, Folded, Loss, Undecided, fold
+from dualwrite.engine.contest import Alarm, Folded, Loss, Operation, Undecided, fold
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
 from dualwrite.engine.translate import Translation
@@ -131,14 +131,16 @@ class Stage:
             return
         (self._deletes if write.row is None else self._upserts).append((plan, write))
 
-    def _note_one_way(self, plan: Plan) -> None:
-        """Users of the source wrote columns that belong to the target: these are to be written back."""
+    def _note_one_way(self, plan: Plan, *, made_anew: bool = False) -> None:
+        """Users of the source wrote columns that belong to the target, or its record is ``made_anew`` and holds others
+        than it did: these are to be written back."""
         if not self._translation.foreign:
             return
         for change in plan.changes:
             before, after = change.before, change.after
             foreign = before is None or after is None or any(before[i] != after[i] for i in self._translation.foreign)
-            if after is not None and (foreign or plan.renames):  # under its old key it may not have been found
+            moved = plan.renames or made_anew  # under its old key it may not have been found
+            if after is not None and (foreign or moved):
                 last = plan.changes[-1].after
                 if last is not None:
                     self.ledger.restore_later(
@@ -156,26 +158,41 @@ class Stage:
             return
         current = row = rows[0] if rows else None
         hidden = self.ledger.row_under(self.compiled.name, plan.key)
-        rules = self._translation.rules(self.link.ahead(self.target))
+        rules = self._translation.rules(self.link.ahead)
         losses: list[Loss] = []
+        lacked = passed = False
         for done, change in enumerate(plan.changes):
-            window = self.windows.of(self.compiled.name, plan.key, change.seen)
+            if passed:
+                passed = change.kind is not Kind.DELETE
+                continue
+            window, silent = self._window(plan, change)
             rest = plan.left(plan.changes[done:])
             try:
                 operation = self._translation.operation(change, row, plan.changes[done + 1 :])
             except RowProblem as problem:
+                if row is None and hidden is None and not window and _is_deleted(rest):
+                    passed = True  # what came and went with nobody looking leaves nothing, whatever it held
+                    continue
                 self.ledger.park(rest, Trouble(problem.code, str(problem), problem.column))
                 break
-            if operation is None:
-                continue
+            found = row
             if row is None and hidden is None and operation.kind is Kind.UPDATE and self._is_lacking(window):
-                operation = replace(operation, kind=Kind.INSERT, before=None)
-            if surprised and not window and row is not None and self._translation.is_bypassed(change, operation, row):
+                if change.weak:  # it keeps no record alive
+                    continue
+                found = _made_anew(operation, window, silent)
+                lacked = True
+            if (
+                surprised
+                and not window
+                and row is not None
+                and (self.compiled.name, plan.key) not in self.ledger.touched
+                and self._translation.is_bypassed(change, operation, row)
+            ):
                 self.ledger.park(rest, BYPASSED)
                 break
             verdict = fold(
                 operation,
-                row,
+                found,
                 hidden,
                 window,
                 rules,
@@ -199,12 +216,27 @@ class Stage:
         for loss in losses:
             self.ledger.conflict(plan, loss)
         self.ledger.hide(self.compiled.name, plan.key, hidden)
-        self._note_one_way(plan)
+        self._note_one_way(plan, made_anew=lacked)
         self._write_result(plan, current, row)
 
     def _is_lacking(self, window: Sequence[Change]) -> bool:
         """May the record be missing although nobody has told?"""
         return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
+
+    def _window(self, plan: Plan, change: Change) -> tuple[list[Change], Change | None]:
+        """The change's window; apart from it the delete outside of the filter that ends it, if one does.
+
+        What came before such a delete tells no more whether the record exists.
+        """
+        window = self.windows.of(self.compiled.name, plan.key, change.seen)
+        silent = None
+        for index, own in enumerate(window):
+            if own.kind is Kind.DELETE and not self.compiled.passes(self.target, own.before or ()):
+                silent = index
+        if silent is None:
+            return window, None
+        last = max((i for i, own in enumerate(window[:silent]) if own.kind is Kind.DELETE), default=-1)
+        return window[last + 1 : silent] + window[silent + 1 :], window[silent]
 
     def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
         if row == current:
@@ -326,12 +358,15 @@ class Stage:
 
     def _renamed_already(self, plan: Plan) -> None:
         """The record is not under its old key: a parent in the key may have been renamed just before it."""
-        last = plan.changes[-1].after
-        assert last is not None, "what is renamed exists"
-        key = self.compiled.target_key(self.source, last)
+        last = plan.changes[-1]
+        key = self.compiled.target_key(self.source, last.after or last.before or ())
         found = self.transaction.fetch(self.view, [key]).get(key, [])
-        if plan.fetched or len(found) != 1:
+        if plan.fetched and last.after is None:
+            self._fold(plan, surprised=True)
+        elif plan.fetched or len(found) != 1:
             self.ledger.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
+        elif self._is_detached(found):
+            self.ledger.counts["detached"] += 1
         else:
             self._fold(replace(plan, key=plan.new_key, fetched=found), surprised=True)
 
@@ -346,3 +381,24 @@ class Stage:
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)
+
+
+def _is_deleted(plan: Plan) -> bool:
+    """Does one of the plan's changes delete the record?"""
+    return any(change.kind is Kind.DELETE for change in plan.changes)
+
+
+def _made_anew(operation: Operation, window: Sequence[Change], silent: Change | None) -> Row:
+    """The row into which an update is folded whose record is missing, with no delete told: the one that it comes from.
+
+    What own users had written unseen stays as they left it.
+    """
+    assert operation.after is not None
+    row = list(operation.after)
+    for own in window:
+        before, after = own.before, own.after
+        for index in range(len(row)):
+            if after is not None and (before is None or before[index] != after[index]):
+                kept = after if silent is None or silent.before is None else silent.before
+                row[index] = kept[index]
+    return tuple(row)

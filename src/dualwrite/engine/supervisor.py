@@ -14,7 +14,7 @@ from dualwrite.connectors.base import Connector
 from dualwrite.engine.flow import Flow, Point, no_point
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import INITIALIZING, NEEDS_ATTENTION, RUNNING, STOPPED, has_synced, wants_to_run
-from dualwrite.engine.link import Link, key_of, load_side
+from dualwrite.engine.link import ClockOffset, Link, clocks_from, clocks_text, key_of, load_side
 from dualwrite.errors import Denied, Halted
 from dualwrite.journal import Journal, MapState
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
@@ -46,7 +46,6 @@ class Engine:
         self.journal = journal
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
         self.progress = progress
-        self.offset = 0.0
         self._delete_limit = delete_limit
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
@@ -71,10 +70,9 @@ class Engine:
         }
         self._install(live)
         self._settle_journal()
-        self._measure_clocks()
+        clocks = self._measure_clocks()
         sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
-        offset, limit = self.offset, self._delete_limit
-        self.link = Link(self.name, sides, self.journal, live, self._cyclic, limit, offset=lambda: offset)
+        self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.read_decisions()
         for name in live:
             for side in Side:
@@ -108,14 +106,16 @@ class Engine:
         for side, connector in self.connectors.items():
             self.journal.settle(side, max((number for _, number in connector.positions().values()), default=0))
 
-    def _measure_clocks(self) -> None:
+    def _measure_clocks(self) -> list[ClockOffset]:
+        """The clocks' offsets; where they have drifted, another one holds from here on."""
         left, right = self.connectors[Side.LEFT].clock(), self.connectors[Side.RIGHT].clock()
-        measured, known = right - left, self.journal.get("clock.offset")
-        self.offset = float(known) if known else 0.0
-        drifted = abs(measured - self.offset)
-        if drifted > (CLOCK_TOLERANCE if known else SAME_CLOCK):  # both flows decide by one offset: it rarely changes
-            self.offset = measured
-            self.journal.put("clock.offset", repr(measured))
+        measured, clocks = right - left, clocks_from(self.journal.get("clock.offsets"))
+        if not clocks:
+            clocks = [ClockOffset(measured if abs(measured) > SAME_CLOCK else 0.0)]
+        elif abs(measured - clocks[-1].seconds) > CLOCK_TOLERANCE:
+            clocks.append(ClockOffset(measured, self.connectors[Side.RIGHT].end()))
+        self.journal.put("clock.offsets", clocks_text(clocks))
+        return clocks
 
     def _load_waiting(self, side: Side) -> None:
         """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from dualwrite.engine.contest import Operation, Rules
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Row, Side, Write
+from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Position, Row, Side, Write
 
 
 class Translation:
@@ -23,6 +23,7 @@ class Translation:
         theirs = {unit.name: unit.indexes for unit in compiled.units[source]}
         self._carried = [unit.indexes for unit in units if unit.owner is not target]
         self._ways = [(theirs.get(unit.name, ()), unit.indexes) for unit in units if unit.owner is not target]
+        self._owned = {i for unit in units if unit.owner is source for i in unit.indexes}
         self._promised = [index for unit in units if unit.owner is None for index in unit.indexes]
 
     @cached_property
@@ -58,6 +59,8 @@ class Translation:
         changed = self._changed(before, after)
         if not changed:
             return None
+        if not changed.isdisjoint(self._compiled.views[self._target].key):
+            changed |= self._owned  # who was to put these back may not have found the record under its old key
         row = tuple(cell if index in changed else ABSENT for index, cell in enumerate(after))
         expect = tuple(cell if index in changed else ABSENT for index, cell in enumerate(self._two_way(before)))
         return Write(key, expect, row)
@@ -124,16 +127,16 @@ class Translation:
 
     # -- operations of a fold -------------------------------------------------------------------------------------
 
-    def rules(self, offset: float) -> Rules:
-        """What the map says about contested records; ``offset`` is added to the target's commit times."""
+    def rules(self, ahead: Callable[[Position], float]) -> Rules:
+        """What the map says about contested records; ``ahead``: how far the right clock was, see ``Rules``."""
 
         def common(index: int, value: str | None) -> str | None:
             return self._compiled.common(self._target, index, value)
 
-        return Rules(self._target, self._compiled.units[self._target], self._compiled.rows, common, offset)
+        return Rules(self._target, self._compiled.units[self._target], self._compiled.rows, common, ahead)
 
-    def operation(self, change: Change, row: Row | None, later: Sequence[Change]) -> Operation | None:
-        """A change in the target's form; None for a weak update of a record that its users have deleted."""
+    def operation(self, change: Change, row: Row | None, later: Sequence[Change]) -> Operation:
+        """A change in the target's form, for a record that is ``row`` there now."""
         before = after = None
         if change.after is not None:
             after = self._mapped_after(change.after, later)
@@ -141,11 +144,7 @@ class Translation:
                 before = self._before(change.before, change.after, after)
         elif change.before is not None:
             before = self._mapped_before(change.before)
-        if change.weak and change.kind is Kind.UPDATE:
-            if row is None:
-                return None
-            before = row
-        elif before is not None and all(cell is ABSENT for cell in before) and row is not None:
+        if before is not None and all(cell is ABSENT for cell in before) and row is not None:
             before = row
         unset = self._unset(change.after) if change.kind is Kind.INSERT and change.after is not None else frozenset()
         return Operation(change.kind, before, after, change.at, change.position, change.weak, unset)

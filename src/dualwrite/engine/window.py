@@ -98,8 +98,10 @@ class Windows:
 
     def _add(self, change: Change) -> None:
         compiled = self._maps.get(change.view)
-        seen = change if compiled is None else project(compiled, self._side, change)
-        if compiled is None or seen is None:
+        if compiled is None:
+            return
+        seen = change if change.kind is Kind.DELETE else project(compiled, self._side, change)
+        if seen is None:
             return
         try:
             keys = record_keys(compiled, self._side, seen)
@@ -107,7 +109,7 @@ class Windows:
             return  # a record without a usable key has no counterpart that could be concurrent
         self._touched.add(change.view)
         for key in keys:
-            self._records.setdefault((change.view, key), []).append(seen)
+            self._insert((change.view, key), seen)
             self._order.append((change.position, (change.view, key)))
         if len(self._order) > IN_MEMORY:
             self._spill()
@@ -132,10 +134,16 @@ class Windows:
         """Add a change that the journal kept for a parked record."""
         with self._lock:
             self._touched.add(map_name)
-            kept = self._records.setdefault((map_name, key), [])
-            if all(other.position != change.position for other in kept):
-                kept.append(change)
-                kept.sort(key=lambda other: other.position)
+            self._insert((map_name, key), change)
+
+    def _insert(self, record: tuple[str, Key], change: Change) -> None:
+        """Put a change into its place; what the journal has kept may come out of the feed as well."""
+        kept = self._records.setdefault(record, [])
+        if not kept or kept[-1].position < change.position:
+            kept.append(change)
+        elif all(other.position != change.position for other in kept):
+            kept.append(change)
+            kept.sort(key=lambda other: other.position)
 
     def floor(self, map_name: str, boundary: Position, weak: WeakChanges | None = None) -> None:
         """The map's snapshot of this side contains everything up to ``boundary``; ``weak`` finds what its initial
@@ -148,7 +156,10 @@ class Windows:
                 self._weak[map_name] = weak
 
     def of(self, map_name: str, key: Key, seen: Position | None) -> list[Change]:
-        """The own changes of a record that a change with this ``seen`` had not seen, in feed order."""
+        """The own changes of a record that a change with this ``seen`` had not seen, in feed order.
+
+        Among them are deletes outside of the filter: the other side is never told, and the record is gone.
+        """
         with self._lock:
             floor = self._floors.get(map_name)
             if floor is not None and (seen is None or seen < floor):
