@@ -242,8 +242,13 @@ def storage_maker(
     cells = []
     for place, (index, encode, null) in enumerate(targets):
         scope[f"e{place}"], scope[f"n{place}"] = encode, null
-        known = f"e{place}(v{index}) if v{index}.__class__ is S else n{place} if v{index} is None else v{index}"
-        cells.append(f"v{index}" if encode is None else known)
+        value, sure = f"v{index}", f"e{place}(v{index})"
+        if encode is exact_number:  # as it begins
+            sure = (
+                f"{value} if len({value}) <= {_SURE_DIGITS} and 'e' not in {value} and 'E' not in {value} else {sure}"
+            )
+        known = f"({sure}) if {value}.__class__ is S else n{place} if {value} is None else {value}"
+        cells.append(value if encode is None else known)
     used = {index for index, _, _ in targets}
     pattern = "".join(f"v{i}, " if i in used else "_, " for i in range(width))
     exec(f"def make(rows):\n    return [({''.join(f'{c}, ' for c in cells)}) for {pattern} in rows]", scope)

@@ -55,17 +55,23 @@ def scratch_database(owner: object) -> sqlite3.Connection:
     return database
 
 
-def _write_block(file: IO[bytes], block: list[Any]) -> None:
-    """Append a block; whole, since marshal reads a file object byte by byte."""
-    packed = marshal.dumps(block)
+def _write_block(file: IO[bytes], beside: Sequence[Any], rows: Sequence[Row]) -> None:
+    """Append rows, and something beside each; as one piece, since marshal reads a file object byte by byte."""
+    try:
+        packed = marshal.dumps((False, list(beside), list(rows)))
+    except ValueError:  # marshal does not know ABSENT
+        packed = marshal.dumps((True, list(beside), [_plain(row) for row in rows]))
     file.write(len(packed).to_bytes(8))
     file.write(packed)
 
 
-def _read_block(file: IO[bytes]) -> list[Any]:
-    """The next block; empty at the end."""
+def _read_block(file: IO[bytes]) -> tuple[list[Any], list[Row]] | None:
+    """The next block; None at the end."""
     size = file.read(8)
-    return marshal.loads(file.read(int.from_bytes(size))) if size else []
+    if not size:
+        return None
+    is_plain, beside, rows = marshal.loads(file.read(int.from_bytes(size)))
+    return beside, [_row(plain) for plain in rows] if is_plain else rows
 
 
 class Partitioned:
@@ -95,7 +101,8 @@ class Partitioned:
         file = self._files[index]
         if file is None:
             file = self._files[index] = scratch(self)
-        _write_block(file, [(key, _plain(row)) for key, row in part])
+        keys, rows = zip(*part, strict=True)
+        _write_block(file, keys, rows)
         self._held -= len(part)
         part.clear()
 
@@ -105,7 +112,7 @@ class Partitioned:
         if file is not None:
             file.seek(0)
             while block := _read_block(file):
-                found += [(key, _row(plain)) for key, plain in block]
+                found += zip(*block, strict=True)
             file.close()
         found += self._parts[index]
         self._parts[index] = []
@@ -235,7 +242,7 @@ class Spool:
 
     def _flush(self) -> None:
         if self._rows:
-            _write_block(self._file, [self._inserts, [_plain(row) for row in self._rows]])
+            _write_block(self._file, self._inserts, self._rows)
             self._inserts, self._rows = [], []
 
     def seal(self, boundary: Position, seen: Position) -> None:
@@ -276,9 +283,10 @@ class Spool:
         where, end = 0, self._file.seek(0, 2)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
-            inserts, rows = _read_block(self._file)
+            block = _read_block(self._file)
             where = self._file.tell()
-            yield inserts, [_row(plain) for plain in rows]
+            if block:
+                yield block
 
     def find(self, key: Key) -> Change | None:
         """The change of a record.  The first call builds an index on disk: few syncs ever need one."""
