@@ -16,6 +16,7 @@ import typer
 
 from dualwrite import document
 from dualwrite.cli import app
+from dualwrite.connectors import _sqlite_health
 from dualwrite.engine import troubles
 from dualwrite.mapping import check
 
@@ -24,43 +25,19 @@ SYSTEMS = {
     "connection": (
         "A system cannot be reached or opened.",
         "do what the message says: mostly the URL is wrong, or rights are missing",
-    )
+    ),
+    "journal": ("The journal of the link cannot be used.", "do what the message says"),
+    "other_system": (
+        "A system is not the one that the link was made with; or it is a backup from before the link.",
+        "point the URL to the right system; or `dualwrite uninstall`, then start anew",
+    ),
+    "position_lost": (
+        "A system does not hold all changes that are still to be carried: it was restored from a backup, or its "
+        "triggers were removed.",
+        "`dualwrite stop`, then `dualwrite start --master` with the side that has the better values",
+    ),
 }
 """Codes about a system as a whole, whatever connector it has."""
-SQLITE = {
-    "sqlite-capture": ("A table of a map cannot be captured, such as a virtual one.", "map an ordinary table"),
-    "sqlite-expression-index": (
-        "A unique index stands over an expression: rows that REPLACE deletes by it are not seen.",
-        "do not use INSERT OR REPLACE against it, or set `PRAGMA recursive_triggers = ON` in the application",
-    ),
-    "sqlite-missing": ("The database file does not exist.", "correct the URL, or create the database first"),
-    "sqlite-network": (
-        "The file lies on a network file system, where WAL mode is not safe.",
-        "move it to a local disk of the machine that writes to it",
-    ),
-    "sqlite-not-a-file": ("The URL names something that is not a file.", "correct the URL"),
-    "sqlite-not-wal": (
-        "The file is not in WAL mode, so readers and writers would block each other.",
-        "nothing: `dualwrite run` switches it",
-    ),
-    "sqlite-read-only": (
-        "The file, or its folder, cannot be written.",
-        "give this user write permission to both",
-    ),
-    "sqlite-trigger-order": (
-        "The application has created triggers that are newer than ours, and so run before them.",
-        "nothing: `dualwrite run` makes ours the newest again",
-    ),
-    "sqlite-triggers": (
-        "Triggers of ours are missing or outdated.",
-        "run `dualwrite run`; if it says that changes were missed, stop and start the maps of these tables",
-    ),
-    "sqlite-unreadable": (
-        "The file is locked, damaged, encrypted, or no SQLite database.",
-        "do what the message says",
-    ),
-}
-"""Codes of the SQLite connector."""
 _BLOCK = re.compile(r"(<!-- usage (?P<name>[\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -109,7 +86,7 @@ def problems() -> str:
             "",
             "Codes of `dualwrite check` about the two systems.",
             "",
-            *_table(SYSTEMS | SQLITE),
+            *_table(SYSTEMS | _sqlite_health.CODES),
             "",
             "## Maps",
             "",

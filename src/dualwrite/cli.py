@@ -21,6 +21,7 @@ import typer
 from dualwrite import printing
 from dualwrite.connectors import connect
 from dualwrite.engine import commands
+from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.lifecycle import NEEDS_ATTENTION
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.runner import Runner
@@ -314,11 +315,14 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
     """Show the state of every map."""
     with workspace(folder) as work:
         report, owner = status_of(work), work.lease.owner()
+        stuck = [] if owner else obstacles(work.journal, work.connectors)
         if as_json:
-            printing.json_out(printing.status_json(report, owner))
+            printing.json_out(printing.status_json(report, owner, stuck))
         else:
             printing.statuses(report)
             printing.engine(owner)
+            printing.told(stuck)
+        finish(not stuck)
 
 
 @app.command()

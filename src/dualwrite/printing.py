@@ -108,17 +108,23 @@ def problems_json(found: Iterable[Problem]) -> Mapping[str, object]:
 
 def checked(found: Sequence[Problem]) -> None:
     """The result of ``check``."""
-    for problem in sorted(found, key=lambda p: (p.level != "error", p.file, p.line)):
-        where = f"{problem.file}:{problem.line} " if problem.line else f"{problem.file} " if problem.file else ""
-        of = f"{problem.side}: " if problem.side and not where else ""
-        colour = COLOURS[problem.level]
-        told = f"{escape(f'{where}{of}{problem.message}')} [dim]{problem.code}[/dim]"
-        console.print(f"[{colour}]{problem.level}[/{colour}] {told}", soft_wrap=True)
-        if problem.remedy:
-            said(f"    → {problem.remedy}")
+    told(sorted(found, key=lambda p: (p.level != "error", p.file, p.line)))
     errors = sum(problem.level == "error" for problem in found)
     warnings = len(found) - errors
     said(f"{errors} error(s), {warnings} warning(s)" if found else "all checks passed")
+
+
+def told(found: Iterable[Problem]) -> None:
+    """Problems with their remedies."""
+    for problem in found:
+        where = f"{problem.file}:{problem.line} " if problem.line else f"{problem.file} " if problem.file else ""
+        side = f"{problem.side}: "
+        of = side if problem.side and not where and not problem.message.startswith(side) else ""
+        colour, code = COLOURS[problem.level], escape(f"[{problem.code}]")
+        message = escape(f"{where}{of}{problem.message}")
+        console.print(f"[{colour}]{problem.level}[/{colour}] {message} [dim]{code}[/dim]", soft_wrap=True)
+        if problem.remedy:
+            said(f"    → {problem.remedy}")
 
 
 def created(made: Created, proposal: Proposal) -> None:
@@ -209,9 +215,10 @@ def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:
 # -- status and verify ------------------------------------------------------------------------------------------------
 
 
-def status_json(report: Sequence[MapStatus], engine: str | None) -> Mapping[str, object]:
-    """The states of all maps, and who runs the engine."""
-    return {"engine": engine, "maps": [{**row, "since": stamp(row["since"])} for row in report]}
+def status_json(report: Sequence[MapStatus], engine: str | None, stuck: Iterable[Problem]) -> Mapping[str, object]:
+    """The states of all maps, who runs the engine, and what keeps it from running."""
+    maps = [{**row, "since": stamp(row["since"])} for row in report]
+    return {"engine": engine, "maps": maps, **problems_json(stuck)}
 
 
 def statuses(report: Sequence[MapStatus]) -> None:

@@ -182,6 +182,8 @@ def test_a_database_file_that_is_missing(shop):
     shop.sync()
     away = shop.folder / "away.db"
     shop.right.rename(away)
+    checked = shop.call("check", "--json")
+    assert [(p["code"], p["side"]) for p in checked.json()["problems"]] == [("sqlite_missing", "right")]
     for answer in (shop.call("check"), shop.sync(), shop.call("status"), shop.call("plan")):
         assert answer.code == 1
         assert f"{shop.right} does not exist" in answer.out + answer.err
@@ -258,6 +260,17 @@ def test_a_database_restored_from_a_backup(shop):
     for file in shop.folder.glob("erp.db*"):
         file.unlink()
     Path("backup.db").rename(shop.left)
+    checked = shop.call("check", "--json")
+    assert (checked.code, [p["code"] for p in checked.json()["problems"] if p["level"] == "error"]) == (
+        1,
+        ["position_lost"],
+    )
+    status = shop.call("status", "--json")
+    assert (status.code, [(p["code"], p["side"]) for p in status.json()["problems"]]) == (
+        1,
+        [("position_lost", "left")],
+    )
+    assert "restored from a backup" in shop.call("status").out
     refused = shop.sync()
     assert refused.code == 1
     assert "restored from a backup" in refused.err
@@ -270,6 +283,40 @@ def test_a_database_restored_from_a_backup(shop):
     assert shop.agree()
 
 
+def test_a_restored_target_is_told_by_check_and_status(shop):
+    """The side that was restored holds fewer commits of ours than it had: everybody says so."""
+    shop.sync()
+    with closing(sqlite3.connect(shop.right)) as database, closing(sqlite3.connect("backup.db")) as backup:
+        database.backup(backup)
+    for credit in (7, 8):
+        shop.sql(shop.left, "UPDATE customers SET credit = ? WHERE account = 'C1'", credit)
+        shop.sync()
+    for file in shop.folder.glob("crm.db*"):
+        file.unlink()
+    Path("backup.db").rename(shop.right)
+    for answer in (shop.call("check"), shop.call("status")):
+        assert answer.code == 1
+        assert "right: it holds" in answer.out
+        assert "restored from a backup" in answer.out
+        assert "start them again" in answer.out
+
+
+def test_a_database_that_is_replaced_while_the_engine_runs(shop):
+    """The engine ends and says so, rather than going on with a file that nobody else sees."""
+    with shop.engine() as engine:
+        shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
+        shop.until(lambda: shop.rights()["C1"][1] == 7)
+        with closing(sqlite3.connect(shop.left)) as database, closing(sqlite3.connect("backup.db")) as backup:
+            database.backup(backup)
+        Path("backup.db").rename(shop.left)
+        ended = shop.finished(engine)
+    assert ended.code == 1
+    assert "was replaced by another file" in ended.err
+    shop.sql(shop.left, "UPDATE customers SET credit = 8 WHERE account = 'C1'")
+    shop.sync()
+    assert shop.rights()["C1"][1] == 8
+
+
 def test_another_database_in_its_place(shop):
     """A link refuses to run against a database that is not the one it was made with."""
     shop.sync()
@@ -279,6 +326,8 @@ def test_another_database_in_its_place(shop):
     shop.right.unlink()
     with closing(sqlite3.connect(shop.right)) as database:
         database.execute(schema)
+    assert [p["code"] for p in shop.call("status", "--json").json()["problems"]] == ["other_system"]
+    assert "the link was made with" in shop.call("check").out
     refused = shop.sync()
     assert refused.code == 1
     assert "the link was made with" in refused.err

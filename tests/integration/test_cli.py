@@ -70,8 +70,8 @@ def test_check_examines_both_sides(shop):
     assert found.code == 0
     problems = found.json()["problems"]
     assert {(each["code"], each["side"]) for each in problems} >= {
-        ("sqlite-not-wal", "left"),
-        ("sqlite-not-wal", "right"),
+        ("sqlite_not_wal", "left"),
+        ("sqlite_not_wal", "right"),
     }
     assert {each["level"] for each in problems} == {"warning"}
     assert all(each["remedy"] for each in problems)

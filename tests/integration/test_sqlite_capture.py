@@ -210,7 +210,7 @@ def test_install_makes_our_triggers_the_newest_again(lab: Lab) -> None:
     """Health reports newer triggers of the application; installing again mends it."""
     it = lab(TERMS, STAMPED)
     it.app.executescript(STAMP)
-    assert [problem.code for problem in it.connector.health(it.views)] == ["sqlite-trigger-order"]
+    assert [problem.code for problem in it.connector.health(it.views)] == ["sqlite_trigger_order"]
     it.connector.install(it.views)
     assert it.connector.health(it.views) == []
 
@@ -377,7 +377,7 @@ def test_a_table_that_was_created_anew_is_not_passed_over(lab: Lab) -> None:
     with pytest.raises(PositionLost, match="terms"):
         feed.read(10, 0)
     feed.close()
-    assert [problem.code for problem in it.connector.health(it.views)] == ["sqlite-triggers"]
+    assert [problem.code for problem in it.connector.health(it.views)] == ["sqlite_triggers"]
 
 
 def recreate(it: Laboratory) -> None:

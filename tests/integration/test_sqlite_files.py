@@ -66,7 +66,7 @@ def test_a_missing_file_is_reported_and_never_created(tmp_path) -> None:
     """Neither opening nor checking makes a file that is not there."""
     path = tmp_path / "missing.db"
     connector = opened(path)
-    assert [problem.code for problem in connector.health([])] == ["sqlite-missing"]
+    assert [problem.code for problem in connector.health([])] == ["sqlite_missing"]
     with pytest.raises(Denied, match="does not exist"):
         connector.schema()
     with pytest.raises(Denied, match="does not exist"):
@@ -80,7 +80,7 @@ def test_a_file_that_is_no_database_is_reported(tmp_path) -> None:
     path.write_text("Dear Sir or Madam, " * 100)
     connector = opened(path)
     (problem,) = connector.health([])
-    assert (problem.code, problem.side) == ("sqlite-unreadable", "right")
+    assert (problem.code, problem.side) == ("sqlite_unreadable", "right")
     assert "not an SQLite database" in problem.message
     with pytest.raises(Denied, match="not an SQLite database"):
         connector.schema()
@@ -88,7 +88,7 @@ def test_a_file_that_is_no_database_is_reported(tmp_path) -> None:
 
 def test_a_folder_is_reported(tmp_path) -> None:
     """A folder is no file."""
-    assert [problem.code for problem in opened(tmp_path).health([])] == ["sqlite-not-a-file"]
+    assert [problem.code for problem in opened(tmp_path).health([])] == ["sqlite_not_a_file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for the superuser")
@@ -96,7 +96,7 @@ def test_a_read_only_file_is_reported(lab: Lab) -> None:
     """A file that may not be written is found by the check."""
     it = lab(ITEM)
     it.path.chmod(0o444)
-    assert "sqlite-read-only" in [problem.code for problem in it.connector.health([])]
+    assert "sqlite_read_only" in [problem.code for problem in it.connector.health([])]
 
 
 def test_a_database_that_refuses_to_be_written_is_denied(lab: Lab) -> None:
@@ -126,7 +126,7 @@ def test_health_before_and_after_installing(lab: Lab) -> None:
     """Before installing only WAL mode is missing; afterwards nothing is."""
     it = lab(ITEM)
     assert [(problem.code, problem.level) for problem in it.connector.health([ITEMS])] == [
-        ("sqlite-not-wal", "warning")
+        ("sqlite_not_wal", "warning")
     ]
     it.connector.install([ITEMS])
     assert it.connector.health([ITEMS]) == []
@@ -136,7 +136,7 @@ def test_health_warns_of_what_replace_would_hide(lab: Lab) -> None:
     """A unique index over an expression cannot be watched for REPLACE."""
     it = lab(ITEM + "CREATE UNIQUE INDEX lowered ON item (lower(name));")
     it.connector.install([ITEMS])
-    assert [problem.code for problem in it.connector.health([ITEMS])] == ["sqlite-expression-index"]
+    assert [problem.code for problem in it.connector.health([ITEMS])] == ["sqlite_expression_index"]
 
 
 def test_health_names_what_cannot_be_captured(lab: Lab) -> None:
@@ -144,7 +144,7 @@ def test_health_names_what_cannot_be_captured(lab: Lab) -> None:
     it = lab(ITEM + "CREATE VIRTUAL TABLE words USING fts5(word);")
     for wrong in (view("nowhere", "a"), view("item", "nothing"), view("item", "code.name"), view("words", "word")):
         errors = [problem.code for problem in it.connector.health([wrong]) if problem.level == "error"]
-        assert errors == ["sqlite-capture"], wrong
+        assert errors == ["sqlite_capture"], wrong
         with pytest.raises(Usage):
             it.connector.install([wrong])
     assert it.objects() == []

@@ -5,6 +5,7 @@ Each story edits both sides as users do, lets the engine carry, and looks at bot
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
@@ -763,6 +764,32 @@ def test_delete_limit_halts_the_map() -> None:
     state = story.journal.states()["Items"]
     assert (state.state, state.desired) == ("needs attention", "stopped")
     assert "4 records" in state.reason
+
+
+def test_what_is_being_parked_has_not_been_seen() -> None:
+    """An edit behind the marker of a commit that parks its record is told apart even while that commit returns."""
+    story = Story(WITH_GROUP, GROUP_MAP)
+    story.insert(L, "groups", code="g", name="G")
+    story.insert(L, code="1", name="one")
+    story.start()
+    with story.user(R) as user:
+        (family,) = user.rows("families")
+    other: list[threading.Thread] = []
+
+    def edit_and_carry() -> None:
+        story.update(R, "1", family=family["id"])
+        other.append(threading.Thread(target=story.engine.flows[R].turn, args=(0,)))
+        other[0].start()
+        other[0].join(0.2)  # all that it may do meanwhile
+
+    story.update(L, "1", grp="nobody")
+    story.at_point["after commit"] = edit_and_carry
+    story.carry(L)
+    other[0].join()
+    assert [entry.code for entry in story.parked()] == ["missing_parent"]
+    story.drain()
+    assert story.names(L, "grp") == {("1", "g")}
+    assert [(entry.left, entry.right, entry.winner) for entry in story.conflicts()] == [(("nobody",), ("g",), "right")]
 
 
 # -- stopping, crashing ------------------------------------------------------------------------------------------------

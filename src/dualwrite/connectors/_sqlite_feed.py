@@ -23,7 +23,7 @@ from dualwrite.connectors._sqlite_log import end_of
 from dualwrite.connectors._sqlite_reader import LogReader, Place
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
-from dualwrite.errors import PositionLost, Unavailable, Usage
+from dualwrite.errors import Denied, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
@@ -81,6 +81,7 @@ class SqliteFeed:
         self._load = catalog
         self._views = tuple(views)
         self._connection = file.connect()
+        self._place = file.place()
         self._seen_version: int | None = None
         self._more = False
         try:
@@ -107,12 +108,21 @@ class SqliteFeed:
                 if self._more:
                     continue
                 if time.monotonic() >= end:  # also behind a read in vain: a read-only file's version always moves
+                    self._check_file()
                     return self._batch([])
                 time.sleep(_NAP)
 
     def close(self) -> None:
         """See ``Feed``."""
         self._connection.close()
+
+    def _check_file(self) -> None:
+        """Raises Denied where the file was replaced: our connections would go on with one that nobody else sees."""
+        if self._file.place() != self._place:
+            raise Denied(
+                f"{self._file.path} was replaced by another file while it was in use",
+                "run again: what is there is examined first, and `dualwrite check` tells what it finds",
+            )
 
     def _batch(self, changes: Sequence[Change]) -> Batch:
         reader = self._reader

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path as FilePath
+from typing import Final
 
 from dualwrite.connectors._sqlite_capture import (
     Names,
@@ -26,6 +27,41 @@ from dualwrite.schema import View
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs", "davfs"})
 _RUN = "`dualwrite run` installs capture before it reads anything"
 
+CODES: Final[Mapping[str, tuple[str, str]]] = {
+    "sqlite_capture": ("A table of a map cannot be captured, such as a virtual one.", "map an ordinary table"),
+    "sqlite_expression_index": (
+        "A unique index stands over an expression: rows that REPLACE deletes by it are not seen.",
+        "do not use INSERT OR REPLACE against it, or set `PRAGMA recursive_triggers = ON` in the application",
+    ),
+    "sqlite_missing": ("The database file does not exist.", "correct the URL, or create the database first"),
+    "sqlite_network": (
+        "The file lies on a network file system, where WAL mode is not safe.",
+        "move it to a local disk of the machine that writes to it",
+    ),
+    "sqlite_not_a_file": ("The URL names something that is not a file.", "correct the URL"),
+    "sqlite_not_wal": (
+        "The file is not in WAL mode, so readers and writers would block each other.",
+        "nothing: `dualwrite run` switches it",
+    ),
+    "sqlite_read_only": (
+        "The file, or its folder, cannot be written.",
+        "give this user write permission to both",
+    ),
+    "sqlite_trigger_order": (
+        "The application has created triggers that are newer than ours, and so run before them.",
+        "nothing: `dualwrite run` makes ours the newest again",
+    ),
+    "sqlite_triggers": (
+        "Triggers of ours are missing or outdated.",
+        "run `dualwrite run`; if it says that changes were missed, stop and start the maps of these tables",
+    ),
+    "sqlite_unreadable": (
+        "The file is locked, damaged, encrypted, or no SQLite database.",
+        "do what the message says",
+    ),
+}
+"""What each code means, and what to do about it."""
+
 
 def inspect(
     file: File, names: Names, side: Side, views: Sequence[View], load: Callable[[sqlite3.Connection], Catalog]
@@ -37,7 +73,7 @@ def inspect(
             with closing(file.connect()) as connection, file.errors():
                 found += _database_problems(file, connection, names, views, load)
         except DualwriteError as error:
-            found.append(Problem("sqlite-unreadable", error.message, error.remedy))
+            found.append(Problem("sqlite_unreadable", error.message, error.remedy))
     return [_of(problem, side) for problem in found]
 
 
@@ -48,19 +84,19 @@ def _of(problem: Problem, side: Side) -> Problem:
 def _file_problems(file: File) -> Iterator[Problem]:
     path = FilePath(file.path)
     if not path.exists():
-        yield Problem("sqlite-missing", f"{path} does not exist", "correct the url, or create the database first")
+        yield Problem("sqlite_missing", f"{path} does not exist", "correct the url, or create the database first")
     elif not path.is_file():
-        yield Problem("sqlite-not-a-file", f"{path} is not a file", "correct the url")
+        yield Problem("sqlite_not_a_file", f"{path} is not a file", "correct the url")
     else:
         for place in (path, path.parent):
             if not os.access(place, os.W_OK):
                 remedy = "give this user write permission (WAL mode needs it for the folder, too)"
-                yield Problem("sqlite-read-only", f"{place} is read-only for this user", remedy)
+                yield Problem("sqlite_read_only", f"{place} is read-only for this user", remedy)
     kind = _file_system(path)
     if kind in _NETWORK:
         message = f"{path} lies on a network file system ({kind}), where WAL mode is not safe"
         remedy = "move the file to a local disk of the machine that writes to it"
-        yield Problem("sqlite-network", message, remedy, "warning")
+        yield Problem("sqlite_network", message, remedy, "warning")
 
 
 def _file_system(path: FilePath) -> str:
@@ -82,18 +118,18 @@ def _database_problems(
 ) -> Iterator[Problem]:
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         message = f"{file.path} is not in WAL mode, so readers and writers would block each other"
-        yield Problem("sqlite-not-wal", message, f"{_RUN} and switches the file to WAL mode", "warning")
+        yield Problem("sqlite_not_wal", message, f"{_RUN} and switches the file to WAL mode", "warning")
     catalog = load(connection)
     try:
         wanted = plans(catalog, views)
     except DualwriteError as error:
-        yield Problem("sqlite-capture", error.message, error.remedy)
+        yield Problem("sqlite_capture", error.message, error.remedy)
         return
     for table in wanted:
         if catalog.facts[table].expression_index:
             message = f"{table} has a unique index over an expression: rows that REPLACE deletes by it are not seen"
             remedy = "do not use INSERT OR REPLACE against that index, or set PRAGMA recursive_triggers = ON"
-            yield Problem("sqlite-expression-index", message, remedy, "warning")
+            yield Problem("sqlite_expression_index", message, remedy, "warning")
     if not is_installed(connection, names):
         return
     shapes, triggers = current_shapes(connection, names), own_triggers(connection, names)
@@ -101,8 +137,8 @@ def _database_problems(
         shape, facts, present = shapes.get(table), catalog.facts[table], triggers.get(table, {})
         if shape is None or is_outdated(names, present, shape, facts):
             message = f"{file.path}: the triggers on {table} are missing or outdated"
-            yield Problem("sqlite-triggers", message, _RUN, "warning")
+            yield Problem("sqlite_triggers", message, _RUN, "warning")
         elif is_older(present, facts):
             message = f"{file.path}: {table} has triggers that are newer than ours and so run before them"
             remedy = "`dualwrite run` makes its triggers the newest again"
-            yield Problem("sqlite-trigger-order", message, remedy, "warning")
+            yield Problem("sqlite_trigger_order", message, remedy, "warning")

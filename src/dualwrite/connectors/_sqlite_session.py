@@ -142,6 +142,14 @@ class File:
                 raise
             return connection
 
+    def place(self) -> tuple[int, int]:
+        """Which file of the disk the path names at present; raises Denied where it names none."""
+        try:
+            found = os.stat(self.path)
+        except OSError as exc:
+            raise Denied(f"{self.path} does not exist any more", "put it back, then run again") from exc
+        return found.st_dev, found.st_ino
+
     @contextmanager
     def errors(self) -> Iterator[None]:
         """Turn SQLite's errors about the file into ours; those about single rows and our bugs pass."""

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application
+from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
 from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, key_of, key_text
 from dualwrite.engine.spool import Weak
@@ -93,30 +94,8 @@ class Flow:
         self.reopen()
 
     def _check_feed(self, committed: Position) -> None:
-        """Raises PositionLost where a change that was not carried is gone.
-
-        What the source was allowed to forget may be farther than what is committed, as it held nothing to carry; but
-        not if the target has fewer commits of ours than it had then: it was restored from a backup.
-        """
-        start = committed
-        allowed, commits = self._acknowledged(self.source)
-        if allowed is not None and allowed.feed == committed.feed and allowed > committed:
-            if self._to.commits() < commits:
-                raise PositionLost(
-                    f"{self.target}: it holds {self._to.commits()} commits of this link, and held {commits} before: "
-                    "it was restored from a backup",
-                    "stop the maps, and start them again: their initial sync makes both sides agree",
-                )
-            start = allowed
-        self._from.connector.feed(self.link.views(self.source), start).close()
-
-    def _acknowledged(self, side: Side) -> tuple[Position | None, int]:
-        """What a side may have forgotten, and how many commits of ours the other side had then."""
-        text = self.link.journal.get(f"acknowledged.{side}")
-        if text is None:
-            return None, 0
-        position, commits = text.rsplit(" ", 1)
-        return Position.parse(position), int(commits)
+        connectors = {side: state.connector for side, state in self.link.sides.items()}
+        check_feed(self.link.journal, connectors, self.source, self.link.views(self.source), committed)
 
     def _is_whole(self, committed: Position) -> bool:
         try:
@@ -176,6 +155,7 @@ class Flow:
         batch = self._feed.read(self.limit, timeout)
         self._read_to = batch.position
         self.point("after read")
+        self._from.learned()
         self._from.windows.extend(batch.changes, batch.position)
         if self._from.waiting and batch.changes:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
@@ -301,11 +281,12 @@ class Flow:
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")
-        transaction.commit(position)
-        self.point("after commit")
-        if position is not None:
-            self.committed = position
-        self._learn(ledger)
+        with self._to.learning:
+            transaction.commit(position)
+            self.point("after commit")
+            if position is not None:
+                self.committed = position
+            self._learn(ledger)
 
     def _journal(self, ledger: Ledger) -> None:
         if not (ledger.parked or ledger.queued or ledger.freed or ledger.conflicts):
@@ -616,10 +597,10 @@ class Flow:
             return
         oldest = self._to.windows.oldest()
         allowed = passed if oldest is None else min(oldest.just_before(), passed)
-        before, _ = self._acknowledged(self.target)
+        before, _ = acknowledged(self.link.journal, self.target)
         if before is not None and before.feed == allowed.feed and before >= allowed:
             return
-        self.link.journal.put(f"acknowledged.{self.target}", f"{allowed} {self._from.commits()}")
+        self.link.journal.put(f"acknowledged.{self.target}", f"{allowed} {commits_of(self._from.connector)}")
         self.point("before acknowledge")
         self._to.connector.acknowledge(allowed)
         self.point("after acknowledge")

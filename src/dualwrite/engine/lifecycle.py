@@ -43,3 +43,8 @@ def wants_to_run(state: MapState) -> bool:
 def has_synced(state: MapState) -> bool:
     """Has its initial sync been done, or skipped by a person?"""
     return state.initial in ("done", "skipped")
+
+
+def is_live(state: MapState) -> bool:
+    """Does it carry changes, so that an engine has to take it up where it was left?"""
+    return wants_to_run(state) and has_synced(state) and all(state.boundaries.values())

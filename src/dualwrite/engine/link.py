@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -112,10 +113,13 @@ class LinkSide:
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
     woken: set[str] = field(default_factory=set)  # tables in which a parent may have arrived since
+    learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
 
-    def commits(self) -> int:
-        """The number of our last commit in this system."""
-        return max((number for _, number in self.connector.positions().values()), default=0)
+    def learned(self) -> None:
+        """Wait until the caches know every commit of ours that the feed has told of: the flow that commits is another
+        thread, and what it parked has not been seen by the changes behind its marker."""
+        with self.learning:
+            pass
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,11 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
+from dualwrite.engine.continuity import check_identity
 from dualwrite.engine.flow import Flow, Point, no_point
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
-from dualwrite.engine.lifecycle import INITIALIZING, NEEDS_ATTENTION, RUNNING, STOPPED, has_synced, wants_to_run
+from dualwrite.engine.lifecycle import (
+    INITIALIZING,
+    NEEDS_ATTENTION,
+    RUNNING,
+    STOPPED,
+    has_synced,
+    is_live,
+    wants_to_run,
+)
 from dualwrite.engine.link import ClockOffset, Link, clocks_from, clocks_text, key_of, load_side
-from dualwrite.errors import Denied, Halted
+from dualwrite.errors import Halted
 from dualwrite.journal import Journal, MapState
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -61,12 +70,7 @@ class Engine:
         """
         states = self.journal.states()
         live = {
-            name: compiled
-            for name, compiled in self.maps.items()
-            if (state := states.get(name))
-            and wants_to_run(state)
-            and has_synced(state)
-            and all(state.boundaries.values())
+            name: compiled for name, compiled in self.maps.items() if (state := states.get(name)) and is_live(state)
         }
         self._install(live)
         self._settle_journal()
@@ -90,17 +94,9 @@ class Engine:
 
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
         for side, connector in self.connectors.items():
-            self._check_identity(side, connector)
+            check_identity(self.journal, side, connector)
             connector.install([compiled.views[side] for compiled in live.values()])
             self.journal.put(f"identity.{side}", connector.identity())
-
-    def _check_identity(self, side: Side, connector: Connector) -> None:
-        known, found = self.journal.get(f"identity.{side}"), connector.identity()
-        if known is not None and known != found:
-            raise Denied(
-                f"{side}: this is {found}, but the link was made with {known}",
-                "point the environment to the right system, or remove the link there first (dualwrite uninstall)",
-            )
 
     def _settle_journal(self) -> None:
         for side, connector in self.connectors.items():

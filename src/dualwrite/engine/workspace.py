@@ -14,6 +14,7 @@ from typing import TypeVar
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
+from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.flow import Point, no_point
 from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.supervisor import Engine
@@ -156,7 +157,7 @@ def examine(project: Project) -> list[Problem]:
         found = _attempt(side, problems, partial(connector_of, project, side))
         if found is not None:
             connectors[side] = found
-            schema = _attempt(side, problems, found.schema)
+            schema = _schema(side, problems, found)
             if schema is not None:
                 schemas[side] = schema
     try:
@@ -166,9 +167,10 @@ def examine(project: Project) -> list[Problem]:
             maps = compiled_maps(project, schemas, problems)
             for side, connector in connectors.items():
                 problems += _health(side, connector, maps.values())
+            problems += _obstacles(project, connectors)
         else:
-            for side, connector in connectors.items():
-                problems += _health(side, connector, ())
+            for side in schemas:
+                problems += _health(side, connectors[side], ())
     finally:
         for connector in connectors.values():
             connector.close()
@@ -181,6 +183,30 @@ def _attempt(side: Side, problems: list[Problem], action: Callable[[], _T]) -> _
     except DualwriteError as trouble:
         problems.append(Problem("connection", trouble.message, trouble.remedy, side=str(side)))
         return None
+
+
+def _schema(side: Side, problems: list[Problem], connector: Connector) -> Schema | None:
+    """A system's schema; where it cannot be read, the system's health says best why."""
+    trouble: list[Problem] = []
+    schema = _attempt(side, trouble, connector.schema)
+    if schema is None:
+        health = _health(side, connector, ())
+        problems += health if any(problem.level == "error" for problem in health) else trouble
+    return schema
+
+
+def _obstacles(project: Project, connectors: Mapping[Side, Connector]) -> list[Problem]:
+    """What keeps a link that has run from going on; nothing where it never ran, or an engine runs it."""
+    if not Journal.exists(project.folder) or Lease(project.folder).owner() is not None:
+        return []
+    try:
+        journal = Journal.open(project.folder)
+    except DualwriteError as trouble:
+        return [Problem("journal", trouble.message, trouble.remedy)]
+    try:
+        return obstacles(journal, connectors)
+    finally:
+        journal.close()
 
 
 def _health(side: Side, connector: Connector, maps: Iterable[CompiledMap]) -> list[Problem]:

@@ -64,6 +64,11 @@ class Journal:
         self._clock = clock
 
     @classmethod
+    def exists(cls, where: str | Path) -> bool:
+        """Is there one in a project folder or in a file?  Opening creates it where not."""
+        return Path(locate(where).database or "").is_file()
+
+    @classmethod
     def open(
         cls,
         where: str | Path,

@@ -1,0 +1,84 @@
+"""Can a link go on from where it stands?  Asked by the engine when it opens, and by ``check`` and ``status``.
+
+A system may be another one than before, or the same one as it was earlier, restored from a backup.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dualwrite.connectors.base import Connector
+from dualwrite.engine.lifecycle import is_live
+from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem
+from dualwrite.journal import Journal
+from dualwrite.model import Position, Side
+from dualwrite.schema import View
+
+START_AGAIN = "stop the maps and start them again: their initial sync makes both sides agree"
+
+
+def check_identity(journal: Journal, side: Side, connector: Connector) -> None:
+    """Raises Denied where a system is not the one that the link was made with."""
+    known, found = journal.get(f"identity.{side}"), connector.identity()
+    if known is not None and known != found:
+        raise Denied(
+            f"{side}: this is {found}, but the link was made with {known}",
+            "point the environment to the right system; if this is a backup from before the link, dualwrite uninstall "
+            "and start anew",
+        )
+
+
+def acknowledged(journal: Journal, side: Side) -> tuple[Position | None, int]:
+    """What a side may have forgotten, and how many commits of ours the other side had then."""
+    text = journal.get(f"acknowledged.{side}")
+    if text is None:
+        return None, 0
+    position, commits = text.rsplit(" ", 1)
+    return Position.parse(position), int(commits)
+
+
+def commits_of(connector: Connector) -> int:
+    """The number of our last commit in a system."""
+    return max((number for _, number in connector.positions().values()), default=0)
+
+
+def check_feed(
+    journal: Journal, connectors: Mapping[Side, Connector], source: Side, views: Sequence[View], committed: Position
+) -> None:
+    """Raises PositionLost where a change that was not carried is gone.
+
+    What the source was allowed to forget may be farther than what is committed, as it held nothing to carry; but not
+    if the target has fewer commits of ours than it had then: it was restored from a backup.
+    """
+    start, target = committed, source.other
+    allowed, commits = acknowledged(journal, source)
+    if allowed is not None and allowed.feed == committed.feed and allowed > committed:
+        held = commits_of(connectors[target])
+        if held < commits:
+            message = f"{target}: it holds {held} commits of this link, and held {commits} before"
+            raise PositionLost(f"{message}: it was restored from a backup", START_AGAIN)
+        start = allowed
+    connectors[source].feed(views, start).close()
+
+
+def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Problem]:
+    """Why an engine could not take up the link as it stands; nothing is asked where no map is live.
+
+    To be asked while no engine runs: beside one, positions move between two questions.
+    """
+    if not any(is_live(state) for state in journal.states().values()):
+        return []
+    found: list[Problem] = []
+    for side, connector in connectors.items():
+        try:
+            check_identity(journal, side, connector)
+            committed = connectors[side.other].positions().get(f"{side}>{side.other}")
+            if committed is not None:
+                check_feed(journal, connectors, side, (), committed[0])
+        except PositionLost as lost:
+            found.append(Problem("position_lost", lost.message, lost.remedy, side=str(side)))
+        except Denied as denied:
+            found.append(Problem("other_system", denied.message, denied.remedy, side=str(side)))
+        except DualwriteError as trouble:
+            found.append(Problem("connection", trouble.message, trouble.remedy, side=str(side)))
+    return found
