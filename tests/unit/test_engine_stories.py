@@ -792,6 +792,25 @@ def test_what_is_being_parked_has_not_been_seen() -> None:
     assert [(entry.left, entry.right, entry.winner) for entry in story.conflicts()] == [(("nobody",), ("g",), "right")]
 
 
+def test_a_record_that_comes_back_gets_its_constants() -> None:
+    """An edit brings back what was deleted outside of its filter; constants that were edited meanwhile are restored."""
+    head = "map: Items\nleft: items\nright: products\nfilter: {left: \"note eq 'x'\"}\n"
+    lines = ["code = code", "name = name", "note << none: {default: x}", "none >> tag: {default: erp}"]
+    story = Story(head + "columns:\n" + "".join(f"  - {line}\n" for line in lines))
+    story.insert(L, code="1", name="one", note="x")
+    story.start()
+    story.update(L, "1", note="y")
+    story.drain()
+    story.update(R, "1", tag="mine")
+    story.drain()
+    story.update(R, "1", name="two")
+    story.delete(L, "1")
+    story.drain()
+    assert story.rows(L, "code", "name", "note") == {("1", "two", "x")}
+    assert story.rows(R, "code", "name", "tag") == {("1", "two", "erp")}
+    story.at_rest()
+
+
 # -- stopping, crashing ------------------------------------------------------------------------------------------------
 
 
