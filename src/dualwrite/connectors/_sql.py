@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dualwrite.errors import Usage
 from dualwrite.model import Path, show_path
-from dualwrite.schema import Reference, Schema, Table
+from dualwrite.schema import Reference, Schema, Table, TypeName
 
 
 def quote(name: str) -> str:
@@ -44,6 +44,37 @@ def is_unique(table: Table, columns: Iterable[str]) -> bool:
     """Do these columns identify one record at most?"""
     wanted = set(columns)
     return any(unique and set(unique) <= wanted for unique in (table.primary_key, *table.uniques))
+
+
+def natural_key(tables: Mapping[str, Table], name: str, seen: frozenset[str] = frozenset()) -> tuple[Path, ...]:
+    """The paths that identify a record for people: the first unique index that is more than a surrogate.
+
+    Members that are ids of other records become the key of those records.
+    """
+    table = tables[name]
+    for columns in sorted(table.uniques, key=lambda columns: _is_surrogate(table, columns)):
+        paths: list[Path] = []
+        for column in columns:
+            paths += _natural(tables, table, column, seen | {name})
+        if paths:
+            return tuple(dict.fromkeys(paths))
+    return tuple((column,) for column in table.primary_key)
+
+
+def _is_surrogate(table: Table, columns: tuple[str, ...]) -> bool:
+    column = table.column(columns[0])
+    generated = column is not None and (column.has_default or column.type.name is TypeName.UUID)
+    return columns == table.primary_key and len(columns) == 1 and generated
+
+
+def _natural(tables: Mapping[str, Table], table: Table, column: str, seen: frozenset[str]) -> list[Path]:
+    reference = next((reference for reference in table.references if reference.columns == (column,)), None)
+    if reference is None or reference.table in seen:
+        return [(column,)]
+    target = tables[reference.table]
+    if reference.to != target.primary_key or not _is_surrogate(target, reference.to):
+        return [(column,)]
+    return [(reference.name, *path) for path in natural_key(tables, target.name, seen)]
 
 
 @dataclass

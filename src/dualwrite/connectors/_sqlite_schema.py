@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from dualwrite.connectors._sql import quote
-from dualwrite.model import Path
+from dualwrite.connectors._sql import natural_key, quote
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
 OWN_PREFIX = "dualwrite_"
@@ -245,7 +244,7 @@ def read_catalog(connection: sqlite3.Connection) -> Catalog:
     by_letters = {table.name.lower(): table for table, _ in found}
     facts = {facts.name: _with_targets(facts, by_letters) for _, facts in found}
     tables = {table.name: replace(table, references=_references(facts[table.name])) for table, _ in found}
-    keyed = {name: replace(table, key=natural_key(tables, facts, name)) for name, table in tables.items()}
+    keyed = {name: replace(table, key=natural_key(tables, name)) for name, table in tables.items()}
     return Catalog(Schema(keyed), facts, version)
 
 
@@ -370,40 +369,3 @@ def _references(facts: Facts) -> tuple[Reference, ...]:
         name = "_".join(key.columns)
         found.setdefault(name, Reference(name, key.columns, key.table, key.to))
     return tuple(found.values())
-
-
-def natural_key(
-    tables: Mapping[str, Table], facts: Mapping[str, Facts], name: str, seen: frozenset[str] = frozenset()
-) -> tuple[Path, ...]:
-    """The paths that identify a record for people: the first unique index that is more than a surrogate.
-
-    Members that are ids of other records become the key of those records.
-    """
-    table = tables[name]
-    candidates = sorted(table.uniques, key=lambda columns: _surrogate(table, facts[name], columns))
-    for columns in candidates:
-        paths: list[Path] = []
-        for column in columns:
-            paths += _natural(tables, facts, table, column, seen | {name})
-        if paths:
-            return tuple(dict.fromkeys(paths))
-    return tuple((column,) for column in table.primary_key)
-
-
-def _surrogate(table: Table, facts: Facts, columns: tuple[str, ...]) -> bool:
-    types = [column.type.name for name in columns if (column := table.column(name))]
-    generated = columns[0] == facts.rowid or columns[0] in facts.defaults or types == [TypeName.UUID]
-    return columns == table.primary_key and len(columns) == 1 and generated
-
-
-def _natural(
-    tables: Mapping[str, Table], facts: Mapping[str, Facts], table: Table, column: str, seen: frozenset[str]
-) -> list[Path]:
-    reference = next((ref for ref in table.references if ref.columns == (column,)), None)
-    if reference is None or reference.table in seen:
-        return [(column,)]
-    target = tables[reference.table]
-    if reference.to != target.primary_key or not _surrogate(target, facts[target.name], reference.to):
-        return [(column,)]
-    onward = natural_key(tables, facts, target.name, seen)
-    return [(reference.name, *path) for path in onward]

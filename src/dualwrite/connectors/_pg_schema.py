@@ -1,0 +1,204 @@
+"""What a PostgreSQL database says of its tables: the schema, and the facts that only this connector needs.
+
+A partitioned table is one table; its partitions are facts of it.  ``_pg_catalog`` reads all this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal, TypeAlias
+
+from dualwrite.connectors._sql import quote
+from dualwrite.schema import ColumnType, Schema, TypeName
+
+OWN_PREFIX = "dualwrite_"
+"""Schemas of any link begin with it; what they hold is not the application's."""
+
+Action: TypeAlias = Literal["no action", "restrict", "cascade", "set null", "set default"]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnFacts:
+    """What only PostgreSQL has to know of a column.
+
+    ``number`` is its ``attnum`` and ``oid`` its type's; ``sql`` is the type as casts spell it, with its limits and
+    whatever the search path.  ``base`` names the type under all domains.  ``comparable``: values have an equality, so
+    that they need not be compared as text.  ``sequence`` is what numbers its values.
+    """
+
+    name: str
+    number: int
+    oid: int
+    sql: str
+    base: str
+    comparable: bool
+    identity: Literal["", "always", "default"]
+    generated: Literal["", "stored", "virtual"]
+    sequence: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Unique:
+    """A unique index: its columns, the condition of a partial one, whether null equals null, and when it is checked."""
+
+    name: str
+    columns: tuple[str, ...]
+    where: str | None
+    nulls_equal: bool
+    deferrable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignKey:
+    """A foreign key.  ``clears`` are the columns that a delete of the parent sets to null or default."""
+
+    name: str
+    columns: tuple[str, ...]
+    table: str
+    to: tuple[str, ...]
+    on_update: Action
+    on_delete: Action
+    clears: tuple[str, ...]
+    deferrable: bool
+
+    @property
+    def acts(self) -> bool:
+        """Do changes of the parent change or delete the children?"""
+        return bool({self.on_update, self.on_delete} & {"cascade", "set null", "set default"})
+
+
+@dataclass(frozen=True, slots=True)
+class Trigger:
+    """A trigger of the application that fires; ``events`` are among insert, update, delete and truncate."""
+
+    name: str
+    before: bool
+    each_row: bool
+    events: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table that holds rows: an ordinary one or a partition.  ``identity`` is its replica identity: d, n, f or i."""
+
+    oid: int
+    schema: str
+    name: str
+    identity: str
+
+    @property
+    def sql(self) -> str:
+        """Its name in statements."""
+        return f"{quote(self.schema)}.{quote(self.name)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What only PostgreSQL has to know of a table.
+
+    ``name`` is how maps write it.  ``leaves`` hold its rows: itself, or its partitions.  ``expression_index``: some
+    unique index is over an expression.  ``row_security``: policies hide rows from the session's role.  ``rules``: the
+    application rewrites its statements.  ``inherited``: other tables inherit from it and show their rows in it.
+    """
+
+    name: str
+    relation: Relation
+    columns: Mapping[str, ColumnFacts]
+    key: tuple[str, ...] = ()
+    uniques: tuple[Unique, ...] = ()
+    indexed: tuple[tuple[str, ...], ...] = ()
+    foreign_keys: tuple[ForeignKey, ...] = ()
+    triggers: tuple[Trigger, ...] = ()
+    leaves: tuple[Relation, ...] = ()
+    partitioned: bool = False
+    expression_index: bool = False
+    unlogged: bool = False
+    row_security: bool = False
+    rules: bool = False
+    inherited: bool = False
+
+    @property
+    def oid(self) -> int:
+        """The number that stands for the table in the catalog."""
+        return self.relation.oid
+
+    @property
+    def sql(self) -> str:
+        """Its name in statements."""
+        return self.relation.sql
+
+    def is_indexed(self, columns: Sequence[str]) -> bool:
+        """Can rows be found by these columns without reading all of them?"""
+        return any(set(index[: len(columns)]) == set(columns) for index in self.indexed)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """A schema with the facts of its tables.  ``version`` differs when any of it has changed (``read_version``)."""
+
+    schema: Schema
+    facts: Mapping[str, Facts]
+    version: str
+    _by_oid: Mapping[int, str] = field(default_factory=dict)
+
+    def table_of(self, oid: int) -> str | None:
+        """The name of the table with this oid, or with such a partition."""
+        return self._by_oid.get(oid)
+
+    def pointing_at(self, table: str) -> Iterator[tuple[Facts, ForeignKey]]:
+        """The foreign keys that lead to a table."""
+        for facts in self.facts.values():
+            for key in facts.foreign_keys:
+                if key.table == table:
+                    yield facts, key
+
+
+def name_in_maps(schema: str, name: str, default: str) -> str:
+    """How maps write a table: its plain name in the environment's schema, ``schema.table`` elsewhere.
+
+    Names that hold a dot themselves are quoted, so that no two tables are written alike.
+    """
+    if schema == default and "." not in name:
+        return name
+    return ".".join(quote(part) if "." in part else part for part in (schema, name))
+
+
+# -- types -----------------------------------------------------------------------------------------------------------
+
+_NAMED: Final = {
+    "bool": ColumnType(TypeName.BOOLEAN),
+    "int2": ColumnType(TypeName.INTEGER, bits=16),
+    "int4": ColumnType(TypeName.INTEGER, bits=32),
+    "int8": ColumnType(TypeName.INTEGER, bits=64),
+    "float4": ColumnType(TypeName.FLOAT),
+    "float8": ColumnType(TypeName.FLOAT),
+    "numeric": ColumnType(TypeName.NUMERIC),
+    "text": ColumnType(TypeName.TEXT),
+    "varchar": ColumnType(TypeName.TEXT),
+    "bpchar": ColumnType(TypeName.TEXT),
+    "name": ColumnType(TypeName.TEXT, length=63),
+    "citext": ColumnType(TypeName.TEXT),
+    "date": ColumnType(TypeName.DATE),
+    "time": ColumnType(TypeName.TIME),
+    "timestamp": ColumnType(TypeName.TIMESTAMP),
+    "timestamptz": ColumnType(TypeName.TIMESTAMPTZ),
+    "uuid": ColumnType(TypeName.UUID),
+    "bytea": ColumnType(TypeName.BYTES),
+    "json": ColumnType(TypeName.JSON),
+    "jsonb": ColumnType(TypeName.JSON),
+}
+_MOMENTS: Final = frozenset({"time", "timestamp", "timestamptz"})
+
+
+def column_type(name: str, modifier: int) -> ColumnType:
+    """The type of a column of one of PostgreSQL's own types; ``other`` for what has no counterpart elsewhere."""
+    found = _NAMED.get(name, ColumnType(TypeName.OTHER))
+    if modifier < 0:
+        return found
+    if name in ("varchar", "bpchar"):
+        return replace(found, length=modifier - 4)
+    if name == "numeric":
+        packed = modifier - 4
+        return replace(found, precision=packed >> 16, scale=((packed & 0x7FF) ^ 0x400) - 0x400)
+    return replace(found, scale=modifier) if name in _MOMENTS else found

@@ -1,0 +1,179 @@
+"""Connections to a PostgreSQL database, and the one place where its errors become ours.
+
+Every session speaks canonical text: its settings fix how values are written, whatever the server, the role or the
+application are set to, and results of every type arrive as that text (``True`` as ``"t"``, numbers as digits).
+Statements number what is bound: ``$1``, ``$2`` ….
+
+Passwords, certificates and the like come from the url, the environment (``PGPASSWORD``, ``PGSSLMODE`` …) or
+``~/.pgpass``, as for every PostgreSQL client, and are shown nowhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias
+
+import psycopg
+from psycopg import RawCursor
+from psycopg.adapt import AdaptersMap
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.string import TextLoader
+
+from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
+from dualwrite.urls import mask
+
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
+
+SETTINGS: Final = {
+    "datestyle": "ISO,YMD",
+    "intervalstyle": "postgres",
+    "timezone": "UTC",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "standard_conforming_strings": "on",
+    "xmlbinary": "base64",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+"""What every session is set to; the first seven decide how values are spelled."""
+
+_DEFAULTS: Final = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "30000",  # milliseconds; a network that was cut is noticed
+}
+
+_LATER: Final = {
+    "25006": ("takes no writes for now", "connect to the primary server"),
+    "40001": ("could not serialize a transaction with others", "try again"),
+    "40P01": ("ended a deadlock with others", "try again"),
+    "53100": ("cannot grow: the disk is full", "free some space on the server"),
+    "53200": ("has no memory left", "free some memory on the server"),
+    "53300": ("takes no more connections", "close some, or raise max_connections"),
+    "55006": ("is busy: an object is in use", "wait for, or end, the session that uses it"),
+    "55P03": ("is busy: a lock cannot be had", "find the session that keeps a transaction open"),
+    "57014": ("cancelled a statement", "try again"),
+    "57P03": ("is starting, or shutting down", "try again"),
+}
+_NEVER: Final = {
+    "3D000": ("does not exist", "correct the url, or create the database"),
+    "42501": ("does not permit this", "grant the privilege, see docs/privileges.md"),
+    "57P04": ("was dropped", "correct the url, or restore the database"),
+}
+_CLASSES_LATER: Final = {
+    "08": ("does not answer", "check the server and the network"),
+    "53": ("has no resources left", "look into the server's log"),
+    "57": ("ended the session", "try again"),
+    "58": ("has trouble with its system", "look into the server's log"),
+}
+_ROWS: Final = ("22", "23", "44", "P0")
+"""Classes of errors that concern single rows."""
+_BUGS: Final = ("25", "34")
+_REFUSED_LOGIN: Final = re.compile(  # a refused connection tells no code
+    r"authentication failed|no password supplied|no pg_hba\.conf entry|pg_hba\.conf rejects|role .* does not exist"
+    r"|role .* is not permitted to log in|permission denied|certificate|SSL was required|does not support SSL"
+    r"|must be superuser or replication role|could not translate host name .* Name or service not known",
+    re.IGNORECASE,
+)
+_LOGIN: Final = ("refuses the login", "correct the url, PGPASSWORD or ~/.pgpass, or what the server permits")
+_STATEMENT: Final = ("refuses a statement", "the tables may have changed: run `dualwrite check`")
+
+
+def _text_of_every_type() -> AdaptersMap:
+    adapters = AdaptersMap(psycopg.adapters)
+    for info in adapters.types:
+        adapters.register_loader(info.oid, TextLoader)
+        if info.array_oid:
+            adapters.register_loader(info.array_oid, TextLoader)
+    return adapters
+
+
+_TEXT: Final = _text_of_every_type()
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """A PostgreSQL database as one link reaches it.  ``shown`` names it for people, without secrets."""
+
+    parameters: Mapping[str, Any] = field(repr=False)
+    shown: str
+    link: str
+
+    @classmethod
+    def of(cls, url: str, link: str) -> Database:
+        """The database of a url like ``postgresql://user@host/name?sslmode=require``; raises Usage for others."""
+        scheme, mark, rest = url.partition("://")
+        try:
+            parameters = conninfo_to_dict(f"{scheme.partition('+')[0].lower()}{mark}{rest}")
+        except psycopg.Error:  # its words may hold a part of the password
+            raise Usage(
+                f"{mask(url)!r} is not the url of a PostgreSQL database",
+                "write postgresql://user@host:port/database, with %40 for an @ in a name or password",
+            ) from None
+        host, port = parameters.get("host"), parameters.get("port")
+        place = f" at {host}" if host else ""
+        shown = f"{parameters.get('dbname') or 'database'}{place}{f':{port}' if port else ''}"
+        return cls(_DEFAULTS | parameters, shown, link)
+
+    def connect(self, *, replication: bool = False) -> Connection:
+        """A new session in autocommit mode; ``replication``: one that takes replication commands as well."""
+        parameters: dict[str, Any] = {"application_name": f"dualwrite_{self.link}", **self.parameters}
+        fixed = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+        parameters["options"] = f"{parameters.get('options') or ''} {fixed}".strip()  # the last of two holds
+        if replication:
+            parameters["replication"] = "database"
+        with self.errors():
+            connection = psycopg.connect(
+                "",
+                autocommit=True,
+                cursor_factory=psycopg.Cursor if replication else RawCursor,
+                context=_TEXT,
+                client_encoding="UTF8",
+                **parameters,
+            )
+            connection.prepare_threshold = None if replication else 5
+            return connection
+
+    @contextmanager
+    def errors(self) -> Iterator[None]:
+        """Turn PostgreSQL's errors about the system into ours; those about single rows and our bugs pass."""
+        try:
+            yield
+        except psycopg.Error as exc:
+            ours = self.translated(exc)
+            if ours is None:
+                raise
+            raise ours from exc
+
+    def translated(self, exc: psycopg.Error) -> DualwriteError | None:
+        """What an error means for the link; None where it concerns single rows, or is a bug of ours."""
+        code = exc.sqlstate
+        if code is None:
+            return self._without_code(exc)
+        if code[:2] in _ROWS or code[:2] in _BUGS:
+            return None
+        words = exc.diag.message_primary or str(exc)
+        if code in _LATER or (code not in _NEVER and code[:2] in _CLASSES_LATER):
+            what, remedy = _LATER.get(code) or _CLASSES_LATER[code[:2]]
+            return Unavailable(f"{self.shown} {what} ({words})", remedy)
+        what, remedy = _NEVER.get(code) or (_LOGIN if code[:2] == "28" else _STATEMENT)
+        return Denied(f"{self.shown} {what} ({words})", remedy)
+
+    def _without_code(self, exc: psycopg.Error) -> DualwriteError | None:
+        """An error that did not come from the server's statement: the connection failed, or we use it wrongly."""
+        if not isinstance(exc, psycopg.OperationalError):
+            return None
+        words = " ".join(str(exc).split())
+        if re.search(r'database "?.*"? does not exist', words):
+            what, remedy = _NEVER["3D000"]
+            return Denied(f"{self.shown} {what} ({words})", remedy)
+        if _REFUSED_LOGIN.search(words):
+            what, remedy = _LOGIN
+            return Denied(f"{self.shown} {what} ({words})", remedy)
+        what, remedy = _CLASSES_LATER["08"]
+        return Unavailable(f"{self.shown} {what} ({words})", remedy)

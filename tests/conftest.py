@@ -1,0 +1,27 @@
+"""What tests of several folders share: a PostgreSQL server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from dualwrite.testing.postgresql import Database, Server
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[Server]:
+    """A running server, the same for all tests; each takes a database of its own from it."""
+    server = Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def database(postgresql: Server) -> Iterator[Database]:
+    """A fresh, empty database."""
+    with postgresql.database() as database:
+        yield database
