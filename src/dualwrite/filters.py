@@ -394,3 +394,40 @@ SQLITE: Final = Dialect(
     literal=_sqlite_literal,
 )
 """SQLite on a connection that went through ``prepare_sqlite``; numbers compare exactly up to fifteen digits."""
+
+
+def _postgresql_column(column: Column, sql: str) -> str:
+    kind = column.type.name
+    if kind is TypeName.INTEGER:
+        return sql
+    if kind in NUMBERS:  # a float's own cast to numeric loses digits that its text keeps
+        return f"nullif({sql}{'::text' if kind is TypeName.FLOAT else ''}::numeric, 'NaN')"
+    form = f"left({sql}::text, 1)" if kind is TypeName.BOOLEAN else f"{sql}::text"
+    if column.ignore_trailing_blanks and kind in TEXTUAL:
+        form = f"rtrim({form}, ' ')"
+    return f'{f"nullif({form}, {_EMPTY})" if column.empty_is_null else form} COLLATE "C"'
+
+
+_EMPTY: Final = "''"
+
+
+def _postgresql_literal(column: Column, value: str) -> object:
+    return Decimal(value) if column.type.name in NUMBERS else value
+
+
+POSTGRESQL: Final = Dialect(
+    placeholder="\0",
+    true="TRUE",
+    false="FALSE",
+    known="coalesce({}, FALSE)",
+    contains="strpos({value}, {literal}) > 0",
+    startswith="starts_with({value}, {literal})",
+    endswith="right({value}, {size}) = {literal}",
+    column=_postgresql_column,
+    literal=_postgresql_literal,
+)
+"""PostgreSQL in a session that writes canonical text; each placeholder is to be replaced by its number.
+
+The SQL of a column has the column's type.  What ignores letter case must not be asked: no function of all supported
+versions folds letters as ``compile_filter`` does.
+"""

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from dualwrite.connectors._pg_schema import (
     Action,
@@ -25,7 +25,7 @@ from dualwrite.connectors._pg_schema import (
     name_in_maps,
 )
 from dualwrite.connectors._pg_session import Connection
-from dualwrite.connectors._sql import natural_key
+from dualwrite.connectors._sql import natural_key, quote
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
 _ACTIONS: Final[dict[str, Action]] = {
@@ -53,10 +53,13 @@ class _Type:
     ordered: bool  # has a default operator class with an equality
     labels: tuple[str, ...]  # of an enum
 
+    sql: str  # without limits
+
     @property
-    def known(self) -> bool:
-        """Is it one of PostgreSQL's own, or an extension's that is known by its name?"""
-        return self.schema == "pg_catalog" or self.name == "citext"
+    def spelling(self) -> str:
+        """The name of one of PostgreSQL's own types, or of an extension that is known by it; else with its schema."""
+        is_known = self.schema == "pg_catalog" or self.name == "citext"
+        return self.name if is_known else f"{self.schema}.{self.name}"
 
 
 class _Types:
@@ -74,14 +77,14 @@ class _Types:
             found = self._types[found.base]
         return found, modifier, required, has_default
 
-    def is_comparable(self, oid: int) -> bool:
-        """Is there an equality of exact values?  Composite ones hold what may have none."""
+    def equality(self, oid: int) -> str:
+        """The operator that compares values; empty where none is sure, as in composites, which may hold anything."""
         found = self._types[oid]
-        if found.kind == "d":
-            return self.is_comparable(found.base)
-        if found.element:
-            return self.is_comparable(found.element)
-        return found.kind in "erm" or found.ordered or (found.known and found.name in ("varchar", "cidr"))
+        if found.kind == "d" or found.element:
+            return self.equality(found.base or found.element)
+        if found.name == "citext":  # its operator is found by the search path, else that of text would be taken
+            return f"OPERATOR({quote(found.schema)}.=)"
+        return "=" if found.kind in "erm" or found.ordered or found.spelling in ("varchar", "cidr") else ""
 
 
 # -- reading the database --------------------------------------------------------------------------------------------
@@ -116,7 +119,8 @@ _TYPES: Final = """
         t.typnotnull, t.typdefault IS NOT NULL,
         EXISTS (SELECT FROM pg_opclass o JOIN pg_am m ON m.oid = o.opcmethod
             WHERE o.opcintype = t.oid AND o.opcdefault AND m.amname IN ('btree', 'hash')),
-        to_json(ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder))
+        to_json(ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)),
+        format_type(t.oid, -1)
     FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
     WHERE t.typtype <> 'c' OR t.oid IN (SELECT atttypid FROM pg_attribute WHERE attrelid >= 16384)"""
 # the names of the settings differ between versions
@@ -148,28 +152,35 @@ _TRIGGERS: Final = f"""
     FROM pg_trigger g JOIN ({_RELATIONS}) r ON r.oid = g.tgrelid
     WHERE NOT g.tgisinternal AND g.tgparentid = 0 AND g.tgenabled IN ('O', 'A')
     ORDER BY r.root, g.tgname"""
-# every row that the catalog is made of has another xmin once it was changed
-_VERSION: Final = f"""
-    WITH r AS MATERIALIZED ({_RELATIONS}), parts (part) AS (
-        SELECT hashtextextended(concat_ws(' ', r.oid, r.xmin, r.nspname, r.row_security, r.rules, r.inherited), 0)
-            FROM r
-        UNION ALL SELECT hashtextextended(concat_ws(' ', attrelid, attnum, a.xmin), 1)
-            FROM pg_attribute a JOIN r ON r.oid = attrelid WHERE attnum > 0
-        UNION ALL SELECT hashtextextended(concat_ws(' ', d.oid, d.xmin), 2) FROM pg_attrdef d JOIN r ON r.oid = adrelid
-        UNION ALL SELECT hashtextextended(concat_ws(' ', indexrelid, x.xmin), 3)
-            FROM pg_index x JOIN r ON r.oid = indrelid
-        UNION ALL SELECT hashtextextended(concat_ws(' ', f.oid, f.xmin), 4)
-            FROM pg_constraint f JOIN r ON r.oid = conrelid
-        UNION ALL SELECT hashtextextended(concat_ws(' ', g.oid, g.xmin), 5) FROM pg_trigger g JOIN r ON r.oid = tgrelid
-        UNION ALL SELECT hashtextextended(concat_ws(' ', oid, xmin), 6)
-            FROM pg_type WHERE oid >= 16384 AND typtype <> 'c'
-        UNION ALL SELECT hashtextextended(concat_ws(' ', oid, xmin), 7) FROM pg_enum)
-    SELECT concat_ws('.', count(*), sum(part::numeric)) FROM parts"""
+# Whoever changes a table changes rows of the catalog, and with them their xmin.  What a partitioned table is made of
+# counts as its own.
+_VERSIONS: Final = f"""
+    WITH r AS MATERIALIZED ({_RELATIONS} {{}}), parts (oid, part) AS (
+        SELECT root, concat_ws(' ', oid, xmin, nspname, row_security, rules, inherited) FROM r
+        UNION ALL SELECT root, concat_ws(' ', 'a', attrelid, attnum, a.xmin, t.xmin,
+                (SELECT concat(count(*), ' ', sum(e.xmin::text::bigint)) FROM pg_enum e WHERE e.enumtypid = t.oid))
+            FROM r JOIN pg_attribute a ON attrelid = r.oid JOIN pg_type t ON t.oid = atttypid WHERE attnum > 0
+        UNION ALL SELECT root, concat_ws(' ', 'd', d.oid, d.xmin) FROM r JOIN pg_attrdef d ON adrelid = r.oid
+        UNION ALL SELECT root, concat_ws(' ', 'i', indexrelid, x.xmin) FROM r JOIN pg_index x ON indrelid = r.oid
+        UNION ALL SELECT root, concat_ws(' ', 'c', c.oid, c.xmin) FROM r JOIN pg_constraint c ON conrelid = r.oid
+        UNION ALL SELECT root, concat_ws(' ', 't', g.oid, g.xmin) FROM r JOIN pg_trigger g ON tgrelid = r.oid)
+    SELECT oid, concat(count(*), '.', sum(hashtextextended(part, 0)::numeric)) FROM parts GROUP BY oid"""
+_OF_THESE: Final = """
+    AND c.oid IN (SELECT o FROM unnest($1::oid[]) o UNION
+        SELECT p.relid FROM unnest($1::oid[]) o CROSS JOIN pg_partition_tree(o::regclass) p)"""
 
 
-def read_version(connection: Connection) -> str:
-    """What differs between two catalogs that are not the same; far cheaper than ``read_catalog``."""
-    return str(_rows(connection, _VERSION)[0][0])
+def _read_versions(connection: Connection, tables: Collection[int] | None = None) -> dict[int, str]:
+    """The version of each table that is there, or of these."""
+    bound = [] if tables is None else [list(tables)]
+    found = connection.execute(_VERSIONS.format("" if tables is None else _OF_THESE).encode(), bound).fetchall()
+    return {int(oid): version for oid, version in found}
+
+
+def are_current(connection: Connection, tables: Iterable[Facts]) -> bool:
+    """Are these tables what they were when the catalog was read?  Far cheaper than ``read_catalog``."""
+    versions = {facts.oid: facts.version for facts in tables}
+    return _read_versions(connection, versions) == versions
 
 
 def read_catalog(connection: Connection, default: str = "public") -> Catalog:
@@ -209,11 +220,13 @@ class _Reader:
         columns, details = self._columns()
         uniques, indexed, keys, expressions = self._indexes()
         foreign_keys, triggers = self._foreign_keys(), self._triggers()
+        versions = _read_versions(self._connection)
         facts = {
             self._names[oid]: Facts(
                 name=self._names[oid],
                 relation=_relation(row),
                 columns=details[oid],
+                version=versions[oid],
                 key=keys.get(oid, ()),
                 uniques=tuple(uniques[oid]),
                 indexed=tuple(indexed[oid]),
@@ -234,7 +247,7 @@ class _Reader:
             for oid in sorted(self._roots, key=self._names.__getitem__)
         }
         keyed = {name: replace(table, key=natural_key(tables, name)) for name, table in tables.items()}
-        return Catalog(Schema(keyed), facts, read_version(self._connection), self._by_oid)
+        return Catalog(Schema(keyed), facts, self._by_oid)
 
     def _columns(self) -> tuple[dict[int, list[Column]], dict[int, dict[str, ColumnFacts]]]:
         columns: dict[int, list[Column]] = defaultdict(list)
@@ -242,22 +255,25 @@ class _Reader:
         for row in _rows(self._connection, _COLUMNS):
             table, oid = int(row[0]), int(row[3])
             base, modifier, required, has_default = self._types.under(oid, int(row[4]))
-            columns[table].append(self._column(row, base, modifier, required, has_default))
+            kind = column_type(base.spelling, modifier)
+            columns[table].append(self._column(row, base, kind, required, has_default))
             details[table][row[1]] = ColumnFacts(
                 name=row[1],
                 number=int(row[2]),
                 oid=oid,
                 sql=row[5],
-                base=base.name if base.known else f"{base.schema}.{base.name}",
-                comparable=self._types.is_comparable(oid),
+                base=base.spelling,
+                plain="text" if base.spelling in ("varchar", "name") else base.sql,
+                equality=self._types.equality(oid),
+                labels=base.labels,
+                padded=_padded(base.spelling, kind),
                 identity={"a": "always", "d": "default"}.get(row[7], ""),  # type: ignore[arg-type]  # a closed set
                 generated={"s": "stored", "v": "virtual"}.get(row[8], ""),  # type: ignore[arg-type]  # as above
                 sequence=row[11],
             )
         return columns, details
 
-    def _column(self, row: Sequence[Any], base: _Type, modifier: int, required: bool, has_default: bool) -> Column:
-        kind = column_type(base.name, modifier) if base.known else ColumnType(TypeName.OTHER)
+    def _column(self, row: Sequence[Any], base: _Type, kind: ColumnType, required: bool, has_default: bool) -> Column:
         return Column(
             name=row[1],
             type=ColumnType(TypeName.CHOICE) if base.kind == "e" else kind,
@@ -265,8 +281,8 @@ class _Reader:
             has_default=not row[8] and (_true(row[9]) or bool(row[7]) or has_default),
             read_only=bool(row[8]),
             choices=tuple((label, label) for label in base.labels),
-            ignore_case=base.name == "citext" or _ignores_case(self._collations.get(int(row[10]), "")),
-            ignore_trailing_blanks=base.known and base.name == "bpchar",
+            ignore_case=base.spelling == "citext" or _ignores_case(self._collations.get(int(row[10]), "")),
+            ignore_trailing_blanks=base.spelling == "bpchar",
         )
 
     def _indexes(
@@ -308,6 +324,12 @@ class _Reader:
         return found
 
 
+def _padded(base: str, kind: ColumnType) -> Literal["", "0", " "]:
+    if base == "bpchar":
+        return " "
+    return "0" if base == "numeric" and kind.precision is None else ""
+
+
 def _true(text: str) -> bool:
     return text == "t"
 
@@ -317,7 +339,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _type(row: Sequence[Any]) -> _Type:
-    oid, schema, name, kind, base, modifier, element, required, has_default, ordered, labels = row
+    oid, schema, name, kind, base, modifier, element, required, has_default, ordered, labels, sql = row
     return _Type(
         int(oid),
         schema,
@@ -330,6 +352,7 @@ def _type(row: Sequence[Any]) -> _Type:
         _true(has_default),
         _true(ordered),
         _names(labels),
+        sql,
     )
 
 

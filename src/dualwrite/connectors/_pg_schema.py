@@ -5,10 +5,11 @@ A partitioned table is one table; its partitions are facts of it.  ``_pg_catalog
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, TypeAlias
 
+from dualwrite.canonical import identity
 from dualwrite.connectors._sql import quote
 from dualwrite.schema import ColumnType, Schema, TypeName
 
@@ -23,8 +24,11 @@ class ColumnFacts:
     """What only PostgreSQL has to know of a column.
 
     ``number`` is its ``attnum`` and ``oid`` its type's; ``sql`` is the type as casts spell it, with its limits and
-    whatever the search path.  ``base`` names the type under all domains.  ``comparable``: values have an equality, so
-    that they need not be compared as text.  ``sequence`` is what numbers its values.
+    whatever the search path.  ``base`` names the type under all domains and ``plain`` spells it without limits, so
+    that a cast to it neither cuts nor rounds.  ``equality`` is the operator that compares two values; empty where
+    there is none, so that they compare as text.  ``labels`` are an enum's.  ``padded`` is what its text may end in
+    that canonical text has not: ``0`` of numbers without a scale, the blanks of ``character(n)``.  ``sequence`` is
+    what numbers its values.
     """
 
     name: str
@@ -32,10 +36,35 @@ class ColumnFacts:
     oid: int
     sql: str
     base: str
-    comparable: bool
+    plain: str
+    equality: str
+    labels: tuple[str, ...]
+    padded: Literal["", "0", " "]
     identity: Literal["", "always", "default"]
     generated: Literal["", "stored", "virtual"]
     sequence: str | None
+
+    def equal(self, one: str, other: str) -> str:
+        """The test whether two expressions of the plain type hold the same value."""
+        return f"{one} {self.equality} {other}" if self.equality else f"{one}::text = {other}::text"
+
+    def shown(self, value: str) -> str:
+        """The expression whose text is canonical."""
+        return {"": value, "0": f"trim_scale({value})", " ": f"{value}::text"}[self.padded]
+
+    @property
+    def canonical(self) -> Callable[[str], str]:
+        """The function from PostgreSQL's text of a value to canonical text; ``identity`` for nearly all types."""
+        spellings: dict[str, Callable[[str], str]] = {"": identity, "0": _without_zeros, " ": _without_blanks}
+        return spellings[self.padded]
+
+
+def _without_zeros(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _without_blanks(text: str) -> str:
+    return text.rstrip(" ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +126,16 @@ class Relation:
 class Facts:
     """What only PostgreSQL has to know of a table.
 
-    ``name`` is how maps write it.  ``leaves`` hold its rows: itself, or its partitions.  ``expression_index``: some
-    unique index is over an expression.  ``row_security``: policies hide rows from the session's role.  ``rules``: the
-    application rewrites its statements.  ``inherited``: other tables inherit from it and show their rows in it.
+    ``name`` is how maps write it, ``version`` differs when anything of it has changed.  ``leaves`` hold its rows:
+    itself, or its partitions.  ``expression_index``: some unique index is over an expression.  ``row_security``:
+    policies hide rows from the session's role.  ``rules``: the application rewrites its statements.  ``inherited``:
+    other tables inherit from it and show their rows in it.
     """
 
     name: str
     relation: Relation
     columns: Mapping[str, ColumnFacts]
+    version: str
     key: tuple[str, ...] = ()
     uniques: tuple[Unique, ...] = ()
     indexed: tuple[tuple[str, ...], ...] = ()
@@ -135,16 +166,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """A schema with the facts of its tables.  ``version`` differs when any of it has changed (``read_version``)."""
+    """A schema with the facts of its tables.  ``names`` are those of tables and partitions, by oid."""
 
     schema: Schema
     facts: Mapping[str, Facts]
-    version: str
-    _by_oid: Mapping[int, str] = field(default_factory=dict)
-
-    def table_of(self, oid: int) -> str | None:
-        """The name of the table with this oid, or with such a partition."""
-        return self._by_oid.get(oid)
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def pointing_at(self, table: str) -> Iterator[tuple[Facts, ForeignKey]]:
         """The foreign keys that lead to a table."""

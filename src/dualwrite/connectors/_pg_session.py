@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -23,6 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import TextLoader
 
 from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
+from dualwrite.filters import POSTGRESQL
 from dualwrite.urls import mask
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -93,7 +95,15 @@ def _text_of_every_type() -> AdaptersMap:
     return adapters
 
 
-_TEXT: Final = _text_of_every_type()
+TEXT: Final = _text_of_every_type()
+"""What makes psycopg return every value as the server spells it."""
+
+
+def numbered(sql: str, first: int = 1) -> str:
+    """The statement with its placeholders (``filters.POSTGRESQL``) numbered: ``$1``, ``$2`` …."""
+    parts = sql.split(POSTGRESQL.placeholder)
+    places = (f"${number}" for number in count(first))
+    return parts[0] + "".join(place + part for place, part in zip(places, parts[1:], strict=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +142,7 @@ class Database:
                 "",
                 autocommit=True,
                 cursor_factory=psycopg.Cursor if replication else RawCursor,
-                context=_TEXT,
+                context=TEXT,
                 client_encoding="UTF8",
                 **parameters,
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from dualwrite.errors import Usage
 from dualwrite.model import Path, show_path
@@ -77,18 +78,32 @@ def _natural(tables: Mapping[str, Table], table: Table, column: str, seen: froze
     return [(reference.name, *path) for path in natural_key(tables, target.name, seen)]
 
 
+class Held(NamedTuple):
+    """A column of a table, and the expression that holds it."""
+
+    table: str
+    column: str
+    sql: str
+
+
+def _equal(one: Held, other: Held) -> str:
+    return f"{one.sql} = {other.sql}"
+
+
 @dataclass
 class Joins:
     """The FROM clause of a view: the table as ``t`` and one join per reference that the asked paths follow.
 
     ``single`` makes a table expression that holds one record per reference value, for references to columns that are
-    not unique.  ``flags`` are expressions, one per join, that are true where the reference holds a value that finds
-    no record.
+    not unique.  ``relation`` spells a table, ``equal`` compares two columns.  ``flags`` are expressions, one per join,
+    that are true where the reference holds a value that finds no record.
     """
 
     schema: Schema
     table: str
     single: Callable[[Reference], str]
+    relation: Callable[[str], str] = quote
+    equal: Callable[[Held, Held], str] = _equal
     flags: list[str] = field(default_factory=list)
     _joins: list[str] = field(default_factory=list)
     _aliases: dict[Path, tuple[str, int]] = field(default_factory=dict)
@@ -96,7 +111,7 @@ class Joins:
     @property
     def source(self) -> str:
         """What stands behind FROM."""
-        return "\n".join([f"{quote(self.table)} AS t", *self._joins])
+        return "\n".join([f"{self.relation(self.table)} AS t", *self._joins])
 
     def cell(self, path: Path) -> tuple[str, int | None]:
         """The expression of a path, and the index of the flag that says whether it leads nowhere."""
@@ -114,16 +129,25 @@ class Joins:
     def _held(alias: str, owner: Table, name: str) -> str:
         column = owner.column(name)
         value = f"{alias}.{quote(name)}"
-        return f"nullif({value}, '') IS NOT NULL" if column and column.empty_is_null else f"{value} IS NOT NULL"
+        return (
+            f"nullif(CAST({value} AS text), '') IS NOT NULL"
+            if column and column.empty_is_null
+            else f"{value} IS NOT NULL"
+        )
 
     def _join(self, prefix: Path, outer: tuple[str, int | None], owner: Table, reference: Reference) -> tuple[str, int]:
         if prefix in self._aliases:
             return self._aliases[prefix]
         alias = f"j{len(self._joins) + 1}"
         pairs = list(zip(reference.to, reference.columns, strict=True))
-        matches = " AND ".join(f"{alias}.{quote(to)} = {outer[0]}.{quote(column)}" for to, column in pairs)
+        matches = " AND ".join(
+            self.equal(
+                Held(reference.table, to, f"{alias}.{quote(to)}"), Held(owner.name, own, f"{outer[0]}.{quote(own)}")
+            )
+            for to, own in pairs
+        )
         table = table_of(self.schema, reference.table)
-        target = quote(table.name) if is_unique(table, reference.to) else self.single(reference)
+        target = self.relation(table.name) if is_unique(table, reference.to) else self.single(reference)
         self._joins.append(f"LEFT JOIN {target} AS {alias} ON {matches}")
         held = " AND ".join(self._held(outer[0], owner, column) for column in reference.columns)
         flag = f"({held} AND {alias}.{quote(reference.to[0])} IS NULL)"

@@ -1,0 +1,145 @@
+"""The PostgreSQL connector: versions 15 to 18, captured from the write-ahead log.
+
+It connects, asks the database what it holds and reads snapshots.  Each snapshot has a session of its own; everything
+else that only reads shares one.  All state is in the database: a crash needs no cleaning up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from threading import RLock
+
+from dualwrite.connectors._pg_catalog import are_current, read_catalog
+from dualwrite.connectors._pg_schema import Catalog
+from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._pg_view import Plans, ViewPlan
+from dualwrite.connectors.base import Capabilities
+from dualwrite.declared import Declared, complete
+from dualwrite.model import Key, Position, Row, Side
+from dualwrite.schema import Schema, View
+
+BLOCK = 2000
+"""Rows per block of a snapshot."""
+
+
+def open_postgresql(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> PostgresqlConnector:
+    """The connector for ``postgresql://user@host:port/database``.  Connects to nothing yet.
+
+    ``schema`` is the one whose tables maps write by their plain names, ``public`` unless said otherwise.
+    """
+    return PostgresqlConnector(Database.of(url, link), side, declared, schema or "public")
+
+
+class PostgresqlConnector:
+    """A link's access to a PostgreSQL database.  See ``Connector`` for what each method promises."""
+
+    capabilities = Capabilities()
+
+    def __init__(self, database: Database, side: Side, declared: Declared | None, schema: str) -> None:
+        """Bind a database to a link; nothing is connected before it is needed."""
+        self._database = database
+        self._side = side
+        self._declared = declared
+        self._schema = schema
+        self._catalog: Catalog | None = None
+        self._plans = Plans()
+        self._reading = RLock()
+        self._reader: Connection | None = None
+
+    # -- sessions -------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """The shared session for reading, in autocommit mode; a new one where the last was broken."""
+        with self._reading, self._database.errors():
+            if self._reader is None or self._reader.closed:
+                self._reader = self._database.connect()
+            yield self._reader
+
+    def _load(self, connection: Connection) -> Catalog:
+        """What the database holds now, completed by what was declared."""
+        catalog = read_catalog(connection, self._schema)
+        if self._declared is not None:
+            schema, _ = complete(catalog.schema, self._declared)
+            catalog = Catalog(schema, catalog.facts, catalog.names)
+        self._catalog = catalog
+        return catalog
+
+    def _plan(self, connection: Connection, view: View) -> ViewPlan:
+        """The plan of a view, as its tables are now."""
+        catalog = self._catalog
+        if catalog is not None and view.table in catalog.facts:
+            plan = self._plans.get(catalog, view)
+            if are_current(connection, [catalog.facts[name] for name in plan.tables]):
+                return plan
+            connection.execute("DEALLOCATE ALL")  # a prepared statement cannot return other types than before
+        return self._plans.get(self._load(connection), view)
+
+    # -- what the system is ---------------------------------------------------------------------------------------
+
+    def identity(self) -> str:
+        """See ``Connector``: the cluster's identifier and the database's number in it."""
+        with self._read() as connection:
+            row = connection.execute(
+                "SELECT s.system_identifier, d.oid FROM pg_control_system() s, pg_database d "
+                "WHERE d.datname = current_database()"
+            ).fetchone()
+        assert row is not None
+        return f"postgresql:{row[0]}.{row[1]}"
+
+    def schema(self) -> Schema:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return self._load(connection).schema
+
+    def clock(self) -> float:
+        """See ``Connector``."""
+        with self._read() as connection:
+            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+        assert row is not None
+        return float(row[0])
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def snapshot(self, view: View) -> Iterator[PostgresqlSnapshot]:
+        """See ``Connector``."""
+        connection = self._database.connect()
+        try:
+            with self._database.errors():
+                plan = self._plan(connection, view)
+                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                snapshot = PostgresqlSnapshot(self._database, connection, plan, Position("", ()))
+            yield snapshot
+        finally:
+            connection.close()
+
+    def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return self._plan(connection, view).fetch(connection, keys)
+
+    def close(self) -> None:
+        """See ``Connector``."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+class PostgresqlSnapshot:
+    """One consistent read of a view; see ``Snapshot``."""
+
+    def __init__(self, database: Database, connection: Connection, plan: ViewPlan, boundary: Position) -> None:
+        """The session is in a read transaction already."""
+        self.boundary = boundary
+        self._database = database
+        self._connection = connection
+        self._plan = plan
+
+    def blocks(self) -> Iterator[list[Row]]:
+        """See ``Snapshot``."""
+        with self._database.errors():
+            yield from self._plan.blocks(self._connection, BLOCK)
