@@ -1,0 +1,334 @@
+"""The one reader of a link's replication slot: a thread that takes what the server sends and puts it into the log.
+
+The server cuts the stream when it does not hear from us for ``wal_sender_timeout``, so a thread of its own keeps
+telling it how far we are, also while the log is full and nothing more is read.
+
+*Confirming* allows the server to forget: everything that committed before the confirmed LSN is not sent again.  It
+moves by ``acknowledge``, and, with ``follow``, along with the server while nothing that we were sent is unacknowledged:
+the server need not keep what others write while the link's tables are idle.
+
+When the connection fails, the log tells its readers (Unavailable), and both are to be opened anew.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
+from struct import Struct
+from threading import Event, Thread
+from time import monotonic, time
+from typing import Final
+
+import psycopg
+from psycopg.pq import ExecStatus
+
+from dualwrite.connectors._pg_log import Log, lsn_text
+from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._sql import quote
+from dualwrite.errors import DualwriteError, PositionLost, Unavailable
+
+STATUS: Final = 2.0
+"""Seconds between two words to the server, at most."""
+SILENCE: Final = 120.0
+"""Seconds after which a server that does not answer counts as gone."""
+PATIENCE: Final = 30.0
+"""Seconds in which another session that holds the slot, a dead one for instance, may let it go."""
+
+_PAUSE: Final = 0.05  # how often a slot that is held, or a full log, is looked at
+_NUDGE: Final = 0.2  # after how long a server that did not get somewhere by itself is asked
+_OFTEN: Final = 500  # messages between two looks at the clock
+_GOODBYE: Final = 1.0
+_DATA: Final = 0x77
+_KEEPALIVE: Final = 0x6B
+_HEADER: Final = 25  # of a data message: its kind, two LSNs and a time
+_keepalive: Final = Struct(">QqB").unpack_from
+_status: Final = Struct(">cQQQqB").pack
+_POSTGRES_EPOCH: Final = 946_684_800
+
+_REMEDY: Final = "run `dualwrite install`, then start the maps again with an initial sync"
+_SLOT: Final = """
+    SELECT confirmed_flush_lsn - '0/0'::pg_lsn, coalesce(wal_status, ''), database = current_database(), plugin,
+        coalesce(to_jsonb(s) ->> 'invalidation_reason', ''), coalesce(active_pid::text, ''),
+        EXISTS (SELECT FROM pg_publication WHERE pubname = {publication})
+    FROM pg_replication_slots s WHERE slot_name = {slot}"""
+_FLUSH: Final = """
+    SELECT pg_logical_emit_message(true, 'dualwrite', '') - '0/0'::pg_lsn,
+        set_config('synchronous_commit', 'local', true)"""
+
+
+def flushed_end(connection: Connection) -> int:
+    """An LSN behind everything that any session has written until now, with all of that flushed, so it is sent at once.
+
+    The server sends what is on its disk only, and a commit with ``synchronous_commit = off`` may get there much later;
+    a tiny transaction of ours takes it along.  The connection must be in autocommit mode and in no transaction.
+    """
+    row = connection.execute(_FLUSH).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+class Stream:
+    """An open stream from a slot into a log; ``close`` ends it."""
+
+    def __init__(
+        self,
+        database: Database,
+        slot: str,
+        publication: str,
+        log: Callable[[int], Log],
+        *,
+        start: int | None = None,
+        follow: bool = True,
+        patience: float = PATIENCE,
+    ) -> None:
+        """Begin to read at ``start`` (None: at what was confirmed); ``log`` makes the log that begins there.
+
+        Raises PositionLost when what follows ``start`` will not be sent again, the slot or publication is gone or
+        invalid; Unavailable when another session holds the slot for longer than ``patience`` seconds; Denied.
+        """
+        self._database, self._slot, self._publication = database, slot, publication
+        self._follow = follow
+        self._connection = database.connect(replication=True)
+        try:
+            self.start = self._begin(start, patience)
+        except BaseException:
+            self._connection.close()
+            raise
+        self._acknowledged = self._confirmed = self.start
+        self._stopping = False
+        self._is_asking = False
+        self._due = 0.0
+        self._heard = monotonic()
+        self._pgconn = self._connection.pgconn
+        self._pgconn.nonblocking = 1
+        self._wake, self._woken = socket.socketpair()
+        self._wake.setblocking(False)
+        self._ours, self._both = DefaultSelector(), DefaultSelector()
+        self._ours.register(self._woken, EVENT_READ)
+        self._both.register(self._woken, EVENT_READ)
+        self._both.register(self._pgconn.socket, EVENT_READ)
+        self.log = log(self.start)
+        self._thread = Thread(target=self._run, name=f"dualwrite stream {slot}", daemon=True)
+        self._thread.start()
+
+    # -- beginning ------------------------------------------------------------------------------------------------
+
+    def _begin(self, start: int | None, patience: float) -> int:
+        deadline = monotonic() + patience
+        pause = Event()
+        while True:
+            confirmed, holder = self._examined()
+            if start is not None and start < confirmed:
+                raise PositionLost(
+                    f"the changes behind {lsn_text(start)} are gone: slot {self._slot} of {self._database.shown} was "
+                    f"confirmed up to {lsn_text(confirmed)}",
+                    _REMEDY,
+                )
+            at = confirmed if start is None else start
+            try:
+                self._connection.execute(self._command(at))
+            except psycopg.errors.ObjectInUse as exc:
+                if monotonic() > deadline:
+                    raise Unavailable(
+                        f"slot {self._slot} of {self._database.shown} is held by another session (process {holder})",
+                        "another dualwrite may run this link; a dead session lets go after wal_sender_timeout",
+                    ) from exc
+                pause.wait(_PAUSE)
+            except psycopg.Error as exc:
+                raise self._classified(exc) from exc
+            else:
+                return at
+
+    def _examined(self) -> tuple[int, str]:
+        """What was confirmed, and which process holds the slot; raises PositionLost when it cannot be read."""
+        query = _SLOT.format(slot=_literal(self._slot), publication=_literal(self._publication))
+        with self._database.errors():
+            row = self._connection.execute(query.encode()).fetchone()
+        where = f"slot {self._slot} of {self._database.shown}"
+        if row is None:
+            raise PositionLost(f"{where} does not exist", _REMEDY)
+        confirmed, status, is_here, plugin, reason, holder, is_published = row
+        if is_here != "t" or plugin != "pgoutput" or confirmed is None:
+            raise PositionLost(f"{where} is not one that dualwrite has made for this database", _REMEDY)
+        if status == "lost" or reason:
+            raise PositionLost(f"{where} has lost what follows ({reason or 'its log was removed'})", _REMEDY)
+        if is_published != "t":
+            raise PositionLost(f"publication {self._publication} of {self._database.shown} does not exist", _REMEDY)
+        return int(confirmed), holder
+
+    def _command(self, at: int) -> bytes:
+        publication = _literal(quote(self._publication))
+        options = f"proto_version '1', publication_names {publication}, messages 'true'"
+        return f"START_REPLICATION SLOT {quote(self._slot)} LOGICAL {lsn_text(at)} ({options})".encode()
+
+    def _classified(self, exc: psycopg.Error) -> DualwriteError:
+        """What an error of the stream means."""
+        words = exc.diag.message_primary or str(exc)
+        if exc.diag.message_detail:
+            words = f"{words}: {exc.diag.message_detail}"
+        if exc.sqlstate in ("42704", "55000"):  # gone, or not to be read any more
+            return PositionLost(f"{self._database.shown} cannot send what follows ({words})", _REMEDY)
+        return self._database.translated(exc) or Unavailable(
+            f"{self._database.shown} ended the stream ({words})", "look into the server's log"
+        )
+
+    # -- what others may ask of it --------------------------------------------------------------------------------
+
+    @property
+    def confirmed(self) -> int:
+        """What committed before this LSN is not sent again."""
+        return self._confirmed
+
+    def acknowledge(self, lsn: int) -> None:
+        """Nothing that committed before ``lsn`` is needed again; the server is told.  Going back is ignored."""
+        if lsn > self._acknowledged:
+            self._acknowledged = lsn
+            self._rouse()
+
+    def ping(self) -> None:
+        """Ask the server to say at once how far it has sent."""
+        self._is_asking = True
+        self._rouse()
+
+    def reach(self, lsn: int, timeout: float) -> None:
+        """Wait until the log holds everything that committed before ``lsn`` (see ``flushed_end``).
+
+        Raises Unavailable when the server does not get there within ``timeout`` seconds.
+        """
+        deadline = monotonic() + timeout
+        while not self.log.wait(lsn, min(_NUDGE, max(0.0, deadline - monotonic()))):
+            if monotonic() > deadline:
+                raise Unavailable(
+                    f"{self._database.shown} has sent its log up to {lsn_text(self.log.reached)} and not yet to "
+                    f"{lsn_text(lsn)}",
+                    "try again; a very large transaction takes its time",
+                )
+            self.ping()
+
+    def close(self) -> None:
+        """End the stream; what was acknowledged is confirmed.  The log stays readable.  Idempotent."""
+        self._stopping = True
+        self._rouse()
+        self._thread.join()
+
+    def _rouse(self) -> None:
+        with suppress(BlockingIOError, OSError):  # woken already, or ended
+            self._wake.send(b"\0")
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        error: DualwriteError = Unavailable("the stream was closed", "open the connector again")
+        try:
+            self._read()
+            self._end()
+        except psycopg.Error as exc:
+            error = self._classified(exc)
+        except DualwriteError as exc:
+            error = exc
+        except OSError as exc:
+            error = Unavailable(f"the log of {self._database.shown} cannot be kept ({exc})", "free some disk space")
+        except BaseException as exc:
+            error = Unavailable(f"the stream of {self._database.shown} broke ({exc!r})", "report this")
+            raise
+        finally:
+            self._connection.close()
+            self._ours.close()
+            self._both.close()
+            self._wake.close()
+            self._woken.close()
+            self.log.fail(error)
+
+    def _read(self) -> None:
+        taken = 0
+        while not self._stopping:
+            if self.log.is_full:  # sends nothing more, since we take nothing; but must hear from us
+                self._heard = monotonic()
+                self._keep_company(_PAUSE, listen=False)
+                continue
+            size, data = self._pgconn.get_copy_data(1)
+            if size > 0:
+                self._take(data)
+                taken += 1
+                if taken % _OFTEN == 0:
+                    self._talk()
+            elif size == 0:
+                self.log.publish()
+                self._keep_company(self._due - monotonic(), listen=True)
+            else:
+                self._hear_the_end()
+
+    def _take(self, data: memoryview) -> None:
+        if data[0] == _DATA:
+            self.log.receive(bytes(data[_HEADER:]))
+        elif data[0] == _KEEPALIVE:
+            end, _, is_asked = _keepalive(data, 1)
+            self.log.alive(end)
+            if is_asked or self._confirmable() > self._confirmed:
+                self._tell()
+
+    def _keep_company(self, timeout: float, *, listen: bool) -> None:
+        """Talk where it is due, then wait for somebody of ours who wants something, or for the server (``listen``)."""
+        self._talk()
+        for key, _ in (self._both if listen else self._ours).select(max(0.0, timeout)):
+            if key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._pgconn.consume_input()
+                self._heard = monotonic()
+
+    def _talk(self) -> None:
+        now = monotonic()
+        if now - self._heard > SILENCE:
+            raise Unavailable(f"{self._database.shown} is silent", "check the server and the network")
+        is_asking = self._is_asking or now - self._heard > SILENCE / 2
+        if now >= self._due or is_asking or self._confirmable() > self._confirmed:
+            self._is_asking = False
+            self._tell(is_asking)
+
+    def _confirmable(self) -> int:
+        if self._follow and self.log.is_settled(self._acknowledged):
+            return self.log.reached
+        return min(self._acknowledged, self.log.reached)
+
+    def _tell(self, is_asking: bool = False) -> None:
+        """Send our status."""
+        self._confirmed = max(self._confirmed, self._confirmable())
+        at = int((time() - _POSTGRES_EPOCH) * 1_000_000)
+        received = max(self.log.reached, self._confirmed)
+        self._pgconn.put_copy_data(_status(b"r", received, self._confirmed, self._confirmed, at, is_asking))
+        self._flush()
+        self._due = monotonic() + STATUS
+
+    def _flush(self) -> None:
+        if self._pgconn.flush():
+            with DefaultSelector() as writable:
+                writable.register(self._pgconn.socket, EVENT_WRITE)
+                while self._pgconn.flush():
+                    if not writable.select(SILENCE):
+                        raise Unavailable(f"{self._database.shown} does not listen", "check the server and the network")
+
+    def _hear_the_end(self) -> None:
+        result = self._pgconn.get_result()
+        if result is not None and result.status == ExecStatus.FATAL_ERROR:
+            raise psycopg.errors.error_from_result(result)
+        raise Unavailable(f"{self._database.shown} ended the stream", "it is shutting down: try again")
+
+    def _end(self) -> None:
+        """Part in order, so that the slot is free at once; not at any price."""
+        self._tell()
+        self._pgconn.put_copy_end()
+        self._flush()
+        deadline = monotonic() + _GOODBYE
+        while monotonic() < deadline:
+            size, _ = self._pgconn.get_copy_data(1)
+            if size < 0:
+                return
+            if size == 0 and self._both.select(deadline - monotonic()):
+                self._pgconn.consume_input()
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"

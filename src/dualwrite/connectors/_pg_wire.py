@@ -1,0 +1,262 @@
+"""What PostgreSQL's ``pgoutput`` plugin (protocol version 1) says, from bytes to values.  Pure.
+
+A transaction arrives whole, after its commit: ``Begin``, its ``Origin`` if another system's, then ``Relation``,
+``RowChange``, ``Truncate`` and ``Message`` in the order of the work, and ``Commit``.  A ``Relation`` comes before the
+first row of its table and again whenever the table has changed its shape: it holds for the rows behind it.
+
+Log sequence numbers (LSNs) are integers, times are seconds since the epoch (UTC).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from functools import lru_cache
+from struct import Struct
+from typing import Final, NamedTuple, TypeAlias
+
+from dualwrite.model import Kind
+
+BEGIN: Final = 0x42
+COMMIT: Final = 0x43
+ORIGIN: Final = 0x4F
+RELATION: Final = 0x52
+TYPE: Final = 0x59
+INSERT: Final = 0x49
+UPDATE: Final = 0x55
+DELETE: Final = 0x44
+TRUNCATE: Final = 0x54
+MESSAGE: Final = 0x4D
+
+
+class Unsent(Enum):
+    """What stands for a cell that the server has not sent."""
+
+    UNCHANGED = "unchanged"
+
+    def __repr__(self) -> str:
+        return "UNCHANGED"
+
+
+UNCHANGED: Final = Unsent.UNCHANGED
+"""In a new image: a large value that is as it was; in an old one: a column that is not part of the identity."""
+
+Cell: TypeAlias = str | Unsent | None
+Image: TypeAlias = tuple[Cell, ...]
+"""A row's cells as PostgreSQL's text, in the order of its relation's columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A transaction follows whose commit stands at ``commit``; ``at`` is its time, or what its origin said it is."""
+
+    commit: int
+    at: float
+    xid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """The transaction is complete; the next one commits at ``end`` or behind it."""
+
+    commit: int
+    end: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The transaction repeats what another system did, which had it at ``lsn``."""
+
+    lsn: int
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A published column.  ``key``: part of the replica identity."""
+
+    name: str
+    type: int
+    modifier: int
+    key: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """A table's shape for the rows that follow.  ``identity`` is ``d``efault, ``n``othing, ``f``ull or ``i``ndex."""
+
+    oid: int
+    schema: str
+    name: str
+    identity: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """The name of a type that is not built in."""
+
+    oid: int
+    schema: str
+    name: str
+
+
+class RowChange(NamedTuple):
+    """One row was inserted, updated or deleted.
+
+    ``old`` is None for an insert, and for an update of a table without full identity whose key stays.  ``full``:
+    ``old`` is the whole row, and ``new`` has no UNCHANGED cells; otherwise only the key cells of ``old`` mean something
+    (the others arrive as null).
+    """
+
+    kind: Kind
+    relation: int
+    old: Image | None
+    new: Image | None
+    full: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Truncate:
+    """Tables were emptied."""
+
+    relations: tuple[int, ...]
+    cascade: bool
+    restart: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What somebody has put into the log; ``transactional``: as a part of this transaction."""
+
+    transactional: bool
+    lsn: int
+    prefix: str
+    content: bytes
+
+
+Wire: TypeAlias = Begin | Commit | Origin | Relation | Type | RowChange | Truncate | Message
+
+_EPOCH: Final = 946_684_800  # 2000-01-01, where PostgreSQL's microseconds begin
+_begin: Final = Struct(">QqI").unpack_from
+_commit: Final = Struct(">QQq").unpack_from
+_long: Final = Struct(">Q").unpack_from
+_int: Final = Struct(">I").unpack_from
+_short: Final = Struct(">H").unpack_from
+_column: Final = Struct(">Ii").unpack_from
+_NEW: Final = 0x4E
+_FULL: Final = 0x4F
+_NULL: Final = 0x6E
+_TEXT: Final = 0x74
+_TOAST: Final = 0x75
+
+
+def decode(data: bytes) -> Wire:
+    """The message that these bytes are; raises ValueError for what protocol version 1 does not have."""
+    match data[0]:
+        case 0x49 | 0x55 | 0x44:
+            return row_change(data)
+        case 0x42:
+            commit, at, xid = _begin(data, 1)
+            return Begin(commit, _time(at), xid)
+        case 0x43:
+            commit, end, at = _commit(data, 2)
+            return Commit(commit, end, _time(at))
+        case 0x52:
+            return _relation(data)
+        case 0x4F:
+            return Origin(_long(data, 1)[0], _text(data, 9)[0])
+        case 0x4D:
+            return _message(data)
+        case 0x54:
+            (count,), options = _int(data, 1), data[5]
+            relations = tuple(_int(data, 6 + 4 * index)[0] for index in range(count))
+            return Truncate(relations, bool(options & 1), bool(options & 2))
+        case 0x59:
+            schema, at = _text(data, 5)
+            return Type(_int(data, 1)[0], schema or "pg_catalog", _text(data, at)[0])
+        case tag:
+            raise ValueError(f"pgoutput message {chr(tag)!r} is not part of protocol version 1")
+
+
+def relation_of(data: bytes) -> int:
+    """The oid of the table that a row's message is about, without decoding the row."""
+    return int.from_bytes(data[1:5])
+
+
+def row_change(data: bytes) -> RowChange:
+    """The same as ``decode`` for the bytes of an insert, update or delete."""
+    relation = int.from_bytes(data[1:5])
+    tag, what = data[0], data[5]
+    if tag == INSERT:
+        return RowChange(Kind.INSERT, relation, None, _image(data, 6)[0], full=False)
+    old, at, _ = (None, 5, True) if what == _NEW else _image(data, 6)
+    full = what == _FULL
+    if tag == DELETE:
+        return RowChange(Kind.DELETE, relation, old, None, full)
+    new, _, complete = _image(data, at + 1)
+    if not complete and full and old is not None:
+        new = tuple(was if cell is UNCHANGED else cell for was, cell in zip(old, new, strict=True))
+    return RowChange(Kind.UPDATE, relation, old, new, full)
+
+
+def _image(data: bytes, at: int) -> tuple[Image, int, bool]:
+    """The cells from there on, where they end, and whether all were sent.
+
+    The hottest loop of capture: no call without need.
+    """
+    cells: list[Cell] = []
+    add = cells.append
+    complete = True
+    count = data[at] << 8 | data[at + 1]
+    at += 2
+    for _ in range(count):
+        tag = data[at]
+        if tag == _TEXT:
+            size = data[at + 4]
+            if data[at + 3] or data[at + 2] or data[at + 1]:  # few values have more than 255 bytes
+                size = int.from_bytes(data[at + 1 : at + 5])
+            start = at + 5
+            at = start + size
+            add(data[start:at].decode())
+        elif tag == _NULL:
+            add(None)
+            at += 1
+        elif tag == _TOAST:
+            add(UNCHANGED)
+            complete = False
+            at += 1
+        else:
+            raise ValueError(f"pgoutput cell of kind {chr(tag)!r} is not text")
+    return tuple(cells), at, complete
+
+
+def _time(micros: int) -> float:
+    return _EPOCH + micros / 1_000_000
+
+
+def _text(data: bytes, at: int) -> tuple[str, int]:
+    end = data.index(0, at)
+    return data[at:end].decode(), end + 1
+
+
+def _message(data: bytes) -> Message:
+    prefix, at = _text(data, 10)
+    return Message(bool(data[1] & 1), _long(data, 2)[0], prefix, data[at + 4 : at + 4 + _int(data, at)[0]])
+
+
+@lru_cache(maxsize=10_000)  # the same description comes again and again
+def _relation(data: bytes) -> Relation:
+    schema, at = _text(data, 5)
+    name, at = _text(data, at)
+    identity, (count,) = chr(data[at]), _short(data, at + 1)
+    at += 3
+    columns = []
+    for _ in range(count):
+        flags = data[at]
+        column, at = _text(data, at + 1)
+        type_oid, modifier = _column(data, at)
+        at += 8
+        columns.append(Column(column, type_oid, modifier, bool(flags & 1)))
+    return Relation(_int(data, 1)[0], schema or "pg_catalog", name, identity, tuple(columns))
