@@ -1,19 +1,25 @@
-"""What SQL connectors share: quoting, and the joins that turn ids into the natural form of a view."""
+"""What SQL connectors share: quoting, what views look at, and the joins that turn ids into a view's natural form."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from dualwrite.errors import Usage
+from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or
 from dualwrite.model import Path, show_path
-from dualwrite.schema import Reference, Schema, Table, TypeName
+from dualwrite.schema import Reference, Schema, Table, TypeName, View
 
 
 def quote(name: str) -> str:
     """An identifier as SQL; the only way by which names get into statements."""
     return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A text as SQL spells it, for statements that take no bound values; PostgreSQL's and SQLite's way."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def names(columns: Iterable[str]) -> str:
@@ -154,3 +160,51 @@ class Joins:
         self.flags.append(flag if outer[1] is None else f"({self.flags[outer[1]]} OR {flag})")
         self._aliases[prefix] = alias, len(self.flags) - 1
         return self._aliases[prefix]
+
+
+# -- what views look at ----------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Needs:
+    """What the views want of one table: columns that their rows show, and those that rows of *other* tables show."""
+
+    shown: set[str] = field(default_factory=set)
+    followed: set[str] = field(default_factory=set)
+
+
+def paths_in(expression: Expression | None) -> Iterator[Path]:
+    """The paths that a filter speaks of."""
+    match expression:
+        case Compare(_, column, _) | OneOf(column, _):
+            yield column.path
+        case And(parts) | Or(parts):
+            for part in parts:
+                yield from paths_in(part)
+        case Not(part):
+            yield from paths_in(part)
+
+
+def view_paths(view: View) -> list[Path]:
+    """All paths by which a view reaches columns, its lookups' key parts included."""
+    parts = [(lookup.reference, *path) for lookup in view.lookups for path, _ in lookup.parts]
+    return list(dict.fromkeys((*view.paths, *paths_in(view.filter), *parts)))
+
+
+def needs(schema: Schema, views: Iterable[View]) -> dict[str, Needs]:
+    """Per table the columns that the views look at."""
+    found: dict[str, Needs] = {}
+    for view in views:
+        for path in view_paths(view):
+            table = table_of(schema, view.table)
+            need = found.setdefault(table.name, Needs()).shown
+            for step in path[:-1]:
+                reference = reference_of(table, step, path)
+                need |= set(reference.columns)
+                table = table_of(schema, reference.table)
+                need = found.setdefault(table.name, Needs()).followed
+                need |= set(reference.to)
+            if table.column(path[-1]) is None:
+                raise Usage(f"table {table.name} has no column {path[-1]}", f"correct the map {view.name}")
+            need.add(path[-1])
+    return found

@@ -24,16 +24,14 @@ from __future__ import annotations
 import json
 import secrets
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
-from dualwrite.connectors._sql import quote, reference_of, table_of
+from dualwrite.connectors._sql import needs, quote
 from dualwrite.connectors._sqlite_schema import Catalog, Facts, Unique
 from dualwrite.errors import Denied, Usage
-from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or
-from dualwrite.model import Path
-from dualwrite.schema import Schema, View
+from dualwrite.schema import View
 
 SCHEMA_NUMBER = 1
 TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
@@ -71,14 +69,6 @@ class Names:
 # -- what has to be captured -----------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Needs:
-    """What the views want of one table: columns that their rows show, and those that rows of *other* tables show."""
-
-    shown: set[str] = field(default_factory=set)
-    followed: set[str] = field(default_factory=set)
-
-
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What is captured of a table: ``columns`` in the order of o0…, and which of them somebody looks at and how."""
@@ -87,43 +77,6 @@ class Plan:
     columns: tuple[str, ...]
     shown: tuple[str, ...]
     followed: tuple[str, ...]
-
-
-def paths_in(expression: Expression | None) -> Iterator[Path]:
-    """The paths that a filter speaks of."""
-    match expression:
-        case Compare(_, column, _) | OneOf(column, _):
-            yield column.path
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from paths_in(part)
-        case Not(part):
-            yield from paths_in(part)
-
-
-def view_paths(view: View) -> list[Path]:
-    """All paths by which a view reaches columns, its lookups' key parts included."""
-    parts = [(lookup.reference, *path) for lookup in view.lookups for path, _ in lookup.parts]
-    return list(dict.fromkeys((*view.paths, *paths_in(view.filter), *parts)))
-
-
-def needs(schema: Schema, views: Iterable[View]) -> dict[str, Needs]:
-    """Per table the columns that the views look at."""
-    found: dict[str, Needs] = {}
-    for view in views:
-        for path in view_paths(view):
-            table = table_of(schema, view.table)
-            need = found.setdefault(table.name, Needs()).shown
-            for step in path[:-1]:
-                reference = reference_of(table, step, path)
-                need |= set(reference.columns)
-                table = table_of(schema, reference.table)
-                need = found.setdefault(table.name, Needs()).followed
-                need |= set(reference.to)
-            if table.column(path[-1]) is None:
-                raise Usage(f"table {table.name} has no column {path[-1]}", f"correct the map {view.name}")
-            need.add(path[-1])
-    return found
 
 
 def plans(catalog: Catalog, views: Iterable[View]) -> dict[str, Plan]:

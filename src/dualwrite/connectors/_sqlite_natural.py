@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
-from dualwrite.connectors._sql import quote, reference_of, table_of
-from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE, needs
+from dualwrite.connectors._sql import needs, quote, reference_of, table_of
+from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE
 from dualwrite.connectors._sqlite_log import Entries, Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
 from dualwrite.connectors._sqlite_session import read_all
