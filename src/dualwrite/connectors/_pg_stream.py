@@ -13,6 +13,7 @@ When the connection fails, the log tells its readers (Unavailable), and both are
 from __future__ import annotations
 
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
@@ -39,6 +40,7 @@ PATIENCE: Final = 30.0
 _PAUSE: Final = 0.05  # how often a slot that is held, or a full log, is looked at
 _NUDGE: Final = 0.2  # after how long a server that did not get somewhere by itself is asked
 _OFTEN: Final = 500  # messages between two looks at the clock
+_INSISTENCE: Final = 10  # questions in a second, and nothing else: only a server that shuts down asks like that
 _GOODBYE: Final = 1.0
 _DATA: Final = 0x77
 _KEEPALIVE: Final = 0x6B
@@ -101,6 +103,7 @@ class Stream:
         self._is_asking = False
         self._due = 0.0
         self._heard = monotonic()
+        self._questions: deque[float] = deque(maxlen=_INSISTENCE)
         self._pgconn = self._connection.pgconn
         self._pgconn.nonblocking = 1
         self._wake, self._woken = socket.socketpair()
@@ -262,12 +265,25 @@ class Stream:
 
     def _take(self, data: memoryview) -> None:
         if data[0] == _DATA:
+            self._questions.clear()
             self.log.receive(bytes(data[_HEADER:]))
         elif data[0] == _KEEPALIVE:
             end, _, is_asked = _keepalive(data, 1)
             self.log.alive(end)
+            if is_asked:
+                self._mind_a_shutdown()
             if is_asked or self._confirmable() > self._confirmed:
                 self._tell()
+
+    def _mind_a_shutdown(self) -> None:
+        """A server that shuts down waits, asking on and on, until all is confirmed: for ever if the other side is down.
+
+        So we leave; the slot keeps what is not confirmed.
+        """
+        now = monotonic()
+        self._questions.append(now)
+        if len(self._questions) == _INSISTENCE and now - self._questions[0] < 1:
+            raise Unavailable(f"{self._database.shown} is shutting down", "start the server again")
 
     def _keep_company(self, timeout: float, *, listen: bool) -> None:
         """Talk where it is due, then wait for somebody of ours who wants something, or for the server (``listen``)."""
