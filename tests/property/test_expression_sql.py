@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualwrite.casts import canonical
+from dualwrite.connectors._pg_session import Database, numbered
 from dualwrite.expression import And, Column, Compare, Literal, Not, OneOf, Or, simplify
-from dualwrite.filters import SQLITE, compile_filter, prepare_sqlite, render_sql
+from dualwrite.filters import POSTGRESQL, SQLITE, compile_filter, prepare_sqlite, render_sql
 from dualwrite.schema import Column as SchemaColumn
 from dualwrite.schema import ColumnType, TypeName
 
@@ -69,9 +70,9 @@ def cells(name):
 
 
 @st.composite
-def compares(draw):
+def compares(draw, names=NAMES):
     """A comparison that the column's type allows."""
-    name = draw(few(NAMES))
+    name = draw(few(names))
     column, values = COLUMNS[name]
     textual = column.type.name in (TypeName.TEXT, TypeName.CHOICE)
     operator = draw(few(ORDERS + SEARCHES if textual else ORDERS))
@@ -79,22 +80,27 @@ def compares(draw):
 
 
 @st.composite
-def one_ofs(draw):
+def one_ofs(draw, names=NAMES):
     """A list of values for a column."""
-    name = draw(few(NAMES))
+    name = draw(few(names))
     values = draw(st.lists(st.none() | COLUMNS[name][1], max_size=3))
     return OneOf(Column((name,)), tuple(map(Literal, values)))
 
 
-expressions = st.recursive(
-    compares() | one_ofs(),
-    lambda inner: (
-        st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts)))
-        | st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts)))
-        | inner.map(Not)
-    ),
-    max_leaves=8,
-)
+def conditions(names):
+    """Conditions of any depth on these columns."""
+    return st.recursive(
+        compares(names) | one_ofs(names),
+        lambda inner: (
+            st.lists(inner, max_size=3).map(lambda parts: And(tuple(parts)))
+            | st.lists(inner, max_size=3).map(lambda parts: Or(tuple(parts)))
+            | inner.map(Not)
+        ),
+        max_leaves=8,
+    )
+
+
+expressions = conditions(NAMES)
 rows = st.tuples(*(cells(name) for name in NAMES))
 
 
@@ -137,6 +143,48 @@ def test_rows_and_sql_agree(connection, expression, row):
     """The compiled function and SQLite give one answer, and it is true or false, never null."""
     test = compile_filter(expression, lambda path: (NAMES.index(path[0]), COLUMNS[path[0]][0]))
     assert test(row) is ask_sql(connection, expression, row)
+
+
+POSTGRESQL_TYPES = {
+    "text": "text",
+    "void": "varchar(9)",
+    "number": "bigint",
+    "big": "bigint",
+    "money": "numeric(15,3)",
+    "real": "double precision",
+    "flag": "boolean",
+    "day": "date",
+    "hour": "time",
+    "moment": "timestamp",
+    "instant": "timestamptz",
+    "id": "uuid",
+    "blob": "bytea",
+}
+
+
+@pytest.fixture(scope="module")
+def session(postgresql):
+    """A session in a PostgreSQL database with a table of these columns."""
+    columns = ", ".join(f'"{name}" {kind}' for name, kind in POSTGRESQL_TYPES.items())
+    with (
+        postgresql.database(f"CREATE TABLE t ({columns})") as database,
+        Database.of(database.url, "lab").connect() as it,
+    ):
+        yield it
+
+
+@settings(max_examples=300, deadline=None)
+@given(conditions(tuple(POSTGRESQL_TYPES)), rows)
+def test_rows_and_postgresql_agree(session, expression, row):
+    """The compiled function and PostgreSQL give one answer, and it is true or false, never null."""
+    names = tuple(POSTGRESQL_TYPES)
+    sql, bound = render_sql(expression, lambda path: (f't."{path[0]}"', COLUMNS[path[0]][0]), POSTGRESQL)
+    places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
+    session.execute("DELETE FROM t")
+    session.execute(f"INSERT INTO t VALUES ({places})", [row[NAMES.index(name)] for name in names])
+    *cells, found = session.execute(f"SELECT t.*, {numbered(sql)} FROM t", bound).fetchone()
+    test = compile_filter(expression, lambda path: (names.index(path[0]), COLUMNS[path[0]][0]))
+    assert found == ("t" if test(tuple(cells)) else "f")  # the cells as the server spells them: of a float, two may do
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
+from inspect import signature
 from typing import cast
 
 from dualwrite.connectors.base import Connector
@@ -13,10 +14,13 @@ from dualwrite.model import Side
 GROUP = "dualwrite.connectors"
 
 
-def connect(url: str, *, link: str, side: Side, declared: Declared | None = None) -> Connector:
+def connect(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> Connector:
     """The connector for a url; raises Usage naming the known schemes when there is none for it.
 
-    A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.
+    A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.  ``schema`` is the one of whose tables
+    maps write plain names; systems without schemas refuse it.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     known = {point.name: point for point in entry_points(group=GROUP)}
@@ -26,4 +30,9 @@ def connect(url: str, *, link: str, side: Side, declared: Declared | None = None
             f"{side} side: no connector for {scheme or url!r} (known: {shown})",
             "correct the url in dualwrite.yaml, or install the package that brings this connector",
         )
-    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared))
+    connector = known[scheme].load()
+    if schema is None:
+        return cast(Connector, connector(url, link=link, side=side, declared=declared))
+    if "schema" not in signature(connector).parameters:
+        raise Usage(f"{side} side: {scheme}: databases have no schemas", "remove `schema` from that side's settings")
+    return cast(Connector, connector(url, link=link, side=side, declared=declared, schema=schema))

@@ -46,7 +46,13 @@ class ColumnFacts:
 
     def equal(self, one: str, other: str) -> str:
         """The test whether two expressions of the plain type hold the same value."""
-        return f"{one} {self.equality} {other}" if self.equality else f"{one}::text = {other}::text"
+        return f"{one} {self.equality} {other}" if self.equality else f"{self.text(one)} = {self.text(other)}"
+
+    def text(self, value: str) -> str:
+        """The expression that holds a value's canonical text; a cast spells some types unlike everything else."""
+        if self.base == "inet":
+            return f"nullif(concat({value}), '')"
+        return f"left({value}::text, 1)" if self.base == "bool" else f"{self.shown(value)}::text"
 
     def shown(self, value: str) -> str:
         """The expression whose text is canonical."""

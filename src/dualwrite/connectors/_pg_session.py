@@ -120,6 +120,8 @@ class Database:
         scheme, mark, rest = url.partition("://")
         try:
             parameters = conninfo_to_dict(f"{scheme.partition('+')[0].lower()}{mark}{rest}")
+            if not re.fullmatch(r"[\d,]*", str(parameters.get("port") or "")):
+                raise psycopg.ProgrammingError("the port is no number")
         except psycopg.Error:  # its words may hold a part of the password
             raise Usage(
                 f"{mask(url)!r} is not the url of a PostgreSQL database",

@@ -81,7 +81,7 @@ class ViewPlan:
         """Columns of one type by their own equality; a declared reference may pair different ones."""
         mine, theirs = (self.catalog.facts[held.table].columns[held.column] for held in (one, other))
         same = mine.equality == theirs.equality and (mine.plain == theirs.plain or _is_integer(mine, theirs))
-        return mine.equal(one.sql, other.sql) if same else f"{one.sql}::text = {other.sql}::text"
+        return mine.equal(one.sql, other.sql) if same else f"{mine.text(one.sql)} = {theirs.text(other.sql)}"
 
     def _single(self, reference: Reference) -> str:
         """One record per value of what a reference leads to, where that is not unique: the first by its key."""
@@ -103,7 +103,8 @@ class ViewPlan:
         return "TRUE", [], compile_filter(condition, lambda path: self._column_of(self._place(path)))
 
     def _cell_of(self, place: int) -> tuple[str, Column]:
-        return self.cells[place], self.columns[place]
+        cell, end, column = self.cells[place], self.ends[place], self.columns[place]
+        return end.text(cell) if column.type.name is TypeName.OTHER else cell, column
 
     def _column_of(self, place: int) -> tuple[int, Column]:
         return place, self.columns[place]
@@ -170,7 +171,9 @@ class ViewPlan:
             bound.append([values[number_] for _, values in wanted])
             names.append(f"k{number_}")
             value = f"k.k{number_}"
-            tests.append(end.equal(cell, f"{value}::{end.plain}") if match == "value" else f"{cell}::text = {value}")
+            tests.append(
+                end.equal(cell, f"{value}::{end.plain}") if match == "value" else f"{end.text(cell)} = {value}"
+            )
         # a dangling lookup is not known: it matches nothing
         dangling = {flag for index in self.view.key if (flag := self.flag_of[index]) is not None}
         tests += [f"NOT {self.flags[flag]}" for flag in dangling]

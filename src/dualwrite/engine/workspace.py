@@ -95,7 +95,8 @@ class Workspace:
 
 def connector_of(project: Project, side: Side) -> Connector:
     """The system on one side of a project."""
-    return connect(project.environments[side].url, link=project.link, side=side, declared=project.declared.get(side))
+    system, declared = project.environments[side], project.declared.get(side)
+    return connect(system.url, link=project.link, side=side, declared=declared, schema=system.schema)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -63,6 +64,20 @@ def _unprivileged() -> dict[str, Any]:
     return dict(zip(("user", "group"), _UNPRIVILEGED, strict=True)) if os.geteuid() == 0 else {}
 
 
+def _is_reachable(folder: Path) -> bool:
+    """May everybody pass through to it?"""
+    return all(each.stat().st_mode & stat.S_IXOTH for each in (folder, *folder.parents))
+
+
+def _copied(programs: Path, folder: Path) -> Path:
+    """The programs of the package in another folder, with the libraries that lie beside it."""
+    package = programs.parents[1]
+    for part in (package, package.with_name(f"{package.name}.libs")):
+        shutil.copytree(part, folder / part.name, symlinks=True)
+        (folder / part.name).chmod(0o755)
+    return folder / programs.relative_to(package.parent)
+
+
 def _free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
@@ -86,11 +101,17 @@ class Server:
         self._process: subprocess.Popen[bytes] | None = None
         self._names = count(1)
         self._templates: dict[str, str] = {}
-        if os.geteuid() == 0:
-            shutil.chown(self.folder, *_UNPRIVILEGED)
         self.data = self.folder / "data"
-        locale = ("--encoding=UTF8", "--locale=C.UTF-8")
-        self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync", *locale)
+        try:
+            if os.geteuid() == 0:
+                shutil.chown(self.folder, *_UNPRIVILEGED)
+                if not _is_reachable(self.programs.resolve()):
+                    self.programs = _copied(self.programs, self.folder / "programs")
+            locale = ("--encoding=UTF8", "--locale=C.UTF-8")
+            self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync", *locale)
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
 
     def _run(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
