@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -57,6 +58,7 @@ class Laboratory:
         self.database = database
         self.slot = f"lab_{database.name}"
         self.run(f"SELECT pg_create_logical_replication_slot('{self.slot}', 'pgoutput')")
+        self.port = database.server.port
         self.streams: list[Stream] = []
         self._control: _pg_session.Connection | None = None
 
@@ -77,7 +79,7 @@ class Laboratory:
 
     def reached(self, options: str = "", user: str = "postgres") -> _pg_session.Database:
         """The database as dualwrite reaches it."""
-        url = self.database.server.url(self.database.name, user)
+        url = f"postgresql://{user}@127.0.0.1:{self.port}/{self.database.name}"
         return _pg_session.Database.of(f"{url}?options={quote(options)}", "lab")
 
     def open(self, start: int | None = None, **settings) -> Stream:
@@ -110,6 +112,13 @@ class Laboratory:
         )
         return int(lsn)
 
+    def hear_for(self, seconds: float) -> None:
+        """Wait until one and the same stream has spoken to the server for as long as that."""
+        slot = "pg_replication_slots ON active_pid = pid WHERE slot_name = %s"
+        ((pid, start),) = self.run(f"SELECT pid, now()::text FROM pg_stat_replication JOIN {slot}", self.slot)
+        query = f"SELECT pid, reply_time > %s::timestamptz + %s * interval '1 s' FROM pg_stat_replication JOIN {slot}"
+        until(lambda: self.run(query, start, seconds, self.slot) == [(pid, True)])
+
     def close(self) -> None:
         """Leave nothing open."""
         for stream in self.streams:
@@ -128,6 +137,70 @@ def lab(server: Server) -> Iterator[Laboratory]:
             yield laboratory
         finally:
             laboratory.close()
+
+
+class Wire:
+    """A line to the server that can be cut, or go dead without a word."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._heard = socket.create_server(("127.0.0.1", 0))
+        self.port = self._heard.getsockname()[1]
+        self._ends: list[socket.socket] = []
+        self._is_alive = threading.Event()
+        self._is_alive.set()
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                near, _ = self._heard.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                self._ends += [near, far]
+                for pair in ((near, far), (far, near)):
+                    self._threads.append(threading.Thread(target=self._carry, args=pair))
+                    self._threads[-1].start()
+
+    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                self._is_alive.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+    def die(self) -> None:
+        """Carry nothing more; both ends believe that they are connected."""
+        self._is_alive.clear()
+
+    def cut(self) -> None:
+        """End all connections."""
+        for end in self._ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Take it away."""
+        self._is_alive.set()
+        self.cut()
+        with suppress(OSError):
+            self._heard.shutdown(socket.SHUT_RDWR)
+        self._heard.close()
+        for thread in self._threads:
+            thread.join()
+        for end in self._ends:
+            end.close()
+
+
+@pytest.fixture
+def wire(lab: Laboratory) -> Iterator[Wire]:
+    """A line to the laboratory's server, which its streams then use."""
+    wire = Wire(lab.database.server.port)
+    lab.port = wire.port
+    try:
+        yield wire
+    finally:
+        wire.close()
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -380,9 +453,7 @@ def test_a_full_log_stops_the_server_and_keeps_the_stream(lab: Laboratory, monke
             part * 2000 + 2000,
         )
     until(lambda: stream.log.is_full)
-    query = "SELECT pid, reply_time > %s::timestamptz + interval '3 s' FROM pg_stat_replication WHERE pid IN (%s)"
-    ((pid, start),) = lab.run("SELECT active_pid, now()::text FROM pg_replication_slots WHERE slot_name = %s", lab.slot)
-    until(lambda: lab.run(query, start, pid) == [(pid, True)])
+    lab.hear_for(3)
     count, after = 0, (stream.start,)
     assert len(stream.log.read(after, 1_000_000).entries) < 10_000
     while count < 10_000:
@@ -441,6 +512,35 @@ def test_an_ended_backend_is_unavailable(lab: Laboratory) -> None:
     stream.close()
     lab.run("INSERT INTO items VALUES (1)")
     assert len(lab.entries(lab.open())) == 2
+
+
+def test_a_cut_in_the_middle_of_a_transaction(lab: Laboratory, wire: Wire) -> None:
+    """It comes again from its beginning, at the same places; a reader goes on where it was."""
+    stream = lab.open()
+    lab.run("INSERT INTO items SELECT g, repeat('x', 200) FROM generate_series(1, 50000) g")
+    first = stream.log.read((stream.start,), 1000, PATIENCE)
+    wire.cut()
+    with pytest.raises(Unavailable):
+        stream.log.wait(1 << 60, PATIENCE)
+    got = stream.log.read((stream.start,), 1_000_000).entries
+    assert first.entries[-1] in got
+    again = lab.open()
+    found = lab.entries(again)
+    assert rows(found[: len(got)]) == rows(got)
+    assert [entry.place for entry in found] == [*((got[0].place[0], n) for n in range(1, 50_001)), found[-1].place]
+    assert again.log.read(got[-1].place, 1_000_000).entries == found[len(got) :]
+
+
+def test_a_dead_line_is_noticed(lab: Laboratory, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has nothing to say is asked now and then; one that does not answer is gone."""
+    monkeypatch.setattr(_pg_stream, "SILENCE", 0.4)
+    monkeypatch.setattr(_pg_stream, "STATUS", 0.1)
+    stream = lab.open()
+    lab.hear_for(1.2)
+    assert stream.log.error is None
+    wire.die()
+    with pytest.raises(Unavailable, match="is silent"):
+        stream.log.wait(1 << 60, PATIENCE)
 
 
 def test_a_slot_in_use_is_waited_for(lab: Laboratory) -> None:

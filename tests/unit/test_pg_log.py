@@ -216,6 +216,16 @@ def test_reading_from_any_place_gives_what_follows_it(small: Log, seed: int) -> 
     assert small.held <= 15 + 7 + 3 + 3 * (7 + 3)
 
 
+def test_the_transactions_without_their_rows(small: Log) -> None:
+    """Each complete one, with its end; to be judged by what a snapshot has seen."""
+    feed(small, *script(2), begin(9000), insert(1, "open"))
+    everything = small.read((START,), 1_000_000).entries
+    ends = [entry for entry in everything if isinstance(entry, Done)]
+    assert list(small.transactions((START,))) == ends
+    assert list(small.transactions(ends[3].place)) == ends[4:]
+    assert list(small.transactions((ends[4].transaction.lsn, 1))) == ends[4:]
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_finding_the_rows_of_a_table(small: Log, seed: int) -> None:
     """Between two places, and without loading what holds none of them."""
@@ -237,6 +247,7 @@ def test_trimming_gives_memory_and_disk_back(small: Log) -> None:
     middle = everything[len(everything) // 2].place
     assert small.stored > 0
     small.trim(middle)
+    assert (START,) < small.floor <= middle
     assert small.read(middle, 1_000_000).entries == everything[len(everything) // 2 + 1 :]
     with pytest.raises(PositionLost, match="asked for what follows 0/64"):
         small.read((START,), 1)

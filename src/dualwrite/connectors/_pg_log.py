@@ -372,6 +372,11 @@ class Log:
         return self._reached
 
     @property
+    def floor(self) -> Place:
+        """Everything behind this place is here; what is at or before it was let go, or was never asked for."""
+        return self._floor
+
+    @property
     def error(self) -> DualwriteError | None:
         """Why nothing more will come."""
         return self._error
@@ -449,6 +454,16 @@ class Log:
                     return
                 if isinstance(entry, Row):
                     yield entry
+
+    def transactions(self, after: Place) -> Iterator[Done]:
+        """The complete transactions that end behind ``after``, oldest first.  Raises PositionLost as ``read``."""
+        for block, items in self._walk(after, self._seen):
+            transaction = block.head
+            for tag, content in items:
+                if tag == _BEGIN:
+                    transaction = Committed(*content)
+                elif tag == _END and transaction is not None and (content,) > after:
+                    yield Done(transaction, content)
 
     def _walk(
         self, after: Place, until: Place, wanted: Collection[int] | None = None
