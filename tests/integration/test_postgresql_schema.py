@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from dualwrite.connectors._pg_catalog import are_current, read_catalog
@@ -502,8 +503,11 @@ def test_reading_goes_on_after_a_change_of_type(database: Database, connector: P
     for _ in range(10):
         assert connector.fetch(asked, [("1",)]) == {("1",): [("1", "10")]}
     database.run("ALTER TABLE t ALTER v TYPE numeric USING v / 4.0")
-    assert connector.fetch(asked, [("1",)]) == {("1",): [("1", "2.5")]}
     assert rows(connector, asked) == [("1", "2.5")]
+    for _ in range(10):
+        assert connector.fetch(asked, [("1",)]) == {("1",): [("1", "2.5")]}
+    database.run("ALTER TABLE t ALTER v TYPE int")
+    assert connector.fetch(asked, [("1",)]) == {("1",): [("1", "3")]}
     database.run("ALTER TABLE t DROP COLUMN v")
     with pytest.raises(Usage, match="t has no v"):
         connector.fetch(asked, [("1",)])
@@ -570,6 +574,38 @@ def test_a_lost_session_is_replaced(database: Database, connector: PostgresqlCon
     with pytest.raises(Unavailable):
         connector.clock()
     assert connector.clock() > 1.7e9
+
+
+TROUBLES = [
+    ("BEGIN READ ONLY; CREATE TABLE x (a int)", Unavailable),
+    ("SET statement_timeout = 1; SELECT pg_sleep(10)", Unavailable),
+    ("SET ROLE pg_monitor; CREATE TABLE public.x (a int)", Denied),
+    ("SELECT * FROM nowhere", Denied),
+    ("INSERT INTO t VALUES ('x')", psycopg.DataError),
+    ("INSERT INTO t VALUES (1)", psycopg.IntegrityError),
+    ("DO $$ BEGIN RAISE 'no'; END $$", psycopg.Error),
+]
+
+
+@pytest.mark.parametrize(("statement", "error"), TROUBLES)
+def test_errors_are_sorted_by_what_is_done_about_them(
+    database: Database, statement: str, error: type[Exception]
+) -> None:
+    """Trouble that passes is told apart from refusals; what concerns single rows is left to those who write them."""
+    database.run("CREATE TABLE t (a int PRIMARY KEY); INSERT INTO t VALUES (1)")
+    access = Access.of(database.url, "lab")
+    with access.connect() as session, pytest.raises(error), access.errors():
+        session.execute(statement)
+
+
+def test_a_session_reads_committed_data(database: Database) -> None:
+    """Whatever isolation a role prefers, our statements see what is committed when they begin."""
+    database.run("ALTER ROLE postgres SET default_transaction_isolation = 'serializable'")
+    try:
+        with Access.of(database.url, "lab").connect() as session:
+            assert session.execute("SHOW transaction_isolation").fetchone() == ("read committed",)
+    finally:
+        database.run("ALTER ROLE postgres RESET ALL")
 
 
 def test_the_identity_is_the_databases(database: Database, connector: PostgresqlConnector) -> None:

@@ -39,8 +39,11 @@ SETTINGS: Final = {
     "xmlbinary": "base64",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+    "lock_timeout": "0",
+    "default_transaction_isolation": r"read\ committed",
 }
-"""What every session is set to; the first seven decide how values are spelled."""
+"""What every session is set to, whatever its role is; the first seven decide how values are spelled."""
 
 _DEFAULTS: Final = {
     "connect_timeout": "10",
@@ -51,6 +54,8 @@ _DEFAULTS: Final = {
 }
 
 _LATER: Final = {
+    "25P03": ("ended the session: its transaction was idle for too long", "try again"),
+    "25P04": ("ended the session: its transaction took too long", "try again"),
     "25006": ("takes no writes for now", "connect to the primary server"),
     "40001": ("could not serialize a transaction with others", "try again"),
     "40P01": ("ended a deadlock with others", "try again"),
@@ -148,7 +153,8 @@ class Database:
                 client_encoding="UTF8",
                 **parameters,
             )
-            connection.prepare_threshold = None if replication else 5
+            if connection.info.server_version >= 170000:
+                connection.execute("SET transaction_timeout = 0")
             return connection
 
     @contextmanager
@@ -167,7 +173,7 @@ class Database:
         code = exc.sqlstate
         if code is None:
             return self._without_code(exc)
-        if code[:2] in _ROWS or code[:2] in _BUGS:
+        if code not in _LATER and code[:2] in _ROWS + _BUGS:
             return None
         words = exc.diag.message_primary or str(exc)
         if code in _LATER or (code not in _NEVER and code[:2] in _CLASSES_LATER):

@@ -182,7 +182,8 @@ class ViewPlan:
             f"SELECT k.i, {self._chosen} FROM unnest({arrays}) AS k ({', '.join(names)}), {self.source} "
             f"WHERE {' AND '.join(tests)}"
         )
-        return connection.execute(statement.encode(), bound).fetchall()
+        # a prepared statement could not return another type once a column has changed
+        return connection.execute(statement.encode(), bound, prepare=False).fetchall()
 
 
 def _column(catalog: Catalog, view: View, path: Path) -> Column:

@@ -75,7 +75,6 @@ class PostgresqlConnector:
             plan = self._plans.get(catalog, view)
             if are_current(connection, [catalog.facts[name] for name in plan.tables]):
                 return plan
-            connection.execute("DEALLOCATE ALL")  # a prepared statement cannot return other types than before
         return self._plans.get(self._load(connection), view)
 
     # -- what the system is ---------------------------------------------------------------------------------------
