@@ -49,6 +49,11 @@ class PostgresqlConnector:
         self._reading = RLock()
         self._reader: Connection | None = None
 
+    @property
+    def link(self) -> str:
+        """The name of the link, which its sessions and whatever it creates bear."""
+        return self._database.link
+
     # -- sessions -------------------------------------------------------------------------------------------------
 
     @contextmanager
