@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from dualwrite.connectors.postgresql import open_postgresql
+from dualwrite.errors import Denied
+from dualwrite.model import Side
 from dualwrite.testing.postgresql import Server, programs
 
 
@@ -68,3 +72,36 @@ def test_programs_in_a_private_folder_can_be_run(tmp_path: Path) -> None:
             assert database.run("SELECT 1") == [(1,)]
     finally:
         server.remove()
+
+
+def test_passwords_come_from_the_url_or_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refused login is told as such, without the password; the right one works from either place."""
+    server = Server()
+    try:
+        rules = "host all app 127.0.0.1/32 scram-sha-256\nhost all postgres 127.0.0.1/32 trust\n"
+        (server.data / "pg_hba.conf").write_text(rules)
+        server.start()
+        with server.connect() as session:
+            session.execute("CREATE ROLE app LOGIN PASSWORD 's3cret'")
+        place = f"127.0.0.1:{server.port}/postgres"
+        refused = {
+            f"postgresql://app:wr0ng@{place}": "password authentication failed",
+            f"postgresql://app@{place}": "no password supplied",
+            f"postgresql://app:s3cret@{place}?sslmode=require": "does not support SSL",
+            f"postgresql://stranger:s3cret@{place}": "no pg_hba.conf entry",
+        }
+        for url, words in refused.items():
+            with pytest.raises(Denied, match=words) as caught:
+                _clock(url)
+            assert "s3cret" not in str(caught.value)
+            assert "wr0ng" not in str(caught.value)
+        assert _clock(f"postgres://app:s3cret@{place}") > 1.7e9
+        monkeypatch.setenv("PGPASSWORD", "s3cret")
+        assert _clock(f"postgresql://app@{place}") > 1.7e9
+    finally:
+        server.remove()
+
+
+def _clock(url: str) -> float:
+    with closing(open_postgresql(url, link="lab", side=Side.LEFT)) as connector:
+        return connector.clock()
