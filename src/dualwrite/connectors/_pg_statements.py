@@ -1,0 +1,514 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""The statements of one view that write: each judges its rows, writes those that may be, and tells of the others.
+
+Rows come as one array per column.  A statement locks the records that it finds in the order of their keys and sees
+their latest committed versions, so what it judges is what it writes.  It answers with a row per write that it did not
+carry out: its number (from 1) and a *verdict*::
+
+    g   no record holds the key                     c   the record does not hold what was expected
+    m   several records do                          l3  the fourth lookup leads nowhere, or to several records
+    f   a record does, and there should be none     r3  the fourth cell is generated and would have to be written
+    u   the record holds what was wanted already    x   the database has left the row out
+    b   refused beforehand, if there is no record   w   written (only told where ``fresh``)
+
+``fresh``: the record was last written by a transaction that is not surely older than the horizon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Final
+
+from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
+from dualwrite.connectors._pg_view import Match, Plans, ViewPlan, matcher
+from dualwrite.connectors._sql import names, quote, reference_of
+from dualwrite.model import Key, Value
+from dualwrite.schema import Column, TypeName, View
+
+Pattern = tuple[Match, ...]
+
+_DIRECT: Final = frozenset(
+    {"bool", "int2", "int4", "int8", "numeric", "float4", "float8", "date", "time", "timestamp", "timestamptz", "uuid"}
+)
+"""Types whose arrays hold them as they are; the others come as text."""
+_ROUNDED: Final = frozenset({"numeric", "time", "timetz", "timestamp", "timestamptz", "interval"})
+"""Types whose limits say how values are rounded: they compare as they would be stored."""
+MASK_BITS: Final = 62
+"""Cells that one number tells the presence of."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a view as it is compared; ``empty_is_null``: null and the empty text are one here."""
+
+    place: int
+    column: Column
+    facts: ColumnFacts
+    sql: str
+    flag: int | None
+    empty_is_null: bool
+
+    @property
+    def is_text(self) -> bool:
+        """Is it compared letter by letter?"""
+        return not self.facts.equality or column_type(self.facts.base, -1).name is TypeName.TEXT
+
+    @property
+    def cast(self) -> str:
+        """The type that a value takes before it is compared and stored."""
+        if self.is_text and self.facts.base != "bpchar":
+            return "text"
+        return self.facts.sql if self.facts.base in _ROUNDED else self.facts.plain
+
+    def differs(self, value: str) -> str:
+        """The test whether ``c`` holds something else."""
+        return self._unknown(
+            f"{self._compared('c.c' + str(self.place))} IS DISTINCT FROM {self._compared(value)}", "OR"
+        )
+
+    def unlike(self, value: str) -> str:
+        """The test whether ``c`` surely holds something else, with letter case and blanks as the column has it."""
+        here, there = (self._compared(each, fold=True) for each in (f"c.c{self.place}", value))
+        return self._unknown(f"{here} IS DISTINCT FROM {there}", "AND NOT")
+
+    def _compared(self, value: str, *, fold: bool = False) -> str:
+        if not self.is_text:
+            return value
+        text = f"{value}::text"
+        if fold and self.column.ignore_trailing_blanks:
+            text = f"rtrim({text}, ' ')"
+        if fold and self.column.ignore_case:
+            text = f"lower({text})"
+        if self.empty_is_null:
+            text = f"nullif({text}, '')"
+        return f'{text} COLLATE "C"'
+
+    def _unknown(self, test: str, otherwise: str) -> str:
+        """A cell behind a reference that leads nowhere is not known."""
+        if self.flag is None:
+            return test
+        return f"(c.f{self.flag} OR {test})" if otherwise == "OR" else f"(NOT c.f{self.flag} AND {test})"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the rows of one statement have in common.
+
+    ``given`` are the cells that some rows set, ``expected`` those that some expect a value of, ``lookups`` those
+    that some resolve; ``mixed``: not all rows do, so masks tell which.  ``columns`` are those that an insert fills or
+    that are looked up.  Without ``writes`` an update is only judged.  With a
+    ``horizon``, the first parameter, records are told that were written since.
+    """
+
+    pattern: Pattern | None
+    given: tuple[int, ...] = ()
+    expected: tuple[int, ...] = ()
+    lookups: tuple[int, ...] = ()
+    mixed: bool = False
+    columns: tuple[str, ...] = ()
+    writes: bool = True
+    horizon: bool = False
+
+
+@dataclass
+class Arrays:
+    """The parameters of a statement and what they are called in it."""
+
+    first: int = 1
+    types: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    selected: list[str] = field(default_factory=list)
+
+    def add(self, name: str, cast: str = "text", base: str = "text") -> None:
+        """One array; its members take the type ``cast``."""
+        direct = base in _DIRECT
+        self.types.append(f"${self.first + len(self.types)}::{base if direct else 'text'}[]")
+        self.names.append(name)
+        self.selected.append(
+            f"s.{name}" if cast == "text" or (direct and cast == base) else f"s.{name}::{cast} AS {name}"
+        )
+
+    @property
+    def sql(self) -> str:
+        """The rows, as ``s``."""
+        chosen = ", ".join(["s.i", *self.selected])
+        return (
+            f"s AS MATERIALIZED (SELECT {chosen} FROM unnest({', '.join(self.types)}) "
+            f"WITH ORDINALITY AS s ({', '.join([*self.names, 'i'])}))"
+        )
+
+
+class Target:
+    """A view as it is written: what depends on the view alone, and its statements."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.plan = plan
+        view = plan.view
+        self.view = view
+        written = set(view.written)
+        self.lookups = [lookup for lookup in view.lookups if set(lookup.own) <= written]
+        self.references = [reference_of(plan.table, each.reference, (each.reference,)) for each in self.lookups]
+        self.flats = [index for index in view.written if len(view.paths[index]) == 1]
+        self.cells = [self._cell(index) for index in range(len(view.paths))]
+        self.members = [matcher(plan.ends[index]) for index in view.key]
+        self._made: dict[tuple[str, Shape], str] = {}
+
+    def _cell(self, index: int) -> Cell:
+        plan = self.plan
+        column = plan.columns[index]
+        empty_is_null = index in plan.view.key or column.empty_is_null
+        return Cell(index, column, plan.ends[index], plan.cells[index], plan.flag_of[index], empty_is_null)
+
+    @cached_property
+    def columns(self) -> dict[str, ColumnFacts]:
+        """The table's columns that may be written."""
+        return dict(self.plan.facts.columns)
+
+    def is_fixed(self, index: int) -> bool:
+        """Is the flat cell's column generated, so that no update may set it?"""
+        return self.cells[index].column.read_only or self.plan.ends[index].identity == "always"
+
+    @cached_property
+    def shared(self) -> list[frozenset[str]]:
+        """Of each lookup's columns those that belong to others as well, so that clearing it leaves them alone."""
+        flat = {path[0] for path in self.view.paths if len(path) == 1}
+        found = []
+        for lookup, reference in zip(self.lookups, self.references, strict=True):
+            others = set(flat)
+            for other in self.view.lookups:
+                if other.reference != lookup.reference:
+                    others |= set(reference_of(self.plan.table, other.reference, (other.reference,)).columns)
+            found.append(frozenset(others & set(reference.columns)))
+        return found
+
+    @cached_property
+    def key_columns(self) -> tuple[frozenset[str], bool]:
+        """The columns that a record's natural key decides, and whether each key is that of one record at most.
+
+        That is so where none of these columns is null and a unique index is over nothing else.
+        """
+        held: set[str] = set()
+        for place in self.view.key:
+            cell = self.cells[place]
+            loose = cell.column.ignore_case or cell.column.ignore_trailing_blanks
+            if len(self.view.paths[place]) == 1 and not (loose and cell.facts.base not in ("citext", "bpchar")):
+                held.add(cell.column.name)
+        for lookup, reference in zip(self.lookups, self.references, strict=True):
+            if {index for _, index in lookup.parts} <= set(self.view.key):
+                held |= set(reference.columns)
+        uniques = (unique for unique in self.plan.facts.uniques if unique.where is None)
+        return frozenset(held), any(set(unique.columns) <= held for unique in uniques)
+
+    @cached_property
+    def is_single(self) -> bool:
+        """Can no two records hold one key?  Then its columns are its own, never null, and unique."""
+        mine = [self.cells[place] for place in self.view.key]
+        if any(len(self.view.paths[cell.place]) > 1 or cell.column.nullable for cell in mine):
+            return False
+        if any(cell.column.ignore_case or cell.column.ignore_trailing_blanks for cell in mine):
+            return False
+        held = {cell.column.name for cell in mine}
+        return any(set(unique.columns) <= held for unique in self.plan.facts.uniques if unique.where is None)
+
+    # -- parts of statements --------------------------------------------------------------------------------------
+
+    @property
+    def _here(self) -> str:
+        return "tableoid, ctid" if self._is_spread else "ctid"
+
+    @property
+    def _is_spread(self) -> bool:
+        return self.plan.facts.partitioned or self.plan.facts.inherited
+
+    @property
+    def _same_record(self) -> str:
+        return "t.ctid = v.ctid AND t.tableoid = v.tableoid" if self._is_spread else "t.ctid = v.ctid"
+
+    def _keys(self, arrays: Arrays, pattern: Pattern | None) -> list[str]:
+        """The tests that find the records of the keys."""
+        if pattern is None:
+            return ["FALSE"]
+        tests = []
+        for number, match in enumerate(pattern):
+            place = self.view.key[number]
+            cell, end = self.plan.cells[place], self.plan.ends[place]
+            name = f"k{number}"
+            if match == "null":
+                textual = column_type(end.base, -1).name is TypeName.TEXT
+                tests.append(f"({cell} IS NULL OR {cell}::text = '')" if textual else f"{cell} IS NULL")
+            elif match == "value":
+                arrays.add(name, end.plain, end.base)
+                tests.append(end.equal(cell, f"s.{name}"))
+            else:
+                arrays.add(name)
+                tests.append(f"{cell}::text = s.{name}")
+        flags = {flag for place in self.view.key if (flag := self.plan.flag_of[place]) is not None}
+        return tests + [f"NOT {self.plan.flags[flag]}" for flag in sorted(flags)]
+
+    def _found(self, tests: Sequence[str], cells: Sequence[int], *, strong: bool, horizon: bool) -> str:
+        """The records that are there, locked, as ``c``."""
+        flags = sorted({flag for each in cells if (flag := self.plan.flag_of[each]) is not None})
+        chosen = ["s.i", "t.tableoid", "t.ctid"]
+        chosen += ["age(t.xmin) <= age($1::xid) AS fresh"] if horizon else []
+        chosen += [f"{self.plan.cells[each]} AS c{each}" for each in cells]
+        chosen += [f"{self.plan.flags[each]} AS f{each}" for each in flags]
+        order = ", ".join(self.plan.cells[place] for place in self._ordered) or "t.ctid"
+        found = (
+            f"SELECT {', '.join(chosen)} FROM s, {self.plan.source} WHERE {' AND '.join(tests)} "
+            f"ORDER BY {order} FOR {'UPDATE' if strong else 'NO KEY UPDATE'} OF t"
+        )
+        if self.is_single:
+            return f"c AS MATERIALIZED ({found})"
+        counted = "SELECT *, count(*) OVER (PARTITION BY i) AS n FROM c0"
+        return f"c0 AS MATERIALIZED ({found}), c AS MATERIALIZED ({counted})"
+
+    @property
+    def _ordered(self) -> list[int]:
+        """The members of the key that have an order."""
+        return [place for place in self.view.key if self.plan.ends[place].equality]
+
+    @property
+    def _several(self) -> list[str]:
+        return [] if self.is_single else ["WHEN c.n > 1 THEN 'm'"]
+
+    @staticmethod
+    def _told(horizon: bool) -> str:
+        return "v.i, v.verdict, v.fresh" if horizon else "v.i, v.verdict, false"
+
+    @staticmethod
+    def _fresh(horizon: bool) -> str:
+        return ", c.fresh" if horizon else ""
+
+    # -- statements -----------------------------------------------------------------------------------------------
+
+    def statement(self, kind: str, shape: Shape) -> str:
+        """The statement for rows of a shape: ``lock``, ``find``, ``insert``, ``update``, ``delete`` or ``let go``."""
+        key = kind, shape
+        if key not in self._made:
+            makers = {
+                "lock": self._lock,
+                "find": self._find,
+                "insert": self._insert,
+                "update": self._update,
+                "delete": self._delete,
+                "let go": self._let_go,
+            }
+            self._made[key] = makers[kind](shape)
+        return self._made[key]
+
+    @staticmethod
+    def _arrays(shape: Shape) -> Arrays:
+        return Arrays(first=2 if shape.horizon else 1)
+
+    def _lock(self, shape: Shape) -> str:
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        if not arrays.names:
+            arrays.add("nothing")
+        found = self._found(tests, (), strong=bool(shape.given), horizon=shape.horizon)
+        return f"WITH {arrays.sql}, {found} SELECT count(*) FROM c"
+
+    def _find(self, shape: Shape) -> str:
+        """Columns of the records of keys, behind the keys' numbers."""
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        if not arrays.names:
+            arrays.add("nothing")
+        chosen = ", ".join(f"t.{quote(name)}" for name in shape.columns)
+        return f"WITH {arrays.sql} SELECT s.i, {chosen} FROM s, {self.plan.source} WHERE {' AND '.join(tests)}"
+
+    def _insert(self, shape: Shape) -> str:
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        arrays.add("bad")
+        for number, name in enumerate(shape.columns):
+            facts = self.columns[name]
+            arrays.add(f"n{number}", _stored(facts), facts.base)
+        found = self._found(tests, (), strong=False, horizon=shape.horizon)
+        values = ", ".join(f"v.n{number}" for number in range(len(shape.columns)))
+        into = f"({names(shape.columns)}) OVERRIDING SYSTEM VALUE SELECT {values} FROM v"
+        if not shape.columns:
+            into = f"({names(self._any_default)}) SELECT {', '.join('NULL' for _ in self._any_default)} FROM v"
+        several = " ".join([*self._several, "WHEN c.i IS NOT NULL THEN 'f'"])
+        return (
+            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.*{self._fresh(shape.horizon)}, "
+            f"CASE {several} WHEN s.bad = 't' THEN 'b' ELSE 'w' END AS verdict FROM s LEFT JOIN c USING (i)), "
+            f"x AS (INSERT INTO {self.plan.facts.sql} {into} WHERE v.verdict = 'w' ORDER BY v.i RETURNING 1) "
+            f"SELECT {self._told(shape.horizon)} FROM v WHERE v.verdict <> 'w' "
+            f"UNION ALL SELECT 0, count(*)::text, false FROM x"
+        )
+
+    @property
+    def _any_default(self) -> list[str]:
+        """A column that an insert of nothing at all may name."""
+        return [column.name for column in self.plan.table.columns if column.nullable and not column.read_only][:1]
+
+    def _update(self, shape: Shape) -> str:
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        masks = _Masks(shape)
+        for word in range(masks.words):
+            arrays.add(f"m{word}", "int8", "int8")
+        for prefix, places in (("n", shape.given), ("e", shape.expected)):
+            for place in places:
+                cell = self.cells[place]
+                arrays.add(f"{prefix}{place}", cell.cast, cell.facts.base)
+        held: dict[str, list[tuple[str, str]]] = {}
+        counted, refused = [], []
+        judged = ["s.*", f"c.tableoid, c.ctid, c.i IS NOT NULL AS found{self._fresh(shape.horizon)}"]
+        judged += [] if self.is_single else ["c.n"]
+        for place in shape.given:
+            if place not in self.flats:
+                continue
+            test = masks.tell("n", place, self.cells[place].differs(f"s.n{place}"))
+            judged.append(f"{test} AS w{place}")
+            counted.append(f"w{place}")
+            if self.is_fixed(place):
+                refused.append(f"WHEN w{place} THEN 'r{place}'")
+                continue
+            column = self.cells[place].column
+            value = f"coalesce(v.n{place}, '')" if column.empty_is_null and self.cells[place].is_text else f"v.n{place}"
+            held.setdefault(column.name, []).append((f"v.w{place}", value))
+        unresolved: list[str] = []
+        for number in shape.lookups:
+            lookup, reference = self.lookups[number], self.references[number]
+            arrays.add(f"s{number}")
+            for position, name in enumerate(reference.columns):
+                facts = self.columns[name]
+                arrays.add(f"h{number}_{position}", _stored(facts), facts.base)
+                sure = f"v.l{number}" + (f" AND v.s{number} = 'k'" if name in self.shared[number] else "")
+                held.setdefault(name, []).append((sure, f"v.h{number}_{position}"))
+            parts = [index for _, index in lookup.parts if index in shape.given]
+            any_part = " OR ".join(masks.tell("n", part, self.cells[part].differs(f"s.n{part}")) for part in parts)
+            judged.append(f"(s.s{number} IS NOT NULL AND ({any_part})) AS l{number}")
+            counted.append(f"l{number}")
+            unresolved.append(f"WHEN l{number} AND s{number} = 'x' THEN 'l{number}'")
+        clashes = [masks.tell("e", place, self.cells[place].unlike(f"s.e{place}")) for place in shape.expected]
+        judged.append(f"{' OR '.join(clashes) or 'false'} AS clash")
+        cells = sorted({*shape.given, *shape.expected})
+        strong = not {
+            unique_column for unique in self.plan.facts.uniques for unique_column in unique.columns
+        }.isdisjoint(held)
+        found = self._found(tests, cells, strong=strong, horizon=shape.horizon)
+        several = [] if self.is_single else ["WHEN n > 1 THEN 'm'"]
+        verdict = " ".join(
+            [
+                "CASE WHEN NOT found THEN 'g'",
+                *several,
+                f"WHEN NOT ({' OR '.join(counted) or 'false'}) THEN 'u'",
+                "WHEN clash THEN 'c'",
+                *unresolved,
+                *refused,
+                "ELSE 'w' END AS verdict",
+            ]
+        )
+        sets = []
+        for name, cases in held.items():
+            arms = " ".join(f"WHEN {test} THEN {value}" for test, value in cases)
+            sets.append(f"{quote(name)} = CASE {arms} ELSE t.{quote(name)} END")
+        judge = f"SELECT {', '.join(judged)} FROM s LEFT JOIN c USING (i) OFFSET 0"
+        head = f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT j.*, {verdict} FROM ({judge}) AS j)"
+        if not sets or not shape.writes:
+            return f"{head} SELECT {self._told(shape.horizon)} FROM v"
+        return (
+            f"{head}, u AS (UPDATE {self.plan.facts.sql} AS t SET {', '.join(sets)} FROM v "
+            f"WHERE {self._same_record} AND v.verdict = 'w' RETURNING v.i) "
+            f"{self._answer(shape)}"
+        )
+
+    def _answer(self, shape: Shape) -> str:
+        fresh = " OR v.fresh" if shape.horizon else ""
+        told = self._told(shape.horizon).replace(
+            "v.verdict", "CASE WHEN v.verdict = 'w' AND u.i IS NULL THEN 'x' ELSE v.verdict END"
+        )
+        return f"SELECT {told} FROM v LEFT JOIN u USING (i) WHERE v.verdict <> 'w' OR u.i IS NULL{fresh}"
+
+    def _delete(self, shape: Shape) -> str:
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        masks = _Masks(shape)
+        arrays.add("sure")
+        for word in range(masks.words):
+            arrays.add(f"m{word}", "int8", "int8")
+        for place in shape.expected:
+            cell = self.cells[place]
+            arrays.add(f"e{place}", cell.cast, cell.facts.base)
+        clashes = [masks.tell("e", place, self.cells[place].unlike(f"s.e{place}")) for place in shape.expected]
+        found = self._found(tests, shape.expected, strong=True, horizon=shape.horizon)
+        several, fresh = " ".join(self._several), self._fresh(shape.horizon)
+        clash = " OR ".join(["s.sure = 'f'", *clashes])
+        return (
+            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.i, c.tableoid, c.ctid{fresh}, "
+            f"CASE WHEN c.i IS NULL THEN 'g' {several} WHEN {clash} THEN 'c' ELSE 'w' END AS verdict "
+            f"FROM s LEFT JOIN c USING (i)), "
+            f"u AS (DELETE FROM {self.plan.facts.sql} AS t USING v WHERE {self._same_record} AND v.verdict = 'w' "
+            f"RETURNING v.i) {self._answer(shape)}"
+        )
+
+    def _let_go(self, shape: Shape) -> str:
+        """Columns of unique values become null, so that they are free for others."""
+        arrays = self._arrays(shape)
+        tests = self._keys(arrays, shape.pattern)
+        if not arrays.names:
+            arrays.add("nothing")
+        found = self._found(tests, (), strong=True, horizon=shape.horizon)
+        sets = ", ".join(f"{quote(name)} = NULL" for name in shape.columns)
+        same = self._same_record.replace("v.", "c.")
+        return f"WITH {arrays.sql}, {found} UPDATE {self.plan.facts.sql} AS t SET {sets} FROM c WHERE {same}"
+
+
+def _stored(facts: ColumnFacts) -> str:
+    """The type that a value takes before it is put into a column, whose limits are then checked, not cut to."""
+    if facts.base in ("varchar", "name", "text"):
+        return "text"
+    return facts.plain
+
+
+@dataclass(frozen=True, slots=True)
+class _Masks:
+    """Which cells a row speaks of, where not all rows of a statement speak of the same."""
+
+    shape: Shape
+
+    @property
+    def words(self) -> int:
+        """How many numbers it takes."""
+        count = len(self.shape.given) + len(self.shape.expected)
+        return -(-count // MASK_BITS) if self.shape.mixed else 0
+
+    def tell(self, prefix: str, place: int, test: str) -> str:
+        """The test, for rows that speak of the cell."""
+        if not self.shape.mixed:
+            return f"({test})"
+        places = self.shape.given if prefix == "n" else self.shape.expected
+        bit = places.index(place) + (0 if prefix == "n" else len(self.shape.given))
+        return f"(s.m{bit // MASK_BITS} & {1 << bit % MASK_BITS} <> 0 AND {test})"
+
+
+class Targets:
+    """The views that a connector writes, compiled; those of an older schema are forgotten."""
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+        self._targets: dict[View, Target] = {}
+
+    def get(self, catalog: Catalog, view: View) -> Target:
+        """How a view is written."""
+        plan = self._plans.get(catalog, view)
+        target = self._targets.get(view)
+        if target is None or target.plan is not plan:
+            target = self._targets[view] = Target(plan)
+        return target
+
+
+def patterns(target: Target, keys: Sequence[Key]) -> Iterator[tuple[Pattern | None, list[Value]]]:
+    """How each key is looked for, and the values to look for; no pattern where no record can hold it."""
+    for key in keys:
+        members = [match(member) for match, member in zip(target.members, key, strict=True)]
+        sure = [member for member in members if member is not None]
+        if len(sure) < len(members):
+            yield None, []
+        else:
+            yield tuple(match for match, _ in sure), [value for match, value in sure if match != "null"]

@@ -1,0 +1,69 @@
+"""Text that carries many values to PostgreSQL at once: array literals, and lines for COPY."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from dualwrite.model import Value
+
+_COPY: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+class BadTextError(ValueError):
+    """A text holds what no text of PostgreSQL can: a zero character, or half of a surrogate pair."""
+
+
+def is_storable(value: Value) -> bool:
+    """Can PostgreSQL hold the text?"""
+    if value is None or value.isascii():
+        return value is None or "\0" not in value
+    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+
+
+def _checked(text: str) -> bytes:
+    try:
+        encoded = text.encode()
+    except UnicodeEncodeError as exc:
+        raise BadTextError(str(exc)) from None
+    if b"\0" in encoded:
+        raise BadTextError("a zero character")
+    return encoded
+
+
+def array(values: Sequence[Value]) -> str:
+    """The literal of a one-dimensional array of these values; raises BadTextError."""
+    if None in values:
+        members = ["NULL" if value is None else f'"{_escaped(value)}"' for value in values]
+        literal = f"{{{','.join(members)}}}"
+    elif values:
+        joined = '","'.join(values)  # type: ignore[arg-type]  # there is no None
+        if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
+            joined = '","'.join([_escaped(value) for value in values])  # type: ignore[arg-type]  # as above
+        literal = f'{{"{joined}"}}'
+    else:
+        literal = "{}"
+    _checked(literal)
+    return literal
+
+
+def _escaped(value: str) -> str:
+    if "\\" in value or '"' in value:
+        return value.replace("\\", r"\\").replace('"', r"\"")
+    return value
+
+
+def copy_lines(columns: Sequence[Sequence[Value]]) -> bytes:
+    """The rows of these columns (at least one) in COPY's text format; raises BadTextError."""
+    cells = [_copied(column) for column in columns]
+    lines = map("\t".join, zip(*cells, strict=True)) if len(cells) > 1 else iter(cells[0])
+    return _checked("\n".join([*lines, ""]))
+
+
+def _copied(column: Sequence[Value]) -> Sequence[str]:
+    if None in column:
+        return [r"\N" if value is None else value.translate(_COPY) for value in column]
+    joined = "".join(column)  # type: ignore[arg-type]  # there is no None
+    if any(char in joined for char in "\\\t\n\r"):
+        return [value.translate(_COPY) for value in column]  # type: ignore[union-attr]  # as above
+    return column  # type: ignore[return-value]  # as above
