@@ -397,6 +397,29 @@ def test_a_slot_that_does_not_follow_moves_by_word_only(lab: Laboratory) -> None
     assert lab.confirmed() <= stream.log.reached
 
 
+def test_commits_that_wait_for_us_are_answered_at_once(lab: Laboratory) -> None:
+    """As a synchronous standby: what is beside the link never waits, what is ours until it is acknowledged."""
+    stream = lab.open()
+    with lab.database.connect() as admin, ThreadPoolExecutor(1) as pool:
+        admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'dualwrite_lab'")
+        admin.execute("SELECT pg_reload_conf()")
+        try:
+            until(lambda: lab.run("SELECT sync_state FROM pg_stat_replication WHERE sync_state = 'sync'") != [])
+            for _ in range(5):
+                lab.run("INSERT INTO beside VALUES (1)")
+            waiting = pool.submit(lab.run, "INSERT INTO items VALUES (1)")
+            stream.log.read((stream.start,), 10, PATIENCE)
+            row, done = lab.entries(stream)
+            assert lab.run("SELECT id FROM items") == []
+            assert not waiting.done()
+            stream.acknowledge(done.place[0])
+            waiting.result(PATIENCE)
+            assert isinstance(row, Row)
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+
+
 def test_reading_again_begins_at_what_was_confirmed(lab: Laboratory) -> None:
     """The same entries at the same places; the slot is free at once."""
     first = lab.open()
@@ -453,6 +476,8 @@ def test_a_full_log_stops_the_server_and_keeps_the_stream(lab: Laboratory, monke
             part * 2000 + 2000,
         )
     until(lambda: stream.log.is_full)
+    with pytest.raises(Unavailable, match="has sent its log up to"):
+        stream.reach(flushed_end(lab.control), 0.3)
     lab.hear_for(3)
     count, after = 0, (stream.start,)
     assert len(stream.log.read(after, 1_000_000).entries) < 10_000

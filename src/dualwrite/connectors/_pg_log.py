@@ -276,6 +276,7 @@ class Log:
             case Message(True, _, self._prefix, content):
                 self._open()
                 self._fresh.append((_NOTE, content.decode(errors="replace")))
+                self._fresh_bytes += len(content)
             case Message(False, lsn) if self._begin is None:
                 self._publish(lsn)
             case Truncate(relations):

@@ -95,6 +95,7 @@ class Stream:
         self._connection = database.connect(replication=True)
         try:
             self.start = self._begin(start, patience)
+            self.log = log(self.start)
         except BaseException:
             self._connection.close()
             raise
@@ -112,7 +113,6 @@ class Stream:
         self._ours.register(self._woken, EVENT_READ)
         self._both.register(self._woken, EVENT_READ)
         self._both.register(self._pgconn.socket, EVENT_READ)
-        self.log = log(self.start)
         self._thread = Thread(target=self._run, name=f"dualwrite stream {slot}", daemon=True)
         self._thread.start()
 
@@ -217,7 +217,7 @@ class Stream:
         self._thread.join()
 
     def _rouse(self) -> None:
-        with suppress(BlockingIOError, OSError):  # woken already, or ended
+        with suppress(OSError):  # woken already, or ended
             self._wake.send(b"\0")
 
     # -- the thread -----------------------------------------------------------------------------------------------
@@ -337,12 +337,14 @@ class Stream:
         self._tell()
         self._pgconn.put_copy_end()
         self._flush()
-        deadline = monotonic() + _GOODBYE
+        self._both.unregister(self._woken)
+        deadline, size = monotonic() + _GOODBYE, 0
         while monotonic() < deadline:
-            size, _ = self._pgconn.get_copy_data(1)
-            if size < 0:
-                return
-            if size == 0 and self._both.select(deadline - monotonic()):
+            if size >= 0:
+                size, _ = self._pgconn.get_copy_data(1)
+            if size < 0 and not self._pgconn.is_busy():
+                return  # the server's last word comes after it has let the slot go
+            if size <= 0 and self._both.select(deadline - monotonic()):
                 self._pgconn.consume_input()
 
 
