@@ -112,6 +112,12 @@ class Laboratory:
         )
         return int(lsn)
 
+    def fill(self, transactions: int) -> None:
+        """Insert 2,000 rows of 1,000 bytes by each of some transactions."""
+        statement = "INSERT INTO items SELECT g, 'x', repeat('x', 1000) FROM generate_series(%s::int, %s::int) g"
+        for number in range(transactions):
+            self.run(statement, number * 2000 + 1, number * 2000 + 2000)
+
     def hear_for(self, seconds: float) -> None:
         """Wait until one and the same stream has spoken to the server for as long as that."""
         slot = "pg_replication_slots ON active_pid = pid WHERE slot_name = %s"
@@ -469,12 +475,7 @@ def test_a_full_log_stops_the_server_and_keeps_the_stream(lab: Laboratory, monke
     """The server waits longer than it waits for a silent reader, and goes on when there is room again."""
     monkeypatch.setattr(_pg_stream, "STATUS", 0.1)
     stream = lab.open(held=0, room=0, options="-c wal_sender_timeout=1s")
-    for part in range(5):
-        lab.run(
-            "INSERT INTO items SELECT g, 'x', repeat('x', 1000) FROM generate_series(%s::int, %s::int) g",
-            part * 2000 + 1,
-            part * 2000 + 2000,
-        )
+    lab.fill(5)
     until(lambda: stream.log.is_full)
     with pytest.raises(Unavailable, match="has sent its log up to"):
         stream.reach(flushed_end(lab.control), 0.3)
@@ -526,6 +527,18 @@ def test_a_server_that_shuts_down_does_not_wait_for_us(lab: Laboratory) -> None:
         stream.log.wait(1 << 60, PATIENCE)
     lab.database.server.start()
     assert len(lab.entries(lab.open())) == 2
+
+
+def test_a_server_that_shuts_down_does_not_wait_for_a_full_log(lab: Laboratory) -> None:
+    """Which cannot hear what it says."""
+    stream = lab.open(held=0, room=0)
+    lab.fill(10)
+    until(lambda: stream.log.is_full)
+    lab.database.server.stop()
+    with pytest.raises(Unavailable, match="shutting down"):
+        stream.log.wait(1 << 60, PATIENCE)
+    lab.database.server.start()
+    assert len(lab.entries(lab.open())) == 20_010
 
 
 def test_an_ended_backend_is_unavailable(lab: Laboratory) -> None:

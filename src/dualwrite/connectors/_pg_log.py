@@ -395,7 +395,12 @@ class Log:
     @property
     def is_full(self) -> bool:
         """Whether the server should wait before it sends more transactions; never within one, which may be larger."""
-        return self._begin is None and self.stored > self._room
+        return self._begin is None and self._stored > self._room
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a log that was full can take a good deal again."""
+        return self._stored <= self._room // 2
 
     def is_settled(self, lsn: int) -> bool:
         """Whether no transaction that is here, or is just being received, committed at ``lsn`` or later."""

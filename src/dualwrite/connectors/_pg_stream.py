@@ -15,7 +15,7 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from struct import Struct
 from threading import Event, Thread
@@ -109,10 +109,9 @@ class Stream:
         self._pgconn.nonblocking = 1
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
-        self._ours, self._both = DefaultSelector(), DefaultSelector()
-        self._ours.register(self._woken, EVENT_READ)
-        self._both.register(self._woken, EVENT_READ)
-        self._both.register(self._pgconn.socket, EVENT_READ)
+        self._selector = DefaultSelector()
+        self._selector.register(self._woken, EVENT_READ)
+        self._selector.register(self._pgconn.socket, EVENT_READ)
         self._thread = Thread(target=self._run, name=f"dualwrite stream {slot}", daemon=True)
         self._thread.start()
 
@@ -238,8 +237,7 @@ class Stream:
             raise
         finally:
             self._connection.close()
-            self._ours.close()
-            self._both.close()
+            self._selector.close()
             self._wake.close()
             self._woken.close()
             self.log.fail(error)
@@ -247,9 +245,8 @@ class Stream:
     def _read(self) -> None:
         taken = 0
         while not self._stopping:
-            if self.log.is_full:  # sends nothing more, since we take nothing; but must hear from us
-                self._heard = monotonic()
-                self._keep_company(_PAUSE, listen=False)
+            if self.log.is_full:
+                self._sit_out()
                 continue
             size, data = self._pgconn.get_copy_data(1)
             if size > 0:
@@ -259,7 +256,8 @@ class Stream:
                     self._talk()
             elif size == 0:
                 self.log.publish()
-                self._keep_company(self._due - monotonic(), listen=True)
+                self._talk()
+                self._listen()
             else:
                 self._hear_the_end()
 
@@ -283,17 +281,36 @@ class Stream:
         now = monotonic()
         self._questions.append(now)
         if len(self._questions) == _INSISTENCE and now - self._questions[0] < 1:
-            raise Unavailable(f"{self._database.shown} is shutting down", "start the server again")
+            raise self._shutting_down()
 
-    def _keep_company(self, timeout: float, *, listen: bool) -> None:
-        """Talk where it is due, then wait for somebody of ours who wants something, or for the server (``listen``)."""
-        self._talk()
-        for key, _ in (self._both if listen else self._ours).select(max(0.0, timeout)):
+    def _listen(self) -> None:
+        """Wait for the server, or for somebody of ours who wants something."""
+        for key, _ in self._selector.select(max(0.0, self._due - monotonic())):
             if key.fileobj is self._woken:
                 self._woken.recv(4096)
             else:
                 self._pgconn.consume_input()
                 self._heard = monotonic()
+
+    def _sit_out(self) -> None:
+        """Take nothing until the log has room, but keep talking.
+
+        A server that shuts down would wait for us, and could not tell us so.  It ends other sessions first, so one of
+        those keeps watch.
+        """
+        with closing(self._database.connect()) as watch, DefaultSelector() as others:
+            others.register(self._woken, EVENT_READ)
+            others.register(watch.fileno(), EVENT_READ)
+            while not (self.log.has_room or self._stopping):
+                self._heard = monotonic()
+                self._talk()
+                for key, _ in others.select(_PAUSE):
+                    if key.fileobj is not self._woken:
+                        raise self._shutting_down()
+                    self._woken.recv(4096)
+
+    def _shutting_down(self) -> Unavailable:
+        return Unavailable(f"{self._database.shown} is shutting down", "start the server again")
 
     def _talk(self) -> None:
         now = monotonic()
@@ -337,14 +354,14 @@ class Stream:
         self._tell()
         self._pgconn.put_copy_end()
         self._flush()
-        self._both.unregister(self._woken)
+        self._selector.unregister(self._woken)
         deadline, size = monotonic() + _GOODBYE, 0
         while monotonic() < deadline:
             if size >= 0:
                 size, _ = self._pgconn.get_copy_data(1)
             if size < 0 and not self._pgconn.is_busy():
                 return  # the server's last word comes after it has let the slot go
-            if size <= 0 and self._both.select(deadline - monotonic()):
+            if size <= 0 and self._selector.select(deadline - monotonic()):
                 self._pgconn.consume_input()
 
 
