@@ -1,0 +1,359 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""Transactions of ours in a PostgreSQL database: rows, side table, marker and position commit as one.
+
+They carry the link's replication origin, by which our reader knows them, and say of themselves at the end, in a message
+inside the transaction, which commit they are and how much of the other side they contain: the *marker*.  A database has
+one session at a time with that origin, so writers of one link follow one another, whatever process they are in.
+
+A crash at any place leaves nothing: the server ends the transaction with its session, and then lets go of the origin.
+Locks are waited for shortly only, so that in a deadlock with the application it is we who give way.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from threading import Event, Lock
+from time import monotonic
+from typing import Final
+
+import psycopg
+
+from dualwrite.connectors._pg_installed import Names
+from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors.base import NO_LIMIT, Remembered
+from dualwrite.errors import Denied, Superseded, Unavailable, Usage
+from dualwrite.model import Change, Key, Outcome, Position, Row, Write
+from dualwrite.schema import View
+
+PATIENCE: Final = 20.0
+"""Seconds to wait for another writer of the link, a dead one for instance."""
+LOCK_TIMEOUT: Final = 300
+"""Milliseconds to wait for a lock, at most; less where the server looks for deadlocks sooner."""
+
+_PAUSE: Final = 0.02
+_INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
+_SETTINGS: Final = f"""
+    SELECT set_config('synchronous_commit', 'local', false),
+        set_config('default_transaction_isolation', 'read committed', false),
+        set_config('default_transaction_read_only', 'off', false),
+        set_config('default_transaction_deferrable', 'off', false),
+        set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10)::text || 'ms', false)
+    FROM pg_settings WHERE name = 'deadlock_timeout'"""
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What a transaction of ours says of itself: its number, and the position of the other side that it contains.
+
+    ``seen`` is that of the last commit that had one.  ``wrote`` is what those who read the transaction's rows have to
+    know about what it meant to write (see ``Work``), null for nothing.
+    """
+
+    number: int
+    seen: Position | None
+    wrote: object = None
+
+    def text(self) -> str:
+        """As the message holds it."""
+        seen = None if self.seen is None else str(self.seen)
+        return json.dumps({"number": self.number, "seen": seen, "wrote": self.wrote}, separators=(",", ":"))
+
+    @classmethod
+    def parse(cls, text: str) -> Marker:
+        """The inverse of ``text``."""
+        held = json.loads(text)
+        return cls(held["number"], None if held["seen"] is None else Position.parse(held["seen"]), held["wrote"])
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a transaction does with rows, in its own session; each as in ``Transaction``.
+
+    ``wrote`` is asked once, before the commit: what the marker has to say about what was written, as JSON.
+    """
+
+    since: Callable[[Connection, Position, int], Sequence[Change]]
+    fetch: Callable[[Connection, View, Sequence[Key]], dict[Key, list[Row]]]
+    write: Callable[[Connection, View, Sequence[Write]], list[Outcome]]
+    wrote: Callable[[], object]
+
+
+class Writer:
+    """The session in which a connector's transactions run, one at a time; opened when it is needed, and again when it
+    broke.  ``patience`` is in seconds."""
+
+    def __init__(self, database: Database, patience: float = PATIENCE) -> None:
+        self._database = database
+        self._patience = patience
+        self._turn = Lock()
+        self._connection: Connection | None = None
+        self._names: Names | None = None
+        self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
+
+    def begin(self, stream: str, work: Callable[[Connection], Work]) -> PostgresqlTransaction:
+        """Begin a transaction for a stream; waits for other writers of the link, in this process and elsewhere.
+
+        Raises Unavailable when they do not end, Usage where the link is not installed.
+        """
+        if not self._turn.acquire(timeout=self._patience):
+            raise Unavailable(f"{self._database.shown}: another transaction of this process does not end", "try again")
+        try:
+            with self._database.errors():
+                connection, names = self._session()
+                self._take_origin(connection, names)
+                return PostgresqlTransaction(
+                    self._database, connection, names, stream, work(connection), self._known, self._release
+                )
+        except BaseException:
+            self._release()
+            raise
+
+    def close(self) -> None:
+        """End the session; an open transaction is rolled back.  Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _session(self) -> tuple[Connection, Names]:
+        if self._connection is None or self._connection.closed or self._names is None:
+            self.close()
+            connection = self._connection = self._database.connect()
+            connection.execute(_SETTINGS.encode())
+            self._names = Names.of(connection, self._database.link)
+        return self._connection, self._names
+
+    def _take_origin(self, connection: Connection, names: Names) -> None:
+        """Mark what the session does as ours; a session that died may hold the origin for a moment longer."""
+        deadline, pause = monotonic() + self._patience, Event()
+        while True:
+            try:
+                connection.execute("SELECT pg_replication_origin_session_setup($1)", [names.slot])
+            except psycopg.errors.ObjectInUse as exc:
+                if monotonic() > deadline:
+                    raise Unavailable(
+                        f"{self._database.shown}: another session writes for this link ({exc.diag.message_primary})",
+                        "another dualwrite may run this link; a dead session lets go when the server has noticed it",
+                    ) from exc
+                pause.wait(_PAUSE)
+            except psycopg.errors.UndefinedObject as exc:
+                raise Usage(f"{self._database.shown}: link {names.link} is not installed in it", _INSTALL) from exc
+            else:
+                return
+
+    def _release(self) -> None:
+        """Let go of origin and turn; a session that may be in any state is given up."""
+        connection = self._connection
+        if connection is not None:
+            try:
+                _leave(connection)
+            except psycopg.Error:
+                connection.close()
+        self._turn.release()
+
+
+def _leave(connection: Connection) -> None:
+    """End the transaction, and let others have the origin, which a session keeps beyond its transactions."""
+    if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+        connection.execute("ROLLBACK")
+    with suppress(psycopg.errors.ObjectNotInPrerequisiteState):  # it was not taken, or has been let go
+        connection.execute("SELECT pg_replication_origin_session_reset()")
+
+
+class PostgresqlTransaction:
+    """See ``Transaction``.  ``done`` is called once at the end."""
+
+    def __init__(
+        self,
+        database: Database,
+        connection: Connection,
+        names: Names,
+        stream: str,
+        work: Work,
+        known: dict[str, Position | None],
+        done: Callable[[], None],
+    ) -> None:
+        self._database = database
+        self._connection = connection
+        self._names = names
+        self._stream = stream
+        self._work = work
+        self._known = known
+        self._done = done
+        self._notes: dict[tuple[str, str, str], str | None] = {}
+        self.is_open = True
+        self._begin()
+
+    def _begin(self) -> None:
+        meta, execute = self._names.table("meta"), self._connection.execute
+        try:
+            with self._connection.pipeline():
+                execute("BEGIN")
+                commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
+                seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
+                sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
+                stored = execute(sql.encode(), [self._stream])
+            row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
+        except psycopg.errors.UndefinedTable as exc:
+            raise self._not_installed() from exc
+        if row is None:
+            raise self._not_installed()
+        self._number = int(row[0]) + 1
+        self._seen = Position.parse(last[0]) if last else None
+        self._stored = Position.parse(position[0]) if position else None
+
+    def _not_installed(self) -> Usage:
+        return Usage(f"{self._database.shown}: link {self._names.link} is not installed in it", _INSTALL)
+
+    @property
+    def number(self) -> int:
+        """See ``Transaction``."""
+        return self._number
+
+    def position(self) -> Position | None:
+        """See ``Transaction``.  Nobody else can move it: writers of a link follow one another."""
+        self._in_use()
+        self._known[self._stream] = self._stored
+        return self._stored
+
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+        """See ``Transaction``."""
+        self._in_use()
+        with self._database.errors():
+            return self._work.since(self._connection, after, limit)
+
+    def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Transaction``."""
+        self._in_use()
+        with self._database.errors():
+            return self._work.fetch(self._connection, view, keys)
+
+    def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
+        """See ``Transaction``."""
+        self._in_use()
+        with self._database.errors():
+            return self._work.write(self._connection, view, writes)
+
+    def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
+        """See ``Transaction``.  Written with the commit, all entries at once."""
+        self._in_use()
+        self._notes[kind, view, key] = value
+
+    def commit(self, position: Position | None) -> None:
+        """See ``Transaction``."""
+        self._in_use()
+        expected = self._known.get(self._stream, self._stored)
+        if self._stored != expected:
+            raise Superseded(
+                f"{self._database.shown}: the position of {self._stream} is {self._stored}, not {expected} as before",
+                "another engine runs this link: stop one of them",
+            )
+        seen = self._seen if position is None else position
+        marker = Marker(self._number, seen, self._work.wrote())
+        with self._database.errors():
+            try:
+                self._commit(marker, position)
+            except psycopg.errors.IntegrityError as exc:
+                raise Denied(
+                    f"{self._database.shown}: {exc.diag.message_primary} at the commit: a trigger of the database has "
+                    "broken a deferred constraint",
+                    "mend the trigger, or make the constraint immediate",
+                ) from exc
+        self._known[self._stream] = self._stored if position is None else position
+        self._end()
+
+    def _commit(self, marker: Marker, position: Position | None) -> None:
+        """All that is left, in one round trip."""
+        names, execute = self._names, self._connection.execute
+        meta = {"commits": str(marker.number)}
+        if position is not None:
+            meta["seen"] = str(position)
+        with self._connection.pipeline():
+            self._write_notes()
+            upsert = (
+                f"INSERT INTO {names.table('meta')} SELECT * FROM unnest($1::text[], $2::text[]) "
+                "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+            )
+            execute(upsert.encode(), [list(meta), list(meta.values())])
+            if position is not None:
+                upsert = (
+                    f"INSERT INTO {names.table('position')} VALUES ($1, $2) "
+                    "ON CONFLICT (stream) DO UPDATE SET position = excluded.position"
+                )
+                execute(upsert.encode(), [self._stream, str(position)])
+            execute("SELECT pg_logical_emit_message(true, $1, $2)", [names.schema, marker.text()])
+            execute(  # without it the commit would carry the time of the origin's last one
+                "SELECT pg_replication_origin_xact_setup('0/0'::pg_lsn + $1::numeric, clock_timestamp())",
+                [str(marker.number)],
+            )
+            execute("COMMIT")
+
+    def _write_notes(self) -> None:
+        if not self._notes:
+            return
+        side, number = self._names.table("side"), str(self._number)
+        columns = [[key[part] for key in self._notes] for part in range(3)]
+        end = (
+            f"UPDATE {side} AS s SET until = $4::bigint FROM unnest($1::text[], $2::text[], $3::text[]) "
+            "AS n (kind, view, key) WHERE (s.kind, s.view, s.key) = (n.kind, n.view, n.key) AND s.until IS NULL"
+        )
+        self._connection.execute(end.encode(), [*columns, number])
+        begin = (
+            f"INSERT INTO {side} (kind, view, key, value, since) "
+            "SELECT kind, view, key, value, $5::bigint FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) "
+            "WITH ORDINALITY AS n (kind, view, key, value, place) WHERE value IS NOT NULL ORDER BY place"
+        )
+        self._connection.execute(begin.encode(), [*columns, list(self._notes.values()), number])
+
+    def rollback(self) -> None:
+        """End the transaction; what was not committed is gone.  Idempotent."""
+        self._end()
+
+    def _end(self) -> None:
+        if self.is_open:
+            self.is_open = False
+            self._done()
+
+    def _in_use(self) -> None:
+        if not self.is_open:
+            raise RuntimeError("the transaction has ended")
+
+    def __enter__(self) -> PostgresqlTransaction:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._end()
+
+
+# -- what was committed ----------------------------------------------------------------------------------------------
+
+
+def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Position, int]]:
+    """Per stream its position, and the number of our last commit; the link must be installed."""
+    sql = (
+        f"SELECT stream, position, (SELECT value FROM {names.table('meta')} WHERE name = 'commits') "
+        f"FROM {names.table('position')}"
+    )
+    rows = connection.execute(sql.encode()).fetchall()
+    return {stream: (Position.parse(position), int(number)) for stream, position, number in rows}
+
+
+def remembered(connection: Connection, names: Names, kind: str) -> list[Remembered]:
+    """The side table's entries of a kind, in the order in which they came; the link must be installed."""
+    sql = f"SELECT kind, view, key, value, since, until FROM {names.table('side')} WHERE kind = $1 ORDER BY id"
+    rows = connection.execute(sql.encode(), [kind]).fetchall()
+    return [
+        Remembered(kind, view, key, value, int(since), None if until is None else int(until))
+        for kind, view, key, value, since, until in rows
+    ]
+
+
+def forget(connection: Connection, names: Names, number: int) -> None:
+    """Delete the side table's entries that ended with our commit ``number`` or before.
+
+    For when no change from before that commit will be asked for again.
+    """
+    sql = f"DELETE FROM {names.table('side')} WHERE until <= $1::bigint"
+    connection.execute(sql.encode(), [str(number)])
