@@ -17,8 +17,10 @@ from pathlib import Path
 import pytest
 
 from dualwrite import cli
+from dualwrite.testing.postgresql import Server, programs
 
 PATIENCE = 30.0
+DEBIAN = Path("/usr/lib/postgresql/15/bin")
 LEFT = """
 CREATE TABLE customers (
     account TEXT PRIMARY KEY NOT NULL, name VARCHAR(40) NOT NULL, credit NUMERIC(12,2), status TEXT);
@@ -182,3 +184,19 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """A shop whose link has never run."""
     monkeypatch.setenv("COLUMNS", "160")
     return Shop(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session", params=["default", "debian"])
+def each_postgresql(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """The server that all tests use, and Debian's PostgreSQL 15 where it is installed."""
+    if request.param == "default":
+        yield request.getfixturevalue("postgresql")
+        return
+    if not DEBIAN.exists() or programs() == DEBIAN:
+        pytest.skip("Debian's PostgreSQL 15 is not installed, or is the default")
+    server = Server(programs=DEBIAN)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()

@@ -201,7 +201,7 @@ class Capture:
         is_stale = slot is not None and bool(
             slot.lost or publication.oid != (installed.published[0] or publication.oid)
         )
-        if slot is not None and not slot.is_ours and slot.is_ready:
+        if slot is not None and not slot.is_ours:
             raise Denied(
                 f"{self._database.shown}: the replication slot {names.slot} is not one that dualwrite has made",
                 f"if nobody needs it: SELECT pg_drop_replication_slot({literal(names.slot)})",
@@ -284,12 +284,12 @@ class Capture:
         with self._session() as (connection, names):
             server = read_server(connection)
             _check_standby(self._database, server)
+            inventory = adopted(connection, Inventory.read(connection, names))
             self._drop_slot(connection, names)
             self._patiently(
                 lambda: _drop_origin(connection, names),
                 lambda: f"the replication origin {names.slot} is held by another session",
             )
-            inventory = adopted(connection, Inventory.read(connection, names))
             groups = removal_groups(names, inventory)
             if groups and not may_own(server, inventory, inventory.installed.captured):
                 script = "".join(group.text() for group in groups)

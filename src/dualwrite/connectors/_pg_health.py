@@ -19,7 +19,7 @@ from dualwrite.schema import View
 
 BUDGET: Final = 1 << 30
 """Bytes of its log that the server may keep for us before somebody is told."""
-_FEW: Final = 2  # free slots, senders or origins that are told as nearly none
+_FEW: Final = 3  # free slots, senders or origins that are told as nearly none
 _RUN: Final = "`dualwrite run` installs capture before it reads anything"
 _MENDS: Final = "nothing: `dualwrite run` mends it"
 
@@ -158,20 +158,14 @@ def _problems(
 
 
 def _shortages(server: Server, installed: Installed) -> Iterator[Problem]:
-    """What is nearly used up; used up entirely is an obstacle where something of it is still needed."""
-    for code, what, (count, most) in (
-        ("pg_slots", "replication slots", server.slots),
-        ("pg_senders", "WAL senders", server.senders),
-        ("pg_origins", "replication origins", server.origins),
+    """What we need one of, and is nearly used up."""
+    for code, what, is_needed, (count, most) in (
+        ("pg_slots", "replication slots", installed.slot is None, server.slots),
+        ("pg_senders", "WAL senders", installed.slot is None or installed.slot.holder is None, server.senders),
+        ("pg_origins", "replication origins", not installed.has_origin, server.origins),
     ):
-        is_ours = {
-            "pg_slots": installed.slot is not None,
-            "pg_senders": installed.slot is not None and installed.slot.holder is not None,
-            "pg_origins": installed.has_origin,
-        }[code]
-        if most - count < _FEW and (is_ours or count < most):
-            message = f"{count} of {most} {what} are in use"
-            yield Problem(code, message, CODES[code][1], "warning")
+        if is_needed and 0 < most - count < _FEW:
+            yield Problem(code, f"{count} of {most} {what} are in use", CODES[code][1], "warning")
 
 
 def _slot_risks(server: Server, installed: Installed, budget: int) -> Iterator[Problem]:

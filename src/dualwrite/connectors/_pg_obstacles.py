@@ -252,7 +252,8 @@ _RIGHTS: Final = """
         'GRANT USAGE, SELECT, UPDATE ON SEQUENCE ' || quote_ident(n.nspname) || '.' || quote_ident(s.relname)
         FROM pg_depend d JOIN pg_class s ON s.oid = d.objid JOIN pg_namespace n ON n.oid = s.relnamespace
         WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
-            AND s.relkind = 'S' AND d.refobjid = ANY ($2::oid[]) AND NOT has_sequence_privilege(s.oid, 'USAGE')"""
+            AND d.refobjid = ANY ($2::oid[])
+            AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END"""
 
 
 def missing_rights(connection: Connection, catalog: Catalog, views: Sequence[View], role: str) -> list[str]:

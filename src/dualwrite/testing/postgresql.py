@@ -37,6 +37,7 @@ _SETTINGS = {
     "max_replication_slots": "40",
     "max_connections": "120",
     "max_prepared_transactions": "10",
+    "max_slot_wal_keep_size": "32GB",  # without a limit, there is a warning
     "fsync": "off",
     "full_page_writes": "off",
     "shared_buffers": "64MB",
