@@ -55,6 +55,10 @@ _IN_THE_WAY: Final = (
     psycopg.errors.DeadlockDetected,
     psycopg.errors.ObjectInUse,
 )
+_SETTINGS: Final = """
+    SELECT set_config('lock_timeout', $1, false), set_config('default_transaction_isolation', 'read committed', false),
+        set_config('default_transaction_read_only', 'off', false),
+        set_config('default_transaction_deferrable', 'off', false)"""
 _END_HOLDER: Final = """
     SELECT pg_terminate_backend(a.pid) FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
     WHERE a.pid = $1 AND s.slot_name = $2
@@ -160,7 +164,7 @@ class Capture:
         """A session in which nobody else installs or uninstalls this link."""
         with closing(self._database.connect()) as connection, self._database.errors():
             names = Names.of(connection, self._database.link)
-            connection.execute(f"SET lock_timeout = '{self._patience:.3f}s'".encode())
+            connection.execute(_SETTINGS.encode(), [f"{self._patience:.3f}s"])
             connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", [names.slot])
             yield connection, names
 
