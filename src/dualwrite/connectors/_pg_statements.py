@@ -153,6 +153,8 @@ class Target:
         self.flats = [index for index in view.written if len(view.paths[index]) == 1]
         self.cells = [self._cell(index) for index in range(len(view.paths))]
         self.members = [matcher(plan.ends[index]) for index in view.key]
+        ends = [plan.ends[index] for index in view.key]
+        self.has_text_key = all(column_type(end.base, -1).name is TypeName.TEXT for end in ends)
         self._made: dict[tuple[str, Shape], str] = {}
 
     def _cell(self, index: int) -> Cell:
@@ -503,12 +505,17 @@ class Targets:
         return target
 
 
-def patterns(target: Target, keys: Sequence[Key]) -> Iterator[tuple[Pattern | None, list[Value]]]:
+def patterns(target: Target, keys: Sequence[Key]) -> Iterator[tuple[Pattern | None, Sequence[Value]]]:
     """How each key is looked for, and the values to look for; no pattern where no record can hold it."""
+    if target.has_text_key and all(map(all, keys)):  # the shorter way to the same
+        pattern: Pattern = tuple(["value" for _ in target.members])
+        for key in keys:
+            yield pattern, key
+        return
     for key in keys:
         members = [match(member) for match, member in zip(target.members, key, strict=True)]
         sure = [member for member in members if member is not None]
         if len(sure) < len(members):
-            yield None, []
+            yield None, ()
         else:
-            yield tuple(match for match, _ in sure), [value for match, value in sure if match != "null"]
+            yield tuple([match for match, _ in sure]), [value for match, value in sure if match != "null"]

@@ -14,11 +14,13 @@ class BadTextError(ValueError):
     """A text holds what no text of PostgreSQL can: a zero character, or half of a surrogate pair."""
 
 
-def is_storable(value: Value) -> bool:
-    """Can PostgreSQL hold the text?"""
-    if value is None or value.isascii():
-        return value is None or "\0" not in value
-    return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+def is_storable(values: Sequence[Value]) -> bool:
+    """Can PostgreSQL hold these texts?"""
+    try:
+        _checked("".join([value for value in values if value]))
+    except BadTextError:
+        return False
+    return True
 
 
 def _checked(text: str) -> bytes:
@@ -33,16 +35,17 @@ def _checked(text: str) -> bytes:
 
 def array(values: Sequence[Value]) -> str:
     """The literal of a one-dimensional array of these values; raises BadTextError."""
-    if None in values:
+    if not values:
+        return "{}"
+    try:
+        joined = '","'.join(values)  # type: ignore[arg-type]  # it fails where there is a None
+    except TypeError:
         members = ["NULL" if value is None else f'"{_escaped(value)}"' for value in values]
         literal = f"{{{','.join(members)}}}"
-    elif values:
-        joined = '","'.join(values)  # type: ignore[arg-type]  # there is no None
-        if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
-            joined = '","'.join([_escaped(value) for value in values])  # type: ignore[arg-type]  # as above
-        literal = f'{{"{joined}"}}'
     else:
-        literal = "{}"
+        if "\\" in joined or joined.count('"') != 2 * (len(values) - 1):
+            joined = '","'.join([_escaped(value) for value in values if value is not None])
+        literal = f'{{"{joined}"}}'
     _checked(literal)
     return literal
 
@@ -61,9 +64,10 @@ def copy_lines(columns: Sequence[Sequence[Value]]) -> bytes:
 
 
 def _copied(column: Sequence[Value]) -> Sequence[str]:
-    if None in column:
+    try:
+        joined = "".join(column)  # type: ignore[arg-type]  # it fails where there is a None
+    except TypeError:
         return [r"\N" if value is None else value.translate(_COPY) for value in column]
-    joined = "".join(column)  # type: ignore[arg-type]  # there is no None
     if any(char in joined for char in "\\\t\n\r"):
-        return [value.translate(_COPY) for value in column]  # type: ignore[union-attr]  # as above
-    return column  # type: ignore[return-value]  # as above
+        return [value.translate(_COPY) for value in column if value is not None]
+    return column  # type: ignore[return-value]  # there is no None

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from types import NoneType
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -23,6 +25,7 @@ from dualwrite.connectors._sql import names, reference_of
 from dualwrite.errors import Denied
 from dualwrite.model import (
     ABSENT,
+    Absent,
     Applied,
     Cell,
     Contested,
@@ -155,9 +158,9 @@ class Lookups:
         self, target: Target, keys: Sequence[Key], columns: tuple[str, ...]
     ) -> dict[Key, list[tuple[Value, ...]]]:
         found: dict[Key, list[tuple[Value, ...]]] = {}
-        groups: dict[Pattern, list[tuple[Key, list[Value]]]] = defaultdict(list)
+        groups: dict[Pattern, list[tuple[Key, Sequence[Value]]]] = defaultdict(list)
         for key, (pattern, values) in zip(keys, patterns(target, keys), strict=True):
-            if pattern is not None and all(map(is_storable, values)):
+            if pattern is not None and is_storable(values):
                 groups[pattern].append((key, values))
         for pattern, members in groups.items():
             statement = target.statement("find", Shape(pattern, columns=columns))
@@ -191,7 +194,7 @@ class Ready:
     number: int
     write: Write
     pattern: Pattern | None
-    members: list[Value]
+    members: Sequence[Value]
     given: tuple[int, ...] = ()
     expected: tuple[int, ...] = ()
     lookups: dict[int, Resolved | None] = field(default_factory=dict)
@@ -233,9 +236,9 @@ class Writer:
 
     def lock(self, target: Target, keys: Sequence[Key], *, strong: bool = False) -> None:
         """Wait for the records of these keys, and keep them; ``strong``: children may not refer to them meanwhile."""
-        groups: dict[Pattern, list[list[Value]]] = defaultdict(list)
+        groups: dict[Pattern, list[Sequence[Value]]] = defaultdict(list)
         for pattern, members in patterns(target, keys):
-            if pattern is not None and all(map(is_storable, members)):
+            if pattern is not None and is_storable(members):
                 groups[pattern].append(members)
         for pattern, rows in groups.items():
             statement = target.statement("lock", Shape(pattern, given=(0,) if strong else ()))
@@ -250,10 +253,10 @@ class Writer:
             outcomes += [found[number] for number in range(len(part))]
         return outcomes
 
-    def notice(self, view: View, key: Key, *, fresh: bool) -> None:
-        """We have met a record: ``fresh``, if its last version is not surely an old one."""
-        if fresh and key not in self._ours[view.table]:
-            self.touched[view.name].add(key)
+    def notice(self, view: View, keys: Sequence[Key]) -> None:
+        """We have met records whose last versions are not surely old ones."""
+        ours = self._ours[view.table]
+        self.touched[view.name].update(keys if not ours else [key for key in keys if key not in ours])
 
     def wrote(self, view: View, keys: Iterable[Key]) -> None:
         """The last versions of these records are ours."""
@@ -273,20 +276,37 @@ class Writer:
         self._met.add(view.name)
 
 
+def _moves(view: View, writes: Sequence[Write]) -> dict[int, Key]:
+    """The keys that records shall have, where they are others than before."""
+    keys = _keys_of(view)
+    found: dict[int, Key] = {}
+    for number, write in enumerate(writes):
+        if write.row is not None and (cells := keys(write.row)) != write.key:
+            key = tuple([member if cell is ABSENT else cell for cell, member in zip(cells, write.key, strict=True)])
+            if key != write.key:
+                found[number] = key
+    return found
+
+
+def _keys_of(view: View) -> Callable[[Row], Row]:
+    if len(view.key) == 1:
+        (place,) = view.key
+        return lambda row: (row[place],)
+    return itemgetter(*view.key)
+
+
 def _once_per_key(target: Target, writes: Sequence[Write]) -> list[Sequence[Write]]:
     """The writes in parts in which each key occurs once, before and after; mostly it is one."""
-    view = target.view
-    fold = _folder([target.cells[place].column for place in view.key])
+    fold = _folder([target.cells[place].column for place in target.view.key])
     keys = [fold(write.key) for write in writes]
-    moves = [_new_key(view, write) for write in writes]
-    renames = any(move is not None and move != write.key for move, write in zip(moves, writes, strict=True))
-    if not renames and len(set(keys)) == len(keys):
+    moves = _moves(target.view, writes)
+    if not moves and len(set(keys)) == len(keys):
         return [writes]
     parts: list[list[Write]] = [[]]
     seen: set[Key] = set()
     taken: set[Key] = set()
-    for write, key, move in zip(writes, keys, moves, strict=True):
-        new = None if move is None else fold(move)
+    for number, (write, key) in enumerate(zip(writes, keys, strict=True)):
+        new = None if write.row is None else fold(moves.get(number, key))
         if key in seen or new in taken:
             parts.append([])
             seen, taken = set(), set()
@@ -295,16 +315,6 @@ def _once_per_key(target: Target, writes: Sequence[Write]) -> list[Sequence[Writ
             taken.add(new)
         parts[-1].append(write)
     return list(parts)
-
-
-def _new_key(view: View, write: Write) -> Key | None:
-    """The key that the record shall have; None for a delete."""
-    if write.row is None:
-        return None
-    return tuple(
-        member if (cell := write.row[place]) is ABSENT else cell
-        for place, member in zip(view.key, write.key, strict=True)
-    )
 
 
 # -- one part of a call ------------------------------------------------------------------------------------------------
@@ -321,12 +331,13 @@ class Part:
         self._table = target.plan.table
         self._writes = writes
         self._fold = _folder([target.cells[place].column for place in self._view.key])
+        self._moves = _moves(target.view, writes)
         self._outcomes: dict[int, Outcome] = {}
 
     def run(self) -> dict[int, Outcome]:
         """Write them all; what was refused again behind the others, as long as that helps."""
-        waiting = self._storable()
-        if self._insert_straight(waiting):
+        waiting: Sequence[int] = range(len(self._writes))
+        if self._insert_straight():
             return self._outcomes
         while waiting:
             self._carry_out(waiting)
@@ -336,24 +347,6 @@ class Part:
             waiting = again
         self._swap([number for number in waiting if self._is_update(number) and self._was_refused(number, "unique")])
         return self._outcomes
-
-    def _storable(self) -> list[int]:
-        """The numbers of those that PostgreSQL can hold at all."""
-        try:
-            for write in self._writes:
-                text = "".join([cell for cell in (*(write.row or ()), *(write.expect or ())) if isinstance(cell, str)])
-                if not text.isascii() or "\0" in text:
-                    array([text])
-        except BadTextError:
-            good = []
-            for number, write in enumerate(self._writes):
-                cells = (*(write.row or ()), *(write.expect or ()))
-                if all(is_storable(cell) for cell in cells if isinstance(cell, str)):
-                    good.append(number)
-                else:
-                    self._outcomes[number] = _BAD_TEXT
-            return good
-        return list(range(len(self._writes)))
 
     def _may_succeed_later(self, outcome: Outcome) -> bool:
         if isinstance(outcome, MissingParent):
@@ -437,11 +430,14 @@ class Part:
             cell = write.expect[index]
         return cell
 
-    def _cell_array(self, readies: Sequence[Ready], place: int, *, expected: bool = False) -> list[Value]:
+    def _cells_array(self, rows: Sequence[Row | None], place: int, *, mixed: bool) -> list[Value]:
         """One cell of all rows, ABSENT as null."""
         cell = self._target.cells[place]
-        rows = [ready.write.expect if expected else ready.write.row for ready in readies]
-        column: list[Value] = [None if row is None or (held := row[place]) is ABSENT else held for row in rows]
+        column: list[Value]
+        if mixed:
+            column = [None if row is None or (held := row[place]) is ABSENT else held for row in rows]
+        else:
+            column = [row[place] for row in rows]  # type: ignore[index,misc]  # all rows have the cell
         if cell.empty_is_null and not cell.is_text:
             return [value or None for value in column]
         return column
@@ -468,8 +464,7 @@ class Part:
         for shape, group in self._shaped(readies):
             self._run("update", shape, group)
         for ready in alone:
-            key = _new_key(self._view, ready.write)
-            assert key is not None
+            key = self._moves[ready.number]
             if self._target.plan.fetch(self._connection, [key]):
                 reason = f"another {self._table.name} holds the key {show_key(key)}"
                 self._outcomes[ready.number] = Rejected("unique", reason)
@@ -498,16 +493,17 @@ class Part:
 
     def _must_be_alone(self, ready: Ready) -> bool:
         """Does the row take another key, which no unique index keeps from being held twice?"""
-        key = _new_key(self._view, ready.write)
-        if key is None or key == ready.write.key or self._fold(key) == self._fold(ready.write.key):
+        key = self._moves.get(ready.number)
+        if key is None or self._fold(key) == self._fold(ready.write.key):
             return False
         return not self._target.key_columns[1] or not all(key)
 
     def _shaped(self, readies: Sequence[Ready]) -> Iterator[tuple[Shape, list[Ready]]]:
         """The rows in groups that one statement takes."""
-        groups: dict[Shape, list[Ready]] = defaultdict(list)
+        same: dict[tuple[Any, ...], list[Ready]] = defaultdict(list)
         for ready in readies:
-            groups[Shape(ready.pattern, ready.given, ready.expected, tuple(ready.lookups))].append(ready)
+            same[ready.pattern, ready.given, ready.expected, tuple(ready.lookups)].append(ready)
+        groups = {Shape(*parts): group for parts, group in same.items()}
         triggers = any("update" in trigger.events for trigger in self._target.plan.facts.triggers)
         if len(groups) <= _SHAPES or triggers:  # a trigger may look at the columns that a statement names
             yield from groups.items()
@@ -530,10 +526,11 @@ class Part:
     def _insert(self, numbers: Sequence[int]) -> None:
         readies = self._readies(numbers)
         self._resolve(readies)
-        groups: dict[Shape, list[Ready]] = defaultdict(list)
+        same: dict[tuple[Pattern | None, tuple[str, ...]], list[Ready]] = defaultdict(list)
         for ready in readies:
             self._fill(ready)
-            groups[Shape(ready.pattern, columns=tuple(ready.values))].append(ready)
+            same[ready.pattern, tuple(ready.values)].append(ready)
+        groups = {Shape(pattern, columns=columns): group for (pattern, columns), group in same.items()}
         facts = self._target.plan.facts
         alone = facts.rules or any(each.before and "insert" in each.events for each in facts.triggers)
         met: list[Ready] = []
@@ -601,24 +598,27 @@ class Part:
     def _ambiguous(self, key: Key, count: int) -> Rejected:
         return Rejected("ambiguous", f"{count} records of {self._table.name} hold the key {show_key(key)}")
 
-    def _insert_straight(self, numbers: Sequence[int]) -> bool:
+    def _insert_straight(self) -> bool:
         """Copy many new records into the table, where a unique index refuses those that are there already.
 
         All of them or none: then each is to be judged by itself.
         """
         facts = self._target.plan.facts
-        if len(numbers) < max(_STRAIGHT, len(self._writes)) or not self._writer.may_go_straight(self._view):
+        if len(self._writes) < _STRAIGHT or not self._writer.may_go_straight(self._view):
             return False
         if facts.rules or any(each.before and "insert" in each.events for each in facts.triggers):
             return False
         writes = self._writes
-        if any(write.row is None or write.expect is not None for write in writes):
+        if self._moves or any(write.row is None or write.expect is not None for write in writes):
             return False
         columns = self._straight_columns()
         if columns is None:
             return False
+        try:
+            lines = copy_lines(list(columns.values()))
+        except BadTextError:
+            return False
         statement = f"COPY {facts.sql} ({names(columns)}) FROM STDIN"
-        lines = copy_lines(list(columns.values()))
         execute = self._connection.execute
         execute("SAVEPOINT dualwrite_rows")
         try:
@@ -637,7 +637,7 @@ class Part:
         execute("RELEASE dualwrite_rows")
         self._outcomes.update(dict.fromkeys(range(len(writes)), _APPLIED))
         keys = [write.key for write in writes]
-        self._writer.touched[self._view.name].update(keys)
+        self._writer.notice(self._view, keys)
         self._writer.wrote(self._view, keys)
         self._writer.lookups.forget(self._table.name)
         return True
@@ -647,7 +647,7 @@ class Part:
         target, writes = self._target, self._writes
         rows = [write.row for write in writes if write.row is not None]
         held, is_unique = target.key_columns
-        if not is_unique or self._view.natural_keys(rows) != [write.key for write in writes]:
+        if not is_unique:
             return None
         columns = self._filled() if target.lookups else self._flat_columns(rows)
         if not columns or not held <= set(columns) or not all(all(columns[name]) for name in held):
@@ -656,17 +656,18 @@ class Part:
 
     def _flat_columns(self, rows: Sequence[Row]) -> dict[str, Sequence[Value]] | None:
         columns: dict[str, Sequence[Value]] = {}
+        cells = list(zip(*rows, strict=True))
         for place in self._target.flats:
-            cells = [row[place] for row in rows]
-            column = self._target.cells[place].column
-            if ABSENT in cells:
-                if any(cell is not ABSENT for cell in cells):
+            column, kinds = self._target.cells[place].column, set(map(type, cells[place]))
+            if Absent in kinds:
+                if len(kinds) > 1:
                     return None
                 continue
             if column.read_only:
                 return None
-            known: list[Value] = cells  # type: ignore[assignment]  # there is no ABSENT
-            columns[column.name] = [value or "" for value in known] if column.empty_is_null else known
+            known: Sequence[Value] = cells[place]
+            is_filled = column.empty_is_null and NoneType in kinds
+            columns[column.name] = [value or "" for value in known] if is_filled else known
         return columns
 
     def _filled(self) -> dict[str, Sequence[Value]] | None:
@@ -689,20 +690,27 @@ class Part:
             shape = replace(shape, horizon=True)
         try:
             answers = self._attempt(kind, shape, batch)
-        except psycopg.Error as exc:
-            outcome = refusal(exc, self._writer.database)
-            if outcome is None:
-                raise
-            self._undo("dualwrite_rows")
+        except (psycopg.Error, BadTextError) as exc:
+            outcome = self._refused(exc)
             if len(batch) > 1:
                 middle = len(batch) // 2
                 return [*self._run(kind, shape, batch[:middle]), *self._run(kind, shape, batch[middle:])]
             if outcome.code in ("unique", "reference") and not again:
                 self._wait_for(batch)  # somebody may have been faster: look again
                 return self._run(kind, shape, batch, again=True)
-            self._outcomes[batch[0].number] = self._missing_parent(exc, batch[0]) or outcome
+            self._outcomes[batch[0].number] = self._missing_parent(outcome, batch[0]) or outcome
             return []
         return self._judge(kind, shape, batch, answers, again=again)
+
+    def _refused(self, exc: psycopg.Error | BadTextError) -> Rejected:
+        """Why a statement failed, with its traces removed; raises what is not about its rows."""
+        if isinstance(exc, BadTextError):
+            return _BAD_TEXT
+        outcome = refusal(exc, self._writer.database)
+        if outcome is None:
+            raise exc
+        self._undo("dualwrite_rows")
+        return outcome
 
     def _undo(self, savepoint: str) -> None:
         """Go back to a savepoint, and forget it."""
@@ -739,8 +747,10 @@ class Part:
         if shape.mixed:
             columns += self._masks(shape, batch)
         if kind == "update":
-            columns += [self._cell_array(batch, place) for place in shape.given]
-        columns += [self._cell_array(batch, place, expected=True) for place in shape.expected]
+            rows = [ready.write.row for ready in batch]
+            columns += [self._cells_array(rows, place, mixed=shape.mixed) for place in shape.given]
+        rows = [ready.write.expect for ready in batch] if shape.expected else []
+        columns += [self._cells_array(rows, place, mixed=shape.mixed) for place in shape.expected]
         for number in shape.lookups:
             columns += self._lookup_arrays(number, batch)
         return columns
@@ -778,52 +788,41 @@ class Part:
         self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer], *, again: bool
     ) -> list[Ready]:
         """The outcomes of a statement that went through; returns the new records that are there already."""
-        told: dict[int, str] = {}
-        written: int | None = None
-        everything = self._writer.horizon is None
-        notice = self._writer.notice
-        for place, verdict, fresh in answers:
-            if place == 0:
-                written = int(verdict)
-                continue
-            told[place] = verdict
-            ready = batch[place - 1]
-            notice(self._view, ready.write.key, fresh=everything or fresh or verdict in "gb")
-        left_out = written is not None and written != len(batch) - len(told)
-        contested, met, retried = [], [], []
-        keys: list[Key] = []
-        for place, ready in enumerate(batch, 1):
-            verdict = told.get(place, "w")
-            if verdict == "w":
-                if kind == "insert":
-                    assert not left_out or len(batch) == 1
-                self._outcomes[ready.number] = _LEFT_OUT if left_out else _APPLIED
-                keys.append(ready.write.key)
-                if everything or kind == "insert":
-                    notice(self._view, ready.write.key, fresh=True)
-            elif verdict == "c":
-                contested.append(ready)
-            elif verdict == "f":
-                met.append(ready)
-            elif verdict == "x" and not again:
-                retried.append(ready)
-            else:
-                self._outcomes[ready.number] = self._outcome(kind, ready, verdict)
-        self._moved(batch, told)
-        self._writer.wrote(self._view, keys)
+        told = {place: verdict for place, verdict, _ in answers if place}
+        count = next((int(verdict) for place, verdict, _ in answers if not place), None)
+        left_out = count is not None and count != len(batch) - len(told)
+        assert not left_out or len(batch) == 1, "triggers and rules that can leave out rows get them one by one"
+        applied = [ready for place, ready in enumerate(batch, 1) if told.get(place, "w") == "w"]
+        done = _LEFT_OUT if left_out else _APPLIED
+        self._outcomes.update(dict.fromkeys([ready.number for ready in applied], done))
+        others: dict[str, list[Ready]] = defaultdict(list)
+        for place, verdict in told.items():
+            others[verdict].append(batch[place - 1])
+        self._notice(kind, batch, applied, answers)
+        retried = [] if again else others.pop("x", [])
+        met, contested = others.pop("f", []), others.pop("c", [])
+        for verdict, group in others.items():
+            if verdict != "w":
+                self._outcomes.update({ready.number: self._outcome(kind, ready, verdict) for ready in group})
         self._contest(contested)
         if retried:  # somebody's lock was waited for, or a trigger leaves the row out
             self._wait_for(retried)
             self._run(kind, shape, retried, again=True)
         return met
 
-    def _moved(self, batch: Sequence[Ready], told: dict[int, str]) -> None:
-        """Keys that records have taken: who held them before cannot be seen any more."""
-        for place, ready in enumerate(batch, 1):
-            if place not in told or told[place] == "w":
-                key = _new_key(self._view, ready.write)
-                if key is not None and key != ready.write.key:
-                    self._writer.notice(self._view, key, fresh=True)
+    def _notice(self, kind: str, batch: Sequence[Ready], applied: Sequence[Ready], answers: Sequence[Answer]) -> None:
+        """Tell the writer which records were met, and which of them users may just have changed."""
+        keys = [ready.write.key for ready in applied]
+        if self._writer.horizon is None:
+            self._writer.notice(self._view, [ready.write.key for ready in batch])
+        else:
+            seen = [(batch[place - 1], verdict, fresh) for place, verdict, fresh in answers if place]
+            told = [ready.write.key for ready, verdict, fresh in seen if fresh or verdict in "gb"]
+            self._writer.notice(self._view, [*told, *keys] if kind == "insert" else told)
+        if self._moves:  # who held that key before cannot be seen any more
+            moved = [self._moves[ready.number] for ready in batch if ready.number in self._moves]
+            self._writer.notice(self._view, moved)
+        self._writer.wrote(self._view, keys)
 
     def _outcome(self, kind: str, ready: Ready, verdict: str) -> Outcome:
         match verdict[0]:
@@ -849,9 +848,9 @@ class Part:
 
     # -- foreign keys ---------------------------------------------------------------------------------------------
 
-    def _missing_parent(self, exc: psycopg.Error, ready: Ready) -> MissingParent | None:
+    def _missing_parent(self, outcome: Rejected, ready: Ready) -> MissingParent | None:
         """The record that a foreign key of the row does not find."""
-        if exc.sqlstate != "23503" or ready.write.row is None:
+        if outcome.code != "reference" or ready.write.row is None:
             return None
         for key in self._target.plan.facts.foreign_keys:
             held = [self._held(name, ready) for name in key.columns]
