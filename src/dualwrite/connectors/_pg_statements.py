@@ -370,9 +370,7 @@ class Target:
             if self.is_fixed(place):
                 refused.append(f"WHEN w{place} THEN 'r{place}'")
                 continue
-            column = self.cells[place].column
-            value = f"coalesce(v.n{place}, '')" if column.empty_is_null and self.cells[place].is_text else f"v.n{place}"
-            held.setdefault(column.name, []).append((f"v.w{place}", value))
+            held.setdefault(self.cells[place].column.name, []).append((f"v.w{place}", self._new_value(place)))
         unresolved: list[str] = []
         for number in shape.lookups:
             lookup, reference = self.lookups[number], self.references[number]
@@ -419,6 +417,13 @@ class Target:
             f"WHERE {self._same_record} AND v.verdict = 'w' RETURNING v.i) "
             f"{self._answer(shape)}"
         )
+
+    def _new_value(self, place: int) -> str:
+        cell = self.cells[place]
+        value = f"v.n{place}"
+        if cell.column.empty_is_null and cell.is_text:
+            value = f"coalesce({value}, '')"
+        return value if cell.cast != "text" else f"{value}::{_stored(cell.facts)}"
 
     def _answer(self, shape: Shape) -> str:
         fresh = " OR v.fresh" if shape.horizon else ""

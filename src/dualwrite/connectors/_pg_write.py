@@ -126,6 +126,10 @@ class Lookups:
         self._known: dict[tuple[str, Lookup], dict[Key, Resolved]] = {}
         self._tables: dict[tuple[str, Lookup], frozenset[str]] = {}
 
+    def clear(self) -> None:
+        """Others may have changed anything."""
+        self._known.clear()
+
     def forget(self, table: str) -> None:
         """Records of this table have changed."""
         for lookup in [lookup for lookup, tables in self._tables.items() if table in tables]:
@@ -333,24 +337,30 @@ class Part:
         self._fold = _folder([target.cells[place].column for place in self._view.key])
         self._moves = _moves(target.view, writes)
         self._outcomes: dict[int, Outcome] = {}
+        self._is_second_look = False
 
     def run(self) -> dict[int, Outcome]:
         """Write them all; what was refused again behind the others, as long as that helps."""
-        waiting: Sequence[int] = range(len(self._writes))
         if self._insert_straight():
             return self._outcomes
+        waiting: Sequence[int] = range(len(self._writes))
         while waiting:
             self._carry_out(waiting)
             again = [number for number in waiting if self._may_succeed_later(self._outcomes[number])]
-            if len(again) == len(waiting):
+            if len(again) == len(waiting) and self._is_second_look:
                 break
             waiting = again
+            self._is_second_look = True
+            self._writer.lookups.clear()
         self._swap([number for number in waiting if self._is_update(number) and self._was_refused(number, "unique")])
         return self._outcomes
 
     def _may_succeed_later(self, outcome: Outcome) -> bool:
+        """Can the others of this call, or what was waited for, have made a difference?"""
         if isinstance(outcome, MissingParent):
             return outcome.table == self._table.name
+        if outcome is _LEFT_OUT:  # also what has moved while we waited for its lock
+            return not self._is_second_look
         return isinstance(outcome, Rejected) and outcome.code in ("unique", "reference")
 
     def _was_refused(self, number: int, code: str) -> bool:
@@ -365,7 +375,8 @@ class Part:
         deletes = [number for number in numbers if self._writes[number].row is None]
         updates = [number for number in numbers if self._is_update(number)]
         inserts = [n for n in numbers if self._writes[n].row is not None and self._writes[n].expect is None]
-        if self._target.plan.flags:  # after a wait a statement would show old parents beside the newest record
+        if self._is_second_look or self._target.plan.flags:
+            # after a wait a statement would show old parents beside the newest record
             keys = [self._writes[number].key for number in numbers]
             self._writer.lock(self._target, keys, strong=bool(deletes))
         self._delete(deletes)
@@ -681,7 +692,7 @@ class Part:
 
     # -- running --------------------------------------------------------------------------------------------------
 
-    def _run(self, kind: str, shape: Shape, batch: Sequence[Ready], *, again: bool = False) -> list[Ready]:
+    def _run(self, kind: str, shape: Shape, batch: Sequence[Ready]) -> list[Ready]:
         """Run one statement for all rows, or for its halves where it fails.
 
         Returns the new records that are there already.
@@ -695,12 +706,9 @@ class Part:
             if len(batch) > 1:
                 middle = len(batch) // 2
                 return [*self._run(kind, shape, batch[:middle]), *self._run(kind, shape, batch[middle:])]
-            if outcome.code in ("unique", "reference") and not again:
-                self._wait_for(batch)  # somebody may have been faster: look again
-                return self._run(kind, shape, batch, again=True)
             self._outcomes[batch[0].number] = self._missing_parent(outcome, batch[0]) or outcome
             return []
-        return self._judge(kind, shape, batch, answers, again=again)
+        return self._judge(kind, batch, answers)
 
     def _refused(self, exc: psycopg.Error | BadTextError) -> Rejected:
         """Why a statement failed, with its traces removed; raises what is not about its rows."""
@@ -716,10 +724,6 @@ class Part:
         """Go back to a savepoint, and forget it."""
         self._connection.execute(f"ROLLBACK TO {savepoint}".encode())
         self._connection.execute(f"RELEASE {savepoint}".encode())
-
-    def _wait_for(self, batch: Sequence[Ready]) -> None:
-        self._writer.lock(self._target, [ready.write.key for ready in batch])
-        self._writer.lookups.forget(self._table.name)
 
     def _attempt(self, kind: str, shape: Shape, batch: Sequence[Ready]) -> list[Answer]:
         """One statement behind a savepoint, in one round trip."""
@@ -784,9 +788,7 @@ class Part:
                 held.append(nothing)
         return [states, *_transposed(held)]
 
-    def _judge(
-        self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer], *, again: bool
-    ) -> list[Ready]:
+    def _judge(self, kind: str, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
         """The outcomes of a statement that went through; returns the new records that are there already."""
         told = {place: verdict for place, verdict, _ in answers if place}
         count = next((int(verdict) for place, verdict, _ in answers if not place), None)
@@ -799,15 +801,11 @@ class Part:
         for place, verdict in told.items():
             others[verdict].append(batch[place - 1])
         self._notice(kind, batch, applied, answers)
-        retried = [] if again else others.pop("x", [])
         met, contested = others.pop("f", []), others.pop("c", [])
         for verdict, group in others.items():
             if verdict != "w":
                 self._outcomes.update({ready.number: self._outcome(kind, ready, verdict) for ready in group})
         self._contest(contested)
-        if retried:  # somebody's lock was waited for, or a trigger leaves the row out
-            self._wait_for(retried)
-            self._run(kind, shape, retried, again=True)
         return met
 
     def _notice(self, kind: str, batch: Sequence[Ready], applied: Sequence[Ready], answers: Sequence[Answer]) -> None:
@@ -850,19 +848,14 @@ class Part:
 
     def _missing_parent(self, outcome: Rejected, ready: Ready) -> MissingParent | None:
         """The record that a foreign key of the row does not find."""
-        if outcome.code != "reference" or ready.write.row is None:
+        if outcome.code != "reference" or ready.write.row is None or not self._is_second_look:
             return None
         for key in self._target.plan.facts.foreign_keys:
-            held = [self._held(name, ready) for name in key.columns]
-            known = [value for value in held if isinstance(value, str)]
-            if len(known) == len(held) and not self._exists(key, known):
+            places = [self._view.paths.index((name,)) for name in key.columns if (name,) in self._view.paths]
+            known = [cell for place in places if isinstance(cell := self._said(ready.write, place), str)]
+            if len(known) == len(key.columns) and not self._exists(key, known):
                 return MissingParent("_".join(key.columns), key.table, tuple(known))
         return None
-
-    def _held(self, name: str, ready: Ready) -> Cell:
-        if (name,) in self._view.paths:
-            return self._said(ready.write, self._view.paths.index((name,)))
-        return ready.values.get(name, ABSENT)
 
     def _exists(self, key: ForeignKey, held: Sequence[str]) -> bool:
         facts = self._writer.facts(key.table)
