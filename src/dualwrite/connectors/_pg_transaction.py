@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 import psycopg
 
@@ -35,6 +35,7 @@ LOCK_TIMEOUT: Final = 300
 
 _PAUSE: Final = 0.02
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
+_RESET: Final = "SELECT pg_replication_origin_session_reset()"
 _SETTINGS: Final = f"""
     SELECT set_config('synchronous_commit', 'local', false),
         set_config('default_transaction_isolation', 'read committed', false),
@@ -81,6 +82,12 @@ class Work:
     wrote: Callable[[], object]
 
 
+class Done(Protocol):
+    """What is called at the end of a transaction; does its session hold the origin still?"""
+
+    def __call__(self, *, holds_origin: bool) -> None: ...
+
+
 class Writer:
     """The session in which a connector's transactions run, one at a time; opened when it is needed, and again when it
     broke.  ``patience`` is in seconds."""
@@ -103,10 +110,11 @@ class Writer:
         try:
             with self._database.errors():
                 connection, names = self._session()
-                self._take_origin(connection, names)
-                return PostgresqlTransaction(
+                transaction = PostgresqlTransaction(
                     self._database, connection, names, stream, work(connection), self._known, self._release
                 )
+                transaction.begin(self._patience)
+                return transaction
         except BaseException:
             self._release()
             raise
@@ -125,45 +133,28 @@ class Writer:
             self._names = Names.of(connection, self._database.link)
         return self._connection, self._names
 
-    def _take_origin(self, connection: Connection, names: Names) -> None:
-        """Mark what the session does as ours; a session that died may hold the origin for a moment longer."""
-        deadline, pause = monotonic() + self._patience, Event()
-        while True:
-            try:
-                connection.execute("SELECT pg_replication_origin_session_setup($1)", [names.slot])
-            except psycopg.errors.ObjectInUse as exc:
-                if monotonic() > deadline:
-                    raise Unavailable(
-                        f"{self._database.shown}: another session writes for this link ({exc.diag.message_primary})",
-                        "another dualwrite may run this link; a dead session lets go when the server has noticed it",
-                    ) from exc
-                pause.wait(_PAUSE)
-            except psycopg.errors.UndefinedObject as exc:
-                raise Usage(f"{self._database.shown}: link {names.link} is not installed in it", _INSTALL) from exc
-            else:
-                return
-
-    def _release(self) -> None:
+    def _release(self, *, holds_origin: bool = True) -> None:
         """Let go of origin and turn; a session that may be in any state is given up."""
         connection = self._connection
         if connection is not None:
             try:
-                _leave(connection)
+                _leave(connection, holds_origin)
             except psycopg.Error:
                 connection.close()
         self._turn.release()
 
 
-def _leave(connection: Connection) -> None:
+def _leave(connection: Connection, holds_origin: bool) -> None:
     """End the transaction, and let others have the origin, which a session keeps beyond its transactions."""
     if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
         connection.execute("ROLLBACK")
-    with suppress(psycopg.errors.ObjectNotInPrerequisiteState):  # it was not taken, or has been let go
-        connection.execute("SELECT pg_replication_origin_session_reset()")
+    if holds_origin:
+        with suppress(psycopg.errors.ObjectNotInPrerequisiteState):  # it was not even taken
+            connection.execute(_RESET)
 
 
 class PostgresqlTransaction:
-    """See ``Transaction``.  ``done`` is called once at the end."""
+    """See ``Transaction``; to be begun by a ``Writer``.  ``done`` is called once at the end."""
 
     def __init__(
         self,
@@ -173,7 +164,7 @@ class PostgresqlTransaction:
         stream: str,
         work: Work,
         known: dict[str, Position | None],
-        done: Callable[[], None],
+        done: Done,
     ) -> None:
         self._database = database
         self._connection = connection
@@ -183,21 +174,36 @@ class PostgresqlTransaction:
         self._known = known
         self._done = done
         self._notes: dict[tuple[str, str, str], str | None] = {}
+        self._holds_origin = True
         self.is_open = True
-        self._begin()
+
+    def begin(self, patience: float) -> None:
+        """Take the origin and read where we are; a session that died may hold the origin for a moment longer."""
+        deadline, pause = monotonic() + patience, Event()
+        while True:
+            try:
+                return self._begin()
+            except psycopg.errors.ObjectInUse as exc:
+                if monotonic() > deadline:
+                    raise Unavailable(
+                        f"{self._database.shown}: another session writes for this link ({exc.diag.message_primary})",
+                        "another dualwrite may run this link; a dead session lets go when the server has noticed it",
+                    ) from exc
+                pause.wait(_PAUSE)
+            except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable) as exc:
+                raise self._not_installed() from exc
 
     def _begin(self) -> None:
+        """All in one round trip: without the origin, nothing behind it is done."""
         meta, execute = self._names.table("meta"), self._connection.execute
-        try:
-            with self._connection.pipeline():
-                execute("BEGIN")
-                commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
-                seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
-                sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
-                stored = execute(sql.encode(), [self._stream])
-            row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
-        except psycopg.errors.UndefinedTable as exc:
-            raise self._not_installed() from exc
+        with self._connection.pipeline():
+            execute("SELECT pg_replication_origin_session_setup($1)", [self._names.slot])
+            execute("BEGIN")
+            commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
+            seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
+            sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
+            stored = execute(sql.encode(), [self._stream])
+        row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
         if row is None:
             raise self._not_installed()
         self._number = int(row[0]) + 1
@@ -289,6 +295,8 @@ class PostgresqlTransaction:
                 [str(marker.number)],
             )
             execute("COMMIT")
+            execute(_RESET)
+        self._holds_origin = False
 
     def _write_notes(self) -> None:
         if not self._notes:
@@ -314,7 +322,7 @@ class PostgresqlTransaction:
     def _end(self) -> None:
         if self.is_open:
             self.is_open = False
-            self._done()
+            self._done(holds_origin=self._holds_origin)
 
     def _in_use(self) -> None:
         if not self.is_open:
