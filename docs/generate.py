@@ -16,7 +16,7 @@ import typer
 
 from dualwrite import document
 from dualwrite.cli import app
-from dualwrite.connectors import _sqlite_health
+from dualwrite.connectors import _pg_health, _sqlite_health
 from dualwrite.engine import troubles
 from dualwrite.mapping import check
 
@@ -86,7 +86,7 @@ def problems() -> str:
             "",
             "Codes of `dualwrite check` about the two systems.",
             "",
-            *_table(SYSTEMS | _sqlite_health.CODES),
+            *_table(SYSTEMS | _sqlite_health.CODES | _pg_health.CODES),
             "",
             "## Maps",
             "",

@@ -543,14 +543,14 @@ def test_a_server_that_lacks_what_is_needed_is_refused(each_postgresql: Server) 
             server.stop()
             server.settings |= {"wal_level": "logical", "max_wal_senders": "0"}
             server.start()
-            assert "max_wal_senders = 10" in refused(database, "pg_senders", BARE)
+            assert "max_wal_senders = 10" in refused(database, "pg_exhausted", BARE)
             server.stop()
             server.settings |= {"max_wal_senders": "9", "max_slot_wal_keep_size": "1GB"}
             server.start()
             database.run("SELECT pg_create_physical_replication_slot('first')")
-            assert ("pg_slots", "warning") in [(problem.code, problem.level) for problem in health(database, BARE)]
+            assert ("pg_exhausted", "warning") in [(problem.code, problem.level) for problem in health(database, BARE)]
             database.run("SELECT pg_create_physical_replication_slot('second')")
-            assert "max_replication_slots = 12" in refused(database, "pg_slots", BARE)
+            assert "max_replication_slots = 12" in refused(database, "pg_exhausted", BARE)
             database.run("SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots")
             install(database, BARE)
             assert inspect(access(database), Side.LEFT, [BARE], read_catalog) == []

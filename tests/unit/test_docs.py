@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dualwrite import declared, project
-from dualwrite.connectors import _sqlite_health
+from dualwrite.connectors import _pg_health, _sqlite_health
 from dualwrite.engine import lifecycle, status, troubles
 from dualwrite.errors import Problem
 from dualwrite.mapping import notation, odata, tablemap
@@ -132,8 +132,9 @@ def test_every_problem_of_a_system_is_explained():
         for value in call.args[:1]
         if isinstance(value, ast.Constant)
     }
-    assert given == set(generate.SYSTEMS) | set(_sqlite_health.CODES)
-    assert all(meaning and remedy for meaning, remedy in _sqlite_health.CODES.values())
+    codes = _sqlite_health.CODES | _pg_health.CODES
+    assert given == set(generate.SYSTEMS) | set(codes)
+    assert all(meaning and remedy for meaning, remedy in codes.values())
 
 
 # ------------------------------------------------------------------------------------------------ JSON

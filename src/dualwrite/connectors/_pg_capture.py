@@ -29,6 +29,7 @@ from dualwrite.connectors._pg_ddl import (
     Group,
     Inventory,
     adopted,
+    ask,
     may_own,
     owner_groups,
     owner_script,
@@ -192,7 +193,7 @@ class Capture:
         if script:
             raise Denied(
                 f"{self._database.shown}: role {server.role} may not install link {names.link} by itself",
-                f"let the owner of the tables, or a superuser, run this in the database:\n{script}",
+                ask(script),
             )
 
     def _start(self, connection: Connection, names: Names, wanted: Sequence[Facts], reason: str) -> None:
@@ -299,7 +300,7 @@ class Capture:
                 script = "".join(group.text() for group in groups)
                 raise Denied(
                     f"{self._database.shown}: role {server.role} may not remove all of link {names.link} by itself",
-                    f"let the owner of the tables, or a superuser, run this in the database:\n{script}",
+                    ask(script),
                 )
             for group in groups:
                 self._run(connection, group)

@@ -183,6 +183,11 @@ def adopted(connection: Connection, inventory: Inventory) -> Inventory:
     )
 
 
+def ask(script: str) -> str:
+    """The remedy where somebody else has to run statements."""
+    return f"let the owner of the tables, or a superuser, run this in the database:\n{script}"
+
+
 def grants(names: Names, role: str) -> Group:
     """What lets a role that is not the owner work with the link's tables."""
     statements = (

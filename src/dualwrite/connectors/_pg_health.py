@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from dualwrite.connectors._pg_capture import REMEDY, interruption, obstacles
-from dualwrite.connectors._pg_ddl import Group, Inventory, owner_groups, owner_script, release_groups
+from dualwrite.connectors._pg_ddl import Group, Inventory, ask, owner_groups, owner_script, release_groups
 from dualwrite.connectors._pg_installed import Installed, Names
-from dualwrite.connectors._pg_obstacles import Server, captured_tables, read_server
+from dualwrite.connectors._pg_obstacles import Server, captured_tables, needed, read_server
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.errors import DualwriteError, Problem
@@ -20,8 +20,7 @@ from dualwrite.schema import View
 BUDGET: Final = 1 << 30
 """Bytes of its log that the server may keep for us before somebody is told."""
 _FEW: Final = 3  # free slots, senders or origins that are told as nearly none
-_RUN: Final = "`dualwrite run` installs capture before it reads anything"
-_MENDS: Final = "nothing: `dualwrite run` mends it"
+_MENDS: Final = "`dualwrite run` mends it when it starts"
 
 CODES: Final[Mapping[str, tuple[str, str]]] = {
     "pg_backup": (
@@ -33,6 +32,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "Another publication has a list of columns for a table of a map: with whole former rows in the log, PostgreSQL "
         "would refuse the application's UPDATE and DELETE.",
         "publish all columns there, or take the table out of the maps",
+    ),
+    "pg_exhausted": (
+        "No replication slot, WAL sender or replication origin is free, or few are.",
+        "end what nobody needs, or raise the setting that the message names and restart the server",
     ),
     "pg_generated": (
         "A generated column cannot be captured, or makes PostgreSQL refuse the application's UPDATE and DELETE when "
@@ -61,7 +64,6 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The role may not mark its transactions as ours.",
         "let a superuser run the GRANT of the message",
     ),
-    "pg_origins": ("No replication origin is free, or few are.", "raise the setting that the message names"),
     "pg_owner": (
         "The role does not own the tables, so their owner has to prepare them, or it lacks rights on them.",
         "let the owner, or a superuser, run the statements of the message once",
@@ -80,8 +82,6 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "Row-level security hides rows of a table from our role, so they would be taken for deleted.",
         "`ALTER ROLE … BYPASSRLS`, or connect as a role without policies",
     ),
-    "pg_senders": ("No WAL sender is free, or few are.", "raise `max_wal_senders`"),
-    "pg_slots": ("No replication slot is free, or few are.", "raise `max_replication_slots`"),
     "pg_standby": ("The server is a standby, which takes no writes.", "connect to the primary server"),
     "pg_unlimited": (
         "Nothing limits how much of its log the server keeps for a slot: while dualwrite stands still, the disk fills.",
@@ -147,7 +147,7 @@ def _problems(
     script = owner_script(connection, names, catalog, views, server, inventory)
     if script:
         message = f"role {server.role} may not do all that link {names.link} needs"
-        yield Problem("pg_owner", message, f"let the owner of the tables, or a superuser, run:\n{script}")
+        yield Problem("pg_owner", message, ask(script))
     yield from _shortages(server, installed)
     yield from _slot_risks(server, installed, budget)
     reason = interruption(inventory, wanted)
@@ -158,14 +158,11 @@ def _problems(
 
 
 def _shortages(server: Server, installed: Installed) -> Iterator[Problem]:
-    """What we need one of, and is nearly used up."""
-    for code, what, is_needed, (count, most) in (
-        ("pg_slots", "replication slots", installed.slot is None, server.slots),
-        ("pg_senders", "WAL senders", installed.slot is None or installed.slot.holder is None, server.senders),
-        ("pg_origins", "replication origins", not installed.has_origin, server.origins),
-    ):
-        if is_needed and 0 < most - count < _FEW:
-            yield Problem(code, f"{count} of {most} {what} are in use", CODES[code][1], "warning")
+    """What the link needs one of, and is nearly used up."""
+    for what, setting, (count, most) in needed(server, installed):
+        if 0 < most - count < _FEW:
+            message = f"nearly no {what} is free: {count} of {most} are in use"
+            yield Problem("pg_exhausted", message, f"as superuser: raise {setting}, and restart the server", "warning")
 
 
 def _slot_risks(server: Server, installed: Installed, budget: int) -> Iterator[Problem]:

@@ -121,27 +121,22 @@ def server_obstacles(server: Server, installed: Installed) -> Iterator[Problem]:
         message = f"role {server.role} may not mark its transactions as ours"
         remedy = f"as superuser, in this database: GRANT EXECUTE ON FUNCTION {', '.join(missing)} TO {role}"
         yield Problem("pg_origin_functions", message, remedy)
+    for what, setting, (count, most) in needed(server, installed):
+        if count >= most:
+            message = f"no {what} is free: {count} of {most} are in use"
+            remedy = f"end what nobody needs, or as superuser: ALTER SYSTEM SET {setting} = {most + 10}; then restart"
+            yield Problem("pg_exhausted", message, remedy)
+
+
+def needed(server: Server, installed: Installed) -> Iterator[tuple[str, str, tuple[int, int]]]:
+    """Of what the link still needs one: the setting that limits it, and how many there are and may be."""
     if installed.slot is None:
-        yield from _exhausted(
-            "pg_slots", "replication slot", server.slots, "max_replication_slots", "drop a slot that nobody uses"
-        )
+        yield "replication slot", "max_replication_slots", server.slots
     if installed.slot is None or installed.slot.holder is None:
-        yield from _exhausted(
-            "pg_senders", "WAL sender", server.senders, "max_wal_senders", "end a replication that nobody needs"
-        )
+        yield "WAL sender", "max_wal_senders", server.senders
     if not installed.has_origin:
         setting = "max_active_replication_origins" if server.version >= GENERATED else "max_replication_slots"
-        yield from _exhausted(
-            "pg_origins", "replication origin", server.origins, setting, "drop an origin that nobody uses"
-        )
-
-
-def _exhausted(code: str, what: str, used: tuple[int, int], setting: str, otherwise: str) -> Iterator[Problem]:
-    count, most = used
-    if count >= most:
-        message = f"no {what} is free: {count} of {most} are in use"
-        remedy = f"{otherwise}, or as superuser: ALTER SYSTEM SET {setting} = {most + 10}; then restart the server"
-        yield Problem(code, message, remedy)
+        yield "replication origin", setting, server.origins
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
