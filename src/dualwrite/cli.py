@@ -33,7 +33,7 @@ from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.mapping.propose import propose
 from dualwrite.model import Side
 from dualwrite.names import guess
-from dualwrite.project import Project, create, link_name, load
+from dualwrite.project import Project, create, link_name, load, load_readable
 
 app = typer.Typer(
     name="dualwrite",
@@ -165,10 +165,9 @@ def check(folder: Folder = HERE, as_json: Json = False) -> None:
 
     Every problem is told at once, each with its remedy.  Nothing is written.
     """
-    try:
-        problems = examine(load(folder))
-    except Invalid as invalid:
-        problems = list(invalid.problems)
+    project, problems = load_readable(folder)
+    if project is not None:
+        problems += examine(project)
     printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 
@@ -305,7 +304,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Usage("this needs an answer", "add --yes")
+        raise Usage(f"this needs an answer: {question}", "add --yes if that is meant")
     if not typer.confirm(question):
         raise typer.Exit(1)
 

@@ -62,6 +62,13 @@ def test_a_url_without_a_file_is_refused(url: str) -> None:
         open_sqlite(url, link="l", side=Side.LEFT)
 
 
+def test_a_schema_is_refused(tmp_path) -> None:
+    """SQLite has no schemas, so a project that names one is told to take it out."""
+    with pytest.raises(Usage, match=r"left\.schema is 'public', but an SQLite database has no schemas") as refused:
+        connect(f"sqlite:///{tmp_path}/a.db", link="l", side=Side.LEFT, schema="public")
+    assert "dualwrite.yaml" in refused.value.remedy
+
+
 def test_a_missing_file_is_reported_and_never_created(tmp_path) -> None:
     """Neither opening nor checking makes a file that is not there."""
     path = tmp_path / "missing.db"

@@ -13,10 +13,13 @@ from dualwrite.model import Side
 GROUP = "dualwrite.connectors"
 
 
-def connect(url: str, *, link: str, side: Side, declared: Declared | None = None) -> Connector:
+def connect(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> Connector:
     """The connector for a url; raises Usage naming the known schemes when there is none for it.
 
-    A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.
+    ``schema`` is the database schema that holds the tables, where the environment names one; a connector whose systems
+    have none refuses it.  A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     known = {point.name: point for point in entry_points(group=GROUP)}
@@ -26,4 +29,4 @@ def connect(url: str, *, link: str, side: Side, declared: Declared | None = None
             f"{side} side: no connector for {scheme or url!r} (known: {shown})",
             "correct the url in dualwrite.yaml, or install the package that brings this connector",
         )
-    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared))
+    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared, schema=schema))

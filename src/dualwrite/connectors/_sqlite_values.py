@@ -124,9 +124,23 @@ def encoder(column: Column, affinity: str, sample: Storage = None) -> Encode:
         return _like(sample, lambda text: f"{text}:00" if text.endswith("+00") else text)
     if name in (TypeName.TIMESTAMP, TypeName.DATE):
         return _like(sample, str)
-    if affinity == "TEXT" or (affinity == "BLOB" and not isinstance(sample, int | float)):
+    is_text = affinity == "TEXT" or (affinity == "BLOB" and not isinstance(sample, int | float))
+    if column.choices:
+        return _choice_writer(column, sample, is_text=is_text)
+    if is_text:
         return str
     return exact_number if name in _NUMERIC else _text_among_numbers
+
+
+def _choice_writer(column: Column, sample: Storage, *, is_text: bool) -> Encode:
+    """Choices by number where the column holds numbers, by name where it holds names, else as they come."""
+    numbers = dict(column.choices)
+    if not is_text:
+        return lambda text: _text_among_numbers(numbers.get(text, text))
+    if sample in numbers:
+        names = {number: name for name, number in column.choices}
+        return lambda text: names.get(text, text)
+    return (lambda text: numbers.get(text, text)) if sample in numbers.values() else str
 
 
 def _truth_writer(affinity: str, sample: Storage) -> Encode:

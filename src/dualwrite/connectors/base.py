@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from dualwrite.errors import Problem
-from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Write
+from dualwrite.errors import Problem, Usage
+from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 NO_LIMIT = 1 << 62
@@ -221,3 +221,11 @@ class Connector(Protocol):
     def close(self) -> None:
         """Release everything.  Idempotent."""
         ...
+
+
+def refuse_schema(side: Side, schema: str | None, what: str) -> None:
+    """Raises Usage where an environment names a schema and its system knows none."""
+    if schema is not None:
+        raise Usage(
+            f"{side}.schema is {schema!r}, but {what} has no schemas", f"take schema: out of {side}: in dualwrite.yaml"
+        )

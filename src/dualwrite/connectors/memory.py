@@ -14,7 +14,7 @@ from dualwrite.connectors._memory.database import Action, Backup, MemoryDatabase
 from dualwrite.connectors._memory.log import Capture, Commit, Link, Marker
 from dualwrite.connectors._memory.tables import Lens, Tables, column_at
 from dualwrite.connectors._memory.writing import Writing
-from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered
+from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
@@ -43,8 +43,11 @@ def register(database: MemoryDatabase) -> None:
     _databases[database.name] = database
 
 
-def open_memory(url: str, *, link: str, side: Side, declared: Declared | None = None) -> MemoryConnector:
+def open_memory(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> MemoryConnector:
     """The connector for ``memory://NAME``; the database must have been registered."""
+    refuse_schema(side, schema, "a memory database")
     name = url.removeprefix("memory://")
     if name not in _databases:
         raise Usage(f"{side}: there is no memory database {name!r} in this process", "register it, or use another url")

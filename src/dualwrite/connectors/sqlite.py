@@ -22,7 +22,7 @@ from dualwrite.connectors._sqlite_log import end_of, trim_slice
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
 from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
-from dualwrite.connectors.base import Capabilities, Remembered
+from dualwrite.connectors.base import Capabilities, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
@@ -37,8 +37,11 @@ _LOCAL = "move it to a local disk whose file system has shared memory"
 _INSTALL = "start the link with `dualwrite run`, which installs capture"
 
 
-def open_sqlite(url: str, *, link: str, side: Side, declared: Declared | None = None) -> SqliteConnector:
+def open_sqlite(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> SqliteConnector:
     """The connector for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.  Opens nothing yet."""
+    refuse_schema(side, schema, "an SQLite database")
     return SqliteConnector(File(path_of(url)), link, side, declared)
 
 

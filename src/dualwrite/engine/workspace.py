@@ -95,7 +95,8 @@ class Workspace:
 
 def connector_of(project: Project, side: Side) -> Connector:
     """The system on one side of a project."""
-    return connect(project.environments[side].url, link=project.link, side=side, declared=project.declared.get(side))
+    place = project.environments[side]
+    return connect(place.url, link=project.link, side=side, declared=project.declared.get(side), schema=place.schema)
 
 
 @contextmanager
