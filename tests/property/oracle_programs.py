@@ -16,6 +16,7 @@ FEATURES = (
     "manual",
     "sum",
     "max and min",
+    "newest rows",
     "to the right",
     "to the left",
     "constant",
@@ -85,8 +86,8 @@ class Chance:
             found.discard("self reference")
         if "some companies" in found:
             found.add("company")
-        if not found & {"lookup", "self reference"}:
-            found -= {"left actions", "right actions"}
+        if found & {"left actions", "right actions"} and "self reference" not in found:
+            found.add("lookup")
         if "filter left" in found or "filter right" in found:
             found.discard("leaving deletes" if "detach" in found else "detach")
         else:
@@ -110,7 +111,7 @@ class Chance:
             ("code", "family.code") if "lookup in key" in has else ("code",),
             company,
             {side: self._filter() for side in Side if f"filter {side}" in has},
-            rows=random.choice(ROW_POLICIES),
+            rows="newest" if "newest rows" in has else random.choice(ROW_POLICIES),
             deletes="no deletes" not in has,
             on_leave="delete" if "leaving deletes" in has else "detach",
         )

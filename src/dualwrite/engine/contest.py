@@ -265,13 +265,23 @@ def _revive(contest: _Contest, hidden: Hidden | None) -> Folded | Undecided | Al
 
 
 def _brought_up(contest: _Contest, under: Row, after: Row) -> Row:
-    """A row that lay under a delete, with what belongs to the operation's side as it is there now."""
+    """A row that lay under a delete, with what belongs to the operation's side as it is there now.
+
+    A lookup whose record is gone is what was known of it last: nobody has set it to null.
+    """
     row = list(under)
     for unit in contest.rules.units:
-        if unit.owner is contest.source:
-            for index in unit.indexes:
-                row[index] = under[index] if after[index] is ABSENT else after[index]
+        for index in unit.indexes:
+            if unit.owner is contest.source and after[index] is not ABSENT:
+                row[index] = after[index]
+            elif under[index] is ABSENT:
+                row[index] = _last_known(contest, index, after)
     return tuple(row)
+
+
+def _last_known(contest: _Contest, index: int, after: Row) -> Cell:
+    images = (row for change in reversed(contest.window) for row in (change.after, change.before) if row is not None)
+    return next((row[index] for row in images if row[index] is not ABSENT), after[index])
 
 
 def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:

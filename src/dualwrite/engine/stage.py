@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.contest import Alarm, Folded, Loss, Operation, Undecided, fold
+from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
 from dualwrite.engine.translate import Translation
@@ -166,6 +166,8 @@ class Stage:
                 passed = change.kind is not Kind.DELETE
                 continue
             window, silent = self._window(plan, change)
+            if hidden is not None and _has_seen(change, hidden):
+                hidden = None
             rest = plan.left(plan.changes[done:])
             try:
                 operation = self._translation.operation(change, row, plan.changes[done + 1 :])
@@ -381,6 +383,12 @@ class Stage:
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)
+
+
+def _has_seen(change: Change, hidden: Hidden) -> bool:
+    """Had the change's side received the delete under which the row lies?  It says nothing more then."""
+    seen, after = change.seen, hidden.after
+    return seen is not None and after is not None and seen.feed == after.feed and after < seen
 
 
 def _is_deleted(plan: Plan) -> bool:

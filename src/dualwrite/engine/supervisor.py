@@ -191,7 +191,7 @@ class Engine:
         self.link.maps.update(ordered)
         for state in self.link.sides.values():
             for name in names:
-                state.windows.hold(name)
+                state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
 
     def _views_changed(self) -> None:

@@ -175,11 +175,10 @@ class Windows:
                 window.insert(0, first)
         return window
 
-    def hold(self, map_name: str) -> None:
-        """Drop the map's changes until its snapshot has been read: it will contain them."""
+    def hold(self, map_name: str, feed: str) -> None:
+        """Drop the map's changes until its snapshot of this incarnation has been read: it will contain them."""
         with self._lock:
-            if self.end is not None:
-                self._floors[map_name] = Position(self.end.feed, (1 << 62,))
+            self._floors[map_name] = Position(feed, (1 << 62,))
 
     def is_untouched(self, map_name: str) -> bool:
         """Surely no change of the map's records is known here."""
