@@ -100,10 +100,12 @@ class SqliteConnector:
     def _take_writer(self, patience: float = PATIENCE) -> sqlite3.Connection:
         if not self._writing.acquire(timeout=patience):
             raise Unavailable(f"{self._file.path}: another transaction of this process does not end", "try again")
-        self._courtesy.begin()
         try:
             if self._writer is None:
                 self._writer = self._connect()
+            with self._file.errors():
+                version = self._writer.execute("PRAGMA data_version").fetchone()[0]
+            self._courtesy.begin(version)
         except BaseException:
             self._writing.release()
             raise
