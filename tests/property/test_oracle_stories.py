@@ -247,6 +247,53 @@ story(
     groups=True,
 )
 
+story(
+    "record deleted by one side, and again outside of its filter, while the other one edits it",
+    """
+    R insert 1 kind=3
+    start right
+    R update 1 a=3
+    L delete 1
+    L insert 1
+    L delete 1
+    drain
+    L insert 1 b=1
+    """,
+    Line("kind", "=", "kind"),
+    rows="newest",
+    filters={Side.LEFT: Filter("kind", "2", negated=True)},
+)
+story(
+    "one-way column written before the edit that brings its record back",
+    """
+    R insert 2
+    start left
+    R update 2 c=1
+    L delete 2
+    R>L
+    R update 2 a=2
+    """,
+    Line("c", ">", "c"),
+    rows="newest",
+)
+
+story(
+    "record brought back that refers to one that is not there",
+    """
+    R insert 1
+    start right
+    L update 1 parent=3
+    R delete 1
+    L>R 1
+    L update 1 b=2
+    L>R
+    R>L
+    R set 1 a=1
+    """,
+    Line("parent", "=", "parent.code", policy="right"),
+    rows="newest",
+)
+
 # -- renames -----------------------------------------------------------------------------------------------------------
 
 story(

@@ -65,6 +65,7 @@ class Stage:
         self._later: list[tuple[Plan, Write, Outcome]] = []
         self._patches: list[tuple[Plan, Write]] = []
         self._revived: list[Write] = []
+        self._under: dict[Key, Hidden | None] = {}
         self._prepare(plans)
 
     # -- from changes to writes -----------------------------------------------------------------------------------
@@ -157,10 +158,10 @@ class Stage:
             self.ledger.park(plan, ambiguous(self.view.table, len(rows)))
             return
         current = row = rows[0] if rows else None
-        hidden = self.ledger.row_under(self.compiled.name, plan.key)
+        hidden = self._under[plan.key] = self.ledger.row_under(self.compiled.name, plan.key)
         rules = self._translation.rules(self.link.ahead)
         losses: list[Loss] = []
-        lacked = passed = False
+        passed = False
         for done, change in enumerate(plan.changes):
             if passed:
                 passed = change.kind is not Kind.DELETE
@@ -182,7 +183,6 @@ class Stage:
                 if change.weak:  # it keeps no record alive
                     continue
                 found = _made_anew(operation, window, silent)
-                lacked = True
             if (
                 surprised
                 and not window
@@ -218,7 +218,7 @@ class Stage:
         for loss in losses:
             self.ledger.conflict(plan, loss)
         self.ledger.hide(self.compiled.name, plan.key, hidden)
-        self._note_one_way(plan, made_anew=lacked)
+        self._note_one_way(plan, made_anew=current is None and row is not None)
         self._write_result(plan, current, row)
 
     def _is_lacking(self, window: Sequence[Change]) -> bool:
@@ -226,19 +226,20 @@ class Stage:
         return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
 
     def _window(self, plan: Plan, change: Change) -> tuple[list[Change], Change | None]:
-        """The change's window; apart from it the delete outside of the filter that ends it, if one does.
+        """The change's window; apart from it the last delete outside of the filter, if nothing else explains that the
+        record is missing.
 
-        What came before such a delete tells no more whether the record exists.
+        Such a delete is never told to the source.  A delete inside of the filter is, where deletes are carried: both
+        sides decide about it.
         """
         window = self.windows.of(self.compiled.name, plan.key, change.seen)
-        silent = None
-        for index, own in enumerate(window):
-            if own.kind is Kind.DELETE and not self.compiled.passes(self.target, own.before or ()):
-                silent = index
-        if silent is None:
-            return window, None
-        last = max((i for i, own in enumerate(window[:silent]) if own.kind is Kind.DELETE), default=-1)
-        return window[last + 1 : silent] + window[silent + 1 :], window[silent]
+        deletes = [i for i, own in enumerate(window) if own.kind is Kind.DELETE]
+        outside = [i for i in deletes if not self.compiled.passes(self.target, window[i].before or ())]
+        told = [own for i, own in enumerate(window) if i not in outside]
+        if not outside or (self.compiled.deletes and len(deletes) > len(outside)):
+            return told, None
+        last = max((i for i in deletes if i < outside[-1] and i not in outside), default=-1)
+        return [own for i, own in enumerate(window) if i > last and i not in outside], window[outside[-1]]
 
     def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
         if row == current:
@@ -276,7 +277,9 @@ class Stage:
         cyclic = self.link.cyclic.get(self.compiled.name, {}).get(self.target, frozenset())
         misses = isinstance(outcome, MissingParent) and outcome.lookup in cyclic
         refers = isinstance(outcome, Rejected) and outcome.code == "reference" and bool(cyclic)
-        return write.expect is None and (misses or refers) and not plan.renames
+        # What lay under a delete is in none of the plan's changes: without its references it would never get them.
+        is_raised = write in self._revived and plan.changes[0].kind is not Kind.INSERT
+        return write.expect is None and (misses or refers) and not plan.renames and not is_raised
 
     def _insert_bare(self, plan: Plan, write: Write) -> None:
         """Insert a record of a cycle without its references; they follow in a second pass."""
@@ -383,6 +386,8 @@ class Stage:
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)
+        if plan.key in self._under:  # nothing was written: what lay under a delete lies there still
+            self.ledger.hide(self.compiled.name, plan.key, self._under[plan.key])
 
 
 def _has_seen(change: Change, hidden: Hidden) -> bool:
