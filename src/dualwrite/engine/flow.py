@@ -10,9 +10,10 @@ Not thread-safe: whoever calls a flow holds its ``lock``.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,7 +25,7 @@ from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, key_of, key_text
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
+from dualwrite.errors import PositionLost, RowProblem, Superseded
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Row, Side, Unchanged, Write
 
@@ -40,6 +41,10 @@ RETRY_AT_ONCE = 200
 WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
 
+
+DELETES_WITHIN = 60.0
+"""Seconds of the users' time within which deletes count together against the link's limit."""
+log = logging.getLogger(__name__)
 
 Point = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
@@ -74,6 +79,7 @@ class Flow:
         self._bared: set[tuple[str, Key]] = set()
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
+        self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -172,10 +178,10 @@ class Flow:
         if not changes:
             self._advance(batch.position)
             return False
-        self._brake(changes)
+        held = self._over_limit(changes)
         with self.begin() as transaction:
             self._tidy(transaction)
-            ledger = Application(self.link, self.source, transaction).run(changes)
+            ledger = Application(self.link, self.source, transaction, held).run(changes)
             self.point("after map")
             position = batch.position if self.carried is None else max(batch.position, self.carried)
             self.finish(transaction, ledger, position)
@@ -201,20 +207,21 @@ class Flow:
                 found.append(self._tag(seen))
         return found
 
-    def _brake(self, changes: Iterable[Change]) -> None:
-        """Raises Halted when a batch would delete more records of a map than the link's limit."""
+    def _over_limit(self, changes: Iterable[Change]) -> frozenset[str]:
+        """The maps of which users have deleted more records within a minute than the link allows unasked."""
         limit = self.link.delete_limit
         if limit is None:
-            return
-        deletes = Counter(change.view for change in changes if change.kind is Kind.DELETE)
-        for map_name, count in deletes.items():
-            if count > limit:
-                raise Halted(
-                    map_name,
-                    f"{self.source} deletes {count} records of {map_name} at once; the limit is {limit}",
-                    f"starting the map again brings them back from the {self.target} side; to have such deletes "
-                    "carried from then on, raise limits.deletes in dualwrite.yaml first",
-                )
+            return frozenset()
+        over: dict[str, None] = {}
+        for change in changes:
+            if change.kind is Kind.DELETE:
+                times = self._deletes.setdefault(change.view, deque(maxlen=limit + 1))
+                times.append(change.at)
+                if len(times) > limit and change.at - times[0] <= DELETES_WITHIN:
+                    over[change.view] = None
+        for map_name in over:
+            log.warning("deletes wait map=%r side=%s limit=%d: see dualwrite parked list", map_name, self.source, limit)
+        return frozenset(over)
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2)."""

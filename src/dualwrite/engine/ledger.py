@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden, Loss, Undecided
@@ -178,6 +179,8 @@ class Ledger:
         )
 
 
+MANY_DELETES: Final = "many_deletes"
+"""The code of deletes beyond the link's limit."""
 ANY_TABLE = "*"
 """What a record waits for that a foreign key has refused: the database does not say which one."""
 BYPASSED = Trouble(
