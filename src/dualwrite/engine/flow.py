@@ -80,6 +80,7 @@ class Flow:
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
         self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
+        self._crowded: frozenset[str] = frozenset()
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -219,9 +220,10 @@ class Flow:
                 times.append(change.at)
                 if len(times) > limit and change.at - times[0] <= DELETES_WITHIN:
                     over[change.view] = None
-        for map_name in over:
+        for map_name in over.keys() - self._crowded:
             log.warning("deletes wait map=%r side=%s limit=%d: see dualwrite parked list", map_name, self.source, limit)
-        return frozenset(over)
+        self._crowded = frozenset(over)
+        return self._crowded
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2)."""
