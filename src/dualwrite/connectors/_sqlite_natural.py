@@ -15,7 +15,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE, needs
-from dualwrite.connectors._sqlite_log import Entries, Entry, Image
+from dualwrite.connectors._sqlite_log import Entries
+from dualwrite.connectors._sqlite_order import Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
 from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder, row_maker

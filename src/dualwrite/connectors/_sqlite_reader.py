@@ -1,4 +1,3 @@
-# ruff: noqa: S608  (names go through quote(), values are bound)
 """Reads the link's log as changes in natural form.
 
 A record that gets another key makes those that look it up look different: they come out behind it as changes of
@@ -13,7 +12,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
     GONE,
     INSERT,
@@ -25,17 +23,15 @@ from dualwrite.connectors._sqlite_capture import (
     current_shapes,
     read_meta,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, in_order, instant, together
+from dualwrite.connectors._sqlite_log import Entries, Marker, instant
 from dualwrite.connectors._sqlite_natural import LOOKBACK, History, Override, Sight, is_renaming
 from dualwrite.connectors._sqlite_onlookers import Onlookers, Watch, chains, sortable
+from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import read_all
-from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row
 from dualwrite.schema import View
 
 Place = tuple[int, ...]
-_LOOKAHEAD = 64
 
 
 def key_of(view: View, row: Row) -> Key:
@@ -53,7 +49,7 @@ class LogReader:
         self._names = names
         self._catalog = catalog
         self.feed = read_meta(connection, names)["incarnation"]
-        self._entries = Entries(connection, names)
+        self._entries = Entries(connection, names, catalog)
         self._shapes = current_shapes(connection, names)
         self._history = History(connection, self._entries, catalog, views)
         self._sights: dict[str, list[Sight]] = {}
@@ -63,18 +59,17 @@ class LogReader:
             self._sights.setdefault(view.table, []).append(sight)
             for chain in chains(catalog, view):
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
-        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
         self.place = place
         self.marker = self._entries.marker_at(place[0])
         self._onlookers = Onlookers(connection, names, catalog, self._entries, self._shapes, self._history)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, limit: int, until: int | None = None) -> tuple[list[Change], bool]:
+    def read(self, limit: int) -> tuple[list[Change], bool]:
         """Up to about ``limit`` changes behind ``place``, which moves on; is there more to read?"""
         start = self.place[0]
         self._history.refresh(max(0, start - LOOKBACK))
-        entries, more = self._next(start, limit, until)
+        entries, more = self._entries.read(start, limit)
         watches = [watch for some in self._watches.values() for watch in some]
         self._onlookers.begin(start, watches, [entry for entry in entries if _tells_onlookers(entry)])
         woken = self._onlookers.woken(watches, entries)
@@ -91,29 +86,6 @@ class LogReader:
             self.place, replaced = (entry.id,), []
         self._history.forget(self.place[0])
         return changes, more
-
-    def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
-        entries = self._entries.read(start, limit + _LOOKAHEAD, *([] if until is None else [until]))
-        cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
-        is_end = len(entries) < limit + _LOOKAHEAD
-        now = self._now if is_end and until is None else self._lacking
-        return in_order(entries, self._triggered, now)[:cut], cut < len(entries) or not is_end
-
-    @staticmethod
-    def _lacking(_: Entry) -> None:
-        """More entries follow: what the row is now says nothing about this place."""
-
-    def _now(self, entry: Entry) -> tuple[Storage, ...] | None:
-        """What the row of an entry is now, in the order of its shape."""
-        if not entry.shape.current:
-            return None
-        facts = self._catalog.facts[entry.table]
-        image = entry.after()
-        identity = [entry.rid] if facts.rowid else [image.get(name) for name in facts.key]
-        same = " AND ".join(f"{quote(name)} = ?" for name in facts.identity)
-        chosen = ", ".join(map(quote, entry.shape.plan.columns))
-        rows = read_all(self._connection, f"SELECT {chosen} FROM {quote(entry.table)} WHERE {same}", identity)
-        return rows[0] if rows else None
 
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""
