@@ -10,7 +10,7 @@ import pytest
 
 from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.errors import Denied, PositionLost
-from dualwrite.model import ABSENT, Position, Side, Write
+from dualwrite.model import ABSENT, Applied, Position, Side, Write
 from dualwrite.schema import Lookup
 from dualwrite.testing.sqlite import Laboratory, view
 
@@ -151,6 +151,18 @@ def test_a_change_of_letter_case_is_a_change(lab: Lab) -> None:
     assert it.told()[1:] == [("update", ("1", "abc"), ("1", "ABC"))]
 
 
+def test_a_descending_integer_key_is_no_rowid(lab: Lab) -> None:
+    """INTEGER PRIMARY KEY DESC names no rowid and may be null: such rows are told apart all the same."""
+    numbers = view("numbers", "v", "id")
+    it = lab("CREATE TABLE numbers (id INTEGER PRIMARY KEY DESC, v TEXT);", numbers)
+    it.app.execute("INSERT INTO numbers VALUES (NULL, 'a'), (NULL, 'b'), (7, 'c')")
+    it.app.execute("REPLACE INTO numbers VALUES (7, 'd')")
+    assert it.told()[3:] == [("delete", ("c", "7"), None), ("insert", None, ("d", "7"))]
+    assert it.write(numbers, Write(("b",), ("b", None), ("b", "8"))) == [Applied()]
+    assert it.rows(numbers) == [("a", None), ("b", "8"), ("d", "7")]
+    assert it.told() == []
+
+
 @pytest.mark.parametrize("name", ["rowid", "_rowid_", "oid", "id"])
 def test_a_changed_rowid_is_a_rename(lab: Lab, name: str) -> None:
     """However an application spells the rowid, changing it is told as a change of the key."""
@@ -257,7 +269,7 @@ def test_a_feed_makes_our_triggers_the_newest_again(lab: Lab) -> None:
     """A trigger that the application adds runs before ours only until a feed sees it."""
     it = lab(TERMS + "INSERT INTO terms VALUES (1, 'N30', 30, 'x');", TERMS_VIEW)
     it.app.execute("CREATE TRIGGER newer AFTER UPDATE ON terms BEGIN UPDATE terms SET note = 'y'; END")
-    assert [problem.code for problem in it.connector.health([TERMS_VIEW])] == ["sqlite-trigger-order"]
+    assert [problem.code for problem in it.connector.health([TERMS_VIEW])] == ["sqlite_trigger_order"]
     with closing(it.connector.feed([TERMS_VIEW], it.connector.end())) as feed:
         it.app.execute("BEGIN IMMEDIATE")
         feed.read(10, 0)
