@@ -9,6 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from dualwrite import printing
+
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -284,6 +286,18 @@ def test_what_a_map_cannot_do_is_refused(shop):
     refused = shop.call("start")
     assert refused.code == 2
     assert "(stop is possible)" in refused.err
+
+
+def test_what_is_parked_fits_a_narrow_terminal(shop, monkeypatch):
+    """Reason and remedy stand below the record, in lines of at most 80 columns."""
+    shop.sync()
+    shop.sql(shop.left, "INSERT INTO customers VALUES (?, 'a name of more than twenty letters', 1, 'open')", "K" * 60)
+    shop.sync()
+    monkeypatch.setattr(printing.console, "_width", 80)
+    told = shop.call("parked", "list").out
+    assert max(map(len, told.splitlines())) <= 80
+    assert "too_long" in told
+    assert "→ shorten it, or say `truncate: true` for the column, then retry it" in told
 
 
 def test_many_deletes_wait_for_a_word(shop):

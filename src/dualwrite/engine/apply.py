@@ -105,7 +105,7 @@ class Application:
             key: Key = (None,) * len(change.key) if problem.code == "empty_key" else change.key
             plan = Plan(compiled, key, [change], key)
             if not self.ledger.queue(compiled, (key,), change):
-                self.ledger.park(plan, Trouble(problem.code, str(problem), problem.column))
+                self.ledger.park(plan, Trouble(problem.code, problem.message, problem.column))
             return None
 
     def _stage(self, plans: Sequence[Plan]) -> Stage:

@@ -125,7 +125,7 @@ class Stage:
         try:
             write = self._translation.write(plan.merged())
         except RowProblem as problem:
-            self.ledger.park(plan, Trouble(problem.code, str(problem), problem.column))
+            self.ledger.park(plan, Trouble(problem.code, problem.message, problem.column))
             return
         self._note_one_way(plan)
         if write is None:
@@ -176,7 +176,7 @@ class Stage:
                 if row is None and hidden is None and not window and _is_deleted(rest):
                     passed = True  # what came and went with nobody looking leaves nothing, whatever it held
                     continue
-                self.ledger.park(rest, Trouble(problem.code, str(problem), problem.column))
+                self.ledger.park(rest, Trouble(problem.code, problem.message, problem.column))
                 break
             found = row
             if row is None and hidden is None and operation.kind is Kind.UPDATE and self._is_lacking(window):
