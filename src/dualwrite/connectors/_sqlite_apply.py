@@ -14,7 +14,7 @@ from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_met
 from dualwrite.connectors._sqlite_effects import Effects
 from dualwrite.connectors._sqlite_feed import check_place
 from dualwrite.connectors._sqlite_log import SLICE, Marker
-from dualwrite.connectors._sqlite_reader import LogReader
+from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError
@@ -36,6 +36,7 @@ class SqliteTransaction:
         names: Names,
         catalog: Callable[[sqlite3.Connection], Catalog],
         plans: Plans,
+        kept: KeptReader,
         stream: str,
         views: Sequence[View],
         known: dict[str, Position | None],
@@ -46,6 +47,7 @@ class SqliteTransaction:
         self._connection = connection
         self._names = names
         self._plans = plans
+        self._kept = kept
         self._load = catalog
         self._stream = stream
         self._views = views
@@ -95,7 +97,7 @@ class SqliteTransaction:
         self._in_use()
         with self._file.errors():
             place = check_place(self._connection, self._names, self._file, after, self._acknowledged)
-            reader = LogReader(self._connection, self._names, self._catalog, self._views, place)
+            reader = self._kept.at(self._connection, self._names, self._catalog, self._views, place)
             found, more = list[Change](), True
             while more and len(found) < limit:
                 changes, more = reader.read(SLICE)

@@ -177,11 +177,13 @@ class Entries:
         numbers = sorted(number for number, shape in self.shapes.items() if shape.plan.table in wanted)
         return f"shape IN ({', '.join(map(str, numbers))})"
 
-    def marker_at(self, place: int) -> Marker:
-        """The last marker at or before a place."""
-        sql = f"SELECT note FROM {self._names.log} WHERE op = '{MARKER}' AND id <= ? ORDER BY id DESC LIMIT 1"
-        row = self._connection.execute(sql, (place,)).fetchone()
-        return Marker.read(row[0]) if row else Marker()
+    def marker(self, after: int, upto: int) -> Marker | None:
+        """The last marker behind one place, and at or before another."""
+        sql = (
+            f"SELECT note FROM {self._names.log} WHERE op = '{MARKER}' AND id > ? AND id <= ? ORDER BY id DESC LIMIT 1"
+        )
+        row = self._connection.execute(sql, (after, upto)).fetchone()
+        return Marker.read(row[0]) if row else None
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         shape = self.shapes.get(row[1], _NO_SHAPE)

@@ -36,7 +36,7 @@ Place = tuple[int, ...]
 
 def key_of(view: View, row: Row) -> Key:
     """A row's natural key; a member that is not known counts as null."""
-    return tuple(None if (cell := row[index]) is ABSENT else cell for index in view.key)
+    return tuple([None if (cell := row[index]) is ABSENT else cell for index in view.key])
 
 
 class LogReader:
@@ -45,9 +45,10 @@ class LogReader:
     def __init__(
         self, connection: sqlite3.Connection, names: Names, catalog: Catalog, views: Sequence[View], place: Place
     ) -> None:
-        self._connection = connection
+        self.views = tuple(views)
+        self.catalog = catalog
+        self.connection = connection
         self._names = names
-        self._catalog = catalog
         self.feed = read_meta(connection, names)["incarnation"]
         self._entries = Entries(connection, names, catalog)
         self._shapes = current_shapes(connection, names)
@@ -60,10 +61,15 @@ class LogReader:
             for chain in chains(catalog, view):
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
         self.place = place
-        self.marker = self._entries.marker_at(place[0])
+        self.marker = self._entries.marker(0, place[0]) or Marker()
         self._onlookers = Onlookers(connection, names, catalog, self._entries, self._shapes, self._history)
 
     # -- reading --------------------------------------------------------------------------------------------------
+
+    def skip(self, place: Place) -> None:
+        """Go on from a place further behind."""
+        self.marker = self._entries.marker(self.place[0], place[0]) or self.marker
+        self.place = place
 
     def read(self, limit: int) -> tuple[list[Change], bool]:
         """Up to about ``limit`` changes behind ``place``, which moves on; is there more to read?"""
@@ -108,12 +114,15 @@ class LogReader:
         if entry.op in (NOTICE, GONE):
             return
         for sight in self._sights.get(entry.table, ()):
-            columns, after, before = entry.shape.plan.columns, None, None
-            if entry.op in (INSERT, UPDATE):
+            columns = entry.shape.plan.columns
+            before: Row | None = None
+            after: Row | None = None
+            if entry.op == UPDATE:
+                before, after = sight.both(columns, entry.old, entry.new, entry.id)
+            elif entry.op == INSERT:
                 after = sight.row(columns, entry.new, entry.id)
-            if entry.op != INSERT:
-                becomes = entry.new if entry.op == UPDATE else ()
-                before = sight.row(columns, entry.old, entry.id - 1, becomes=becomes)
+            else:
+                before = sight.row(columns, entry.old, entry.id - 1, becomes=())
             for gone in replaced:
                 row = sight.row(columns, gone.old, gone.id - 1, becomes=())
                 if before is None and after is not None and key_of(sight.view, row) == key_of(sight.view, after):
@@ -127,7 +136,7 @@ class LogReader:
     ) -> Iterator[Change]:
         if before == after:
             return
-        if before and after and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key):
+        if before and after and ABSENT in before and any(before[i] is ABSENT is not after[i] for i in view.key):
             before = None  # nobody could know the record before
         row = before if before is not None else after
         assert row is not None
@@ -156,7 +165,7 @@ class LogReader:
         """The onlookers of one view, behind the one that was ``passed``."""
         sight = watches[0].sight
         shape = self._shapes[sight.view.table]
-        by_rowid = self._catalog.facts[sight.view.table].rowid is not None
+        by_rowid = self.catalog.facts[sight.view.table].rowid is not None
         given: Override = {}
         for watch in watches:
             given = {**given, **self._onlookers.given(entry, replaced, watch.chain[-1])}
@@ -167,6 +176,34 @@ class LogReader:
                 after = sight.row(shape.plan.columns, rows[identity], entry.id)
                 if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
                     yield from self._change(sight.view, entry, (*outer, inner), before, after)
+
+
+class KeptReader:
+    """The reader of one connection's transactions, kept from one to the next.
+
+    They go on where the last one ended: nobody has to look for the last marker before a long backlog each time.
+    """
+
+    def __init__(self) -> None:
+        self._reader: LogReader | None = None
+
+    def at(
+        self, connection: sqlite3.Connection, names: Names, catalog: Catalog, views: Sequence[View], place: Place
+    ) -> LogReader:
+        """A reader of these views from a place on."""
+        kept = self._reader
+        if (
+            kept is None
+            or kept.connection is not connection
+            or kept.catalog is not catalog
+            or kept.views != tuple(views)
+            or kept.feed != read_meta(connection, names)["incarnation"]
+            or kept.place > place
+        ):
+            self._reader = kept = LogReader(connection, names, catalog, views, place)
+        else:
+            kept.skip(place)
+        return kept
 
 
 def _tells_onlookers(entry: Entry) -> bool:

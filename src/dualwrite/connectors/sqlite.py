@@ -19,6 +19,7 @@ from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, r
 from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, trim_slice
+from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
 from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
@@ -58,6 +59,7 @@ class SqliteConnector:
         self._declared = declared
         self._catalog: Catalog | None = None
         self._plans = Plans()
+        self._kept = KeptReader()
         self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
         self._writing = Lock()
         self._courtesy = Courtesy()
@@ -244,6 +246,7 @@ class SqliteConnector:
                 self._names,
                 self._load,
                 self._plans,
+                self._kept,
                 stream,
                 views,
                 self._known,

@@ -52,11 +52,12 @@ class ParkedKeys:
         return bool(self._intervals)
 
     def __contains__(self, record: tuple[str, Key]) -> bool:
-        return self.first(*record) is not None
+        return record in self._intervals and self.first(*record) is not None
 
     def first(self, map_name: str, key: Key) -> Position | None:
         """The first change parked for the record now; None when it is not parked."""
-        return next((i.first for i in self._intervals.get((map_name, key), ()) if i.until is None), None)
+        intervals = self._intervals.get((map_name, key))
+        return next((i.first for i in intervals if i.until is None), None) if intervals else None
 
     def first_at(self, map_name: str, key: Key, mark: int) -> Position | None:
         """The same as it was behind our commit number ``mark``."""

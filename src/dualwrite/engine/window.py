@@ -25,8 +25,9 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
     Entering the filter is an insert.  Leaving it is a delete where the map says so, otherwise the record is detached
     and nothing flows.
     """
-    was = change.before is not None and _has_key(compiled, side, change.before) and compiled.passes(side, change.before)
-    is_now = change.after is not None and compiled.passes(side, change.after)
+    before, after = change.before, change.after
+    was = before is not None and _has_key(compiled, side, before) and compiled.passes(side, before)
+    is_now = after is not None and compiled.passes(side, after)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
             return replace(change, kind=Kind.INSERT, before=None)
@@ -38,13 +39,18 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
 
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
     """A record without any key member does not exist for the map: getting a key is its insert."""
-    return any(row[index] not in (None, "") for index in compiled.views[side].key)
+    return any(map(row.__getitem__, compiled.views[side].key))
 
 
 def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key, ...]:
     """The record's key in common form; two of them, old and new, when the change renames it.  Raises RowProblem."""
-    old = None if change.before is None else compiled.key(side, change.before)
-    new = None if change.after is None else compiled.key(side, change.after)
+    before, after = change.before, change.after
+    if before is not None and after is not None:
+        cells = compiled.views[side].key
+        if [before[index] for index in cells] == [after[index] for index in cells]:
+            before = None  # its key says nothing else
+    old = None if before is None else compiled.key(side, before)
+    new = None if after is None else compiled.key(side, after)
     if old is None or new is None or old == new:
         return (old or new or (),)
     return (old, new)
