@@ -22,7 +22,7 @@ from dualwrite.engine.link import ClockOffset
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.window import Windows
-from dualwrite.model import Position, Side
+from dualwrite.model import Batch, Position, Side
 
 from .oracle import Line, MapIdea
 from .oracle_programs import Chance
@@ -191,7 +191,7 @@ def trimmed_once_carried(patch: pytest.MonkeyPatch) -> None:
 )
 def no_barrier(patch: pytest.MonkeyPatch) -> None:
     """R4: what the target's users committed since their feed was read is not looked at."""
-    patch.setattr(memory.MemoryTransaction, "since", lambda self, after, limit: ())
+    patch.setattr(memory.MemoryTransaction, "since", lambda self, after, limit: Batch((), after))
 
 
 @defect(

@@ -400,7 +400,7 @@ def test_a_long_backlog_of_the_target_is_read_without_its_locks(monkeypatch: pyt
 
     def since(self, after, limit):
         found = read(self, after, limit)
-        read_inside.append(len(found))
+        read_inside.append(len(found.changes))
         return found
 
     read = MemoryTransaction.since

@@ -22,7 +22,7 @@ from dualwrite.connectors._sqlite_view import Plans
 from dualwrite.connectors._sqlite_write import Lookups, Writer
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
-from dualwrite.model import Change, Key, Outcome, Position, Rejected, Row, Write
+from dualwrite.model import Batch, Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
 
 
@@ -92,7 +92,7 @@ class SqliteTransaction:
             row = self._connection.execute(sql, (self._stream,)).fetchone()
         return Position.parse(row[0]) if row else None
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
         self._in_use()
         with self._file.errors():
@@ -102,7 +102,7 @@ class SqliteTransaction:
             while more and len(found) < limit:
                 changes, more = reader.read(SLICE)
                 found += changes
-        return found
+            return reader.batch(found)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

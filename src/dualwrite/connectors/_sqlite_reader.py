@@ -28,7 +28,7 @@ from dualwrite.connectors._sqlite_natural import LOOKBACK, History, Override, Si
 from dualwrite.connectors._sqlite_onlookers import Onlookers, Watch, chains, sortable
 from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row
+from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Row
 from dualwrite.schema import View
 
 Place = tuple[int, ...]
@@ -92,6 +92,10 @@ class LogReader:
             self.place, replaced = (entry.id,), []
         self._history.forget(self.place[0])
         return changes, more
+
+    def batch(self, changes: Sequence[Change]) -> Batch:
+        """Changes that end where the reader is."""
+        return Batch(tuple(changes), Position(self.feed, self.place), self.marker.seen, self.marker.number)
 
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""

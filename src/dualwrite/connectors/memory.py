@@ -18,7 +18,7 @@ from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered, refuse
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
-from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Side, Write
+from dualwrite.model import Batch, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 __all__ = [
@@ -206,7 +206,7 @@ class MemoryFeed:
             link.place(self._position())  # is it still there?
             reading = link.read(self._views, self._place, self._marker, max(limit, 1))
         self._place, self._marker = reading.place, reading.marker
-        return Batch(tuple(reading.changes), self._position(), reading.marker.seen, reading.marker.number)
+        return reading.batch(self._feed)
 
     def close(self) -> None:
         """See ``Feed``."""
@@ -248,12 +248,17 @@ class MemoryTransaction:
         self._in_use()
         return self._link.positions.get(self._stream)
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
         self._in_use()
         with self._database.changed:
             place = self._link.place(after)
-            return self._link.read(self._views, place, self._link.marker_at(place)).changes[:limit]
+            reading = self._link.read(self._views, place, self._link.marker_at(place))
+        batch = reading.batch(self._link.feed)
+        if len(batch.changes) <= limit:
+            return batch
+        last = batch.changes[limit - 1]
+        return Batch(batch.changes[:limit], last.position, last.seen, last.mark)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

@@ -267,10 +267,9 @@ class Flow:
         windows = self._to.windows
         if windows.end is None:  # only where no batch came before: a retry just after the start
             return False
-        found = transaction.since(windows.end, LAGGING)
-        if found:
-            windows.extend(found, found[-1].position)
-        return len(found) < LAGGING
+        batch = transaction.since(windows.end, LAGGING)
+        windows.extend(batch.changes, batch.position)
+        return len(batch.changes) < LAGGING
 
     def _catch_up(self) -> None:
         """Read the target's own changes, holding no locks."""

@@ -15,7 +15,7 @@ from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
-from dualwrite.engine.translate import Translation
+from dualwrite.engine.translate import Translation, differing
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
@@ -28,6 +28,7 @@ from dualwrite.model import (
     Kind,
     MissingParent,
     Outcome,
+    Position,
     Rejected,
     Row,
     Side,
@@ -57,6 +58,7 @@ class Stage:
         self.compiled = compiled
         self.view = compiled.views[self.target]
         self.windows = link.sides[self.target].windows
+        self._found: dict[tuple[Key, Position | None], list[Change]] = {}
         # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
         self._may_lack = self.view.filter is not None or not compiled.deletes
         self._translation = Translation(compiled, source)
@@ -87,18 +89,24 @@ class Stage:
                 self._blindly(plan)
 
     def _is_contested(self, plan: Plan) -> bool:
-        name = self.compiled.name
         return not plan.is_plain or any(
             self.ledger.row_under(self.compiled.name, key) is not None
             or (change.weak and change.kind is Kind.UPDATE)
-            or self.windows.of(name, key, change.seen)
+            or self._own(key, change.seen)
             for key in dict.fromkeys((plan.key, plan.new_key))
             for change in plan.changes
         )
 
+    def _own(self, key: Key, seen: Position | None) -> list[Change]:
+        """The window of a record; nothing comes to it as long as the transaction lasts."""
+        window = self._found.get((key, seen))
+        if window is None:
+            window = self._found[key, seen] = self.windows.of(self.compiled.name, key, seen)
+        return window
+
     def _is_renamed(self, plan: Plan) -> bool:
         """Has one of the two sides changed the record's key, unseen by the other?"""
-        own = [c for change in plan.changes for c in self.windows.of(self.compiled.name, plan.key, change.seen)]
+        own = [c for change in plan.changes for c in self._own(plan.key, change.seen)]
         return plan.renames or any(len(record_keys(self.compiled, self.target, change)) > 1 for change in own)
 
     def _fetch(self, plans: Sequence[Plan]) -> None:
@@ -232,7 +240,7 @@ class Stage:
         Such a delete is never told to the source.  A delete inside of the filter is, where deletes are carried: both
         sides decide about it.
         """
-        window = self.windows.of(self.compiled.name, plan.key, change.seen)
+        window = self._own(plan.key, change.seen)
         deletes = [i for i, own in enumerate(window) if own.kind is Kind.DELETE]
         outside = [i for i in deletes if not self.compiled.passes(self.target, window[i].before or ())]
         told = [own for i, own in enumerate(window) if i not in outside]
@@ -245,10 +253,20 @@ class Stage:
         if row == current:
             return
         key = self.view.natural_key(current or row or ())
-        write = Write(key, None if current is None else self._translation.blank, row)
         if current is None:
+            write = Write(key, None, row)
             self._revived.append(write)
+        else:
+            write = Write(key, self._translation.blank, None if row is None else self._edited(current, row))
         (self._deletes if row is None else self._upserts).append((plan, write))
+
+    def _edited(self, current: Row, row: Row) -> Row:
+        """The cells of a row that the target does not hold already, all of a lookup's together; the others ABSENT."""
+        edited = set(differing(current, row))
+        for lookup in self.view.lookups:
+            if not edited.isdisjoint(lookup.own):
+                edited.update(lookup.own)
+        return tuple([cell if index in edited else ABSENT for index, cell in enumerate(row)])
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -205,13 +205,11 @@ class Windows:
 
     def forget(self, seen: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
         """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
-        held = []
         with self._lock:
             self.forgotten = seen
-            for name, key, change in self._overflow.take(seen) if self._overflow else ():
-                if keep(name, key):
-                    held.append((name, key, change))
-                    self._records.setdefault((name, key), []).insert(0, change)
+            held = self._overflow.take(seen, keep) if self._overflow else []
+            for name, key, change in held:
+                self._records.setdefault((name, key), []).insert(0, change)
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
                 changes = self._records.get(record, [])
