@@ -57,8 +57,10 @@ class Event(NamedTuple):
 
 def is_renaming(entry: Entry) -> bool:
     """Has an updated record changed in what others see of it?"""
-    columns = entry.shape.plan.columns
-    places = (columns.index(name) for name in entry.shape.plan.followed)
+    plan = entry.shape.plan
+    if not plan.followed:
+        return False
+    places = (plan.columns.index(name) for name in plan.followed)
     return any((entry.old[i], type(entry.old[i])) != (entry.new[i], type(entry.new[i])) for i in places)
 
 

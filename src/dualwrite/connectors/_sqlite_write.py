@@ -332,6 +332,8 @@ class Writer:
         """Those whose new key nobody else holds or takes; the others are refused."""
         moving: dict[int, Key] = {}
         for one in pending:
+            if one.found is not None and one.differing.isdisjoint(self._plan.view.key):
+                continue
             key = self._new_key(one, writes[one.number].key)
             if one.found is None or self._renames(key, writes[one.number].key):
                 moving[one.number] = key

@@ -38,6 +38,8 @@ class Plan:
     @property
     def is_plain(self) -> bool:
         """Do its changes merge into one?  A record that comes back is more than its first and last image."""
+        if len(self.changes) == 1:
+            return True
         later = any(change.kind is Kind.INSERT for change in self.changes[1:])
         return not later and not (self.changes[0].kind is Kind.INSERT and self.changes[-1].kind is Kind.DELETE)
 
@@ -114,6 +116,8 @@ class Ledger:
 
         A rename holds back its new key as well.
         """
+        if not self._here.parked and not self._parked:
+            return False
         held = [key for key in keys if self.is_parked(compiled.name, key)]
         if not held:
             return False
