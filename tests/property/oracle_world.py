@@ -593,8 +593,10 @@ class World:
             self.strayed.add((name, key, side))
         if not was_in and not now_in:
             return
-        if now_in:  # carried, it brings the record back on the other side; a delete does not
-            self.strayed -= {(name, key, side.other), (name, key, side)}
+        if now_in:
+            self.strayed.discard((name, key, side))
+        if now_in and (not was_in or self._carries(side, idea, was or {}, now or {})):  # it brings the record back
+            self.strayed.discard((name, key, side.other))
         if not now_in and now is not None:
             if idea.on_leave == "detach":
                 return
@@ -603,6 +605,12 @@ class World:
             was = None
         if end.feed:
             self.edits.append(Edit(side, next(self.numbers), name, key, was, now, at, start, end, seen, parked, caused))
+
+    @staticmethod
+    def _carries(side: Side, idea: MapIdea, was: Record, now: Record) -> bool:
+        """Did an edit change anything that its map carries out of the side?"""
+        paths = [line.path(side) for line in idea.lines if line.carries(side)]
+        return any(path is not None and was[path] != now[path] for path in paths)
 
     def _wander(self) -> None:
         """Note the records that are outside of their filters."""
