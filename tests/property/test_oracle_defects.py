@@ -19,6 +19,7 @@ from dualwrite.engine import contest, initial
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan
 from dualwrite.engine.link import ClockOffset
+from dualwrite.engine.restore import Restorer
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.window import Windows
@@ -636,7 +637,7 @@ def nothing_applied(patch: pytest.MonkeyPatch) -> None:
 )
 def one_way_stays_overwritten(patch: pytest.MonkeyPatch) -> None:
     """What users write into a column that belongs to the other side is left there."""
-    patch.setattr(Flow, "restore", lambda self: self._to.restore.clear())
+    patch.setattr(Restorer, "run", lambda self: self._to.restore.clear())
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
@@ -18,6 +19,20 @@ from dualwrite.schema import View
 PARKED, HIDDEN, RESTORE = "parked", "hidden", "restore"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
 are to be written again from their source."""
+
+Point: TypeAlias = Callable[[str], None]
+"""Called with the name of each place at which a crash matters; does nothing outside tests."""
+Item = TypeVar("Item")
+
+
+def no_point(point: str) -> None:
+    """Fault points do nothing outside tests."""
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Slices of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def key_text(key: Key) -> str:

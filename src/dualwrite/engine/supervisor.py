@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.continuity import check_identity
-from dualwrite.engine.flow import Flow, Point, no_point
+from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import (
     INITIALIZING,
@@ -22,7 +22,7 @@ from dualwrite.engine.lifecycle import (
     is_live,
     wants_to_run,
 )
-from dualwrite.engine.link import ClockOffset, Link, clocks_from, clocks_text, key_of, load_side
+from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
 from dualwrite.journal import Journal, MapState
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -241,9 +241,9 @@ class Engine:
 
     def retry(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Take parked records again; returns how many are free now."""
-        freed = sum(self.flows[target.other].retry(chosen) for target, chosen in records.items())
+        freed = sum(self.flows[target.other].retries.retry(chosen) for target, chosen in records.items())
         for flow in self.flows.values():
-            flow.restore_again()
+            flow.restorer.again()
         self.drain_wakes()
         return freed
 
@@ -254,4 +254,4 @@ class Engine:
 
     def discard(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Drop parked changes for good."""
-        return sum(self.flows[target.other].discard(chosen) for target, chosen in records.items())
+        return sum(self.flows[target.other].retries.discard(chosen) for target, chosen in records.items())

@@ -15,8 +15,8 @@ from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.flow import Point, no_point
 from dualwrite.engine.initial import Progress, quiet
+from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
