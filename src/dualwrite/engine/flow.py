@@ -155,7 +155,7 @@ class Flow:
         self._from.windows.extend(batch.changes, batch.position)
         if self._from.waiting and batch.changes:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
-            self._from.woken.update(tables[change.view] for change in batch.changes if change.view in tables)
+            self._from.woken.extend({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
 
     def step(self, batch: Batch) -> bool:
@@ -337,9 +337,9 @@ class Flow:
             else:
                 self._to.hidden[record] = hidden
         self._to.restore.update(ledger.restore)
-        self._to.woken.update(ledger.tables)
+        self._to.woken.extend(ledger.tables)
         if any(record not in parked for record in ledger.freed):
-            self._to.woken.add("")
+            self._to.woken.append("")
         self.counts.update(ledger.counts)
 
     def _advance(self, position: Position) -> None:
@@ -361,7 +361,7 @@ class Flow:
         self.restorer.run()
         now = time.monotonic()
         if self._to.woken and (idle or now - self._woke > WAKE_INTERVAL):
-            woken, self._to.woken = self._to.woken, set()
+            woken = {self._to.woken.popleft() for _ in range(len(self._to.woken))}
             tables = [*sorted(woken), ANY_TABLE]
             records = [record for table in tables for record in sorted(self._to.waiting.get(table, ()), key=str)]
             self._woke = now

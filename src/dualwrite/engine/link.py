@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias, TypeVar
@@ -128,7 +129,7 @@ class LinkSide:
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
-    woken: set[str] = field(default_factory=set)  # tables in which a parent may have arrived since
+    woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
 
     def learned(self) -> None:

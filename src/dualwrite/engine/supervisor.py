@@ -118,7 +118,7 @@ class Engine:
             if entry.waits_table or entry.code == "behind":
                 record = (entry.map, key_of(entry.key))
                 state.waiting.setdefault(entry.waits_table, set()).add(record)
-                state.woken.add(entry.waits_table)
+                state.woken.append(entry.waits_table)
 
     def close(self) -> None:
         """Let go of the feeds; the databases keep everything for the next ``open``."""
