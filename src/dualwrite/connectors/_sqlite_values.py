@@ -238,16 +238,14 @@ def row_maker(sources: tuple[Source | None, ...], width: int) -> Callable[[Seque
 def pair_maker(
     sources: tuple[Source | None, ...], width: int
 ) -> Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Row, Row]]:
-    """As ``row_maker``, for the two images of an update: what is stored alike in both becomes text once.
-
-    Zeros of a float may be equal and spelled differently.
-    """
+    """As ``row_maker``, for the two images of an update: what is stored alike in both becomes text once."""
     scope = _scope(sources)
     lines = [f"{_pattern(sources, width, 'o')} = old", f"{_pattern(sources, width, 'n')} = new"]
     for place, source in enumerate(sources):
         if source is not None:
             old, new = f"o{source.index}", f"n{source.index}"
-            alike = f"{old} == {new} and {old}.__class__ is {new}.__class__ and ({old} or {old}.__class__ is not F)"
+            alike = f"{old} == {new} and {old}.__class__ is {new}.__class__"
+            alike += f" and o{source.flag} == n{source.flag}" if source.flag is not None else ""
             lines.append(f"a{place} = {_sourced(source, place, 'n')}")
             lines.append(f"b{place} = a{place} if {alike} else {_sourced(source, place, 'o')}")
     rows = [
