@@ -56,13 +56,17 @@ class Interval:
 
 
 class ParkedKeys:
-    """Which records are parked at a side, now and at each of our earlier commits that the feed may still speak of."""
+    """Which records are parked at a side, now and at each of our earlier commits that the feed may still speak of.
+
+    Thread-safe: the flow into the side adds and removes, the flow out of it prunes.
+    """
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
-        self._intervals: dict[tuple[str, Key], list[Interval]] = {}
+        self._intervals: dict[tuple[str, Key], tuple[Interval, ...]] = {}
+        self._lock = threading.Lock()
         for entry in entries:
             interval = Interval(Position.parse(entry.value), entry.since, entry.until)
-            self._intervals.setdefault((entry.view, key_of(entry.key)), []).append(interval)
+            self._append((entry.view, key_of(entry.key)), interval)
 
     def __bool__(self) -> bool:
         return bool(self._intervals)
@@ -72,8 +76,7 @@ class ParkedKeys:
 
     def first(self, map_name: str, key: Key) -> Position | None:
         """The first change parked for the record now; None when it is not parked."""
-        intervals = self._intervals.get((map_name, key))
-        return next((i.first for i in intervals if i.until is None), None) if intervals else None
+        return next((i.first for i in self._intervals.get((map_name, key), ()) if i.until is None), None)
 
     def first_at(self, map_name: str, key: Key, mark: int) -> Position | None:
         """The same as it was behind our commit number ``mark``."""
@@ -84,14 +87,18 @@ class ParkedKeys:
 
     def add(self, map_name: str, key: Key, first: Position, since: int) -> None:
         """The record is parked from our commit ``since`` on."""
-        self._intervals.setdefault((map_name, key), []).append(Interval(first, since, None))
+        with self._lock:
+            self._append((map_name, key), Interval(first, since, None))
+
+    def _append(self, record: tuple[str, Key], interval: Interval) -> None:
+        self._intervals[record] = (*self._intervals.get(record, ()), interval)
 
     def remove(self, map_name: str, key: Key, until: int) -> None:
         """The record is free from our commit ``until`` on."""
-        record = (map_name, key)
-        now = self._intervals.get(record, ())
-        kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in now]
-        self._intervals[record] = kept
+        with self._lock:
+            now = self._intervals.get((map_name, key), ())
+            ended = tuple(i if i.until is not None else Interval(i.first, i.since, until) for i in now)
+            self._intervals[map_name, key] = ended
 
     def mentions(self, map_name: str, key: Key) -> bool:
         """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
@@ -103,18 +110,20 @@ class ParkedKeys:
         Returns the records of which nothing is left.
         """
         gone = []
-        for record, intervals in list(self._intervals.items()):
-            kept = [i for i in intervals if i.until is None or i.until > mark]
-            if kept:
-                self._intervals[record] = kept
-            else:
-                del self._intervals[record]
-                gone.append(record)
+        with self._lock:
+            for record, intervals in list(self._intervals.items()):
+                kept = tuple(i for i in intervals if i.until is None or i.until > mark)
+                if kept:
+                    self._intervals[record] = kept
+                else:
+                    del self._intervals[record]
+                    gone.append(record)
         return gone
 
     def records(self) -> list[tuple[str, Key]]:
         """All records parked now."""
-        return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
+        with self._lock:
+            return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
 
 
 @dataclass
