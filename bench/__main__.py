@@ -10,7 +10,7 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -96,7 +96,8 @@ def live(folder: Path, count: int) -> None:
         with closing(sqlite3.connect(left, timeout=60)) as database, database:
             database.execute("UPDATE customers SET TEXT1 = 'large update' WHERE rowid <= ?", (count,))
         written = time.perf_counter() - began
-        wait_for(right, "SELECT count(*) FROM accounts WHERE text1 = 'large update'", count)
+        last = f"C{count - 1:08d}"  # changes arrive in the order in which they were made
+        wait_for(right, f"SELECT count(*) FROM accounts WHERE accountnumber = '{last}' AND text1 = 'large update'", 1)
         report(
             "one update, commit to arrival of the last",
             count,
@@ -104,6 +105,7 @@ def live(folder: Path, count: int) -> None:
             written,
             "(limit: the update)",
         )
+        assert counted(right, "accounts", "text1 = 'large update'") == count
 
     running(folder, large)
 
@@ -123,6 +125,26 @@ def live(folder: Path, count: int) -> None:
         report("a burst of single-row commits", commits, time.perf_counter() - began, written, "(limit: the writer)")
 
     running(folder, singles)
+
+
+def backlog(folder: Path, count: int) -> None:
+    """Both sides edit the same records in different columns while no engine runs."""
+    left, right = folder / "left.db", folder / "right.db"
+    edits = (
+        (left, "UPDATE customers SET TEXT6 = 'left edit' WHERE rowid <= ?"),
+        (right, "UPDATE accounts SET text7 = 'right edit' WHERE rowid <= ?"),
+    )
+    written = sum(timed(partial(write, file, statement, [(count,)])) for file, statement in edits)
+    seconds, peak = measured(sync, folder)
+    report("a backlog of both sides", 2 * count, seconds, written, f"peak {peak:.0f} MB (limit: the two updates)")
+    assert counted(left, "customers", "TEXT6 = 'left edit' AND TEXT7 = 'right edit'") == count
+    assert counted(right, "accounts", "text6 = 'left edit' AND text7 = 'right edit'") == count
+
+
+def counted(file: Path, table: str, condition: str) -> int:
+    """How many rows of a table are so."""
+    with closing(sqlite3.connect(file)) as database:
+        return int(database.execute(f"SELECT count(*) FROM {table} WHERE {condition}").fetchone()[0])
 
 
 def latency(left: Path, right: Path, number: int) -> float:
@@ -169,7 +191,7 @@ def triggers(scratch: Path, count: int) -> None:
     report("single-row commits with capture triggers", len(one), seconds, limit, "(limit: without them)")
 
 
-def write(file: Path, statement: str, values: list[tuple[str | float, ...]] | list[tuple[str, str | float]]) -> None:
+def write(file: Path, statement: str, values: Sequence[tuple[str | float, ...]]) -> None:
     """Many rows in one transaction."""
     with closing(sqlite3.connect(file, timeout=60)) as database, database:
         database.executemany(statement, values)
@@ -196,6 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dualwrite-bench-") as scratch:
         folder = initial(Path(scratch), count)
         live(folder, count // 2)
+        backlog(folder, count // 2)
         triggers(Path(scratch), min(count, 50_000))
 
 

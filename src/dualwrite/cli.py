@@ -22,7 +22,6 @@ from dualwrite import printing
 from dualwrite.connectors import connect
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.lifecycle import NEEDS_ATTENTION
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.status import status_of
@@ -33,7 +32,7 @@ from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.mapping.propose import propose
 from dualwrite.model import Side
 from dualwrite.names import guess
-from dualwrite.project import Project, create, link_name, load
+from dualwrite.project import Project, create, link_name, load, load_readable
 
 app = typer.Typer(
     name="dualwrite",
@@ -54,6 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
+Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]
 Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 SIDE = "left|right"
 HERE = Path()
@@ -165,10 +165,9 @@ def check(folder: Folder = HERE, as_json: Json = False) -> None:
 
     Every problem is told at once, each with its remedy.  Nothing is written.
     """
-    try:
-        problems = examine(load(folder))
-    except Invalid as invalid:
-        problems = list(invalid.problems)
+    project, problems = load_readable(folder)
+    if project is not None:
+        problems += examine(project)
     printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 
@@ -223,7 +222,7 @@ def run(
         if until_idle:
             report = status_of(work)
             printing.statuses(report)
-            finish(not any(row["parked"] or row["state"] == NEEDS_ATTENTION for row in report))
+            finish(not any(row["parked"] for row in report))
 
 
 def carry(work: Workspace, until_idle: bool) -> None:
@@ -305,7 +304,7 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     if not sys.stdin.isatty():
-        raise Usage("this needs an answer", "add --yes")
+        raise Usage(f"this needs an answer: {question}", "add --yes if that is meant")
     if not typer.confirm(question):
         raise typer.Exit(1)
 
@@ -367,10 +366,11 @@ def waiting(work: Workspace) -> str:
 
 
 @parked_app.command("list")
-def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None) -> None:
+def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None, code: Code = None) -> None:
     """List what is parked, with reasons."""
     with workspace(folder) as work:
-        entries = work.journal.parked(work.numbers(), map=known(work, name))
+        found = work.journal.parked(work.numbers(), map=known(work, name))
+        entries = [entry for entry in found if code in (None, entry.code)]
         printing.json_out([printing.parked_json(e) for e in entries]) if as_json else printing.parked(entries)
         finish(not entries)
 
@@ -395,32 +395,48 @@ Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As in `park
 All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
 
 
-def chosen_ids(ids: Sequence[int] | None, everything: bool) -> list[int] | None:
-    """The ids given, or None for all; one of both is needed."""
-    if bool(ids) == everything:
-        raise Usage("say which ones", "give their ids, or --all")
-    return list(ids) if ids else None
+def selection(
+    work: Workspace, ids: Sequence[int] | None, everything: bool, name: str | None, code: str | None
+) -> dict[str, object]:
+    """Which parked records are meant: those with these ids, of a map, with a code, or all; one of them is needed."""
+    if [bool(ids), everything, bool(name or code)].count(True) != 1:
+        raise Usage("say which ones", "give their ids, or --map and --code, or --all")
+    return {"ids": list(ids) if ids else None, "map": known(work, name), "code": code}
 
 
 @parked_app.command("retry")
-def parked_retry(ids: Ids = None, everything: All = False, folder: Folder = HERE, as_json: Json = False) -> None:
+def parked_retry(
+    ids: Ids = None,
+    everything: All = False,
+    name: Map = None,
+    code: Code = None,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
     """Try parked changes again."""
     with workspace(folder) as work:
-        answer = commands.ask(work, "retry", {"ids": chosen_ids(ids, everything), "who": who()})
+        answer = commands.ask(work, "retry", {**selection(work, ids, everything, name, code), "who": who()})
         printing.json_out(answer) if as_json else printing.said(f"{answer['freed']} of {answer['tried']} went through")
         finish(answer["freed"] == answer["tried"])
 
 
 @parked_app.command("discard")
-def parked_discard(ids: Ids = None, everything: All = False, folder: Folder = HERE, yes: Yes = False) -> None:
+def parked_discard(
+    ids: Ids = None,
+    everything: All = False,
+    name: Map = None,
+    code: Code = None,
+    folder: Folder = HERE,
+    yes: Yes = False,
+) -> None:
     """Drop parked changes for good.
 
     What changes later flows again.
     """
     with workspace(folder) as work:
-        which = chosen_ids(ids, everything)
+        which = selection(work, ids, everything, name, code)
         confirm("Drop these changes for good?", yes)
-        answer = commands.ask(work, "discard", {"ids": which, "who": who()})
+        answer = commands.ask(work, "discard", {**which, "who": who()})
         printing.said(f"{answer['discarded']} discarded")
 
 

@@ -431,3 +431,87 @@ POSTGRESQL: Final = Dialect(
 The SQL of a column has the column's type.  What ignores letter case must not be asked: no function of all supported
 versions folds letters as ``compile_filter`` does.
 """
+
+
+# what two conditions have in common
+
+
+@dataclass(frozen=True, slots=True)
+class _Range:
+    """The values of a column that a condition leaves: ``allowed`` (None: all) without ``excluded``."""
+
+    allowed: frozenset[Any] | None = None
+    excluded: frozenset[Any] = frozenset()
+
+    def meets(self, other: _Range) -> _Range:
+        """What both leave."""
+        allowed = [each.allowed for each in (self, other) if each.allowed is not None]
+        both = frozenset.intersection(*allowed) if allowed else None
+        return _Range(both, self.excluded | other.excluded)
+
+    def left(self) -> frozenset[Any]:
+        """The values that are left of those allowed."""
+        return (self.allowed or frozenset()) - self.excluded
+
+    def is_empty(self) -> bool:
+        """Surely no value is left."""
+        return self.allowed is not None and not self.left()
+
+
+def never_both(one: Expression, other: Expression, column_of: Callable[[Path], Column | None]) -> bool:
+    """Surely no row passes both conditions, because a column would have to hold two values.
+
+    Finds what follows from equality with values and null; False where it would need more than that.
+    """
+    ranges = _ranges(simplify(And((one, other))), column_of)
+    return any(each.is_empty() for each in ranges.values())
+
+
+def _ranges(expression: Expression, column_of: Callable[[Path], Column | None]) -> dict[Path, _Range]:
+    match expression:
+        case Compare("eq", column, literal):
+            return _equal((literal.value,), column.path, column_of)
+        case OneOf(column, literals):
+            return _equal(tuple(literal.value for literal in literals), column.path, column_of)
+        case Compare("ne", column, literal):
+            found = _equal((literal.value,), column.path, column_of)  # a null is never unequal to anything
+            return {path: _Range(None, (each.allowed or frozenset()) | {None}) for path, each in found.items()}
+        case Not(Compare("eq", column, literal)):
+            found = _equal((literal.value,), column.path, column_of)
+            return {path: _Range(None, each.allowed or frozenset()) for path, each in found.items()}
+        case And(parts):
+            whole: dict[Path, _Range] = {}
+            for part in parts:
+                for path, each in _ranges(part, column_of).items():
+                    whole[path] = whole[path].meets(each) if path in whole else each
+            return whole
+        case Or(parts) if parts:
+            several = [_ranges(part, column_of) for part in parts]
+            shared = [path for path in several[0] if all(_is_listed(ranges.get(path)) for ranges in several)]
+            return {path: _Range(frozenset().union(*(ranges[path].left() for ranges in several))) for path in shared}
+        case _:
+            return {}
+
+
+def _is_listed(found: _Range | None) -> bool:
+    return found is not None and found.allowed is not None
+
+
+def _equal(values: Sequence[Value], path: Path, column_of: Callable[[Path], Column | None]) -> dict[Path, _Range]:
+    """The range of a column that equals one of the values; nothing where one is no value of the column."""
+    column = column_of(path)
+    if column is None:
+        return {}
+    allowed: set[Any] = set()
+    for value in values:
+        try:
+            text = _literal(column, path, value)
+        except CastError:
+            return {}
+        if text is None:
+            allowed.add(None)
+        elif column.type.name in NUMBERS:
+            allowed.add(_number(text))
+        else:
+            allowed.update(_twins(column, text))
+    return {path: _Range(frozenset(allowed))}

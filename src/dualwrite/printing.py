@@ -15,8 +15,10 @@ from pathlib import Path as FilePath
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from dualwrite.engine.compare import Difference, Unusable
 from dualwrite.engine.plan import MapPlan, PlannedRow
@@ -32,7 +34,7 @@ from dualwrite.project import Created
 PIPED = 120
 """Columns of a table that goes into a file or another program."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
-COLOURS = {"running": "green", "initializing": "cyan", "needs attention": "red", "error": "red", "warning": "yellow"}
+COLOURS = {"running": "green", "initializing": "cyan", "error": "red", "warning": "yellow"}
 
 
 def said(text: str) -> None:
@@ -359,19 +361,46 @@ def parked(entries: Sequence[Parked]) -> None:
 
 
 def parked_table(entries: Sequence[Parked]) -> None:
-    """Parked records as a table."""
-    made = table("#id", "map", "side", "key", "code", "reason", "#tries", "since")
-    for e in entries:
-        what = (escape(e.map), str(e.side), escape(e.shown_key), e.code, escape(e.reason))
-        made.add_row(str(e.id), *what, str(e.attempts), when(e.since))
-    show(made)
+    """Parked records as a table, with reason and remedy below each."""
+    names = ("#id", "map", "side", "key", "code", "#tries", "since")
+    rows = [
+        (str(e.id), escape(e.map), str(e.side), escape(e.shown_key), e.code, str(e.attempts), when(e.since))
+        for e in entries
+    ]
+    if not rows:
+        return
+    widths = fitting([[name.removeprefix("#") for name in names], *rows], console.width, ("map", "key"), names)
+    console.print(one_line(names, widths))
+    for row, entry in zip(rows, entries, strict=True):
+        console.print(one_line(names, widths, row))
+        remedy = remedy_of(entry.code)
+        told = "\n".join([entry.reason, *([f"→ {remedy}"] if remedy else [])])
+        console.print(Padding(escape(told), (0, 0, 0, 6)))
+
+
+def one_line(names: Sequence[str], widths: Sequence[int], row: Sequence[str] | None = None) -> Table:
+    """A row of a table that is printed row by row; the header without one."""
+    line = table(*names)
+    line.show_header = row is None
+    for column, width in zip(line.columns, widths, strict=True):
+        column.width = width
+        column.header = str(column.header).removeprefix("#")
+    if row is not None:
+        line.add_row(*row)
+    return line
+
+
+def fitting(rows: Sequence[Sequence[str]], space: int, giving: Sequence[str], names: Sequence[str]) -> list[int]:
+    """The columns' widths so that they fit into the space; those that give way lose first, down to eight."""
+    widths = [max(Text.from_markup(cell).cell_len for cell in column) for column in zip(*rows, strict=True)]
+    for index in (names.index(name) for name in giving):
+        widths[index] -= max(0, min(widths[index] - 8, sum(widths) + 2 * (len(widths) - 1) - space))
+    return widths
 
 
 def parked_one(entry: Parked, changes: Sequence[Change], paths: Sequence[Path]) -> None:
     """A parked record with its waiting changes, and what to do."""
     parked_table([entry])
-    if remedy := remedy_of(entry.code):
-        said(f"→ {remedy}")
     for change in changes:
         console.print(f"\n{change.kind} by the {entry.side.other} side {when(change.at)}")
         made = table("column", "before", "after")

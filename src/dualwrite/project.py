@@ -143,15 +143,26 @@ class _Settings(_Model):
 
 def load(folder: Path, variables: Mapping[str, str] = os.environ) -> Project:
     """The project in a folder; raises Invalid with everything that is wrong in any of its files."""
+    project, problems = load_readable(folder, variables)
+    if project is None or problems:
+        raise Invalid(problems)
+    return project
+
+
+def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tuple[Project | None, list[Problem]]:
+    """The project in a folder as far as its files can be read (None without settings), and all that is wrong in them.
+
+    Raises Usage where there is no project.
+    """
     if not (folder / FILE).is_file():
         raise Usage(f"there is no {FILE} in {folder}", "run `dualwrite init`, or name the project folder with -C")
     problems: list[Problem] = []
     settings = _settings(folder, variables, problems)
     maps = _maps(folder, settings.maps if settings else MAPS, problems)
     declared = {side: _declared(folder, side, problems) for side in Side}
-    if settings is None or problems:
-        raise Invalid(problems)
-    return Project(
+    if settings is None:
+        return None, problems
+    project = Project(
         folder=folder,
         link=settings.link,
         environments={
@@ -164,6 +175,7 @@ def load(folder: Path, variables: Mapping[str, str] = os.environ) -> Project:
         maps=maps,
         declared=declared,
     )
+    return project, problems
 
 
 def _environment(folder: Path, side: Side, written: _Environment) -> Environment:

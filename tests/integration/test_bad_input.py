@@ -91,6 +91,7 @@ def test_a_wrong_map_is_told_with_its_line(shop, wrong, right, code, line, told)
         ("sqlite:///erp.db", "${ERP_URL}", "the environment variable ERP_URL is not set"),
         ("sqlite:///erp.db", "mysql://me:hunter2@host/erp", "holds a password"),
         ("sqlite:///erp.db", "mysql://host/erp", "no connector for 'mysql'"),
+        ('"sqlite:///erp.db"', '"sqlite:///erp.db", schema: public', "an SQLite database has no schemas"),
         ("right:", "rigth:", "right is missing"),
     ],
 )
@@ -103,6 +104,20 @@ def test_wrong_settings_are_told(shop, wrong, right, told):
     assert told in found.out
     assert "hunter2" not in found.out
     assert shop.sync().code in (1, 2)
+
+
+def test_files_maps_and_systems_are_told_together(shop):
+    """A file that cannot be read hides neither what is wrong with the other maps nor with the systems."""
+    (shop.folder / "maps" / "broken.yaml").write_text("map: [")
+    (shop.folder / "maps" / "other.yaml").write_text(shop.map.read_text().replace("accounts", "acounts"))
+    shop.sync()
+    found = {problem["code"] for problem in shop.call("check", "--json").json()["problems"]}
+    assert {"yaml", "duplicate_map", "sqlite_not_wal"} <= found
+    (shop.folder / "maps" / "other.yaml").unlink()
+    shop.map.write_text(shop.map.read_text().replace("accounts", "acounts"))
+    shop.right.unlink()
+    found = {problem["code"] for problem in shop.call("check", "--json").json()["problems"]}
+    assert {"yaml", "sqlite_missing"} <= found
 
 
 def test_a_folder_without_a_project(shop):

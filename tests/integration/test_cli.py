@@ -9,6 +9,8 @@ from contextlib import closing
 
 import pytest
 
+from dualwrite import printing
+
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -286,20 +288,35 @@ def test_what_a_map_cannot_do_is_refused(shop):
     assert "(stop is possible)" in refused.err
 
 
-def test_many_deletes_stop_the_map(shop):
-    """A map that would delete more than the limit carries none of it, says so, and can be started again."""
+def test_what_is_parked_fits_a_narrow_terminal(shop, monkeypatch):
+    """Reason and remedy stand below the record, in lines of at most 80 columns."""
+    shop.sync()
+    shop.sql(shop.left, "INSERT INTO customers VALUES (?, 'a name of more than twenty letters', 1, 'open')", "K" * 60)
+    shop.sync()
+    monkeypatch.setattr(printing.console, "_width", 80)
+    told = shop.call("parked", "list").out
+    assert max(map(len, told.splitlines())) <= 80
+    assert "too_long" in told
+    assert "→ shorten it, or say `truncate: true` for the column, then retry it" in told
+
+
+def test_many_deletes_wait_for_a_word(shop):
+    """More deletes than the limit are carried only when a person says so."""
     settings = shop.folder / "dualwrite.yaml"
     settings.write_text(settings.read_text() + "limits: {deletes: 1}\n")
     shop.sync()
     shop.sql(shop.right, "DELETE FROM accounts")
-    halted = shop.sync()
-    assert halted.code == 1
-    assert "the limit is 1" in " ".join(halted.out.split())
-    assert shop.state() == "needs attention"
+    waiting = shop.sync()
+    assert waiting.code == 1
+    assert "3 delete(s) wait" in " ".join(waiting.out.split())
     assert len(shop.lefts()) == 3
-    assert shop.call("start").code == 0
-    assert shop.sync().code == 0
-    assert len(shop.rights()) == 3
+    assert shop.call("parked", "list", "--code", "too_long").code == 0
+    assert len(shop.call("parked", "list", "--map", "customers", "--code", "many_deletes", "--json").json()) == 3
+    refused = shop.call("parked", "retry", "--all", "--code", "many_deletes")
+    assert (refused.code, "say which ones" in refused.err) == (2, True)
+    assert shop.call("parked", "retry", "--code", "many_deletes").code == 0
+    assert not shop.lefts()
+    assert shop.agree()
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from dualwrite.declared import read_declared
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
 from dualwrite.model import ABSENT, Applied, Contested, MissingParent, Position, Rejected, Unchanged, Write
 from dualwrite.schema import Lookup
@@ -340,6 +341,30 @@ def test_existing_spellings_are_followed(lab: Lab) -> None:
     it.write(rows, insert("b", "2025-01-02 03:04:05", "f", "2025-01-02 03:04:05+00"))
     stored = it.app.execute("SELECT at, ok, zoned FROM t WHERE c = 'b'").fetchone()
     assert stored == ("2025-01-02T03:04:05", "No", "2025-01-02T03:04:05Z")
+
+
+@pytest.mark.parametrize(
+    ("declared", "sample", "written", "stored"),
+    [
+        ("INTEGER", None, "held", 1),
+        ("INTEGER", 0, "1", 1),
+        ("INTEGER", 0, "other", "other"),
+        ("TEXT", "open", "1", "held"),
+        ("TEXT", "0", "held", "1"),
+        ("TEXT", None, "held", "held"),
+    ],
+)
+def test_choices_are_stored_as_the_column_has_them(lab: Lab, declared, sample, written, stored) -> None:
+    """A column of numbers gets the choice's number, a column of names its name, whichever the map says."""
+    rows = view("t", "c", "state")
+    names = read_declared("tables: {t: {columns: {state: {choices: {open: 0, held: 1}}}}}", "left.yaml")
+    it = lab(f"CREATE TABLE t (c TEXT PRIMARY KEY, state {declared});", rows, declared=names)
+    if sample is not None:
+        it.app.execute("INSERT INTO t VALUES ('a', ?)", (sample,))
+    it.told()
+    assert it.write(rows, insert("b", written)) == [APPLIED]
+    assert it.app.execute("SELECT state FROM t WHERE c = 'b'").fetchone() == (stored,)
+    assert it.told() == []
 
 
 # -- transactions ------------------------------------------------------------------------------------------------------

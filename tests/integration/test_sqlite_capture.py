@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 
 from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.errors import Denied, PositionLost
-from dualwrite.model import ABSENT, Position, Side, Write
+from dualwrite.model import ABSENT, Applied, Position, Side, Write
 from dualwrite.schema import Lookup
 from dualwrite.testing.sqlite import Laboratory, view
 
@@ -150,6 +151,18 @@ def test_a_change_of_letter_case_is_a_change(lab: Lab) -> None:
     assert it.told()[1:] == [("update", ("1", "abc"), ("1", "ABC"))]
 
 
+def test_a_descending_integer_key_is_no_rowid(lab: Lab) -> None:
+    """INTEGER PRIMARY KEY DESC names no rowid and may be null: such rows are told apart all the same."""
+    numbers = view("numbers", "v", "id")
+    it = lab("CREATE TABLE numbers (id INTEGER PRIMARY KEY DESC, v TEXT);", numbers)
+    it.app.execute("INSERT INTO numbers VALUES (NULL, 'a'), (NULL, 'b'), (7, 'c')")
+    it.app.execute("REPLACE INTO numbers VALUES (7, 'd')")
+    assert it.told()[3:] == [("delete", ("c", "7"), None), ("insert", None, ("d", "7"))]
+    assert it.write(numbers, Write(("b",), ("b", None), ("b", "8"))) == [Applied()]
+    assert it.rows(numbers) == [("a", None), ("b", "8"), ("d", "7")]
+    assert it.told() == []
+
+
 @pytest.mark.parametrize("name", ["rowid", "_rowid_", "oid", "id"])
 def test_a_changed_rowid_is_a_rename(lab: Lab, name: str) -> None:
     """However an application spells the rowid, changing it is told as a change of the key."""
@@ -204,6 +217,66 @@ def test_newer_triggers_of_the_application_are_put_in_order(lab: Lab) -> None:
     assert told[0][1] == ("N30", "30", None)
     assert told[-1][2] == ("N30", "31", "was 30")
     assert [before for _, before, _ in told[1:]] == [after for _, _, after in told[:-1]]
+
+
+BOXES = "CREATE TABLE box (id INTEGER PRIMARY KEY, no TEXT UNIQUE, v TEXT, n INTEGER DEFAULT 0, m TEXT);" + TERMS
+BOXES_VIEW = view("box", "no", "v", "n", "m")
+
+
+@pytest.mark.parametrize(
+    ("event", "body", "statement", "told"),
+    [
+        (
+            "UPDATE OF v",
+            "UPDATE box SET n = n + 1 WHERE id = 1; UPDATE terms SET days = 1; UPDATE box SET m = 'm' WHERE id = 1;",
+            "UPDATE box SET v = 'y'",
+            [("x", "0", None), ("y", "0", None), ("y", "1", None), ("y", "1", "m")],
+        ),
+        (
+            "UPDATE OF v",
+            "UPDATE box SET v = OLD.v WHERE id = NEW.id AND NEW.v = 'y';",
+            "UPDATE box SET v = 'y'",
+            [("x", "0", None), ("y", "0", None), ("x", "0", None)],
+        ),
+        (
+            "INSERT",
+            "UPDATE box SET n = 7 WHERE id = NEW.id;",
+            "INSERT INTO box (no, v) VALUES ('b', 'y')",
+            [None, ("y", "0", None), ("y", "7", None)],
+        ),
+        (
+            "UPDATE OF v",
+            "DELETE FROM box WHERE id = NEW.id;",
+            "UPDATE box SET v = 'y'",
+            [("x", "0", None), ("y", "0", None), None],
+        ),
+    ],
+)
+def test_the_work_of_a_newer_trigger_is_put_behind_its_cause(
+    lab: Lab, event: str, body: str, statement: str, told: list[tuple | None]
+) -> None:
+    """Whatever a trigger that is newer than ours does to the row that it reacts to, and in how many steps."""
+    it = lab(BOXES + "INSERT INTO box (id, no, v) VALUES (1, 'a', 'x'); INSERT INTO terms (name) VALUES ('N30');",
+             BOXES_VIEW, TERMS_VIEW)  # fmt: skip
+    it.app.execute(f"CREATE TRIGGER newer AFTER {event} ON box BEGIN {body} END")
+    it.app.execute(statement)
+    steps = [change for change in it.told() if len(change[1] or change[2] or ()) == 4]
+    assert [step[1] and step[1][1:] for step in steps] == told[:-1]
+    assert [step[2] and step[2][1:] for step in steps] == told[1:]
+
+
+def test_a_feed_makes_our_triggers_the_newest_again(lab: Lab) -> None:
+    """A trigger that the application adds runs before ours only until a feed sees it."""
+    it = lab(TERMS + "INSERT INTO terms VALUES (1, 'N30', 30, 'x');", TERMS_VIEW)
+    it.app.execute("CREATE TRIGGER newer AFTER UPDATE ON terms BEGIN UPDATE terms SET note = 'y'; END")
+    assert [problem.code for problem in it.connector.health([TERMS_VIEW])] == ["sqlite_trigger_order"]
+    with closing(it.connector.feed([TERMS_VIEW], it.connector.end())) as feed:
+        it.app.execute("BEGIN IMMEDIATE")
+        feed.read(10, 0)
+        it.app.execute("COMMIT")
+        assert it.connector.health([TERMS_VIEW]) != []
+        feed.read(10, 0)
+    assert it.connector.health([TERMS_VIEW]) == []
 
 
 def test_install_makes_our_triggers_the_newest_again(lab: Lab) -> None:

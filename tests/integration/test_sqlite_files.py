@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dualwrite.connectors import connect
-from dualwrite.connectors._sqlite_session import COURTESY, Courtesy
+from dualwrite.connectors._sqlite_session import COMPANY, COURTESY, Courtesy
 from dualwrite.connectors.sqlite import SqliteConnector, open_sqlite
 from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.errors import Denied, Unavailable, Usage
@@ -60,6 +60,13 @@ def test_a_url_without_a_file_is_refused(url: str) -> None:
     """A database in memory, or no path at all, cannot be linked."""
     with pytest.raises(Usage, match="not the url of an SQLite file"):
         open_sqlite(url, link="l", side=Side.LEFT)
+
+
+def test_a_schema_is_refused(tmp_path) -> None:
+    """SQLite has no schemas, so a project that names one is told to take it out."""
+    with pytest.raises(Usage, match=r"left\.schema is 'public', but an SQLite database has no schemas") as refused:
+        connect(f"sqlite:///{tmp_path}/a.db", link="l", side=Side.LEFT, schema="public")
+    assert "dualwrite.yaml" in refused.value.remedy
 
 
 def test_a_missing_file_is_reported_and_never_created(tmp_path) -> None:
@@ -374,6 +381,8 @@ def test_transactions_that_follow_each_other_closely_let_others_in_between(monke
     monkeypatch.setattr("dualwrite.connectors._sqlite_session.time", clock)
     for held, idle in ((0.05, 0.001), (0.01, 0.001), (0.05, 0.02), (0.02, 0.05)):
         courtesy = Courtesy()
+        courtesy.begin(1)
+        courtesy.begin(2)  # somebody else has committed in between
         ended, since, longest = clock.now, clock.now, 0.0
         for _ in range(40):
             courtesy.begin()
@@ -390,3 +399,24 @@ def test_transactions_that_follow_each_other_closely_let_others_in_between(monke
                 assert clock.now == now
                 courtesy.end()
         assert 0 < longest < 0.128
+
+
+def test_who_works_alone_seldom_waits_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without company the lock is left free every half second; the first commit of somebody else makes company."""
+    clock = Clock()
+    monkeypatch.setattr("dualwrite.connectors._sqlite_session.time", clock)
+    courtesy = Courtesy()
+
+    def slept(version: int) -> bool:
+        before = clock.now
+        courtesy.begin(version)
+        waited = clock.now > before
+        clock.now += 0.06
+        courtesy.end()
+        return waited
+
+    alone = [slept(1) for _ in range(20)]
+    assert sum(alone) == 2
+    assert [slept(2) for _ in range(4)].count(True) >= 3
+    clock.now += COMPANY
+    assert not any(slept(2) for _ in range(8))

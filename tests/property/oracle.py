@@ -438,11 +438,24 @@ def strangers(facts: Facts) -> Iterator[str]:
                 elif side is not None:
                     found[side] = mine
         line = next((line for line in ideas[entry.map].lines if line.name == entry.unit), None)
+        yield from silent(entry, line, found)
         told = line is not None and (entry.map, line.name) not in facts.noisy
         if told and len(found) == 2 and all(len(mine) == 1 for mine in found.values()):
             winner = expected(facts, line, entry.policy, found[L][0], found[R][0])
             if winner is not None and entry.winner and entry.winner != winner.value:
                 yield f"by {entry.policy} the {winner} side should have won: {entry}"
+
+
+def silent(entry: Conflict, line: Line | None, found: Mapping[Side, list[Edit]]) -> Iterator[str]:
+    """Values that yield without a word: those of an initial sync, and the nulls of an insert."""
+    if line is None or entry.policy == "entered":
+        return
+    if any(at is not None and is_weak(at) for at in (entry.loser, entry.beats)):
+        yield f"a difference found by an initial sync is no edit: {entry}"
+    for side, mine in found.items():
+        path = line.path(side)
+        if len(mine) == 1 and mine[0].kind == "insert" and path and (mine[0].after or {})[path] is None:
+            yield f"a null of an insert is no edit: {entry}"
 
 
 def expected(facts: Facts, line: Line, policy: str, left: Edit, right: Edit) -> Side | None:

@@ -16,6 +16,7 @@ FEATURES = (
     "manual",
     "sum",
     "max and min",
+    "newest rows",
     "to the right",
     "to the left",
     "constant",
@@ -85,8 +86,8 @@ class Chance:
             found.discard("self reference")
         if "some companies" in found:
             found.add("company")
-        if not found & {"lookup", "self reference"}:
-            found -= {"left actions", "right actions"}
+        if found & {"left actions", "right actions"} and "self reference" not in found:
+            found.add("lookup")
         if "filter left" in found or "filter right" in found:
             found.discard("leaving deletes" if "detach" in found else "detach")
         else:
@@ -110,7 +111,7 @@ class Chance:
             ("code", "family.code") if "lookup in key" in has else ("code",),
             company,
             {side: self._filter() for side in Side if f"filter {side}" in has},
-            rows=random.choice(ROW_POLICIES),
+            rows="newest" if "newest rows" in has else random.choice(ROW_POLICIES),
             deletes="no deletes" not in has,
             on_leave="delete" if "leaving deletes" in has else "detach",
         )
@@ -208,7 +209,10 @@ class Chance:
         columns = ["a"] if group else ["a", "b", *self._columns()]
         chosen = set(random.choices(columns, k=random.choice((1, 1, 2, 3))))
         chosen |= {"grp"} if "lookup in key" in has and not group and not self._one_in(5) else set()
-        return " ".join([verb, target, *(f"{name}={self._value(name, side)}" for name in sorted(chosen))])
+        values = {name: self._value(name, side) for name in sorted(chosen)}
+        if values.get("parent") == target[0]:  # a record that refers to itself cannot be renamed: see the limitations
+            values["parent"] = "-"
+        return " ".join([verb, target, *(f"{name}={value}" for name, value in values.items())])
 
     def _target(self, code: str, group: bool) -> str:
         companies = "xxxyz" if "some companies" in self.has else "xxxy" if "company" in self.has else [""]

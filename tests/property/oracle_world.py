@@ -109,8 +109,8 @@ class Design:
 
     @property
     def quiet(self) -> bool:
-        """Does neither system change anything by itself?"""
-        return not self.trigger and not self.actions
+        """Does neither system change anything by itself?  A renamed parent makes its children look different."""
+        return not (self.trigger or self.actions or self.uses("grp") or self.uses("parent"))
 
 
 def _text(name: str, *, required: bool = False) -> Column:
@@ -593,8 +593,10 @@ class World:
             self.strayed.add((name, key, side))
         if not was_in and not now_in:
             return
-        if now_in:  # carried, it brings the record back on the other side; a delete does not
-            self.strayed -= {(name, key, side.other), (name, key, side)}
+        if now_in:
+            self.strayed.discard((name, key, side))
+        if now_in and (not was_in or self._carries(side, idea, was or {}, now or {})):  # it brings the record back
+            self.strayed.discard((name, key, side.other))
         if not now_in and now is not None:
             if idea.on_leave == "detach":
                 return
@@ -603,6 +605,12 @@ class World:
             was = None
         if end.feed:
             self.edits.append(Edit(side, next(self.numbers), name, key, was, now, at, start, end, seen, parked, caused))
+
+    @staticmethod
+    def _carries(side: Side, idea: MapIdea, was: Record, now: Record) -> bool:
+        """Did an edit change anything that its map carries out of the side?"""
+        paths = [line.path(side) for line in idea.lines if line.carries(side)]
+        return any(path is not None and was[path] != now[path] for path in paths)
 
     def _wander(self) -> None:
         """Note the records that are outside of their filters."""
@@ -678,12 +686,15 @@ class World:
             after, end = self._ends.get(side), watcher.end()
             if after is None or end == after:
                 continue
-            feed = watcher.feed([compiled.views[side] for compiled in self.maps], after if after.feed else None)
+            self._ends[side] = end
+            try:
+                feed = watcher.feed([compiled.views[side] for compiled in self.maps], after if after.feed else None)
+            except PositionLost:  # a map was stopped, and its tables were not captured: an initial sync comes
+                continue
             for change in feed.read(10_000, 0).changes:
                 start = after if after.feed else Position(end.feed, ())
                 self._caused(side, change.view, change.before, change.after, change.at, start, end, change.seen)
             feed.close()
-            self._ends[side] = end
 
     def _caused(
         self, side: Side, name: str, before: Any, after: Any, at: float, start: Position, end: Position, seen: Any
@@ -855,7 +866,7 @@ class World:
         parked = self.journal.parked({})
         if not parked and not self.given_up:
             return
-        stuck = [entry for entry in parked if entry.code not in ("rename", "behind")]
+        stuck = [entry for entry in parked if entry.code not in ("rename", "behind") and not self._waits(entry, parked)]
         self.faults += [f"parked for no reason any more: {entry}" for entry in stuck]
         self._adopt()
         self._correct()
@@ -867,6 +878,13 @@ class World:
             execute(self.running(), "discard", {})
             execute(self.running(), "repair", {"maps": list(self.ideas), "master": self.master.value})
         self.repairing = False
+
+    def _waits(self, entry: Parked, parked: Sequence[Parked]) -> bool:
+        """Does a record wait for a parent that waits for a person itself?"""
+        return entry.code == "missing_parent" and any(
+            (self.ideas[other.map].table(entry.side), other.shown_key) == (entry.waits_table, entry.waits_key)
+            for other in parked
+        )
 
     def _mend(self) -> None:
         """Decide every conflict, take away what parks records, and retry, until nothing changes any more."""
@@ -889,8 +907,9 @@ class World:
         """What a person would do about a parked record: put right what it speaks of, in the end let go of it."""
         if entry.code == "missing_parent":
             self._adopt()
-            if turn > 2 and entry.waits_table in ("grp", "family"):
-                self.edit(entry.side.other, f"set g:{entry.waits_key.replace(', ', '')}")  # its parent for a while
+            if turn > 2:  # the parent that it had for a while, or one whose delete was not carried
+                group = "g:" if entry.waits_table in ("grp", "family") else ""
+                self.edit(entry.side.other, f"set {group}{entry.waits_key.replace(', ', '')} a={turn}")
         elif entry.code == "value_not_mapped":
             self._correct(entry)
         elif entry.code == "reference":
@@ -903,7 +922,14 @@ class World:
         side, idea = entry.side.other, self.ideas[entry.map]
         record = self.rows(side, entry.map).get(tuple(json.loads(entry.key)))
         is_out = record is None or not idea.inside(side, record, self.design.companies)
-        if entry.code not in ("reference", "unique") and ((is_out and turn > 3) or turn > 8):
+        if entry.code == "reference":  # a delete that is refused has a target
+            there = tuple(json.loads(entry.key)) in self.rows(entry.side, entry.map)
+            is_hopeless = is_out and not there and turn > 3
+        elif entry.code == "unique":  # a new key must be free, and a record outside of its filter may hold it
+            is_hopeless = turn > 3 and (len(idea.key) > 1 or bool(idea.filters) or self.design.companies is not None)
+        else:
+            is_hopeless = (is_out and turn > 3) or turn > 8
+        if is_hopeless:
             self._discard(entry)
 
     def _correct(self, but: Parked | None = None) -> None:
@@ -932,7 +958,9 @@ class World:
                 self.edit(entry.side, f"delete {self._designator(entry.map, json.dumps(key))}")
 
     def _discard(self, entry: Parked) -> None:
-        self.given_up.add((entry.map, tuple(json.loads(entry.key))))
+        for other in self.journal.parked({}, map=entry.map, side=entry.side):
+            if other.id == entry.id or (other.code, other.waits_key) == ("behind", entry.key):
+                self.given_up.add((entry.map, tuple(json.loads(other.key))))
         execute(self.running(), "discard", {"ids": [entry.id]})
 
     def _designator(self, name: str, key: str) -> str:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dualwrite.casts import canonical
 from dualwrite.connectors._pg_session import Database, numbered
 from dualwrite.expression import And, Column, Compare, Literal, Not, OneOf, Or, simplify
-from dualwrite.filters import POSTGRESQL, SQLITE, compile_filter, prepare_sqlite, render_sql
+from dualwrite.filters import POSTGRESQL, SQLITE, compile_filter, never_both, prepare_sqlite, render_sql
 from dualwrite.schema import Column as SchemaColumn
 from dualwrite.schema import ColumnType, TypeName
 
@@ -246,3 +246,36 @@ def test_the_columns_cover_every_type():
     """A type that is added must be tried here, too."""
     tried = {column.type.name for column, _ in COLUMNS.values()}
     assert tried | {TypeName.JSON, TypeName.OTHER} == set(TypeName)
+
+
+APART = ("party", "void", "money")
+apart = st.recursive(
+    st.builds(
+        lambda name, operator, values: (
+            OneOf(Column((name,)), tuple(map(Literal, values)))
+            if operator == "in"
+            else Compare(operator, Column((name,)), Literal(values[0]))
+        ),
+        few(APART),
+        few(("eq", "eq", "ne", "in", "ge")),
+        st.lists(st.none() | few(("1", "2", "3", "10")), min_size=1, max_size=2),
+    ),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=2).map(lambda parts: And(tuple(parts)))
+        | st.lists(inner, min_size=1, max_size=2).map(lambda parts: Or(tuple(parts)))
+        | inner.map(Not)
+    ),
+    max_leaves=4,
+)
+close = st.none() | few(("", "1", "2", "3", "10", "Person", "Organization"))
+
+
+@settings(max_examples=400, deadline=None)
+@given(apart, apart, st.lists(st.tuples(*[close] * len(NAMES)), min_size=20, max_size=20))
+def test_what_is_never_both_passes_no_row(one, other, rows):
+    """No row passes two conditions that are proved to exclude each other."""
+    if never_both(one, other, lambda path: COLUMNS[path[0]][0]):
+        tests = [
+            compile_filter(each, lambda path: (NAMES.index(path[0]), COLUMNS[path[0]][0])) for each in (one, other)
+        ]
+        assert not any(all(test(row) for test in tests) for row in rows)

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 from .oracle_programs import FEATURES, Chance
-from .oracle_world import Design, run, shrink
+from .oracle_sqlite import SqliteSystem
+from .oracle_world import Design, Make, in_memory, run, shrink
 
 QUICK = settings(
     max_examples=300,
@@ -23,14 +24,16 @@ QUICK = settings(
     phases=[Phase.generate],  # ``shrink`` knows what a line of a program is
     suppress_health_check=list(HealthCheck),
 )
+FILES = [feature for feature in FEATURES if feature != "refusals"]
+"""What links between database files may have: a file cannot refuse what we write and take what users write."""
 SOAK, SEED = "DUALWRITE_SOAK_SECONDS", "DUALWRITE_SOAK_SEED"
 
 
-def check(design: Design, program: Sequence[str]) -> None:
+def check(design: Design, program: Sequence[str], make: Make = in_memory) -> None:
     """The oracle finds no fault; where it does, the shortest program that shows it is told."""
-    if run(design, program):
-        short = shrink(program, lambda shorter: bool(run(design, shorter)))
-        pytest.fail("\n".join([repr(design), "", *short, "", *run(design, short)]), pytrace=False)
+    if run(design, program, make):
+        short = shrink(program, lambda shorter: bool(run(design, shorter, make)))
+        pytest.fail("\n".join([repr(design), "", *short, "", *run(design, short, make)]), pytrace=False)
 
 
 @QUICK
@@ -41,6 +44,13 @@ def test_random_links_agree_and_lose_nothing(random: Random) -> None:
     for feature in sorted(chance.has):
         event(feature)
     check(chance.design, chance.program())
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_random_links_between_files(number: int) -> None:
+    """The same holds for two SQLite files, with their real triggers and transactions."""
+    chance = Chance(Random(number), FILES)
+    check(chance.design, chance.program(), SqliteSystem)
 
 
 def test_random_links_cover_every_feature() -> None:
@@ -57,7 +67,8 @@ def test_random_links_cover_every_feature() -> None:
 
 
 @pytest.mark.soak
-def test_random_links_for_long(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("make", "allowed"), [(in_memory, FEATURES), (SqliteSystem, FILES)], ids=["memory", "files"])
+def test_random_links_for_long(make: Make, allowed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
     """The same with other links each time, for as long as the environment says (a minute by default).
 
     Each number is a link and a program; the first one is the environment's, or the time.
@@ -67,9 +78,9 @@ def test_random_links_for_long(capsys: pytest.CaptureFixture[str]) -> None:
     for number in count(first):
         if time.monotonic() > end:
             break
-        chance = Chance(Random(number))
+        chance = Chance(Random(number), allowed)
         try:
-            check(chance.design, chance.program(40 if number % 3 else 100))
+            check(chance.design, chance.program(40 if number % 3 else 100), make)
         except pytest.fail.Exception as fault:
             pytest.fail(f"{SEED}={number}\n{fault}", pytrace=False)
     with capsys.disabled():

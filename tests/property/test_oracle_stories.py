@@ -89,6 +89,22 @@ story(
     rows="left",
 )
 
+story(
+    "edit of a map whose initial sync has not begun, while another one's is taken up again",
+    """
+    at after acknowledge: R insert 1 b=1
+    crash between passes
+    crash after read 2
+    R>L
+    ack
+    start left
+    R update 1 b=-
+    R>L
+    """,
+    Line("grp", "=", "family.code"),
+    groups=True,
+)
+
 # -- windows and clocks ------------------------------------------------------------------------------------------------
 
 story(
@@ -192,6 +208,90 @@ story(
     key=("code", "family.code"),
     filters={Side.LEFT: Filter("kind", "2")},
     actions={Side.RIGHT: "cascade"},
+)
+
+story(
+    "hidden row under an earlier delete than the one that everybody knows",
+    """
+    crash between passes
+    start right
+    L insert 2
+    ack
+    L update 2 b=2
+    R insert 2
+    R delete 2
+    L>R 3
+    R insert 2 a=2; update 2 b=3
+    R delete 2
+    R>L
+    L update 2 b=-
+    """,
+    a="left",
+    b="left",
+    rows="right",
+    deletes=False,
+)
+story(
+    "record deleted after the record that it refers to, and kept",
+    """
+    start right
+    R insert g:g
+    R insert 3 grp=g
+    R>L
+    R delete g:g
+    R delete 3
+    L update 3 d=1
+    """,
+    Line("d", "<", None, default="8"),
+    Line("grp", "=", "family.code"),
+    groups=True,
+)
+
+story(
+    "record deleted by one side, and again outside of its filter, while the other one edits it",
+    """
+    R insert 1 kind=3
+    start right
+    R update 1 a=3
+    L delete 1
+    L insert 1
+    L delete 1
+    drain
+    L insert 1 b=1
+    """,
+    Line("kind", "=", "kind"),
+    rows="newest",
+    filters={Side.LEFT: Filter("kind", "2", negated=True)},
+)
+story(
+    "one-way column written before the edit that brings its record back",
+    """
+    R insert 2
+    start left
+    R update 2 c=1
+    L delete 2
+    R>L
+    R update 2 a=2
+    """,
+    Line("c", ">", "c"),
+    rows="newest",
+)
+
+story(
+    "record brought back that refers to one that is not there",
+    """
+    R insert 1
+    start right
+    L update 1 parent=3
+    R delete 1
+    L>R 1
+    L update 1 b=2
+    L>R
+    R>L
+    R set 1 a=1
+    """,
+    Line("parent", "=", "parent.code", policy="right"),
+    rows="newest",
 )
 
 # -- renames -----------------------------------------------------------------------------------------------------------

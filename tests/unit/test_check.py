@@ -341,6 +341,32 @@ def test_filters_on_both_maps_make_it_a_warning() -> None:
     assert codes(one, two) == [("filters_overlap", "warning", "left"), ("filters_overlap", "warning", "right")]
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ("NAME eq 'a'", "NAME eq 'b'", True),
+        ("NAME eq 'a'", "NAME ne 'a'", True),
+        ("NAME eq 'a'", "not (NAME eq 'a')", True),
+        ("NAME eq null", "NAME ne null", True),
+        ("NAME eq null", "NAME ne 'a'", True),
+        ("NAME in ('a', 'b')", "NAME in ('c', 'd') and ITEM ne null", True),
+        ("NAME eq 'a' or NAME eq 'b'", "NAME eq 'c'", True),
+        ("NAME eq 'a'", "ITEM eq 'b'", False),
+        ("NAME eq 'a' or ITEM eq 'x'", "NAME eq 'c'", False),
+        ("NAME in ('a', 'b')", "NAME in ('b', 'c')", False),
+        ("NAME ne 'a'", "NAME ne 'b'", False),
+        ("NAME ne 'a'", "not (NAME ne 'a')", False),
+    ],
+)
+def test_filters_that_exclude_each_other(one: str, other: str, apart: bool) -> None:
+    """Where a column would have to hold two values at once, nobody is warned."""
+    second = read(KEY, "NAME < name", head=OTHER + f'filter: {{left: "{other}"}}\n')
+    first = read(KEY, "NAME < name", head=HEAD + f'filter: {{left: "{one}"}}\n')
+    found = check_maps([first, second], LEFT, RIGHT)
+    overlap = any(problem.code == "filters_overlap" and problem.side == "left" for problem in found)
+    assert overlap is not apart
+
+
 def test_maps_of_one_name() -> None:
     """Maps are known by their names, so a name is given once."""
     assert ("duplicate_map", "error", "") in codes(read(*CLEAN), read(*CLEAN))

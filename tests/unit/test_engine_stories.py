@@ -400,7 +400,7 @@ def test_a_long_backlog_of_the_target_is_read_without_its_locks(monkeypatch: pyt
 
     def since(self, after, limit):
         found = read(self, after, limit)
-        read_inside.append(len(found))
+        read_inside.append(len(found.changes))
         return found
 
     read = MemoryTransaction.since
@@ -751,19 +751,66 @@ def test_discarded_changes_are_gone_and_later_ones_flow(clash: Story) -> None:
     assert ("x",) not in clash.rows(L, "code")
 
 
-def test_delete_limit_halts_the_map() -> None:
-    """More deletes at once than the limit: the map stops and says so, and nothing was deleted."""
-    story = Story(ITEM_MAP, delete_limit=2)
-    for code in "1234":
+def many(limit: int) -> Story:
+    """Five records, all deleted on the left at once, where a limit is set."""
+    story = Story(ITEM_MAP, delete_limit=limit)
+    for code in "12345":
         story.insert(L, code=code)
     story.start()
     with story.user(L) as user:
         user.delete("items", {})
+    return story
+
+
+def test_many_deletes_wait_for_a_person() -> None:
+    """More deletes than the limit are parked, each; everything else flows, and a word lets them through."""
+    story = many(2)
     story.drain()
-    assert story.rows(R, "code") == {("1",), ("2",), ("3",), ("4",)}
-    state = story.journal.states()["Items"]
-    assert (state.state, state.desired) == ("needs attention", "stopped")
-    assert "4 records" in state.reason
+    assert story.rows(R, "code") == {("1",), ("2",), ("3",), ("4",), ("5",)}
+    assert [entry.code for entry in story.parked()] == ["many_deletes"] * 5
+    story.insert(L, code="6")
+    story.update(R, "5", name="five")
+    story.engine.close()
+    story.resume()
+    assert ("6",) in story.rows(R, "code")
+    assert len(story.parked()) == 5
+    execute(story.engine, "retry", {"code": "many_deletes"})
+    story.drain()
+    assert story.both("code", "name") == {("5", "five"), ("6", None)}
+    assert [(entry.unit, entry.winner) for entry in story.conflicts()] == [("row", "right")]
+    story.at_rest()
+
+
+def test_many_deletes_can_be_undone() -> None:
+    """Deletes that were a mistake are dropped, and a repair brings the records back."""
+    story = many(2)
+    story.drain()
+    execute(story.engine, "discard", {"code": "many_deletes"})
+    execute(story.engine, "repair", {"maps": ["Items"], "master": "right"})
+    assert story.both("code") == {("1",), ("2",), ("3",), ("4",), ("5",)}
+    story.at_rest()
+
+
+def test_deletes_count_together_however_they_are_read() -> None:
+    """In small batches no more than the limit gets through."""
+    story = many(2)
+    for _ in range(5):
+        story.carry(L, limit=1)
+    assert len(story.rows(R, "code")) == 3
+    assert [entry.code for entry in story.parked()] == ["many_deletes"] * 3
+
+
+def test_deletes_that_lie_apart_are_no_crowd() -> None:
+    """What people delete one by one over a long time is carried."""
+    story = Story(ITEM_MAP, delete_limit=2)
+    for code in "12345":
+        story.insert(L, code=code)
+    story.start()
+    for code in "12345":
+        story.delete(L, code)
+        story.now += 60
+    story.drain()
+    assert not story.both("code")
 
 
 def test_what_is_being_parked_has_not_been_seen() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib.metadata import entry_points
-from inspect import signature
 from typing import cast
 
 from dualwrite.connectors.base import Connector
@@ -19,8 +18,8 @@ def connect(
 ) -> Connector:
     """The connector for a url; raises Usage naming the known schemes when there is none for it.
 
-    A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.  ``schema`` is the one of whose tables
-    maps write plain names; systems without schemas refuse it.
+    ``schema`` is the database schema that holds the tables, where the environment names one; a connector whose systems
+    have none refuses it.  A scheme like ``postgresql+ssl`` is looked up by what stands before the plus.
     """
     scheme = url.partition(":")[0].partition("+")[0].lower()
     known = {point.name: point for point in entry_points(group=GROUP)}
@@ -30,9 +29,4 @@ def connect(
             f"{side} side: no connector for {scheme or url!r} (known: {shown})",
             "correct the url in dualwrite.yaml, or install the package that brings this connector",
         )
-    connector = known[scheme].load()
-    if schema is None:
-        return cast(Connector, connector(url, link=link, side=side, declared=declared))
-    if "schema" not in signature(connector).parameters:
-        raise Usage(f"{side} side: {scheme}: databases have no schemas", "remove `schema` from that side's settings")
-    return cast(Connector, connector(url, link=link, side=side, declared=declared, schema=schema))
+    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared, schema=schema))

@@ -14,7 +14,7 @@ from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_met
 from dualwrite.connectors._sqlite_effects import Effects
 from dualwrite.connectors._sqlite_feed import check_place
 from dualwrite.connectors._sqlite_log import SLICE, Marker
-from dualwrite.connectors._sqlite_reader import LogReader
+from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError
@@ -22,7 +22,7 @@ from dualwrite.connectors._sqlite_view import Plans
 from dualwrite.connectors._sqlite_write import Lookups, Writer
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
-from dualwrite.model import Change, Key, Outcome, Position, Rejected, Row, Write
+from dualwrite.model import Batch, Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
 
 
@@ -36,6 +36,7 @@ class SqliteTransaction:
         names: Names,
         catalog: Callable[[sqlite3.Connection], Catalog],
         plans: Plans,
+        kept: KeptReader,
         stream: str,
         views: Sequence[View],
         known: dict[str, Position | None],
@@ -46,6 +47,7 @@ class SqliteTransaction:
         self._connection = connection
         self._names = names
         self._plans = plans
+        self._kept = kept
         self._load = catalog
         self._stream = stream
         self._views = views
@@ -90,17 +92,17 @@ class SqliteTransaction:
             row = self._connection.execute(sql, (self._stream,)).fetchone()
         return Position.parse(row[0]) if row else None
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
         self._in_use()
         with self._file.errors():
             place = check_place(self._connection, self._names, self._file, after, self._acknowledged)
-            reader = LogReader(self._connection, self._names, self._catalog, self._views, place)
+            reader = self._kept.at(self._connection, self._names, self._catalog, self._views, place)
             found, more = list[Change](), True
             while more and len(found) < limit:
                 changes, more = reader.read(SLICE)
                 found += changes
-        return found
+            return reader.batch(found)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

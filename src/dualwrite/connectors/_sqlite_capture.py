@@ -358,7 +358,11 @@ class Capture:
         self._connection.execute(f"UPDATE {self._names.meta} SET value = ? WHERE name = 'lost'", (place,))
 
     def _triggers(self, shape: Shape, facts: Facts, present: Triggers) -> None:
-        if is_outdated(self._names, present, shape, facts) or is_older(present, facts):
+        is_disordered = is_older(present, facts)
+        if is_disordered:  # what was logged until now may stand behind what it caused
+            sql = f"INSERT OR REPLACE INTO {self._names.meta} SELECT 'disordered', coalesce(max(id), 0) FROM "
+            self._connection.execute(sql + self._names.log)
+        if is_disordered or is_outdated(self._names, present, shape, facts):
             self._drop(present)
             for text in trigger_texts(self._names, shape, facts).values():
                 self._connection.execute(text)

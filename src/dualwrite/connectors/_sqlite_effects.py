@@ -28,8 +28,9 @@ from dualwrite.connectors._sqlite_capture import (
     Shape,
     current_shapes,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, Noted, end_of
+from dualwrite.connectors._sqlite_log import Entries, Noted, end_of
 from dualwrite.connectors._sqlite_natural import comparable
+from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage, decoder
@@ -95,7 +96,6 @@ class Effects:
         self.shapes = current_shapes(connection, names)
         self._entries: Entries | None = None
         self._state = State()
-        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
 
     @property
     def is_watching(self) -> bool:
@@ -122,7 +122,7 @@ class Effects:
         loud = self._state.mode == OWN or self._is_loud(table, kind, set(columns))
         mode = OWN if loud else SILENT
         if mode == OWN and self._entries is None:
-            self._entries = Entries(self._connection, self._names)
+            self._entries = Entries(self._connection, self._names, self._catalog)
             self._state.read = end_of(self._connection, self._names)
         self._set(mode)
         return loud
@@ -160,7 +160,7 @@ class Effects:
             for identity in intents.confirmed
             if (shadow := self._state.shadows.get((intents.table, identity))) is not None and shadow.actual is not None
         }
-        for entry in self._entries.own(self._state.read, self._triggered, self._now):
+        for entry in self._entries.own(self._state.read):
             self._note(entry, intents)
             self._state.read = entry.id
         for identity in {*intents.updated, *intents.confirmed}:
@@ -173,12 +173,6 @@ class Effects:
             shadow.wanted |= {name: old[name] for name in intents.confirmed.get(identity, ()) if name in old}
             mine = intents.updated.get(identity, {})
             shadow.wanted |= {name: value for name, value in mine.items() if name in shadow.shape.plan.columns}
-
-    def _now(self, entry: Entry) -> tuple[Storage, ...] | None:
-        """What the row of an entry is now, in the order of its shape."""
-        identity = self._identity(entry, dict(entry.after()))
-        image = current_image(self._connection, entry.shape, self._catalog.facts[entry.table].identity, identity)
-        return None if image is None else tuple(image.values())
 
     def _note(self, entry: Entry, intents: Intents) -> None:
         table = entry.table

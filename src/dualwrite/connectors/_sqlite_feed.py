@@ -104,12 +104,12 @@ class SqliteFeed:
                     changes = self._read(max(limit, 1))
                     self._seen_version = version
                     if changes or (self._reader.place != before and not self._more):
-                        return self._batch(changes)
+                        return self._reader.batch(changes)
                 if self._more:
                     continue
                 if time.monotonic() >= end:  # also behind a read in vain: a read-only file's version always moves
                     self._check_file()
-                    return self._batch([])
+                    return self._reader.batch([])
                 time.sleep(_NAP)
 
     def close(self) -> None:
@@ -123,10 +123,6 @@ class SqliteFeed:
                 f"{self._file.path} was replaced by another file while it was in use",
                 "run again: what is there is examined first, and `dualwrite check` tells what it finds",
             )
-
-    def _batch(self, changes: Sequence[Change]) -> Batch:
-        reader = self._reader
-        return Batch(tuple(changes), Position(reader.feed, reader.place), reader.marker.seen, reader.marker.number)
 
     def _read(self, limit: int) -> list[Change]:
         with Reading(self._connection):

@@ -1,65 +1,40 @@
 # ruff: noqa: S608  (names go through quote(), values are bound)
-"""The entries of a link's log: reading, ordering and trimming them."""
+"""The entries of a link's log: reading and trimming them."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any
 
+from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
-    INSERT,
+    DELETE,
     MARKER,
     REPLACED,
-    UPDATE,
     Names,
     Plan,
     Shape,
+    is_older,
+    own_triggers,
     read_meta,
     read_shapes,
 )
+from dualwrite.connectors._sqlite_order import Doubt, Entry, State, in_order, state
+from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.model import Position
-
-Image: TypeAlias = Mapping[str, Storage]
-"""A record's captured columns by name, as stored; a column that was not captured then is missing."""
 
 _EPOCH = 2440587.5  # the Julian day of 1970-01-01
 _HEAD = 6
 _NO_SHAPE = Shape(0, Plan("", (), (), ()), current=False)
 _HEX = "\0hex"
-_NO_END = 1 << 62
+_LOOKAHEAD = 64
 SLICE = 2000
 """Entries that are read at once, or deleted by one transaction of trimming: a few milliseconds of the write lock."""
-
-
-class Entry(NamedTuple):
-    """One entry of the log, its images as tuples in the order of its shape."""
-
-    id: int
-    shape: Shape
-    op: str
-    at: float
-    rid: Storage
-    note: str | None
-    old: tuple[Storage, ...]
-    new: tuple[Storage, ...]
-
-    @property
-    def table(self) -> str:
-        """The table that was changed; empty for a marker."""
-        return self.shape.plan.table
-
-    def before(self) -> Image:
-        """The old image by column."""
-        return dict(zip(self.shape.plan.columns, self.old, strict=True))
-
-    def after(self) -> Image:
-        """The new image by column."""
-        return dict(zip(self.shape.plan.columns, self.new, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,39 +98,73 @@ def instant(julian_day: float) -> float:
 
 
 class Entries:
-    """Reads raw entries; knows the shapes."""
+    """Reads entries in the order in which things happened; knows the shapes."""
 
-    def __init__(self, connection: sqlite3.Connection, names: Names) -> None:
+    def __init__(self, connection: sqlite3.Connection, names: Names, catalog: Catalog) -> None:
         self._connection = connection
         self._names = names
-        self.reload()
-
-    def reload(self) -> None:
-        """Look again at what the log's columns mean."""
-        self.shapes = read_shapes(self._connection, self._names)
-        columns = [row[1] for row in self._connection.execute(f"PRAGMA table_info({self._names.log})")]
+        self._catalog = catalog
+        self.shapes = read_shapes(connection, names)
+        columns = [row[1] for row in connection.execute(f"PRAGMA table_info({names.log})")]
         self.width = sum(1 for name in columns if name[0] == "o" and name[1:].isdigit())
         images = [f"o{i}" for i in range(self.width)] + [f"n{i}" for i in range(self.width)]
-        self._select = f"SELECT id, shape, op, at, rid, note, {', '.join(images)} FROM {self._names.log}"
+        self._select = f"SELECT id, shape, op, at, rid, note, {', '.join(images)} FROM {names.log}"
+        self.doubt = self._doubt()
 
-    def read(self, after: int, limit: int, until: int = _NO_END) -> list[Entry]:
-        """Entries in the order of the log, without those that are our own and not settled yet."""
-        sql = f"{self._select} WHERE id > ? AND id <= ? AND own IS NOT 1 ORDER BY id LIMIT ?"
-        return list(map(self._entry, read_all(self._connection, sql, (after, until, limit))))
+    def _doubt(self) -> Doubt:
+        if not any(facts.triggers for facts in self._catalog.facts.values()):
+            return Doubt()
+        present = own_triggers(self._connection, self._names)
+        older = (name for name, facts in self._catalog.facts.items() if is_older(present.get(name, {}), facts))
+        return Doubt(frozenset(older), int(read_meta(self._connection, self._names).get("disordered", 0)))
 
-    def scan(self, after: int, tables: Iterable[str]) -> Iterator[Entry]:
-        """All entries of some tables, in order; memory stays bounded."""
-        sql = f"{self._select} WHERE id > ? AND {self._of_tables(tables)} AND own IS NOT 1 ORDER BY id LIMIT {SLICE}"
-        while rows := read_all(self._connection, sql, (after,)):
-            yield from map(self._entry, rows)
-            after = rows[-1][0]
+    def read(self, after: int, limit: int, tables: Iterable[str] | None = None) -> tuple[list[Entry], bool]:
+        """About ``limit`` entries, without those that are our own and not settled yet; are there more?
 
-    def own(
-        self, after: int, triggered: Collection[str], now: Callable[[Entry], Sequence[Storage] | None]
-    ) -> list[Entry]:
+        What belongs together stays so.
+        """
+        only = "" if tables is None else f" AND {self._of_tables(tables)}"
+        sql = f"{self._select} WHERE id > ?{only} AND own IS NOT 1 ORDER BY id LIMIT ?"
+        raw = list(map(self._entry, read_all(self._connection, sql, (after, limit + _LOOKAHEAD))))
+        is_end = len(raw) < limit + _LOOKAHEAD
+        entries, places = self._in_order(raw, knows_now=is_end)
+        reach = -1
+        for count, (entry, place) in enumerate(zip(entries, places, strict=True), 1):
+            reach = max(reach, place)
+            if count >= limit and reach < count and entry.op != REPLACED:
+                return entries[:count], count < len(entries) or not is_end
+        return entries, not is_end
+
+    def scan(self, after: int, tables: Collection[str]) -> Iterator[Entry]:
+        """All entries of some tables; memory stays bounded."""
+        more = True
+        while more:
+            entries, more = self.read(after, SLICE, tables=tables)
+            yield from entries
+            after = entries[-1].id if entries else after
+
+    def one(self, id_: int) -> Entry:
+        """A single entry as it stands in the log."""
+        return self._entry(read_all(self._connection, f"{self._select} WHERE id = ?", (id_,))[0])
+
+    def _in_order(self, entries: Sequence[Entry], *, knows_now: bool) -> tuple[list[Entry], list[int]]:
+        return in_order(entries, self.doubt, self._catalog, self._now if knows_now else lambda _: None)
+
+    def _now(self, entry: Entry) -> State | None:
+        """What the row of an entry is now."""
+        if not entry.shape.current:
+            return None
+        number, apart, _ = state(self._catalog, entry, None if entry.op == DELETE else entry.new, is_after=True)
+        same = " AND ".join(f"{quote(name)} = ?" for name in self._catalog.facts[entry.table].identity)
+        chosen = ", ".join(map(quote, entry.shape.plan.columns))
+        held = apart if isinstance(apart, tuple) else (apart,)
+        rows = read_all(self._connection, f"SELECT {chosen} FROM {quote(entry.table)} WHERE {same}", held)
+        return number, apart, rows[0] if rows else None
+
+    def own(self, after: int) -> list[Entry]:
         """What the open transaction of ours has made the triggers log behind an entry."""
         sql = f"{self._select} WHERE id > ? AND own = 1 ORDER BY id"
-        return in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))), triggered, now)
+        return self._in_order(list(map(self._entry, read_all(self._connection, sql, (after,)))), knows_now=True)[0]
 
     def markers(self, after: int) -> list[tuple[int, Marker]]:
         """Our commits behind an entry."""
@@ -168,11 +177,13 @@ class Entries:
         numbers = sorted(number for number, shape in self.shapes.items() if shape.plan.table in wanted)
         return f"shape IN ({', '.join(map(str, numbers))})"
 
-    def marker_at(self, place: int) -> Marker:
-        """The last marker at or before a place."""
-        sql = f"SELECT note FROM {self._names.log} WHERE op = '{MARKER}' AND id <= ? ORDER BY id DESC LIMIT 1"
-        row = self._connection.execute(sql, (place,)).fetchone()
-        return Marker.read(row[0]) if row else Marker()
+    def marker(self, after: int, upto: int) -> Marker | None:
+        """The last marker behind one place, and at or before another."""
+        sql = (
+            f"SELECT note FROM {self._names.log} WHERE op = '{MARKER}' AND id > ? AND id <= ? ORDER BY id DESC LIMIT 1"
+        )
+        row = self._connection.execute(sql, (after, upto)).fetchone()
+        return Marker.read(row[0]) if row else None
 
     def _entry(self, row: tuple[Any, ...]) -> Entry:
         shape = self.shapes.get(row[1], _NO_SHAPE)
@@ -185,89 +196,6 @@ def end_of(connection: sqlite3.Connection, names: Names) -> int:
     """The id of the newest entry there ever was."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (names.plain("log"),)).fetchone()
     return int(row[0]) if row else 0
-
-
-# -- order -----------------------------------------------------------------------------------------------------------
-
-
-def in_order(
-    entries: Sequence[Entry],
-    triggered: Collection[str],
-    now: Callable[[Entry], Sequence[Storage] | None],
-) -> list[Entry]:
-    """The entries in the order in which things happened.
-
-    An application's trigger that is newer than ours runs before ours: what it does to the row is logged before what
-    it reacts to.  Two entries of one row whose images fit only the other way round change places, not their ids.
-    Where both ways fit (there and back again) the row's entries around them decide, or what the row is ``now``.
-    ``triggered`` are the tables that have triggers of the application.
-    """
-    ordered = list(entries)
-    suspect = False
-    for index in range(1, len(ordered)):
-        place = index
-        while place and ordered[place].table in triggered and may_be_swapped(ordered[place - 1], ordered[place]):
-            if ordered[place].op == UPDATE and ordered[place].old == ordered[place - 1].new:
-                suspect = True
-                break
-            ordered[place - 1], ordered[place] = ordered[place], ordered[place - 1]
-            place -= 1
-    if suspect:
-        _swap_turns(ordered, now)
-    pairs = zip(ordered, entries, strict=True)
-    return [entry if entry is first else entry._replace(id=first.id) for entry, first in pairs]
-
-
-def together(first: Entry, second: Entry) -> bool:
-    """May the second entry have to be read with the first one?"""
-    return first.op == REPLACED or may_be_swapped(first, second)
-
-
-def may_be_swapped(earlier: Entry, later: Entry) -> bool:
-    """Do the images of two neighbours fit the other way round?"""
-    if later.shape is not earlier.shape or later.op not in (INSERT, UPDATE) or earlier.op != UPDATE:
-        return False
-    return later.new == earlier.old and (earlier.rid == later.rid or earlier.rid in later.new)
-
-
-def _swap_turns(ordered: list[Entry], now: Callable[[Entry], Sequence[Storage] | None]) -> None:
-    """Put turns there and back (a→b, b→a) right where the row's other entries say that they began at b."""
-    rows: dict[tuple[int, Storage], list[int]] = {}
-    for place, entry in enumerate(ordered):
-        if entry.op in (INSERT, UPDATE) and entry.rid is not None:
-            rows.setdefault((entry.shape.number, entry.rid), []).append(place)
-    for places in rows.values():
-        first = 0
-        while first < len(places):
-            last = first
-            while last + 1 < len(places) and _turns_back(ordered[places[last]], ordered[places[last + 1]]):
-                last += 1
-            if (last - first) % 2 and _began_at_the_other_end(ordered, places, first, last, now):
-                for one in range(first, last, 2):
-                    a, b = places[one], places[one + 1]
-                    ordered[a], ordered[b] = ordered[b], ordered[a]
-            first = last + 1
-
-
-def _turns_back(earlier: Entry, later: Entry) -> bool:
-    return earlier.op == UPDATE == later.op and earlier.old == later.new and earlier.new == later.old
-
-
-def _began_at_the_other_end(
-    ordered: Sequence[Entry],
-    places: Sequence[int],
-    first: int,
-    last: int,
-    now: Callable[[Entry], Sequence[Storage] | None],
-) -> bool:
-    start, other = ordered[places[first]].old, ordered[places[first]].new
-    if first:
-        return ordered[places[first - 1]].new == other
-    if last + 1 < len(places):
-        return ordered[places[last + 1]].old == other
-    if any(entry.op == MARKER for entry in ordered[places[last] :]):
-        return False  # we may have written the row since
-    return now(ordered[places[last]]) == other != start
 
 
 # -- trimming --------------------------------------------------------------------------------------------------------

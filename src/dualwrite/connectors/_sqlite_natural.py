@@ -15,10 +15,11 @@ from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sql import needs, quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE
-from dualwrite.connectors._sqlite_log import Entries, Entry, Image
+from dualwrite.connectors._sqlite_log import Entries
+from dualwrite.connectors._sqlite_order import Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
 from dualwrite.connectors._sqlite_session import read_all
-from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder, row_maker
+from dualwrite.connectors._sqlite_values import Decode, Source, Storage, decoder, pair_maker, row_maker
 from dualwrite.model import ABSENT, Cell, Path, Row
 from dualwrite.schema import Reference, View
 
@@ -56,8 +57,10 @@ class Event(NamedTuple):
 
 def is_renaming(entry: Entry) -> bool:
     """Has an updated record changed in what others see of it?"""
-    columns = entry.shape.plan.columns
-    places = (columns.index(name) for name in entry.shape.plan.followed)
+    plan = entry.shape.plan
+    if not plan.followed:
+        return False
+    places = (plan.columns.index(name) for name in plan.followed)
     return any((entry.old[i], type(entry.old[i])) != (entry.new[i], type(entry.new[i])) for i in places)
 
 
@@ -204,6 +207,7 @@ class _Layout:
     """How images of one shape become rows: the flat cells, and where the columns of each followed reference are."""
 
     make: Callable[[Sequence[tuple[Any, ...]]], list[Row]]
+    make_both: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Row, Row]]
     following: Sequence[tuple[_Following, tuple[int, ...]]]
 
 
@@ -251,8 +255,29 @@ class Sight:
         """
         layout = self._layouts.get(columns) or self._lay_out(columns)
         row = layout.make((values,))[0]
-        if not layout.following:
-            return row
+        return self._led(layout, row, values, at, given, becomes) if layout.following else row
+
+    def both(
+        self, columns: tuple[str, ...], old: tuple[Storage, ...], new: tuple[Storage, ...], at: int
+    ) -> tuple[Row, Row]:
+        """The rows of an update's images, right before and behind the entry ``at``."""
+        layout = self._layouts.get(columns) or self._lay_out(columns)
+        before, after = layout.make_both(old, new)
+        if layout.following:
+            after = self._led(layout, after, new, at)
+            before = self._led(layout, before, old, at - 1, becomes=new)
+        return before, after
+
+    def _led(
+        self,
+        layout: _Layout,
+        row: Row,
+        values: tuple[Storage, ...],
+        at: int,
+        given: Override | None = None,
+        becomes: tuple[Storage, ...] | None = None,
+    ) -> Row:
+        """The row with the cells that its lookups lead to."""
         if self._generation != self._history.generation:
             self._generation = self._history.generation
             for following in self._following:
@@ -299,5 +324,6 @@ class Sight:
             for one in self._following
             if set(one.reference.columns) <= set(columns)  # else it was not captured then
         ]
-        layout = self._layouts[columns] = _Layout(row_maker(tuple(sources), len(columns)), following)
+        of = tuple(sources), len(columns)
+        layout = self._layouts[columns] = _Layout(row_maker(*of), pair_maker(*of), following)
         return layout

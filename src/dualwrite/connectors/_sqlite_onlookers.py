@@ -14,8 +14,9 @@ from typing import Any, TypeAlias
 
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import GONE, INSERT, NOTICE, UPDATE, Names, Shape
-from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, Noted, in_order
+from dualwrite.connectors._sqlite_log import Entries, Marker, Noted
 from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable
+from dualwrite.connectors._sqlite_order import Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage
@@ -59,10 +60,14 @@ def chains(catalog: Catalog, view: View) -> list[tuple[Reference, ...]]:
 
 @dataclass
 class Later:
-    """What becomes of a table's rows behind the start of a read: their entries, and what they referred to before."""
+    """What becomes of a table's rows behind the start of a read: their entries, and what they referred to before.
+
+    ``moved``: images of entries that may stand elsewhere in the log.
+    """
 
     entries: dict[Identity, list[int]] = field(default_factory=dict)
     referring: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
+    moved: dict[int, Image] = field(default_factory=dict)
 
     def first(self, identity: Identity, place: int) -> int | None:
         """The row's first entry behind a place."""
@@ -87,7 +92,6 @@ class Onlookers:
         self._entries = entries
         self._shapes = shapes
         self._history = history
-        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
         self.begin(0, (), ())
 
     def begin(self, start: int, watches: Sequence[Watch], renames: Sequence[Entry]) -> None:
@@ -200,7 +204,7 @@ class Onlookers:
         wanted = tuple(comparable(value, facts, name) for value, name in zip(values, reference.to, strict=True))
         for id_, identity in later.referring.get(wanted, ()):
             if later.first(identity, place) == id_ and (beyond is None or _number(identity) > beyond):
-                found[identity] = self._image_of(table, id_)
+                found[identity] = self._in_columns(table, later.moved.get(id_) or self._entries.one(id_).before())
         return found, end
 
     def _children_now(
@@ -236,16 +240,16 @@ class Onlookers:
             image = entry.after() if entry.op == INSERT else entry.before()
             identity = (entry.rid,) if facts.rowid else tuple(image.get(name) for name in facts.identity)
             later.entries.setdefault(identity, []).append(entry.id)
+            if self._entries.doubt.tables or entry.id <= self._entries.doubt.until:
+                later.moved[entry.id] = image
             if entry.op != INSERT:
                 pairs = zip(reference.columns, reference.to, strict=True)
                 held = tuple(comparable(image.get(name), parent, to) for name, to in pairs)
                 later.referring.setdefault(held, []).append((entry.id, identity))
         return later
 
-    def _image_of(self, table: str, id_: int) -> tuple[Storage, ...]:
-        """The old image of an entry in the order of the table's present columns."""
-        entry = in_order(self._entries.read(id_ - 1, 2), self._triggered, lambda _: None)[0]
-        image = entry.before()
+    def _in_columns(self, table: str, image: Image) -> tuple[Storage, ...]:
+        """An image in the order of the table's present columns."""
         return tuple(image.get(name) for name in self._shapes[table].plan.columns)
 
     def given(self, entry: Entry, replaced: Sequence[Entry], reference: Reference) -> Override:

@@ -1,4 +1,3 @@
-# ruff: noqa: S608  (names go through quote(), values are bound)
 """Reads the link's log as changes in natural form.
 
 A record that gets another key makes those that look it up look different: they come out behind it as changes of
@@ -13,7 +12,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Sequence
 
-from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
     GONE,
     INSERT,
@@ -25,22 +23,20 @@ from dualwrite.connectors._sqlite_capture import (
     current_shapes,
     read_meta,
 )
-from dualwrite.connectors._sqlite_log import Entries, Entry, Marker, in_order, instant, together
+from dualwrite.connectors._sqlite_log import Entries, Marker, instant
 from dualwrite.connectors._sqlite_natural import LOOKBACK, History, Override, Sight, is_renaming
 from dualwrite.connectors._sqlite_onlookers import Onlookers, Watch, chains, sortable
+from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import read_all
-from dualwrite.connectors._sqlite_values import Storage
-from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row
+from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Row
 from dualwrite.schema import View
 
 Place = tuple[int, ...]
-_LOOKAHEAD = 64
 
 
 def key_of(view: View, row: Row) -> Key:
     """A row's natural key; a member that is not known counts as null."""
-    return tuple(None if (cell := row[index]) is ABSENT else cell for index in view.key)
+    return tuple([None if (cell := row[index]) is ABSENT else cell for index in view.key])
 
 
 class LogReader:
@@ -49,11 +45,12 @@ class LogReader:
     def __init__(
         self, connection: sqlite3.Connection, names: Names, catalog: Catalog, views: Sequence[View], place: Place
     ) -> None:
-        self._connection = connection
+        self.views = tuple(views)
+        self.catalog = catalog
+        self.connection = connection
         self._names = names
-        self._catalog = catalog
         self.feed = read_meta(connection, names)["incarnation"]
-        self._entries = Entries(connection, names)
+        self._entries = Entries(connection, names, catalog)
         self._shapes = current_shapes(connection, names)
         self._history = History(connection, self._entries, catalog, views)
         self._sights: dict[str, list[Sight]] = {}
@@ -63,18 +60,22 @@ class LogReader:
             self._sights.setdefault(view.table, []).append(sight)
             for chain in chains(catalog, view):
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
-        self._triggered = {name for name, facts in catalog.facts.items() if facts.triggers}
         self.place = place
-        self.marker = self._entries.marker_at(place[0])
+        self.marker = self._entries.marker(0, place[0]) or Marker()
         self._onlookers = Onlookers(connection, names, catalog, self._entries, self._shapes, self._history)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def read(self, limit: int, until: int | None = None) -> tuple[list[Change], bool]:
+    def skip(self, place: Place) -> None:
+        """Go on from a place further behind."""
+        self.marker = self._entries.marker(self.place[0], place[0]) or self.marker
+        self.place = place
+
+    def read(self, limit: int) -> tuple[list[Change], bool]:
         """Up to about ``limit`` changes behind ``place``, which moves on; is there more to read?"""
         start = self.place[0]
         self._history.refresh(max(0, start - LOOKBACK))
-        entries, more = self._next(start, limit, until)
+        entries, more = self._entries.read(start, limit)
         watches = [watch for some in self._watches.values() for watch in some]
         self._onlookers.begin(start, watches, [entry for entry in entries if _tells_onlookers(entry)])
         woken = self._onlookers.woken(watches, entries)
@@ -92,28 +93,9 @@ class LogReader:
         self._history.forget(self.place[0])
         return changes, more
 
-    def _next(self, start: int, limit: int, until: int | None) -> tuple[list[Entry], bool]:
-        entries = self._entries.read(start, limit + _LOOKAHEAD, *([] if until is None else [until]))
-        cut = next((i for i in range(limit, len(entries)) if not together(entries[i - 1], entries[i])), len(entries))
-        is_end = len(entries) < limit + _LOOKAHEAD
-        now = self._now if is_end and until is None else self._lacking
-        return in_order(entries, self._triggered, now)[:cut], cut < len(entries) or not is_end
-
-    @staticmethod
-    def _lacking(_: Entry) -> None:
-        """More entries follow: what the row is now says nothing about this place."""
-
-    def _now(self, entry: Entry) -> tuple[Storage, ...] | None:
-        """What the row of an entry is now, in the order of its shape."""
-        if not entry.shape.current:
-            return None
-        facts = self._catalog.facts[entry.table]
-        image = entry.after()
-        identity = [entry.rid] if facts.rowid else [image.get(name) for name in facts.key]
-        same = " AND ".join(f"{quote(name)} = ?" for name in facts.identity)
-        chosen = ", ".join(map(quote, entry.shape.plan.columns))
-        rows = read_all(self._connection, f"SELECT {chosen} FROM {quote(entry.table)} WHERE {same}", identity)
-        return rows[0] if rows else None
+    def batch(self, changes: Sequence[Change]) -> Batch:
+        """Changes that end where the reader is."""
+        return Batch(tuple(changes), Position(self.feed, self.place), self.marker.seen, self.marker.number)
 
     def _emit(self, entry: Entry, replaced: list[Entry], woken: bool, limit: int, changes: list[Change]) -> bool:
         """Add what an entry has to tell; False when the batch is full before its end."""
@@ -136,12 +118,15 @@ class LogReader:
         if entry.op in (NOTICE, GONE):
             return
         for sight in self._sights.get(entry.table, ()):
-            columns, after, before = entry.shape.plan.columns, None, None
-            if entry.op in (INSERT, UPDATE):
+            columns = entry.shape.plan.columns
+            before: Row | None = None
+            after: Row | None = None
+            if entry.op == UPDATE:
+                before, after = sight.both(columns, entry.old, entry.new, entry.id)
+            elif entry.op == INSERT:
                 after = sight.row(columns, entry.new, entry.id)
-            if entry.op != INSERT:
-                becomes = entry.new if entry.op == UPDATE else ()
-                before = sight.row(columns, entry.old, entry.id - 1, becomes=becomes)
+            else:
+                before = sight.row(columns, entry.old, entry.id - 1, becomes=())
             for gone in replaced:
                 row = sight.row(columns, gone.old, gone.id - 1, becomes=())
                 if before is None and after is not None and key_of(sight.view, row) == key_of(sight.view, after):
@@ -155,7 +140,7 @@ class LogReader:
     ) -> Iterator[Change]:
         if before == after:
             return
-        if before and after and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key):
+        if before and after and ABSENT in before and any(before[i] is ABSENT is not after[i] for i in view.key):
             before = None  # nobody could know the record before
         row = before if before is not None else after
         assert row is not None
@@ -184,7 +169,7 @@ class LogReader:
         """The onlookers of one view, behind the one that was ``passed``."""
         sight = watches[0].sight
         shape = self._shapes[sight.view.table]
-        by_rowid = self._catalog.facts[sight.view.table].rowid is not None
+        by_rowid = self.catalog.facts[sight.view.table].rowid is not None
         given: Override = {}
         for watch in watches:
             given = {**given, **self._onlookers.given(entry, replaced, watch.chain[-1])}
@@ -195,6 +180,34 @@ class LogReader:
                 after = sight.row(shape.plan.columns, rows[identity], entry.id)
                 if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
                     yield from self._change(sight.view, entry, (*outer, inner), before, after)
+
+
+class KeptReader:
+    """The reader of one connection's transactions, kept from one to the next.
+
+    They go on where the last one ended: nobody has to look for the last marker before a long backlog each time.
+    """
+
+    def __init__(self) -> None:
+        self._reader: LogReader | None = None
+
+    def at(
+        self, connection: sqlite3.Connection, names: Names, catalog: Catalog, views: Sequence[View], place: Place
+    ) -> LogReader:
+        """A reader of these views from a place on."""
+        kept = self._reader
+        if (
+            kept is None
+            or kept.connection is not connection
+            or kept.catalog is not catalog
+            or kept.views != tuple(views)
+            or kept.feed != read_meta(connection, names)["incarnation"]
+            or kept.place > place
+        ):
+            self._reader = kept = LogReader(connection, names, catalog, views, place)
+        else:
+            kept.skip(place)
+        return kept
 
 
 def _tells_onlookers(entry: Entry) -> bool:

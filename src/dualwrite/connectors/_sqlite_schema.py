@@ -257,7 +257,9 @@ def _read_table(connection: sqlite3.Connection, name: str, sql: str) -> tuple[Ta
     key = tuple(row[1] for row in sorted((row for row in info if row[5]), key=lambda row: row[5]))
     without_rowid = _has_words(options, "WITHOUT", "ROWID")
     by_name = {row[1]: row for row in info}
-    serial = not without_rowid and len(key) == 1 and by_name[key[0]][2].upper() == "INTEGER"
+    indexes = connection.execute(f"PRAGMA index_list({quote(name)})").fetchall()
+    has_key_index = any(row[3] == "pk" for row in indexes)  # so has INTEGER PRIMARY KEY DESC, which is no rowid
+    serial = bool(key) and not without_rowid and not has_key_index and by_name[key[0]][2].upper() == "INTEGER"
     collation_of = {row[1]: collated.get(row[1].lower(), "BINARY") for row in info}
     uniques, expression_index = _uniques(connection, name, info, key if serial else ())
     generated = frozenset(row[1] for row in info if row[6] in (2, 3))

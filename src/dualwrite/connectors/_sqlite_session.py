@@ -21,8 +21,12 @@ from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
 
 PATIENCE = 60.0
 """How long a busy database is waited for, in seconds."""
-COURTESY, COURTEOUS_AFTER = 0.026, 0.05
-"""For how long the write lock is left free, and after how long of holding it, in seconds."""
+COURTESY = 0.026
+"""For how long the write lock is left free, in seconds."""
+COURTEOUS_AFTER, COURTEOUS_ALONE = 0.05, 0.5
+"""After how long of holding it: in company of other writers, and where none has been noticed."""
+COMPANY = 10.0
+"""For how long after somebody else's commit there is company, in seconds."""
 
 _LATER = {
     sqlite3.SQLITE_BUSY: ("is busy: another process holds its lock", "find the process that keeps a transaction open"),
@@ -96,17 +100,28 @@ class Courtesy:
     """Lets other writers in between our transactions when those follow each other closely.
 
     SQLite keeps no queue: whoever waits looks again after 1, 2, 5 … 25 milliseconds, and after 128 of them only every
-    50 and 100.  So the lock is left free for longer than 25 milliseconds before that time is over.
+    50 and 100.  So the lock is left free for longer than 25 milliseconds before that time is over.  Who works alone
+    does so rarely: the first other writer waits a little longer, and is noticed by its commit.
     """
 
     def __init__(self) -> None:
         self._held = 0.0
-        self._began = self._ended = float("-inf")
+        self._began = self._ended = self._met = float("-inf")
+        self._version: int | None = None
 
-    def begin(self) -> None:
-        """A transaction of ours is to begin; sleeps when it is the others' turn."""
-        free = time.monotonic() - self._ended
-        if free < COURTESY and self._held > COURTEOUS_AFTER:
+    def begin(self, version: int | None = None) -> None:
+        """A transaction of ours is to begin; sleeps when it is the others' turn.
+
+        ``version`` is SQLite's ``data_version``, which changes with commits of others.
+        """
+        now = time.monotonic()
+        if version is not None:
+            if self._version is not None and version != self._version:
+                self._met = now
+            self._version = version
+        after = COURTEOUS_AFTER if now - self._met < COMPANY else COURTEOUS_ALONE
+        free = now - self._ended
+        if free < COURTESY and self._held > after:
             time.sleep(COURTESY - free)
             free = COURTESY
         if free >= COURTESY:

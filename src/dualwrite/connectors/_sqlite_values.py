@@ -124,9 +124,23 @@ def encoder(column: Column, affinity: str, sample: Storage = None) -> Encode:
         return _like(sample, lambda text: f"{text}:00" if text.endswith("+00") else text)
     if name in (TypeName.TIMESTAMP, TypeName.DATE):
         return _like(sample, str)
-    if affinity == "TEXT" or (affinity == "BLOB" and not isinstance(sample, int | float)):
+    is_text = affinity == "TEXT" or (affinity == "BLOB" and not isinstance(sample, int | float))
+    if column.choices:
+        return _choice_writer(column, sample, is_text=is_text)
+    if is_text:
         return str
     return exact_number if name in _NUMERIC else _text_among_numbers
+
+
+def _choice_writer(column: Column, sample: Storage, *, is_text: bool) -> Encode:
+    """Choices by number where the column holds numbers, by name where it holds names, else as they come."""
+    numbers = dict(column.choices)
+    if not is_text:
+        return lambda text: _text_among_numbers(numbers.get(text, text))
+    if sample in numbers:
+        names = {number: name for name, number in column.choices}
+        return lambda text: names.get(text, text)
+    return (lambda text: numbers.get(text, text)) if sample in numbers.values() else str
 
 
 def _truth_writer(affinity: str, sample: Storage) -> Encode:
@@ -213,20 +227,55 @@ def row_maker(sources: tuple[Source | None, ...], width: int) -> Callable[[Seque
 
     A cell without a source is ABSENT.
     """
-    scope: dict[str, Any] = {"S": str, "I": int, "F": float, "A": ABSENT, "P": plain}
-    cells = []
-    for place, source in enumerate(sources):
-        if source is None:
-            cells.append("A")
-            continue
-        scope[f"d{place}"] = decoder(source.column)
-        cell = _cell(f"v{source.index}", f"d{place}", source.column)
-        cells.append(cell if source.flag is None else f"A if v{source.flag} else ({cell})")
-    used = {index for source in sources if source for index in (source.index, source.flag)}
-    pattern = "".join(f"v{i}, " if i in used else "_, " for i in range(width))
-    exec(f"def make(block):\n    return [({''.join(f'{c}, ' for c in cells)}) for {pattern} in block]", scope)
+    scope = _scope(sources)
+    cells = ["A" if source is None else _sourced(source, place, "v") for place, source in enumerate(sources)]
+    exec(f"def make(block):\n    return [{_tuple(cells)} for {_pattern(sources, width, 'v')} in block]", scope)
     make: Callable[[Sequence[tuple[Any, ...]]], list[Row]] = scope["make"]
     return make
+
+
+@lru_cache(maxsize=1024)
+def pair_maker(
+    sources: tuple[Source | None, ...], width: int
+) -> Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Row, Row]]:
+    """As ``row_maker``, for the two images of an update: what is stored alike in both becomes text once."""
+    scope = _scope(sources)
+    lines = [f"{_pattern(sources, width, 'o')} = old", f"{_pattern(sources, width, 'n')} = new"]
+    for place, source in enumerate(sources):
+        if source is not None:
+            old, new = f"o{source.index}", f"n{source.index}"
+            alike = f"{old} == {new} and {old}.__class__ is {new}.__class__"
+            alike += f" and o{source.flag} == n{source.flag}" if source.flag is not None else ""
+            lines.append(f"a{place} = {_sourced(source, place, 'n')}")
+            lines.append(f"b{place} = a{place} if {alike} else {_sourced(source, place, 'o')}")
+    rows = [
+        _tuple(["A" if source is None else f"{name}{place}" for place, source in enumerate(sources)]) for name in "ba"
+    ]
+    exec("\n    ".join(["def make(old, new):", *lines, f"return {', '.join(rows)}"]), scope)
+    make: Callable[[tuple[Any, ...], tuple[Any, ...]], tuple[Row, Row]] = scope["make"]
+    return make
+
+
+def _scope(sources: Sequence[Source | None]) -> dict[str, Any]:
+    """The objects that generated functions name."""
+    scope: dict[str, Any] = {"S": str, "I": int, "F": float, "A": ABSENT, "P": plain}
+    return scope | {f"d{place}": decoder(source.column) for place, source in enumerate(sources) if source is not None}
+
+
+def _pattern(sources: Sequence[Source | None], width: int, name: str) -> str:
+    """What unpacks a raw row into variables."""
+    used = {index for source in sources if source for index in (source.index, source.flag)}
+    return f"[{', '.join(f'{name}{i}' if i in used else '_' for i in range(width))}]"
+
+
+def _tuple(cells: Sequence[str]) -> str:
+    return f"({''.join(f'{cell}, ' for cell in cells)})"
+
+
+def _sourced(source: Source, place: int, name: str) -> str:
+    """The expression of a cell over the variables of a raw row."""
+    cell = f"({_cell(f'{name}{source.index}', f'd{place}', source.column)})"
+    return cell if source.flag is None else f"A if {name}{source.flag} else {cell}"
 
 
 @lru_cache(maxsize=1024)

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from dualwrite.canonical import CastError
 from dualwrite.connectors._sql import Joins, quote, table_of
@@ -19,6 +19,7 @@ from dualwrite.model import Key, Path, Row, show_path
 from dualwrite.schema import Column, Reference, Table, View
 
 _SAMPLE_ROWS = 1000
+Maker: TypeAlias = Callable[[Sequence[tuple[Any, ...]]], list[Row]]
 
 
 def fill_keys(
@@ -47,6 +48,14 @@ class Found:
     extra: tuple[Storage, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a query reads of records (behind their number), and the function from its raw rows to rows."""
+
+    chosen: str
+    make: Maker
+
+
 class ViewPlan:
     """A view compiled against the database as it is; ``extra`` are columns to read besides, as stored."""
 
@@ -60,11 +69,12 @@ class ViewPlan:
         cells = [self._joins.cell(path) for path in view.paths]
         self._cells = [sql for sql, _ in cells]
         self._extra = len(extra)
-        identity = [f"t.{quote(name)}" for name in self.facts.identity]
-        self._chosen = [*identity, *(f"t.{quote(name)}" for name in extra), *self._cells, *self._joins.flags]
-        self._first = len(identity) + len(extra)
-        self._make_found = self._maker(cells, 1 + self._first)
-        self._make_rows = self._maker(cells, 0)
+        self._flags = [flag for _, flag in cells]
+        self._head = [f"t.{quote(name)}" for name in (*self.facts.identity, *extra)]
+        self._selections: dict[frozenset[int], Selection] = {}
+        every = range(len(cells))
+        self._make_rows = self._maker(every, 0)
+        self._every = frozenset(every)
         ends = [(self._end_of(path).name, path[-1]) for path in view.paths]
         self.encoders = [column_encoder(connection, catalog, *end) for end in ends]
         self._affinities = [catalog.facts[table].affinities[name] for table, name in ends]
@@ -82,13 +92,23 @@ class ViewPlan:
         first = f", min({quote(target.rowid)})" if target.rowid else ""
         return f"(SELECT *{first} FROM {quote(reference.table)} GROUP BY {', '.join(map(quote, reference.to))})"
 
-    def _maker(self, cells: Sequence[tuple[str, int | None]], offset: int) -> Any:  # noqa: ANN401
+    def _maker(self, cells: Sequence[int], offset: int) -> Maker:
+        """The function from raw rows that hold these cells and all flags behind an offset; other cells are ABSENT."""
         flags = offset + len(cells)
-        sources = [
-            Source(offset + index, column, None if flag is None else flags + flag)
-            for index, (column, (_, flag)) in enumerate(zip(self.columns, cells, strict=True))
-        ]
+        sources: list[Source | None] = [None] * len(self.columns)
+        for place, cell in enumerate(cells, offset):
+            flag = self._flags[cell]
+            sources[cell] = Source(place, self.columns[cell], None if flag is None else flags + flag)
         return row_maker(tuple(sources), flags + len(self._joins.flags))
+
+    def _select_cells(self, cells: frozenset[int]) -> Selection:
+        """What to read of records of which only these cells matter."""
+        found = self._selections.get(cells)
+        if found is None:
+            some = sorted(cells)
+            chosen = ["k.i", *self._head, *(self._cells[cell] for cell in some), *self._joins.flags]
+            found = self._selections[cells] = Selection(", ".join(chosen), self._maker(some, 1 + len(self._head)))
+        return found
 
     def _end_of(self, path: Path) -> Table:
         """The table that a path ends in."""
@@ -134,11 +154,16 @@ class ViewPlan:
 
     def rows(self, block: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Rows in natural form."""
-        rows: list[Row] = self._make_rows(block)
-        return rows
+        return self._make_rows(block)
 
-    def find(self, connection: sqlite3.Connection, keys: Sequence[Key]) -> list[list[Found]]:
-        """The records of each key; null members match null and empty."""
+    def find(
+        self, connection: sqlite3.Connection, keys: Sequence[Key], cells: frozenset[int] | None = None
+    ) -> list[list[Found]]:
+        """The records of each key; null members match null and empty.
+
+        Of their rows only these ``cells`` are read (None: all); the others are ABSENT.
+        """
+        selection = self._select_cells(self._every if cells is None else cells)
         found: list[list[Found]] = [[] for _ in keys]
         patterns: dict[tuple[bool, ...], list[tuple[Any, ...]]] = {}
         for number, key in enumerate(keys):
@@ -146,9 +171,9 @@ class ViewPlan:
             if bound is not None:
                 patterns.setdefault(tuple(member is None for member in bound), []).append((number, *bound))
         for pattern, rows in patterns.items():
-            raw = self._matching(connection, pattern, rows)
+            raw = self._matching(connection, pattern, rows, selection.chosen)
             width = len(self.facts.identity)
-            for values, row in zip(raw, self._make_found(raw), strict=True):
+            for values, row in zip(raw, selection.make(raw), strict=True):
                 place = 1 + width
                 found[values[0]].append(Found(values[1:place], row, values[place : place + self._extra]))
         return found
@@ -164,7 +189,7 @@ class ViewPlan:
             return None
 
     def _matching(
-        self, connection: sqlite3.Connection, pattern: Sequence[bool], rows: Sequence[tuple[Any, ...]]
+        self, connection: sqlite3.Connection, pattern: Sequence[bool], rows: Sequence[tuple[Any, ...]], chosen: str
     ) -> list[tuple[Any, ...]]:
         temporary = fill_keys(connection, "keys", rows, [self._affinities[index] for index in self.view.key])
         tests = []
@@ -174,7 +199,6 @@ class ViewPlan:
         # a dangling lookup is not known: it matches nothing
         dangling = {self._joins.cell(self.view.paths[index])[1] for index in self.view.key} - {None}
         tests += [f"NOT {self._joins.flags[flag]}" for flag in dangling if flag is not None]
-        chosen = ", ".join(["k.i", *self._chosen])
         sql = f"SELECT {chosen} FROM {temporary} AS k, {self._joins.source} WHERE {' AND '.join(tests)}"
         return read_all(connection, sql)
 

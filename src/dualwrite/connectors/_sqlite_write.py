@@ -170,19 +170,23 @@ class Writer:
         numbers = [number for number in range(len(writes)) if number not in outcomes]
         if not numbers:
             return outcomes
-        found = self._plan.find(self._connection, [writes[number].key for number in numbers])
-        deletes, pending, unchanged = [], [], []
+        cells = self._spoken_of([writes[number] for number in numbers])
+        found = self._plan.find(self._connection, [writes[number].key for number in numbers], frozenset(cells))
+        deletes, pending, unchanged, contested = [], [], [], []
         for number, records in zip(numbers, found, strict=True):
             write = writes[number]
-            judged = self._judged(number, write, records)
+            judged = self._judged(number, write, records, cells)
             if isinstance(judged, Pending):
                 pending.append(judged)
             elif isinstance(judged, Operation):
                 deletes.append(judged)
             else:
                 outcomes[number] = judged
-                if records and write.row is not None and isinstance(judged, Unchanged):
+                if isinstance(judged, Contested) and records:
+                    contested.append(number)
+                elif records and write.row is not None and isinstance(judged, Unchanged):
                     unchanged.append((write.row, records[0]))
+        self._show(writes, contested, outcomes)
         self._confirm(unchanged)
         pending = self._free(writes, pending, {operation.identity for operation in deletes}, outcomes)
         statements = Statements(self._connection, self._plan, self._effects, outcomes)
@@ -227,7 +231,25 @@ class Writer:
                     numbers.append(number)
             return numbers, stored
 
-    def _judged(self, number: int, write: Write, found: Sequence[Found]) -> Outcome | Pending | Operation:
+    def _spoken_of(self, writes: Sequence[Write]) -> list[int]:
+        """The cells that matter to these writes: those that they set or expect, and all parts of lookups among them."""
+        rows = [row for write in writes for row in (write.row, write.expect) if row is not None]
+        cells = {index for index, cells in enumerate(zip(*rows, strict=True)) if cells.count(ABSENT) < len(rows)}
+        for lookup in self._active:
+            parts = {index for _, index in lookup.parts}
+            cells |= parts if not cells.isdisjoint(parts.union(lookup.own)) else set()
+        return sorted(cells)
+
+    def _show(self, writes: Sequence[Write], contested: Sequence[int], outcomes: dict[int, Outcome]) -> None:
+        """Give the rows that are not as expected in full."""
+        if contested:
+            found = self._plan.find(self._connection, [writes[number].key for number in contested])
+            outcomes |= {number: Contested(one[0].row) for number, one in zip(contested, found, strict=True)}
+
+    def _judged(
+        self, number: int, write: Write, found: Sequence[Found], cells: Sequence[int]
+    ) -> Outcome | Pending | Operation:
+        """What is to be done, as far as these cells tell, which are all that matter."""
         if len(found) > 1:
             reason = f"{len(found)} records of {self._plan.name} hold the key {show_key(write.key)}"
             return Rejected("ambiguous", reason)
@@ -236,20 +258,23 @@ class Writer:
                 return Unchanged()
             return Contested(None) if write.expect is not None else Pending(number, write.row, None, frozenset())
         record, row = found[0], write.row
-        differing = self._differing(row, record.row) if row is not None else frozenset()
+        differing = self._differing(row, record.row, cells) if row is not None else frozenset()
         if row is not None and not any(self._counts(index, row) for index in differing):
             return Unchanged()
-        if not self._expected(write.expect, record.row):
+        if not self._expected(write.expect, record.row, cells):
             return Contested(record.row)
         if row is None:
             return Operation(number, DELETE, record.identity, {})
         return Pending(number, row, record, differing)
 
-    def _differing(self, row: Row, current: Row) -> frozenset[int]:
-        """The cells that say something else; null and empty are one in keys and where the column says so."""
-        cells = enumerate(zip(row, current, strict=True))
+    def _differing(self, row: Row, current: Row, cells: Sequence[int]) -> frozenset[int]:
+        """Those that say something else; null and empty are one in keys and where the column says so."""
         return frozenset(
-            [i for i, (a, b) in cells if a != b and a is not ABSENT and (a or b or not self._empty_is_null(i))]
+            [
+                i
+                for i in cells
+                if (a := row[i]) != (b := current[i]) and a is not ABSENT and (a or b or not self._empty_is_null(i))
+            ]
         )
 
     def _counts(self, index: int, row: Row) -> bool:
@@ -260,13 +285,16 @@ class Writer:
     def _empty_is_null(self, index: int) -> bool:
         return index in self._plan.view.key or self._plan.columns[index].empty_is_null
 
-    def _expected(self, expect: Row | None, current: Row) -> bool:
-        if expect is None or expect == current:
-            return expect is not None
-        return all(
-            wanted == cell or wanted is ABSENT or cell is ABSENT or self._alike(index, wanted, cell)
-            for index, (wanted, cell) in enumerate(zip(expect, current, strict=True))
-        )
+    def _expected(self, expect: Row | None, current: Row, cells: Sequence[int]) -> bool:
+        if expect is None:
+            return False
+        for index in cells:
+            wanted, cell = expect[index], current[index]
+            if wanted is ABSENT or wanted == cell or cell is ABSENT:
+                continue
+            if not self._alike(index, wanted, cell):
+                return False
+        return True
 
     def _alike(self, index: int, wanted: Value, cell: Value) -> bool:
         column = self._plan.columns[index]
@@ -304,12 +332,14 @@ class Writer:
         """Those whose new key nobody else holds or takes; the others are refused."""
         moving: dict[int, Key] = {}
         for one in pending:
+            if one.found is not None and one.differing.isdisjoint(self._plan.view.key):
+                continue
             key = self._new_key(one, writes[one.number].key)
             if one.found is None or self._renames(key, writes[one.number].key):
                 moving[one.number] = key
                 leaving |= {one.found.identity} if one.found else set()
         asked = [number for number, key in moving.items() if self._renames(key, writes[number].key)]
-        found = self._plan.find(self._connection, [moving[number] for number in asked]) if asked else []
+        found = self._plan.find(self._connection, [moving[number] for number in asked], frozenset()) if asked else []
         holders = dict(zip(asked, found, strict=True))
         taken: set[Key] = set()
         for number, key in moving.items():

@@ -15,8 +15,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from dualwrite.errors import Problem
-from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Write
+from dualwrite.errors import Problem, Usage
+from dualwrite.model import Batch, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 NO_LIMIT = 1 << 62
@@ -100,10 +100,10 @@ class Transaction(Protocol):
         """The stream's committed position, locked until the end; None before the first commit."""
         ...
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """This side's own changes behind ``after``, up to everything committed before this transaction commits.
 
-        ``limit`` or more of them mean that there may be others behind them, still to be read.
+        ``limit`` or more of them mean that there may be others behind the batch's position, still to be read.
 
         The barrier (R4): nothing of this side's users can slip in between this answer and our commit for the records
         that we write.  In feed order, exactly as the feed delivers them.
@@ -221,3 +221,11 @@ class Connector(Protocol):
     def close(self) -> None:
         """Release everything.  Idempotent."""
         ...
+
+
+def refuse_schema(side: Side, schema: str | None, what: str) -> None:
+    """Raises Usage where an environment names a schema and its system knows none."""
+    if schema is not None:
+        raise Usage(
+            f"{side}.schema is {schema!r}, but {what} has no schemas", f"take schema: out of {side}: in dualwrite.yaml"
+        )

@@ -14,11 +14,11 @@ from dualwrite.connectors._memory.database import Action, Backup, MemoryDatabase
 from dualwrite.connectors._memory.log import Capture, Commit, Link, Marker
 from dualwrite.connectors._memory.tables import Lens, Tables, column_at
 from dualwrite.connectors._memory.writing import Writing
-from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered
+from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
-from dualwrite.model import Batch, Change, Key, Outcome, Position, Row, Side, Write
+from dualwrite.model import Batch, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 __all__ = [
@@ -43,8 +43,11 @@ def register(database: MemoryDatabase) -> None:
     _databases[database.name] = database
 
 
-def open_memory(url: str, *, link: str, side: Side, declared: Declared | None = None) -> MemoryConnector:
+def open_memory(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> MemoryConnector:
     """The connector for ``memory://NAME``; the database must have been registered."""
+    refuse_schema(side, schema, "a memory database")
     name = url.removeprefix("memory://")
     if name not in _databases:
         raise Usage(f"{side}: there is no memory database {name!r} in this process", "register it, or use another url")
@@ -203,7 +206,7 @@ class MemoryFeed:
             link.place(self._position())  # is it still there?
             reading = link.read(self._views, self._place, self._marker, max(limit, 1))
         self._place, self._marker = reading.place, reading.marker
-        return Batch(tuple(reading.changes), self._position(), reading.marker.seen, reading.marker.number)
+        return reading.batch(self._feed)
 
     def close(self) -> None:
         """See ``Feed``."""
@@ -245,12 +248,17 @@ class MemoryTransaction:
         self._in_use()
         return self._link.positions.get(self._stream)
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
         self._in_use()
         with self._database.changed:
             place = self._link.place(after)
-            return self._link.read(self._views, place, self._link.marker_at(place)).changes[:limit]
+            reading = self._link.read(self._views, place, self._link.marker_at(place))
+        batch = reading.batch(self._link.feed)
+        if len(batch.changes) <= limit:
+            return batch
+        last = batch.changes[limit - 1]
+        return Batch(batch.changes[:limit], last.position, last.seen, last.mark)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

@@ -19,10 +19,11 @@ from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, r
 from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, trim_slice
+from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
 from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
-from dualwrite.connectors.base import Capabilities, Remembered
+from dualwrite.connectors.base import Capabilities, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
@@ -37,8 +38,11 @@ _LOCAL = "move it to a local disk whose file system has shared memory"
 _INSTALL = "start the link with `dualwrite run`, which installs capture"
 
 
-def open_sqlite(url: str, *, link: str, side: Side, declared: Declared | None = None) -> SqliteConnector:
+def open_sqlite(
+    url: str, *, link: str, side: Side, declared: Declared | None = None, schema: str | None = None
+) -> SqliteConnector:
     """The connector for ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.  Opens nothing yet."""
+    refuse_schema(side, schema, "an SQLite database")
     return SqliteConnector(File(path_of(url)), link, side, declared)
 
 
@@ -55,6 +59,7 @@ class SqliteConnector:
         self._declared = declared
         self._catalog: Catalog | None = None
         self._plans = Plans()
+        self._kept = KeptReader()
         self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
         self._writing = Lock()
         self._courtesy = Courtesy()
@@ -97,10 +102,12 @@ class SqliteConnector:
     def _take_writer(self, patience: float = PATIENCE) -> sqlite3.Connection:
         if not self._writing.acquire(timeout=patience):
             raise Unavailable(f"{self._file.path}: another transaction of this process does not end", "try again")
-        self._courtesy.begin()
         try:
             if self._writer is None:
                 self._writer = self._connect()
+            with self._file.errors():
+                version = self._writer.execute("PRAGMA data_version").fetchone()[0]
+            self._courtesy.begin(version)
         except BaseException:
             self._writing.release()
             raise
@@ -239,6 +246,7 @@ class SqliteConnector:
                 self._names,
                 self._load,
                 self._plans,
+                self._kept,
                 stream,
                 views,
                 self._known,

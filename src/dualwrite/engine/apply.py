@@ -7,27 +7,29 @@ target's own words.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.ledger import Ledger, Plan, Trouble
+from dualwrite.engine.ledger import MANY_DELETES, Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Applied, Change, Key, Row, Side, Write
+from dualwrite.model import Applied, Change, Key, Kind, Row, Side, Write
 
 
 class Application:
     """The changes of one batch on their way into one target transaction."""
 
-    def __init__(self, link: Link, source: Side, transaction: Transaction) -> None:
+    def __init__(self, link: Link, source: Side, transaction: Transaction, held: Collection[str] = frozenset()) -> None:
+        """``held`` are maps whose deletes wait for a person's word."""
         self.link = link
         self.source = source
         self.target = source.other
         self.transaction = transaction
+        self.held = held
         self.ledger = Ledger(link.sides[self.target], transaction)
 
     def run(self, changes: Iterable[Change]) -> Ledger:
@@ -103,14 +105,14 @@ class Application:
             key: Key = (None,) * len(change.key) if problem.code == "empty_key" else change.key
             plan = Plan(compiled, key, [change], key)
             if not self.ledger.queue(compiled, (key,), change):
-                self.ledger.park(plan, Trouble(problem.code, str(problem), problem.column))
+                self.ledger.park(plan, Trouble(problem.code, problem.message, problem.column))
             return None
 
     def _stage(self, plans: Sequence[Plan]) -> Stage:
         return Stage(self.link, self.source, self.transaction, self.ledger, plans[0].compiled, plans)
 
     def _segment(self, plans: Iterable[Plan]) -> None:
-        ready = [plan for plan in plans if not self._held_back(plan)]
+        ready = [plan for plan in plans if not self._held_back(plan) and not self._asks_first(plan)]
         by_map: dict[str, list[Plan]] = {}
         for plan in ready:
             by_map.setdefault(plan.compiled.name, []).append(plan)
@@ -124,6 +126,15 @@ class Application:
             stage.again()
         for stage in work:
             stage.patch()
+
+    def _asks_first(self, plan: Plan) -> bool:
+        """Is it one of too many deletes?  It is parked until a person lets it through."""
+        if plan.compiled.name not in self.held or plan.changes[-1].kind is not Kind.DELETE:
+            return False
+        limit = self.link.delete_limit
+        reason = f"the {self.source} side deletes more than {limit} records within a minute"
+        self.ledger.park(plan, Trouble(MANY_DELETES, reason))
+        return True
 
     def _held_back(self, plan: Plan) -> bool:
         """Has something of this very batch parked the record meanwhile?"""

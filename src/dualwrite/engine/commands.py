@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dualwrite.engine.lifecycle import NEEDS_ATTENTION, NOT_RUNNING, RUNNING, STOPPED, refuse_unless_allowed
+from dualwrite.engine.lifecycle import RUNNING, STOPPED, refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.workspace import Workspace
@@ -32,10 +32,11 @@ def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
 
 
 def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
-    ids = arguments.get("ids")
-    found = engine.journal.parked({})
+    ids, code = arguments.get("ids"), arguments.get("code")
+    name = arguments.get("map")
+    found = engine.journal.parked({}, map=None if name is None else str(name))
     if not isinstance(ids, list):
-        return found
+        return [entry for entry in found if code in (None, entry.code)]
     missing = set(ids) - {entry.id for entry in found}
     if missing:
         raise Usage(f"nothing is parked under {', '.join(map(str, sorted(missing)))}", "see dualwrite parked list")
@@ -167,7 +168,6 @@ def start(
             batch.set_state(
                 compiled.name,
                 desired=RUNNING,
-                state=NOT_RUNNING if states[compiled.name].state == NEEDS_ATTENTION else states[compiled.name].state,
                 initial="none" if initial_sync else "skipped",
                 reason="",
                 master=None if master is None else master.value,

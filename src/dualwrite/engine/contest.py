@@ -265,13 +265,23 @@ def _revive(contest: _Contest, hidden: Hidden | None) -> Folded | Undecided | Al
 
 
 def _brought_up(contest: _Contest, under: Row, after: Row) -> Row:
-    """A row that lay under a delete, with what belongs to the operation's side as it is there now."""
+    """A row that lay under a delete, with what belongs to the operation's side as it is there now.
+
+    A lookup whose record is gone is what was known of it last: nobody has set it to null.
+    """
     row = list(under)
     for unit in contest.rules.units:
-        if unit.owner is contest.source:
-            for index in unit.indexes:
-                row[index] = under[index] if after[index] is ABSENT else after[index]
+        for index in unit.indexes:
+            if unit.owner is contest.source and after[index] is not ABSENT:
+                row[index] = after[index]
+            elif under[index] is ABSENT:
+                row[index] = _last_known(contest, index, after)
     return tuple(row)
+
+
+def _last_known(contest: _Contest, index: int, after: Row) -> Cell:
+    images = (row for change in reversed(contest.window) for row in (change.after, change.before) if row is not None)
+    return next((row[index] for row in images if row[index] is not ABSENT), after[index])
 
 
 def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:
@@ -294,7 +304,7 @@ def _settle(contest: _Contest, row: Row, losses: tuple[Loss, ...] = (), *, lives
     """Write the operation's columns into ``row``, which lives, or lies under a delete."""
     cells: list[Cell] = list(row)
     waiting: list[Loss] = []
-    for unit in contest.rules.units:
+    for unit in _edited(contest):
         value = _written(contest.operation, unit, contest.rules)
         if value is None or unit.owner is contest.rules.target or _is_met(contest, unit, value, row):
             continue
@@ -315,6 +325,16 @@ def _is_met(contest: _Contest, unit: Unit, value: Values, row: Row) -> bool:
     if operation.kind is not Kind.UPDATE or not operation.weak or operation.before is not None:
         return False
     return unit.policy != "sum" and held is not None and _same(contest.rules, unit, value, held)
+
+
+def _edited(contest: _Contest) -> Sequence[Unit]:
+    """The units that the operation may have written: an update's are those with a cell that differs, few of many."""
+    operation, units = contest.operation, contest.rules.units
+    if operation.kind is not Kind.UPDATE or operation.before is None or operation.after is None:
+        return units
+    cells = enumerate(zip(operation.before, operation.after, strict=True))
+    edited = {index for index, (old, new) in cells if old != new}
+    return [unit for unit in units if not edited.isdisjoint(unit.indexes)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -445,7 +465,7 @@ def _values(row: Row, unit: Unit) -> Values | None:
 
 
 def _part(row: Row, unit: Unit) -> Row:
-    return tuple(row[index] for index in unit.indexes)
+    return tuple([row[index] for index in unit.indexes])
 
 
 def _same(rules: Rules, unit: Unit, one: Values, other: Values) -> bool:

@@ -10,23 +10,24 @@ Not thread-safe: whoever calls a flow holds its ``lock``.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
 from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
-from dualwrite.engine.link import HIDDEN, RESTORE, Link, key_of, key_text
+from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
+from dualwrite.engine.restore import Restorer
+from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
-from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Applied, Batch, Change, Key, Kind, Position, Row, Side, Unchanged, Write
+from dualwrite.errors import PositionLost, RowProblem, Superseded
+from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
 LOCK_TARGET = 0.05
 """Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
@@ -35,18 +36,11 @@ SMALLEST, LARGEST = 50, 10_000
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without
 its locks first."""
-RETRY_AT_ONCE = 200
-"""Parked records retried in one transaction."""
 WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
-
-
-Point = Callable[[str], None]
-"""Called with the name of each place at which a crash matters; does nothing outside tests."""
-
-
-def no_point(point: str) -> None:
-    """Fault points do nothing outside tests."""
+DELETES_WITHIN = 60.0
+"""Seconds of the users' time within which deletes count together against the link's limit."""
+log = logging.getLogger(__name__)
 
 
 class Flow:
@@ -64,16 +58,18 @@ class Flow:
         self.committed: Position | None = None
         self.carried: Position | None = None
         self.applied_at = 0.0
+        self.restorer = Restorer(link, source, point)
+        self.retries = Retries(link, source, point, self.begin, self.finish)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
         self._feed: Feed | None = None
         self._again: Batch | None = None
         self._read_to: Position | None = None
-        self._restored: set[tuple[str, Key]] = set()
-        self._refused: dict[tuple[str, Key], Key] = {}
         self._bared: set[tuple[str, Key]] = set()
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
+        self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
+        self._crowded: frozenset[str] = frozenset()
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -159,7 +155,7 @@ class Flow:
         self._from.windows.extend(batch.changes, batch.position)
         if self._from.waiting and batch.changes:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
-            self._from.woken.update(tables[change.view] for change in batch.changes if change.view in tables)
+            self._from.woken.extend({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
 
     def step(self, batch: Batch) -> bool:
@@ -172,10 +168,10 @@ class Flow:
         if not changes:
             self._advance(batch.position)
             return False
-        self._brake(changes)
+        held = self._over_limit(changes)
         with self.begin() as transaction:
             self._tidy(transaction)
-            ledger = Application(self.link, self.source, transaction).run(changes)
+            ledger = Application(self.link, self.source, transaction, held).run(changes)
             self.point("after map")
             position = batch.position if self.carried is None else max(batch.position, self.carried)
             self.finish(transaction, ledger, position)
@@ -201,20 +197,22 @@ class Flow:
                 found.append(self._tag(seen))
         return found
 
-    def _brake(self, changes: Iterable[Change]) -> None:
-        """Raises Halted when a batch would delete more records of a map than the link's limit."""
+    def _over_limit(self, changes: Iterable[Change]) -> frozenset[str]:
+        """The maps of which users have deleted more records within a minute than the link allows unasked."""
         limit = self.link.delete_limit
         if limit is None:
-            return
-        deletes = Counter(change.view for change in changes if change.kind is Kind.DELETE)
-        for map_name, count in deletes.items():
-            if count > limit:
-                raise Halted(
-                    map_name,
-                    f"{self.source} deletes {count} records of {map_name} at once; the limit is {limit}",
-                    f"starting the map again brings them back from the {self.target} side; to have such deletes "
-                    "carried from then on, raise limits.deletes in dualwrite.yaml first",
-                )
+            return frozenset()
+        over: dict[str, None] = {}
+        for change in changes:
+            if change.kind is Kind.DELETE:
+                times = self._deletes.setdefault(change.view, deque(maxlen=limit + 1))
+                times.append(change.at)
+                if len(times) > limit and change.at - times[0] <= DELETES_WITHIN:
+                    over[change.view] = None
+        for map_name in over.keys() - self._crowded:
+            log.warning("deletes wait map=%r side=%s limit=%d: see dualwrite parked list", map_name, self.source, limit)
+        self._crowded = frozenset(over)
+        return self._crowded
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2)."""
@@ -258,10 +256,9 @@ class Flow:
         windows = self._to.windows
         if windows.end is None:  # only where no batch came before: a retry just after the start
             return False
-        found = transaction.since(windows.end, LAGGING)
-        if found:
-            windows.extend(found, found[-1].position)
-        return len(found) < LAGGING
+        batch = transaction.since(windows.end, LAGGING)
+        windows.extend(batch.changes, batch.position)
+        return len(batch.changes) < LAGGING
 
     def _catch_up(self) -> None:
         """Read the target's own changes, holding no locks."""
@@ -340,9 +337,9 @@ class Flow:
             else:
                 self._to.hidden[record] = hidden
         self._to.restore.update(ledger.restore)
-        self._to.woken.update(ledger.tables)
+        self._to.woken.extend(ledger.tables)
         if any(record not in parked for record in ledger.freed):
-            self._to.woken.add("")
+            self._to.woken.append("")
         self.counts.update(ledger.counts)
 
     def _advance(self, position: Position) -> None:
@@ -361,80 +358,20 @@ class Flow:
 
     def settle(self, idle: bool) -> None:
         """Restore one-way columns, wake records whose parent may have come."""
-        self.restore()
+        self.restorer.run()
         now = time.monotonic()
         if self._to.woken and (idle or now - self._woke > WAKE_INTERVAL):
-            woken, self._to.woken = self._to.woken, set()
+            woken = {self._to.woken.popleft() for _ in range(len(self._to.woken))}
             tables = [*sorted(woken), ANY_TABLE]
             records = [record for table in tables for record in sorted(self._to.waiting.get(table, ()), key=str)]
             self._woke = now
             if records:
-                self.retry(records)
-
-    def restore(self) -> None:
-        """Write the target's one-way columns into the source again, for records whose users changed them there."""
-        for map_name in dict.fromkeys(record[0] for record in self._to.restore):
-            pending = {key: natural for (name, key), natural in self._to.restore.items() if name == map_name}
-            refused: dict[Key, str] = {}
-            if map_name in self.link.maps:
-                for chunk in chunks(list(pending.values()), RETRY_AT_ONCE):
-                    refused |= self._restore(map_name, chunk)
-            for key, natural in pending.items():
-                del self._to.restore[map_name, key]
-                if natural in refused:
-                    self._refused[map_name, key] = natural
-                    detail = {"key": key_text(key), "side": str(self.source), "reason": refused[natural]}
-                    self.link.journal.log("one-way columns could not be put back", map=map_name, detail=detail)
-                else:
-                    self._restored.add((map_name, key))
-
-    def restore_again(self) -> None:
-        """What could not be put back is tried once more, as it is at every start."""
-        self._to.restore.update(self._refused)
-        self._refused.clear()
-
-    def _restore(self, map_name: str, naturals: Sequence[Key]) -> dict[Key, str]:
-        """Returns what the source has refused, with its reason."""
-        compiled = self.link.maps[map_name]
-        owned = {i for unit in compiled.units[self.source] if unit.owner is self.target for i in unit.indexes}
-        rows = self._to.connector.fetch(compiled.views[self.target], naturals)
-        writes: dict[Key, Write] = {}
-        for natural, found in rows.items():
-            if len(found) != 1 or not compiled.passes(self.target, found[0]):
-                continue
-            with suppress(RowProblem):  # a record without a usable key has no counterpart
-                row = self._known(compiled, found[0])
-                wanted = tuple(cell if index in owned else ABSENT for index, cell in enumerate(row))
-                key = compiled.target_key(self.target, found[0])
-                writes[natural] = Write(key, (ABSENT,) * len(row), wanted)
-        return self._put_back(compiled, writes) if writes else {}
-
-    def _known(self, compiled: CompiledMap, row: Row) -> Row:
-        try:
-            return compiled.map_row(self.target, row)
-        except RowProblem:  # whoever carries the row tells
-            return compiled.map_known(self.target, row)[0]
-
-    def _put_back(self, compiled: CompiledMap, writes: Mapping[Key, Write]) -> dict[Key, str]:
-        view = compiled.views[self.source]
-        with self._from.connector.transaction(self.link.stream(self.target)) as transaction:
-            now = transaction.fetch(view, [write.key for write in writes.values()])
-            within = {
-                natural: write
-                for natural, write in writes.items()
-                if any(compiled.passes(self.source, row) for row in now.get(write.key, ()))
-            }
-            outcomes = transaction.write(view, list(within.values()))
-            self.point("inside restore")
-            if any(isinstance(outcome, Applied) for outcome in outcomes):
-                transaction.commit(None)
-        refused = zip(within, outcomes, strict=True)
-        return {natural: str(found) for natural, found in refused if not isinstance(found, Applied | Unchanged)}
+                self.retries.retry(records)
 
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""
         for done, kind, still in (
-            (self._restored, RESTORE, self._to.restore),
+            (self.restorer.done, RESTORE, self._to.restore),
             (self._bared, HIDDEN, self._to.hidden),
         ):
             for map_name, key in done:
@@ -442,100 +379,9 @@ class Flow:
                     transaction.remember(kind, map_name, key_text(key), None)
             done.clear()
 
-    def retry(self, records: Sequence[tuple[str, Key]]) -> int:
-        """Take parked records again, in the order of their queues; returns how many are free now.
-
-        A retry never overwrites newer data: its changes are folded with the windows as they are now.
-        """
-        doubled = [record for record in records if self._is_doubled(*record)]
-        freed = sum(self._retry_doubled(record) for record in doubled)
-        for chunk in chunks([record for record in records if record not in doubled], RETRY_AT_ONCE):
-            freed += self._retry(chunk)
-        return freed
-
-    def _is_doubled(self, map_name: str, key: Key) -> bool:
-        found = self.link.journal.parked({}, map=map_name, side=self.target, key=key_text(key))
-        return map_name in self.link.maps and any(entry.code == "duplicate_key" for entry in found)
-
-    def _retry_doubled(self, record: tuple[str, Key]) -> int:
-        """A key that several records of the source held: look at the source again, and never pick one of them."""
-        compiled = self.link.maps[record[0]]
-        queue = self._queued(self._with_linked([record]))
-        naturals = dict.fromkeys(
-            compiled.views[self.source].natural_key(row)
-            for change in queue
-            for row in (change.before, change.after)
-            if row is not None
-        )
-        rows = self._from.connector.fetch(compiled.views[self.source], list(naturals))
-        if not queue or any(len(found) > 1 for found in rows.values()):
-            return 0
-        held = [found[0] for found in rows.values() if found and compiled.passes(self.source, found[0])]
-        gone = [change for change in queue if change.kind is Kind.DELETE and not rows.get(change.key)]
-        return self._retry([record], [*gone[-1:], *(self._as_weak(queue[-1], row) for row in held)])
-
-    def _as_weak(self, change: Change, row: Row) -> Change:
-        """A row of the source as an initial sync would carry it, in the place of a change."""
-        compiled, at = self.link.maps[change.view], float("-inf")
-        natural = compiled.target_key(self.source, row)
-        known = self._to.connector.fetch(compiled.views[self.target], [natural]).get(natural)
-        kind = Kind.UPDATE if known else Kind.INSERT
-        return replace(change, kind=kind, before=None, after=row, at=at, weak=True)
-
-    def _queued(self, records: Iterable[tuple[str, Key]]) -> list[Change]:
-        queues = (self.link.journal.queue(self.target, name, key_text(key)) for name, key in records)
-        return sorted((change for queue in queues for change in queue), key=lambda change: change.position.place)
-
-    def _retry(self, records: Sequence[tuple[str, Key]], instead: Sequence[Change] | None = None) -> int:
-        with self.begin() as transaction:
-            application = Application(self.link, self.source, transaction)
-            linked = self._with_linked(records)
-            changes = self._queued(linked) if instead is None else instead
-            for map_name, key in linked:
-                application.ledger.free(map_name, key)
-            application.run(changes)
-            self.point("inside retry")
-            if not application.ledger.freed:
-                return 0
-            self.finish(transaction, application.ledger, None)
-        return sum(record not in self._to.parked for record in records)
-
-    def _with_linked(self, records: Iterable[tuple[str, Key]]) -> list[tuple[str, Key]]:
-        """The parked ones of these records, and those that are linked with them by a change of key."""
-        found: dict[tuple[str, Key], None] = {}
-        waiting = list(records)
-        while waiting:
-            record = waiting.pop(0)
-            if record in found or record not in self._to.parked or record[0] not in self.link.maps:
-                continue
-            found[record] = None
-            waiting += self._linked(*record)
-        return list(found)
-
-    def _linked(self, map_name: str, key: Key) -> Iterator[tuple[str, Key]]:
-        compiled = self.link.maps[map_name]
-        for entry in self.link.journal.parked({}, map=map_name, side=self.target, key=key_text(key)):
-            if entry.code == "behind":
-                yield map_name, key_of(entry.waits_key)
-        for change in self.link.journal.queue(self.target, map_name, key_text(key)):
-            with suppress(RowProblem):
-                yield from ((map_name, other) for other in record_keys(compiled, self.source, change))
-
-    def discard(self, records: Sequence[tuple[str, Key]]) -> int:
-        """Drop what is parked for these records, for good; what comes later flows again."""
-        mine = [record for record in records if record in self._to.parked]
-        if not mine:
-            return 0
-        with self.begin() as transaction:
-            ledger = Ledger(self._to, transaction)
-            for map_name, key in mine:
-                ledger.free(map_name, key)
-            self.finish(transaction, ledger, None)
-        return len(mine)
-
     def forget_map(self, map_name: str) -> None:
         """Drop everything that the target's side table and the journal hold for a map."""
-        self.discard([record for record in self._to.parked.records() if record[0] == map_name])
+        self.retries.discard([record for record in self._to.parked.records() if record[0] == map_name])
         hidden = [record for record in self._to.hidden if record[0] == map_name]
         restore = [record for record in self._to.restore if record[0] == map_name]
         if not hidden and not restore:
@@ -604,9 +450,3 @@ class Flow:
         self.point("before acknowledge")
         self._to.connector.acknowledge(allowed)
         self.point("after acknowledge")
-
-
-def chunks(items: Sequence[tuple[str, Key]] | Sequence[Key], size: int) -> Iterable[Sequence]:  # type: ignore[type-arg]
-    """Slices of at most ``size``."""
-    for start in range(0, len(items), size):
-        yield items[start : start + size]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Final
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden, Loss, Undecided
@@ -37,6 +38,8 @@ class Plan:
     @property
     def is_plain(self) -> bool:
         """Do its changes merge into one?  A record that comes back is more than its first and last image."""
+        if len(self.changes) == 1:
+            return True
         later = any(change.kind is Kind.INSERT for change in self.changes[1:])
         return not later and not (self.changes[0].kind is Kind.INSERT and self.changes[-1].kind is Kind.DELETE)
 
@@ -113,6 +116,8 @@ class Ledger:
 
         A rename holds back its new key as well.
         """
+        if not self._here.parked and not self._parked:
+            return False
         held = [key for key in keys if self.is_parked(compiled.name, key)]
         if not held:
             return False
@@ -178,6 +183,8 @@ class Ledger:
         )
 
 
+MANY_DELETES: Final = "many_deletes"
+"""The code of deletes beyond the link's limit."""
 ANY_TABLE = "*"
 """What a record waits for that a foreign key has refused: the database does not say which one."""
 BYPASSED = Trouble(

@@ -12,14 +12,12 @@ NOT_RUNNING: Final = "not running"
 INITIALIZING: Final = "initializing"
 RUNNING: Final = "running"
 STOPPED: Final = "stopped"
-NEEDS_ATTENTION: Final = "needs attention"
 
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     NOT_RUNNING: frozenset({"start"}),
     INITIALIZING: frozenset({"stop"}),
     RUNNING: frozenset({"stop"}),
     STOPPED: frozenset({"start"}),
-    NEEDS_ATTENTION: frozenset({"start", "stop"}),
 }
 """State → what a person may ask for."""
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
@@ -18,6 +20,20 @@ from dualwrite.schema import View
 PARKED, HIDDEN, RESTORE = "parked", "hidden", "restore"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
 are to be written again from their source."""
+
+Point: TypeAlias = Callable[[str], None]
+"""Called with the name of each place at which a crash matters; does nothing outside tests."""
+Item = TypeVar("Item")
+
+
+def no_point(point: str) -> None:
+    """Fault points do nothing outside tests."""
+
+
+def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Slices of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
 
 
 def key_text(key: Key) -> str:
@@ -40,19 +56,23 @@ class Interval:
 
 
 class ParkedKeys:
-    """Which records are parked at a side, now and at each of our earlier commits that the feed may still speak of."""
+    """Which records are parked at a side, now and at each of our earlier commits that the feed may still speak of.
+
+    Thread-safe: the flow into the side adds and removes, the flow out of it prunes.
+    """
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
-        self._intervals: dict[tuple[str, Key], list[Interval]] = {}
+        self._intervals: dict[tuple[str, Key], tuple[Interval, ...]] = {}
+        self._lock = threading.Lock()
         for entry in entries:
             interval = Interval(Position.parse(entry.value), entry.since, entry.until)
-            self._intervals.setdefault((entry.view, key_of(entry.key)), []).append(interval)
+            self._append((entry.view, key_of(entry.key)), interval)
 
     def __bool__(self) -> bool:
         return bool(self._intervals)
 
     def __contains__(self, record: tuple[str, Key]) -> bool:
-        return self.first(*record) is not None
+        return record in self._intervals and self.first(*record) is not None
 
     def first(self, map_name: str, key: Key) -> Position | None:
         """The first change parked for the record now; None when it is not parked."""
@@ -67,14 +87,18 @@ class ParkedKeys:
 
     def add(self, map_name: str, key: Key, first: Position, since: int) -> None:
         """The record is parked from our commit ``since`` on."""
-        self._intervals.setdefault((map_name, key), []).append(Interval(first, since, None))
+        with self._lock:
+            self._append((map_name, key), Interval(first, since, None))
+
+    def _append(self, record: tuple[str, Key], interval: Interval) -> None:
+        self._intervals[record] = (*self._intervals.get(record, ()), interval)
 
     def remove(self, map_name: str, key: Key, until: int) -> None:
         """The record is free from our commit ``until`` on."""
-        record = (map_name, key)
-        now = self._intervals.get(record, ())
-        kept = [i if i.until is not None else Interval(i.first, i.since, until) for i in now]
-        self._intervals[record] = kept
+        with self._lock:
+            now = self._intervals.get((map_name, key), ())
+            ended = tuple(i if i.until is not None else Interval(i.first, i.since, until) for i in now)
+            self._intervals[map_name, key] = ended
 
     def mentions(self, map_name: str, key: Key) -> bool:
         """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
@@ -86,18 +110,20 @@ class ParkedKeys:
         Returns the records of which nothing is left.
         """
         gone = []
-        for record, intervals in list(self._intervals.items()):
-            kept = [i for i in intervals if i.until is None or i.until > mark]
-            if kept:
-                self._intervals[record] = kept
-            else:
-                del self._intervals[record]
-                gone.append(record)
+        with self._lock:
+            for record, intervals in list(self._intervals.items()):
+                kept = tuple(i for i in intervals if i.until is None or i.until > mark)
+                if kept:
+                    self._intervals[record] = kept
+                else:
+                    del self._intervals[record]
+                    gone.append(record)
         return gone
 
     def records(self) -> list[tuple[str, Key]]:
         """All records parked now."""
-        return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
+        with self._lock:
+            return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
 
 
 @dataclass
@@ -112,7 +138,7 @@ class LinkSide:
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
-    woken: set[str] = field(default_factory=set)  # tables in which a parent may have arrived since
+    woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
 
     def learned(self) -> None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import DualwriteError, Halted, Unavailable
+from dualwrite.errors import DualwriteError, Unavailable
 from dualwrite.model import Side
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,6 @@ class Runner:
         self._moving.set()
         self._failure: BaseException | None = None
         self._busy = dict.fromkeys(Side, True)
-        self._halted: list[Halted] = []
 
     def run(self, until_idle: bool = False) -> None:
         """Returns when stopped, or idle if asked; raises what stops the link for good.
@@ -92,7 +91,6 @@ class Runner:
         try:
             while not self.stop.is_set() and self._failure is None:
                 self._serve()
-                self._halt()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
                         self.engine.drain()
@@ -118,13 +116,6 @@ class Runner:
                     result = {"error": trouble.message, "remedy": trouble.remedy}
             self.engine.journal.answer(request.id, result)
 
-    def _halt(self) -> None:
-        """Stop maps that must not go on without a person."""
-        while self._halted:
-            trouble = self._halted.pop()
-            with self.still():
-                self.engine.halt(trouble.map, str(trouble))
-
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:
         """Both flows stand still inside."""
@@ -145,17 +136,9 @@ class Runner:
                 with flow.lock:
                     if done.is_set() or not self._moving.is_set():
                         continue
-                    self._busy[flow.source] = self._turn(flow)
+                    self._busy[flow.source] = flow.turn(READ_TIMEOUT)
                     if time.monotonic() - acknowledged > ACKNOWLEDGE_EVERY:
                         flow.acknowledge(self.engine.flows[flow.target].passed)
                         acknowledged = time.monotonic()
         except BaseException as trouble:
             self._failure = trouble
-
-    def _turn(self, flow: Flow) -> bool:
-        try:
-            return flow.turn(READ_TIMEOUT)
-        except Halted as trouble:
-            self._halted.append(trouble)
-            self._moving.clear()  # until the map is stopped: the batch would only meet it again
-            return True

@@ -145,7 +145,9 @@ class Overflow:
 
     def __init__(self) -> None:
         self._database = scratch_database(self)
-        self._database.execute("CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key TEXT, change BLOB)")
+        self._database.execute(
+            "CREATE TABLE old (number INTEGER PRIMARY KEY, map TEXT, key TEXT, place BLOB, change BLOB)"
+        )
         self._database.execute("CREATE INDEX old_record ON old (map, key)")
         self._count = 0
 
@@ -154,9 +156,12 @@ class Overflow:
 
     def add(self, entries: Sequence[tuple[str, Key, Change]]) -> None:
         """Append changes, each with the record under which it is looked for."""
-        rows = [(map_name, _text(key), _packed(change)) for map_name, key, change in entries]
+        rows = [
+            (map_name, _text(key), marshal.dumps((change.position.feed, change.position.place)), _packed(change))
+            for map_name, key, change in entries
+        ]
         self._database.execute("BEGIN")
-        self._database.executemany("INSERT INTO old (map, key, change) VALUES (?, ?, ?)", rows)
+        self._database.executemany("INSERT INTO old (map, key, place, change) VALUES (?, ?, ?, ?)", rows)
         self._database.execute("COMMIT")
         self._count += len(rows)
 
@@ -167,21 +172,25 @@ class Overflow:
 
     def oldest(self) -> Position | None:
         """The position of the first change."""
-        found = self._database.execute("SELECT change FROM old ORDER BY number LIMIT 1").fetchone()
-        return None if found is None else _unpacked(found[0]).position
+        found = self._database.execute("SELECT place FROM old ORDER BY number LIMIT 1").fetchone()
+        return None if found is None else Position(*marshal.loads(found[0]))
 
-    def take(self, until: Position) -> Iterator[tuple[str, Key, Change]]:
-        """Remove the changes up to a position, and give them."""
+    def take(self, until: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
+        """Remove the changes up to a position; gives those of records that are to be kept."""
+        kept: list[tuple[str, Key, Change]] = []
+        execute = self._database.execute
         while True:
-            rows = self._database.execute("SELECT * FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
-            entries = [(number, name, _key(key), _unpacked(change)) for number, name, key, change in rows]
-            gone = [entry for entry in entries if entry[3].position <= until]
+            rows = execute("SELECT number, map, key, place FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
+            gone = [row[:3] for row in rows if Position(*marshal.loads(row[3])) <= until]
+            for number, name, text in gone:
+                if keep(name, key := _key(text)):
+                    packed = execute("SELECT change FROM old WHERE number = ?", (number,)).fetchone()[0]
+                    kept.append((name, key, _unpacked(packed)))
             if gone:
-                self._database.execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
+                execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
                 self._count -= len(gone)
-            yield from ((name, key, change) for _, name, key, change in gone)
             if len(gone) < BLOCK:
-                return
+                return kept
 
     def drop(self, map_name: str) -> None:
         """Forget a map."""

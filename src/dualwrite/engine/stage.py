@@ -12,10 +12,10 @@ from dataclasses import replace
 from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.contest import Alarm, Folded, Loss, Operation, Undecided, fold
+from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
-from dualwrite.engine.translate import Translation
+from dualwrite.engine.translate import Translation, differing
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
@@ -28,6 +28,7 @@ from dualwrite.model import (
     Kind,
     MissingParent,
     Outcome,
+    Position,
     Rejected,
     Row,
     Side,
@@ -57,6 +58,7 @@ class Stage:
         self.compiled = compiled
         self.view = compiled.views[self.target]
         self.windows = link.sides[self.target].windows
+        self._found: dict[tuple[Key, Position | None], list[Change]] = {}
         # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
         self._may_lack = self.view.filter is not None or not compiled.deletes
         self._translation = Translation(compiled, source)
@@ -65,6 +67,7 @@ class Stage:
         self._later: list[tuple[Plan, Write, Outcome]] = []
         self._patches: list[tuple[Plan, Write]] = []
         self._revived: list[Write] = []
+        self._under: dict[Key, Hidden | None] = {}
         self._prepare(plans)
 
     # -- from changes to writes -----------------------------------------------------------------------------------
@@ -86,18 +89,24 @@ class Stage:
                 self._blindly(plan)
 
     def _is_contested(self, plan: Plan) -> bool:
-        name = self.compiled.name
         return not plan.is_plain or any(
             self.ledger.row_under(self.compiled.name, key) is not None
             or (change.weak and change.kind is Kind.UPDATE)
-            or self.windows.of(name, key, change.seen)
+            or self._own(key, change.seen)
             for key in dict.fromkeys((plan.key, plan.new_key))
             for change in plan.changes
         )
 
+    def _own(self, key: Key, seen: Position | None) -> list[Change]:
+        """The window of a record; nothing comes to it as long as the transaction lasts."""
+        window = self._found.get((key, seen))
+        if window is None:
+            window = self._found[key, seen] = self.windows.of(self.compiled.name, key, seen)
+        return window
+
     def _is_renamed(self, plan: Plan) -> bool:
         """Has one of the two sides changed the record's key, unseen by the other?"""
-        own = [c for change in plan.changes for c in self.windows.of(self.compiled.name, plan.key, change.seen)]
+        own = [c for change in plan.changes for c in self._own(plan.key, change.seen)]
         return plan.renames or any(len(record_keys(self.compiled, self.target, change)) > 1 for change in own)
 
     def _fetch(self, plans: Sequence[Plan]) -> None:
@@ -124,7 +133,7 @@ class Stage:
         try:
             write = self._translation.write(plan.merged())
         except RowProblem as problem:
-            self.ledger.park(plan, Trouble(problem.code, str(problem), problem.column))
+            self.ledger.park(plan, Trouble(problem.code, problem.message, problem.column))
             return
         self._note_one_way(plan)
         if write is None:
@@ -157,15 +166,17 @@ class Stage:
             self.ledger.park(plan, ambiguous(self.view.table, len(rows)))
             return
         current = row = rows[0] if rows else None
-        hidden = self.ledger.row_under(self.compiled.name, plan.key)
+        hidden = self._under[plan.key] = self.ledger.row_under(self.compiled.name, plan.key)
         rules = self._translation.rules(self.link.ahead)
         losses: list[Loss] = []
-        lacked = passed = False
+        passed = False
         for done, change in enumerate(plan.changes):
             if passed:
                 passed = change.kind is not Kind.DELETE
                 continue
             window, silent = self._window(plan, change)
+            if hidden is not None and _has_seen(change, hidden):
+                hidden = None
             rest = plan.left(plan.changes[done:])
             try:
                 operation = self._translation.operation(change, row, plan.changes[done + 1 :])
@@ -173,14 +184,13 @@ class Stage:
                 if row is None and hidden is None and not window and _is_deleted(rest):
                     passed = True  # what came and went with nobody looking leaves nothing, whatever it held
                     continue
-                self.ledger.park(rest, Trouble(problem.code, str(problem), problem.column))
+                self.ledger.park(rest, Trouble(problem.code, problem.message, problem.column))
                 break
             found = row
             if row is None and hidden is None and operation.kind is Kind.UPDATE and self._is_lacking(window):
                 if change.weak:  # it keeps no record alive
                     continue
                 found = _made_anew(operation, window, silent)
-                lacked = True
             if (
                 surprised
                 and not window
@@ -216,7 +226,7 @@ class Stage:
         for loss in losses:
             self.ledger.conflict(plan, loss)
         self.ledger.hide(self.compiled.name, plan.key, hidden)
-        self._note_one_way(plan, made_anew=lacked)
+        self._note_one_way(plan, made_anew=current is None and row is not None)
         self._write_result(plan, current, row)
 
     def _is_lacking(self, window: Sequence[Change]) -> bool:
@@ -224,28 +234,39 @@ class Stage:
         return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
 
     def _window(self, plan: Plan, change: Change) -> tuple[list[Change], Change | None]:
-        """The change's window; apart from it the delete outside of the filter that ends it, if one does.
+        """The change's window; apart from it the last delete outside of the filter, if nothing else explains that the
+        record is missing.
 
-        What came before such a delete tells no more whether the record exists.
+        Such a delete is never told to the source.  A delete inside of the filter is, where deletes are carried: both
+        sides decide about it.
         """
-        window = self.windows.of(self.compiled.name, plan.key, change.seen)
-        silent = None
-        for index, own in enumerate(window):
-            if own.kind is Kind.DELETE and not self.compiled.passes(self.target, own.before or ()):
-                silent = index
-        if silent is None:
-            return window, None
-        last = max((i for i, own in enumerate(window[:silent]) if own.kind is Kind.DELETE), default=-1)
-        return window[last + 1 : silent] + window[silent + 1 :], window[silent]
+        window = self._own(plan.key, change.seen)
+        deletes = [i for i, own in enumerate(window) if own.kind is Kind.DELETE]
+        outside = [i for i in deletes if not self.compiled.passes(self.target, window[i].before or ())]
+        told = [own for i, own in enumerate(window) if i not in outside]
+        if not outside or (self.compiled.deletes and len(deletes) > len(outside)):
+            return told, None
+        last = max((i for i in deletes if i < outside[-1] and i not in outside), default=-1)
+        return [own for i, own in enumerate(window) if i > last and i not in outside], window[outside[-1]]
 
     def _write_result(self, plan: Plan, current: Row | None, row: Row | None) -> None:
         if row == current:
             return
         key = self.view.natural_key(current or row or ())
-        write = Write(key, None if current is None else self._translation.blank, row)
         if current is None:
+            write = Write(key, None, row)
             self._revived.append(write)
+        else:
+            write = Write(key, self._translation.blank, None if row is None else self._edited(current, row))
         (self._deletes if row is None else self._upserts).append((plan, write))
+
+    def _edited(self, current: Row, row: Row) -> Row:
+        """The cells of a row that the target does not hold already, all of a lookup's together; the others ABSENT."""
+        edited = set(differing(current, row))
+        for lookup in self.view.lookups:
+            if not edited.isdisjoint(lookup.own):
+                edited.update(lookup.own)
+        return tuple([cell if index in edited else ABSENT for index, cell in enumerate(row)])
 
     # -- writing --------------------------------------------------------------------------------------------------
 
@@ -274,7 +295,9 @@ class Stage:
         cyclic = self.link.cyclic.get(self.compiled.name, {}).get(self.target, frozenset())
         misses = isinstance(outcome, MissingParent) and outcome.lookup in cyclic
         refers = isinstance(outcome, Rejected) and outcome.code == "reference" and bool(cyclic)
-        return write.expect is None and (misses or refers) and not plan.renames
+        # What lay under a delete is in none of the plan's changes: without its references it would never get them.
+        is_raised = write in self._revived and plan.changes[0].kind is not Kind.INSERT
+        return write.expect is None and (misses or refers) and not plan.renames and not is_raised
 
     def _insert_bare(self, plan: Plan, write: Write) -> None:
         """Insert a record of a cycle without its references; they follow in a second pass."""
@@ -381,6 +404,14 @@ class Stage:
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)
+        if plan.key in self._under:  # nothing was written: what lay under a delete lies there still
+            self.ledger.hide(self.compiled.name, plan.key, self._under[plan.key])
+
+
+def _has_seen(change: Change, hidden: Hidden) -> bool:
+    """Had the change's side received the delete under which the row lies?  It says nothing more then."""
+    seen, after = change.seen, hidden.after
+    return seen is not None and after is not None and seen.feed == after.feed and after < seen
 
 
 def _is_deleted(plan: Plan) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import TypedDict
 
+from dualwrite.engine.ledger import MANY_DELETES
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError
 from dualwrite.model import Side
@@ -26,6 +28,7 @@ class MapStatus(TypedDict):
 
 def status_of(workspace: Workspace) -> list[MapStatus]:
     """The state of every map of the project, in the order in which they run."""
+    held = Counter(entry.map for entry in workspace.journal.parked(workspace.numbers()) if entry.code == MANY_DELETES)
     tally = workspace.journal.tally(workspace.numbers())
     lag = lag_by_map(workspace)
     states = workspace.states()
@@ -38,7 +41,7 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
                 map=name,
                 state=state.state,
                 desired=state.desired,
-                reason=state.reason,
+                reason=f"{held[name]} delete(s) wait: see dualwrite parked list" if held[name] else "",
                 parked=counts.parked if counts else 0,
                 conflicts=counts.conflicts if counts else 0,
                 queued=counts.changes if counts else 0,

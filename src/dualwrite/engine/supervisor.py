@@ -12,19 +12,17 @@ from collections.abc import Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.continuity import check_identity
-from dualwrite.engine.flow import Flow, Point, no_point
+from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import (
     INITIALIZING,
-    NEEDS_ATTENTION,
     RUNNING,
     STOPPED,
     has_synced,
     is_live,
     wants_to_run,
 )
-from dualwrite.engine.link import ClockOffset, Link, clocks_from, clocks_text, key_of, load_side
-from dualwrite.errors import Halted
+from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
 from dualwrite.journal import Journal, MapState
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -120,7 +118,7 @@ class Engine:
             if entry.waits_table or entry.code == "behind":
                 record = (entry.map, key_of(entry.key))
                 state.waiting.setdefault(entry.waits_table, set()).add(record)
-                state.woken.add(entry.waits_table)
+                state.woken.append(entry.waits_table)
 
     def close(self) -> None:
         """Let go of the feeds; the databases keep everything for the next ``open``."""
@@ -136,11 +134,7 @@ class Engine:
         for name, state in states.items():
             if not wants_to_run(state) and (name in self.link.maps or state.state in (INITIALIZING, RUNNING)):
                 self._stop(name)  # also one that ran under an earlier engine, and was stopped since
-        starting = [
-            name
-            for name, state in states.items()
-            if wants_to_run(state) and name not in self.link.maps and state.state != NEEDS_ATTENTION
-        ]
+        starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
         if not starting:
             return []
         self._go_live(starting)
@@ -150,16 +144,8 @@ class Engine:
             if has_synced(states[name]):
                 self._skip_sync(name)
             else:
-                outcomes += self._try_to_start(self.maps[name], Side(states[name].master or DEFAULT_MASTER))
+                outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
         return outcomes
-
-    def _try_to_start(self, compiled: CompiledMap, master: Side) -> list[Outcome]:
-        while compiled.name in self.link.maps:
-            try:
-                return [self._start(compiled, master)]
-            except Halted as trouble:  # by what users do meanwhile, in this map or another one
-                self.halt(trouble.map, str(trouble))
-        return []
 
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
@@ -168,13 +154,6 @@ class Engine:
             self._views_changed()
         self.journal.set_state(name, state=STOPPED, initial="none", reason="", boundaries=dict.fromkeys(Side))
         self.journal.log("stopped", map=name)
-
-    def halt(self, name: str, reason: str) -> None:
-        """Stop a map that must not go on without a person."""
-        if name in self.link.maps:
-            self._stop(name)
-        self.journal.set_state(name, state=NEEDS_ATTENTION, desired="stopped", reason=reason)
-        self.journal.log("needs attention", map=name, detail={"reason": reason})
 
     def _forget(self, name: str) -> None:
         """Drop everything that is parked, hidden or waiting for a map."""
@@ -191,7 +170,7 @@ class Engine:
         self.link.maps.update(ordered)
         for state in self.link.sides.values():
             for name in names:
-                state.windows.hold(name)
+                state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
 
     def _views_changed(self) -> None:
@@ -247,18 +226,11 @@ class Engine:
     def _quiet(self) -> bool:
         """Is everything that is committed by now carried?"""
         ends = {side: connector.end() for side, connector in self.connectors.items()}
-        moved = [self._turn(flow) for flow in self.flows.values()]
+        moved = [flow.turn(0) for flow in self.flows.values()]
         return not any(moved) and all(
             flow.carried is not None and flow.carried >= ends[side] and not self.link.sides[side.other].restore
             for side, flow in self.flows.items()
         )
-
-    def _turn(self, flow: Flow) -> bool:
-        try:
-            return flow.turn(0)
-        except Halted as trouble:
-            self.halt(trouble.map, str(trouble))
-            return True
 
     def acknowledge(self) -> None:
         """Let both systems forget what neither flow needs any more."""
@@ -269,9 +241,9 @@ class Engine:
 
     def retry(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Take parked records again; returns how many are free now."""
-        freed = sum(self.flows[target.other].retry(chosen) for target, chosen in records.items())
+        freed = sum(self.flows[target.other].retries.retry(chosen) for target, chosen in records.items())
         for flow in self.flows.values():
-            flow.restore_again()
+            flow.restorer.again()
         self.drain_wakes()
         return freed
 
@@ -282,4 +254,4 @@ class Engine:
 
     def discard(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Drop parked changes for good."""
-        return sum(self.flows[target.other].discard(chosen) for target, chosen in records.items())
+        return sum(self.flows[target.other].retries.discard(chosen) for target, chosen in records.items())

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import compress, count
+from operator import ne
 
 from dualwrite.engine.contest import Operation, Rules
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Position, Row, Side, Write
+
+
+def differing(one: Row, other: Row) -> list[int]:
+    """The indexes of the cells in which two rows differ."""
+    return list(compress(count(), map(ne, one, other)))
 
 
 class Translation:
@@ -21,10 +28,13 @@ class Translation:
         self.blank: Row = (ABSENT,) * len(compiled.views[target].paths)
         units = compiled.units[target]
         theirs = {unit.name: unit.indexes for unit in compiled.units[source]}
-        self._carried = [unit.indexes for unit in units if unit.owner is not target]
         self._ways = [(theirs.get(unit.name, ()), unit.indexes) for unit in units if unit.owner is not target]
         self._owned = {i for unit in units if unit.owner is source for i in unit.indexes}
-        self._promised = [index for unit in units if unit.owner is None for index in unit.indexes]
+        self._ways_from: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
+        for way in self._ways:
+            for index in way[0]:
+                self._ways_from.setdefault(index, []).append(way)
+        self._promised = frozenset(index for unit in units if unit.owner is None for index in unit.indexes)
 
     @cached_property
     def foreign(self) -> tuple[int, ...]:
@@ -55,15 +65,19 @@ class Translation:
         if change.after is None:
             return Write(key, self._two_way(self._mapped_before(change.before)), None)
         after = self._compiled.map_row(self._source, change.after)
-        before = self._before(change.before, change.after, after)
-        changed = self._changed(before, after)
+        edited = differing(change.before, change.after)
+        before = self._before(change.before, change.after, after, edited)
+        changed = self._changed(before, after, edited)
         if not changed:
             return None
         if not changed.isdisjoint(self._compiled.views[self._target].key):
             changed |= self._owned  # who was to put these back may not have found the record under its old key
-        row = tuple(cell if index in changed else ABSENT for index, cell in enumerate(after))
-        expect = tuple(cell if index in changed else ABSENT for index, cell in enumerate(self._two_way(before)))
-        return Write(key, expect, row)
+        row, expect = list(self.blank), list(self.blank)
+        for index in changed:
+            row[index] = after[index]
+            if index in self._promised:
+                expect[index] = before[index]
+        return Write(key, tuple(expect), tuple(row))
 
     def _mapped_before(self, row: Row) -> Row:
         try:
@@ -81,32 +95,40 @@ class Translation:
                 raise
             return mapped
 
-    def _before(self, before: Row, after: Row, now: Row) -> Row:
-        """The row before a change in the target's form; ``now`` is the one behind it.
+    def _before(self, before: Row, after: Row, now: Row, edited: Sequence[int]) -> Row:
+        """The row before a change in the target's form; ``now`` is the one behind it, ``edited`` the cells that differ.
 
         Where an edit makes no difference there (a default, a text cut short), the target may hold another value that
         only maps back to the old one: the unit is written all the same, and what it held is not known.
         """
-        was = self._mapped_before(before)
-        for cells, indexes in self._ways:
-            edited = any(before[i] != after[i] and self._unlike(i, before[i], after[i]) for i in cells)
-            if edited and all(was[i] == now[i] for i in indexes):
-                was = tuple(ABSENT if index in indexes else cell for index, cell in enumerate(was))
-        return was
+        was = list(now)
+        self._compiled.map_cells(self._source, before, edited, was)
+        for cells, indexes in self._touched(edited):
+            if all(was[i] == now[i] for i in indexes) and any(self._unlike(i, before[i], after[i]) for i in cells):
+                for index in indexes:
+                    was[index] = ABSENT
+        return tuple(was)
+
+    def _touched(self, edited: Sequence[int]) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """The units that are carried and have one of these cells: the source's cells of each, and the target's."""
+        if len(edited) == 1:
+            return self._ways_from.get(edited[0], [])
+        return list(dict.fromkeys(way for index in edited for way in self._ways_from.get(index, ())))
 
     def _unlike(self, index: int, one: Cell, other: Cell) -> bool:
         """Do two cells of the source differ in common form?"""
+        if one == other:
+            return False
         if one is ABSENT or other is ABSENT:
             return other is not ABSENT
         return self._compiled.common(self._source, index, one) != self._compiled.common(self._source, index, other)
 
-    def _changed(self, before: Row, after: Row) -> set[int]:
+    def _changed(self, before: Row, after: Row, edited: Sequence[int]) -> set[int]:
         """The cells of every unit that the source carries here and that differs."""
         changed: set[int] = set()
-        for indexes in self._carried:
-            for i in indexes:
-                if before[i] != after[i] and self._differs(i, before[i], after[i]):
-                    changed.update(indexes)
+        for _, indexes in self._touched(edited):
+            if any(self._differs(i, before[i], after[i]) for i in indexes):
+                changed.update(indexes)
         return changed
 
     def _differs(self, index: int, one: object, other: object) -> bool:
@@ -141,7 +163,8 @@ class Translation:
         if change.after is not None:
             after = self._mapped_after(change.after, later)
             if change.before is not None:
-                before = self._before(change.before, change.after, after)
+                edited = differing(change.before, change.after)
+                before = self._before(change.before, change.after, after, edited)
         elif change.before is not None:
             before = self._mapped_before(change.before)
         if before is not None and all(cell is ABSENT for cell in before) and row is not None:

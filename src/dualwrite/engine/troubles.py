@@ -33,6 +33,12 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         f"remove or rename all but one of them, {RETRY}",
     ),
     "empty_key": ("Every column of the key is empty.", f"give the record a key, {RETRY}"),
+    "many_deletes": (
+        "More records were deleted within a minute than `limits.deletes` allows, so the delete waits for a person.",
+        "if it was meant, let it through: `dualwrite parked retry --code many_deletes`; if not: `dualwrite parked "
+        "discard --code many_deletes`, then bring the records back with `dualwrite verify --repair SIDE`, naming the "
+        "side that still has them",
+    ),
     "missing_parent": (
         "A lookup names a record that is not there.",
         "nothing: it goes through by itself when that record arrives, from either side; else correct the lookup",

@@ -25,8 +25,9 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
     Entering the filter is an insert.  Leaving it is a delete where the map says so, otherwise the record is detached
     and nothing flows.
     """
-    was = change.before is not None and _has_key(compiled, side, change.before) and compiled.passes(side, change.before)
-    is_now = change.after is not None and compiled.passes(side, change.after)
+    before, after = change.before, change.after
+    was = before is not None and _has_key(compiled, side, before) and compiled.passes(side, before)
+    is_now = after is not None and compiled.passes(side, after)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
             return replace(change, kind=Kind.INSERT, before=None)
@@ -38,13 +39,18 @@ def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
 
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
     """A record without any key member does not exist for the map: getting a key is its insert."""
-    return any(row[index] not in (None, "") for index in compiled.views[side].key)
+    return any(map(row.__getitem__, compiled.views[side].key))
 
 
 def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key, ...]:
     """The record's key in common form; two of them, old and new, when the change renames it.  Raises RowProblem."""
-    old = None if change.before is None else compiled.key(side, change.before)
-    new = None if change.after is None else compiled.key(side, change.after)
+    before, after = change.before, change.after
+    if before is not None and after is not None:
+        cells = compiled.views[side].key
+        if [before[index] for index in cells] == [after[index] for index in cells]:
+            before = None  # its key says nothing else
+    old = None if before is None else compiled.key(side, before)
+    new = None if after is None else compiled.key(side, after)
     if old is None or new is None or old == new:
         return (old or new or (),)
     return (old, new)
@@ -175,11 +181,10 @@ class Windows:
                 window.insert(0, first)
         return window
 
-    def hold(self, map_name: str) -> None:
-        """Drop the map's changes until its snapshot has been read: it will contain them."""
+    def hold(self, map_name: str, feed: str) -> None:
+        """Drop the map's changes until its snapshot of this incarnation has been read: it will contain them."""
         with self._lock:
-            if self.end is not None:
-                self._floors[map_name] = Position(self.end.feed, (1 << 62,))
+            self._floors[map_name] = Position(feed, (1 << 62,))
 
     def is_untouched(self, map_name: str) -> bool:
         """Surely no change of the map's records is known here."""
@@ -200,13 +205,11 @@ class Windows:
 
     def forget(self, seen: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
         """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
-        held = []
         with self._lock:
             self.forgotten = seen
-            for name, key, change in self._overflow.take(seen) if self._overflow else ():
-                if keep(name, key):
-                    held.append((name, key, change))
-                    self._records.setdefault((name, key), []).insert(0, change)
+            held = self._overflow.take(seen, keep) if self._overflow else []
+            for name, key, change in held:
+                self._records.setdefault((name, key), []).insert(0, change)
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
                 changes = self._records.get(record, [])

@@ -15,8 +15,8 @@ from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.flow import Point, no_point
 from dualwrite.engine.initial import Progress, quiet
+from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
@@ -95,8 +95,8 @@ class Workspace:
 
 def connector_of(project: Project, side: Side) -> Connector:
     """The system on one side of a project."""
-    system, declared = project.environments[side], project.declared.get(side)
-    return connect(system.url, link=project.link, side=side, declared=declared, schema=system.schema)
+    place = project.environments[side]
+    return connect(place.url, link=project.link, side=side, declared=project.declared.get(side), schema=place.schema)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Final
 
 from dualwrite.casts import CastError
 from dualwrite.errors import Problem
+from dualwrite.filters import never_both
 from dualwrite.losses import incompatible, loses
 from dualwrite.mapping.binding import SIDES, Binding, Pair, Report, bind
 from dualwrite.mapping.cells import fallback, spells_null
@@ -552,13 +553,20 @@ def _between(maps: Sequence[TableMap], bindings: Sequence[Binding]) -> Iterator[
         yield from _finished(report)
 
 
+def _are_apart(one: Binding, other: Binding, side: Side) -> bool:
+    """Surely no record passes both maps' filters?"""
+    schema, table = one.schemas[side], one.tables[side].name
+    here, there = one.filters.get(side), other.filters.get(side)
+    return here is not None and there is not None and never_both(here, there, lambda path: schema.resolve(table, path))
+
+
 def _check_shared(one: Binding, other: Binding, side: Side, report: Report) -> None:
     """Two maps of one table: do they write the same column of the same record?"""
     taken = {_held_in(one, side, path) for path in one.written(side)}
     both = {path: pair for path, pair in other.written(side).items() if _held_in(other, side, path) in taken}
     values = {path: pair for path, pair in both.items() if pair not in other.key}
     filtered = side in one.table_map.filters and side in other.table_map.filters
-    if not both or (filtered and not values):
+    if not both or (filtered and (not values or _are_apart(one, other, side))):
         return
     code = "maps_share_records" if not values else "filters_overlap" if filtered else "two_maps_one_column"
     shared = values or both

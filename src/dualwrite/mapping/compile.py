@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import itemgetter
 
 from dualwrite.casts import CastError, identity
@@ -143,17 +144,33 @@ class CompiledMap:
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
         """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
         mapped: list[Cell] = [ABSENT] * len(self.views[source.other].paths)
-        failed = []
-        for line in self._lines:
-            if source in line.carriers:
-                index = line.indexes.get(source)
+        failed = self.map_cells(source, row, (*range(len(row)), None), mapped)
+        return tuple(mapped), failed
+
+    def map_cells(self, source: Side, row: Row, cells: Sequence[int | None], mapped: list[Cell]) -> tuple[int, ...]:
+        """Put into a row of the other side what some cells of a source row (None: constants) become there.
+
+        What cannot be carried is ABSENT; returns the cells of which this is so.
+        """
+        ways, failed = self._ways[source], []
+        for cell in cells:
+            value = None if cell is None else row[cell]
+            for way in ways.get(cell, ()):
                 try:
-                    mapped[line.indexes[source.other]] = cell_function(line.carriers[source])(
-                        None if index is None else row[index]
-                    )
+                    mapped[way.target] = way.carried(value)
                 except CastError:
-                    failed += [] if index is None else [index]
-        return tuple(mapped), tuple(failed)
+                    mapped[way.target] = ABSENT
+                    failed += [] if cell is None else [cell]
+        return tuple(failed)
+
+    @cached_property
+    def _ways(self) -> Mapping[Side, Mapping[int | None, Sequence[_Way]]]:
+        """Per side, and cell of its rows (None: constants), where it is carried."""
+        found: dict[Side, dict[int | None, list[_Way]]] = {side: {} for side in SIDES}
+        for compared in self._compared:
+            for way in compared.ways:
+                found[way.source].setdefault(way.index, []).append(way)
+        return found
 
     def key(self, side: Side, row: Row) -> Key:
         """The record's key in common form: equal for both sides' rows of one record.  Raises RowProblem."""

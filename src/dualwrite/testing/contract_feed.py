@@ -473,8 +473,8 @@ class FeedContract:
         views: list[View] = [ITEMS, FLATS]
         with example.connector.transaction("flow", views) as transaction:
             transaction.write(FLATS, [Write(("new",), None, flat("new"))])
-            assert list(transaction.since(start)) == example.changes(start, views)
-            assert list(transaction.since(example.connector.end())) == []
+            assert list(transaction.since(start).changes) == example.changes(start, views)
+            assert list(transaction.since(example.connector.end()).changes) == []
 
     def test_a_transaction_reads_no_more_than_it_is_asked_to(self, example: Example) -> None:
         """Fewer changes than the limit are all there are; otherwise reading goes on behind those that came."""
@@ -483,12 +483,13 @@ class FeedContract:
             example.flat(str(number))
         expected = example.changes(start, [FLATS])
         with example.connector.transaction("flow", [FLATS]) as transaction:
-            assert list(transaction.since(start, 6)) == expected
-            found: list[Change] = []
+            assert list(transaction.since(start, 6).changes) == expected
+            found, place = list[Change](), start
             while len(found) < len(expected):
-                part = transaction.since(found[-1].position if found else start, 2)
-                assert part
-                found += part
+                batch = transaction.since(place, 2)
+                assert batch.changes
+                found += batch.changes
+                place = batch.position
         assert found == expected
 
     def test_nobody_slips_in_between_the_barrier_and_the_commit(self, example: Example) -> None:
@@ -506,10 +507,10 @@ class FeedContract:
             user.start()
             begun.wait()
             with example.connector.transaction("flow", VIEWS) as transaction:
-                known = list(transaction.since(start))
+                known = list(transaction.since(start).changes)
                 row = transaction.fetch(FLATS, [("a",)])["a",][0]
                 transaction.write(FLATS, [Write(("a",), row, flat("a", str(number), None, row[3]))])
-                known += [change for change in transaction.since(start) if change not in known]
+                known += [change for change in transaction.since(start).changes if change not in known]
                 ours = transaction.number
                 transaction.commit(peer(number))
             user.join()

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from dualwrite.connectors._memory.tables import Lens, Record, Spot, Tables, World
 from dualwrite.connectors.base import Remembered
 from dualwrite.errors import PositionLost
-from dualwrite.model import ABSENT, Cell, Change, Kind, Path, Position, Row
+from dualwrite.model import ABSENT, Batch, Cell, Change, Kind, Path, Position, Row
 from dualwrite.schema import Reference, Schema, View
 
 Place: TypeAlias = tuple[int, int]
@@ -239,6 +239,12 @@ class Reading:
     changes: Sequence[Change]
     place: Place
     marker: Marker
+
+    def batch(self, feed: str) -> Batch:
+        """The same as the engine gets it."""
+        commit, operation = self.place
+        position = Position(feed, self.place if operation else (commit,))
+        return Batch(tuple(self.changes), position, self.marker.seen, self.marker.number)
 
 
 @dataclass(slots=True)
