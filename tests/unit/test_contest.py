@@ -213,6 +213,16 @@ def test_null_of_an_insert_is_no_edit(policy: str, mine: Value, theirs: Value) -
     assert result == Folded(("k", mine or theirs), None, ())
 
 
+@pytest.mark.parametrize("before", [None, ("k", "m")])
+def test_empty_text_that_means_null_is_no_edit_of_an_insert_either(before: Row | None) -> None:
+    """A side without null of its own for text says nothing with it; the other side has a null there, and both decide
+    alike."""
+    empty_is_null = Rules(LEFT, (Unit("name", (1,), None, "newest"),), "keep", lambda _, v: v or None, lambda _: 0.0)
+    window = [own(None, ("k", ""), at=20)]
+    result = fold(arrives(before, ("k", "t"), at=10), ("k", ""), None, window, empty_is_null)
+    assert result == Folded(("k", "t"), None, ())
+
+
 def test_null_of_an_update_is_an_edit() -> None:
     """Emptying a column is an edit like any other."""
     assert contested("right", "m", None) == (None, [RIGHT])

@@ -357,7 +357,9 @@ def _decide(contest: _Contest, unit: Unit, value: Values, row: Row) -> _Verdict:
         return _Verdict(value)
     own, theirs = last
     unset = contest.operation.unset.issuperset(unit.indexes)
-    weight, against = _weight(contest.operation, value, unset=unset), _weight(own, theirs)
+    rules = contest.rules
+    weight = _weight(contest.operation, is_null=unset or _is_null(rules, unit, value))
+    against = _weight(own, is_null=_is_null(rules, unit, theirs))
     if weight == against == 0:
         return _Verdict(value)
     if weight != against:
@@ -386,9 +388,9 @@ def _written(change: Operation | Change, unit: Unit, rules: Rules) -> Values | N
     return None if before is not None and _same(rules, unit, before, after) else after
 
 
-def _weight(change: Operation | Change, value: Values, *, unset: bool = False) -> int:
+def _weight(change: Operation | Change, *, is_null: bool) -> int:
     """What a write counts where two meet: a null of an insert is no edit, a weak one yields to a user's."""
-    if change.kind is Kind.INSERT and (unset or all(cell is None for cell in value)):
+    if change.kind is Kind.INSERT and is_null:
         return 0
     return 1 if change.weak else 2
 
@@ -429,7 +431,7 @@ def _extreme(contest: _Contest, unit: Unit, value: Values, theirs: Values) -> Si
 
 def _rank(rules: Rules, unit: Unit, value: Values) -> tuple[tuple[bool, Decimal | str], ...] | None:
     """The value's place in its order, by common form as both sides see it; None for null."""
-    if all(cell is None for cell in value):
+    if _is_null(rules, unit, value):
         return None
     key = order_key(unit.kind)
     cells = (rules.common(index, cell) for index, cell in zip(unit.indexes, value, strict=True))
@@ -466,6 +468,11 @@ def _values(row: Row, unit: Unit) -> Values | None:
 
 def _part(row: Row, unit: Unit) -> Row:
     return tuple([row[index] for index in unit.indexes])
+
+
+def _is_null(rules: Rules, unit: Unit, value: Values) -> bool:
+    """Is there nothing in the unit?  A side's empty text may be the other side's null."""
+    return all(cell is None or rules.common(i, cell) is None for i, cell in zip(unit.indexes, value, strict=True))
 
 
 def _same(rules: Rules, unit: Unit, one: Values, other: Values) -> bool:
