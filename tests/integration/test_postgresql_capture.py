@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
@@ -332,6 +334,8 @@ def crash_everywhere(database: Database, action: str, views: Sequence[View] = AL
                 capture.uninstall()
         except (Unavailable, psycopg.OperationalError):
             yield after
+        except PositionLost:
+            return
         else:
             assert after > 10
             return
@@ -399,6 +403,30 @@ def test_the_slot_waits_for_writers_but_not_for_ever(database: Database) -> None
             install(database, BARE, patience=0.5)
         assert installed(database).slot is None
         assert not installed(database).feed
+    install(database, BARE)
+    assert installed(database).is_complete
+
+
+def test_a_killed_process_leaves_nobody_in_the_way(database: Database) -> None:
+    """The server gives up what it was waiting for on behalf of a process that was killed."""
+    program = (
+        "import sys; from dualwrite.connectors._pg_capture import Capture; "
+        "from dualwrite.connectors._pg_catalog import read_catalog; "
+        "from dualwrite.connectors._pg_session import Database; "
+        "from dualwrite.testing.sqlite import view; "
+        "Capture(Database.of(sys.argv[1], 'lab'), 600).install(read_catalog, [view('bare', 'v')])"
+    )
+    waits = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_create_logical%' AND wait_event_type = 'Lock'"
+    with database.connect() as application:
+        application.execute("BEGIN")
+        application.execute("CREATE TABLE new (x int)")
+        process = subprocess.Popen([sys.executable, "-c", program, database.url])
+        while not database.run(waits):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        while database.run(waits):
+            pass
     install(database, BARE)
     assert installed(database).is_complete
 
@@ -625,6 +653,20 @@ def test_what_may_have_hidden_changes_is_told_and_mended(database: Database, wha
     install(database, BARE, CUSTOMERS)
     assert installed(database).meta == there.meta
     uninstall(database)
+
+
+@pytest.mark.parametrize(
+    "what", ["the slot was dropped", "the publication leaves out deletes", "the identity was changed"]
+)
+def test_what_may_have_hidden_changes_is_not_forgotten_in_a_crash(database: Database, what: str) -> None:
+    """However far the mending has come: nobody reads on from before as if nothing had been missed."""
+    install(database, BARE)
+    feed = installed(database).feed
+    with database.connect() as session:
+        session.execute(HIDDEN[what].encode())
+    for _ in crash_everywhere(database, "install", (BARE,)):
+        assert installed(database).feed != feed or codes(database, BARE) == ["pg_interrupted"]
+    assert installed(database).feed not in (feed, "")
 
 
 def test_a_slot_that_lost_its_log_is_made_anew(each_postgresql: Server) -> None:

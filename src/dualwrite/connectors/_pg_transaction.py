@@ -23,6 +23,7 @@ import psycopg
 
 from dualwrite.connectors._pg_installed import Names
 from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._pg_write import BEGINNING
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
 from dualwrite.model import Change, Key, Outcome, Position, Row, Write
@@ -30,19 +31,15 @@ from dualwrite.schema import View
 
 PATIENCE: Final = 20.0
 """Seconds to wait for another writer of the link, a dead one for instance."""
-LOCK_TIMEOUT: Final = 300
-"""Milliseconds to wait for a lock, at most; less where the server looks for deadlocks sooner."""
 
 _PAUSE: Final = 0.02
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _RESET: Final = "SELECT pg_replication_origin_session_reset()"
-_SETTINGS: Final = f"""
+_SETTINGS: Final = """
     SELECT set_config('synchronous_commit', 'local', false),
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
-        set_config('default_transaction_deferrable', 'off', false),
-        set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10)::text || 'ms', false)
-    FROM pg_settings WHERE name = 'deadlock_timeout'"""
+        set_config('default_transaction_deferrable', 'off', false)"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +68,14 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a transaction does with rows, in its own session; each as in ``Transaction``.
+    """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written, as JSON.
     """
 
-    since: Callable[[Connection, Position, int], Sequence[Change]]
-    fetch: Callable[[Connection, View, Sequence[Key]], dict[Key, list[Row]]]
-    write: Callable[[Connection, View, Sequence[Write]], list[Outcome]]
+    since: Callable[[Position, int], Sequence[Change]]
+    fetch: Callable[[View, Sequence[Key]], dict[Key, list[Row]]]
+    write: Callable[[View, Sequence[Write]], list[Outcome]]
     wrote: Callable[[], object]
 
 
@@ -199,6 +196,8 @@ class PostgresqlTransaction:
         with self._connection.pipeline():
             execute("SELECT pg_replication_origin_session_setup($1)", [self._names.slot])
             execute("BEGIN")
+            for statement in BEGINNING:
+                execute(statement)
             commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
             seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
             sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
@@ -228,19 +227,19 @@ class PostgresqlTransaction:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.since(self._connection, after, limit)
+            return self._work.since(after, limit)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.fetch(self._connection, view, keys)
+            return self._work.fetch(view, keys)
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.write(self._connection, view, writes)
+            return self._work.write(view, writes)
 
     def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
         """See ``Transaction``.  Written with the commit, all entries at once."""
