@@ -14,7 +14,7 @@ from dualwrite.connectors._pg_session import TEXT
 from dualwrite.connectors._pg_session import Database as Session
 from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_view import Plans
-from dualwrite.connectors._pg_write import BEGINNING, Writer
+from dualwrite.connectors._pg_write import RowWriter
 from dualwrite.connectors.base import Connector
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
 from dualwrite.model import Applied, Position, Side, Unchanged, Value
@@ -181,17 +181,15 @@ class Writing:
         with closing(self._session.connect()) as connection, self._session.errors():
             catalog = read_catalog(connection)
             connection.execute("BEGIN")
-            for statement in BEGINNING:
-                connection.execute(statement.encode())
             yield WritingTransaction(connection, self._session, catalog, self._targets)
 
 
-class WritingTransaction(Writer):
+class WritingTransaction(RowWriter):
     """A transaction of ours with nothing but a writer in it."""
 
     def commit(self, _position: Position | None) -> None:
         """See ``Transaction``."""
-        self.connection.execute("COMMIT")
+        self._connection.execute("COMMIT")
 
 
 class TestPostgresqlWriting(WriteContract):
