@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import psycopg
 
-from dualwrite.connectors._pg_installed import Names
+from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_write import BEGINNING
 from dualwrite.connectors.base import NO_LIMIT, Remembered
@@ -338,7 +338,9 @@ class PostgresqlTransaction:
 
 
 def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Position, int]]:
-    """Per stream its position, and the number of our last commit; the link must be installed."""
+    """Per stream its position, and the number of our last commit; none where the link is not installed."""
+    if not is_installed(connection, names):
+        return {}
     sql = (
         f"SELECT stream, position, (SELECT value FROM {names.table('meta')} WHERE name = 'commits') "
         f"FROM {names.table('position')}"
@@ -348,7 +350,9 @@ def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Positi
 
 
 def remembered(connection: Connection, names: Names, kind: str) -> list[Remembered]:
-    """The side table's entries of a kind, in the order in which they came; the link must be installed."""
+    """The side table's entries of a kind, in the order in which they came; none where the link is not installed."""
+    if not is_installed(connection, names):
+        return []
     sql = f"SELECT kind, view, key, value, since, until FROM {names.table('side')} WHERE kind = $1 ORDER BY id"
     rows = connection.execute(sql.encode(), [kind]).fetchall()
     return [
