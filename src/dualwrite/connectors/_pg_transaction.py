@@ -23,7 +23,6 @@ import psycopg
 
 from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_session import Connection, Database
-from dualwrite.connectors._pg_write import BEGINNING
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
 from dualwrite.model import Change, Key, Outcome, Position, Row, Write
@@ -31,15 +30,19 @@ from dualwrite.schema import View
 
 PATIENCE: Final = 20.0
 """Seconds to wait for another writer of the link, a dead one for instance."""
+LOCK_TIMEOUT: Final = 300
+"""Milliseconds to wait for a lock, at most; less where the server looks for deadlocks sooner."""
 
 _PAUSE: Final = 0.02
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _RESET: Final = "SELECT pg_replication_origin_session_reset()"
-_SETTINGS: Final = """
+_SETTINGS: Final = f"""
     SELECT set_config('synchronous_commit', 'local', false),
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
-        set_config('default_transaction_deferrable', 'off', false)"""
+        set_config('default_transaction_deferrable', 'off', false),
+        set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10) || 'ms', false)
+    FROM pg_settings WHERE name = 'deadlock_timeout'"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +199,6 @@ class PostgresqlTransaction:
         with self._connection.pipeline():
             execute("SELECT pg_replication_origin_session_setup($1)", [self._names.slot])
             execute("BEGIN")
-            for statement in BEGINNING:
-                execute(statement)
             commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
             seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
             sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
