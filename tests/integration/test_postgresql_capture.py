@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Thread
 
@@ -57,6 +59,7 @@ UNION ALL SELECT 'type', typname, '' FROM pg_type WHERE oid >= 16384
 UNION ALL SELECT 'function', proname, '' FROM pg_proc WHERE oid >= 16384
 UNION ALL SELECT 'trigger', tgname, '' FROM pg_trigger
 ORDER BY 1, 2, 3"""
+WAITS = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'SELECT pg_create_logical%' AND wait_event_type = 'Lock'"
 MEMBERS = "SELECT relname FROM pg_publication_rel JOIN pg_class c ON c.oid = prrelid"
 APPLICATION = """
 UPDATE bare SET v = v || 'x'; UPDATE customers SET name = name || 'x'; UPDATE parts SET v = v || 'x';
@@ -191,6 +194,16 @@ def test_new_partitions_are_captured_too(database: Database) -> None:
     assert state(database) == before
 
 
+def test_a_table_without_partitions_is_captured_too(database: Database) -> None:
+    """A partitioned table need not have any partitions yet; it comes and goes like others."""
+    database.run("CREATE TABLE hollow (v text) PARTITION BY LIST (v)")
+    hollow = view("hollow", "v")
+    install(database, hollow, BARE)
+    assert members(database) == {"hollow", "bare"}
+    install(database, BARE)
+    assert members(database) == {"bare"}
+
+
 def test_a_former_index_may_be_gone(database: Database) -> None:
     """Where the index of the former identity was dropped meanwhile, the table gets the default one."""
     install(database, ODD)
@@ -244,6 +257,27 @@ def test_two_databases_of_a_cluster_do_not_meet(each_postgresql: Server) -> None
         assert installed(one).is_complete
         uninstall(one)
         assert state(two) == before
+
+
+def test_installs_at_the_same_time_follow_one_another(database: Database) -> None:
+    """Several processes that install and remove links on the same tables end where one after the other would."""
+    before = state(database)
+    for action in (lambda link: install(database, *ALL, link=link), lambda link: uninstall(database, link)):
+        failures: list[Exception] = []
+
+        def act(link: str, action: Callable[[str], None] = action, failures: list[Exception] = failures) -> None:
+            try:
+                action(link)
+            except Exception as error:
+                failures.append(error)
+
+        rivals = [Thread(target=act, args=(link,)) for link in ("one", "two", "one", "two")]
+        for rival in rivals:
+            rival.start()
+        for rival in rivals:
+            rival.join()
+        assert failures == []
+    assert state(database) == before
 
 
 def test_names_keep_within_the_limits_of_postgresql(database: Database) -> None:
@@ -332,6 +366,8 @@ def crash_everywhere(database: Database, action: str, views: Sequence[View] = AL
                 capture.uninstall()
         except (Unavailable, psycopg.OperationalError):
             yield after
+        except PositionLost:
+            return
         else:
             assert after > 10
             return
@@ -401,6 +437,65 @@ def test_the_slot_waits_for_writers_but_not_for_ever(database: Database) -> None
         assert not installed(database).feed
     install(database, BARE)
     assert installed(database).is_complete
+
+
+def test_a_killed_process_leaves_nobody_in_the_way(database: Database) -> None:
+    """The server gives up what it was waiting for on behalf of a process that was killed."""
+    program = (
+        "import sys; from dualwrite.connectors._pg_capture import Capture; "
+        "from dualwrite.connectors._pg_catalog import read_catalog; "
+        "from dualwrite.connectors._pg_session import Database; "
+        "from dualwrite.testing.sqlite import view; "
+        "Capture(Database.of(sys.argv[1], 'lab'), 600).install(read_catalog, [view('bare', 'v')])"
+    )
+    with database.connect() as application:
+        application.execute("BEGIN")
+        application.execute("CREATE TABLE new (x int)")
+        process = subprocess.Popen([sys.executable, "-c", program, database.url])
+        while not database.run(WAITS):
+            assert process.poll() is None
+        process.kill()
+        process.wait()
+        while database.run(WAITS):
+            pass
+    install(database, BARE)
+    assert installed(database).is_complete
+
+
+def test_a_killed_server_leaves_something_to_go_on_from(each_postgresql: Server) -> None:
+    """A server that was killed while it made the slot has none afterwards, and install completes the work."""
+    server = Server(settings={"fsync": "on"}, programs=each_postgresql.programs)
+    try:
+        server.start()
+        with server.database(SCRIPT) as database:
+            before = state(database)
+            application = database.connect()
+            application.execute("BEGIN")
+            application.execute("CREATE TABLE new (x int)")
+            failures: list[Exception] = []
+
+            def work() -> None:
+                try:
+                    install(database, BARE)
+                except Unavailable as error:
+                    failures.append(error)
+
+            thread = Thread(target=work)
+            thread.start()
+            while not database.run(WAITS):
+                assert thread.is_alive()
+            server.kill()
+            thread.join()
+            application.close()
+            assert failures
+            server.start()
+            assert installed(database).slot is None
+            install(database, BARE)
+            assert installed(database).is_complete
+            uninstall(database)
+            assert state(database) == before
+    finally:
+        server.remove()
 
 
 def test_a_prepared_transaction_in_the_way_is_named(database: Database) -> None:
@@ -625,6 +720,20 @@ def test_what_may_have_hidden_changes_is_told_and_mended(database: Database, wha
     install(database, BARE, CUSTOMERS)
     assert installed(database).meta == there.meta
     uninstall(database)
+
+
+@pytest.mark.parametrize(
+    "what", ["the slot was dropped", "the publication leaves out deletes", "the identity was changed"]
+)
+def test_what_may_have_hidden_changes_is_not_forgotten_in_a_crash(database: Database, what: str) -> None:
+    """However far the mending has come: nobody reads on from before as if nothing had been missed."""
+    install(database, BARE)
+    feed = installed(database).feed
+    with database.connect() as session:
+        session.execute(HIDDEN[what].encode())
+    for _ in crash_everywhere(database, "install", (BARE,)):
+        assert installed(database).feed != feed or codes(database, BARE) == ["pg_interrupted"]
+    assert installed(database).feed not in (feed, "")
 
 
 def test_a_slot_that_lost_its_log_is_made_anew(each_postgresql: Server) -> None:

@@ -13,12 +13,13 @@ from dualwrite.connectors._pg_catalog import read_catalog
 from dualwrite.connectors._pg_health import inspect
 from dualwrite.connectors._pg_installed import Names, read_installed
 from dualwrite.connectors._pg_log import Log
+from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
 from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors._pg_transaction import Work, Writer, forget, positions, remembered
 from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.errors import Denied
-from dualwrite.model import Position, Side
+from dualwrite.model import Outcome, Position, Side
 from dualwrite.testing.postgresql import Database, Server
 from dualwrite.testing.sqlite import view
 
@@ -72,6 +73,16 @@ def access(database: Database, user: str = "dualwrite") -> Access:
     return Access.of(database.server.url(database.name, user), "contoso")
 
 
+def inserting(connection: Connection) -> Work:
+    """Writes one row."""
+
+    def write(*_: object) -> list[Outcome]:
+        connection.execute("INSERT INTO customers VALUES ('C2', 1)")
+        return []
+
+    return Work(lambda *_: [], lambda *_: {}, write, lambda: None)
+
+
 def refusal(database: Database, user: str = "dualwrite") -> str:
     """The remedy of a refused installation, which check tells as well."""
     with pytest.raises(Denied) as caught:
@@ -108,9 +119,7 @@ def test_the_documented_statements_are_enough(database: Database) -> None:
     assert [problem for problem in problems if problem.level == "error"] == []
 
     writer = Writer(access(database))
-    insert = b"INSERT INTO customers VALUES ('C2', 1)"
-    work = Work(lambda *_: [], lambda *_: {}, lambda connection, *_: connection.execute(insert) and [], lambda: None)
-    with writer.begin("flow", lambda _: work) as transaction:
+    with writer.begin("flow", inserting) as transaction:
         transaction.write(CUSTOMERS, [])
         transaction.remember("parked", "customers", "k", "v")
         transaction.commit(Position("x", (1,)))

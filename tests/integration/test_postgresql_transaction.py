@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from threading import Event, Thread
 
@@ -30,26 +30,26 @@ CREATE TABLE items (name text PRIMARY KEY, other text REFERENCES items DEFERRABL
 ITEMS = view("items", "name", "other")
 
 
-def since(_connection: Connection, after: Position, _limit: int) -> Sequence[Change]:
+def since(after: Position, _limit: int) -> Sequence[Change]:
     """No feed here."""
     raise AssertionError(after)
 
 
-def fetch(connection: Connection, _view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
-    """The rows by their names."""
-    rows = connection.execute("SELECT name, other FROM items WHERE name = ANY ($1::text[])", [[key[0] for key in keys]])
-    return {(name,): [(name, other)] for name, other in rows}
+def plain(connection: Connection) -> Work:
+    """Reads and inserts rows of the table."""
 
+    def fetch(_view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        found = "SELECT name, other FROM items WHERE name = ANY ($1::text[])"
+        rows = connection.execute(found, [[key[0] for key in keys]])
+        return {(name,): [(name, other)] for name, other in rows}
 
-def write(connection: Connection, _view: View, writes: Sequence[Write]) -> list[Outcome]:
-    """Insert them all."""
-    for each in writes:
-        assert each.row is not None
-        connection.execute("INSERT INTO items VALUES ($1, $2)", list(each.row))
-    return [Applied()] * len(writes)
+    def write(_view: View, writes: Sequence[Write]) -> list[Outcome]:
+        for each in writes:
+            assert each.row is not None
+            connection.execute("INSERT INTO items VALUES ($1, $2)", list(each.row))
+        return [Applied()] * len(writes)
 
-
-WORK = Work(since, fetch, write, lambda: None)
+    return Work(since, fetch, write, lambda: None)
 
 
 class Lab:
@@ -117,9 +117,9 @@ def lab(each_postgresql: Server) -> Iterator[Lab]:
             writer.close()
 
 
-def begin(writer: Writer, stream: str = "flow", work: Work = WORK):
+def begin(writer: Writer, stream: str = "flow", work: Callable[[Connection], Work] = plain):
     """A transaction of the flow."""
-    return writer.begin(stream, lambda _connection: work)
+    return writer.begin(stream, work)
 
 
 def at(number: int) -> Position:
@@ -134,7 +134,9 @@ def row(name: str, other: str | None = None) -> Write:
 
 def test_everything_commits_as_one(lab: Lab) -> None:
     """Rows, side table, number and position are there together; the feed holds the marker in our transaction."""
-    with begin(lab.writer, work=replace(WORK, wrote=lambda: [["items", "a"]])) as transaction:
+    with begin(
+        lab.writer, work=lambda connection: replace(plain(connection), wrote=lambda: [["items", "a"]])
+    ) as transaction:
         assert transaction.position() is None
         assert transaction.number == 1
         assert transaction.write(ITEMS, [row("a")]) == [Applied()]
@@ -342,12 +344,15 @@ def test_the_application_is_never_the_victim(lab: Lab) -> None:
     update = "UPDATE items SET other = NULL WHERE name = $1"
     blocked = Event()
 
-    def lock(connection: Connection, _view: View, writes: Sequence[Write]) -> list[Outcome]:
-        for each in writes:
-            connection.execute(update, list(each.key))
-        return [Applied()]
+    def locking(connection: Connection) -> Work:
+        def write(_view: View, writes: Sequence[Write]) -> list[Outcome]:
+            for each in writes:
+                connection.execute(update, list(each.key))
+            return [Applied()]
 
-    with begin(lab.writer, work=replace(WORK, write=lock)) as transaction, lab.database.connect() as application:
+        return replace(plain(connection), write=write)
+
+    with begin(lab.writer, work=locking) as transaction, lab.database.connect() as application:
         application.execute("BEGIN")
         application.execute("UPDATE items SET other = NULL WHERE name = 'b'")
         transaction.write(ITEMS, [row("a")])
@@ -382,13 +387,16 @@ def test_settings_of_the_role_do_not_matter(lab: Lab) -> None:
             session.execute(f"ALTER DATABASE {lab.database.name} SET {setting}".encode())
     shown: list[str] = []
 
-    def look(connection: Connection, _view: View, _keys: Sequence[Key]) -> dict[Key, list[Row]]:
-        for name in ("transaction_isolation", "transaction_read_only", "synchronous_commit", "lock_timeout"):
-            rows = connection.execute(f"SHOW {name}".encode()).fetchall()
-            shown.append(rows[0][0])
-        return {}
+    def looking(connection: Connection) -> Work:
+        def fetch(_view: View, _keys: Sequence[Key]) -> dict[Key, list[Row]]:
+            for name in ("transaction_isolation", "transaction_read_only", "synchronous_commit", "lock_timeout"):
+                rows = connection.execute(f"SHOW {name}".encode()).fetchall()
+                shown.append(rows[0][0])
+            return {}
 
-    with begin(lab.another(), work=replace(WORK, fetch=look)) as transaction:
+        return replace(plain(connection), fetch=fetch)
+
+    with begin(lab.another(), work=looking) as transaction:
         transaction.fetch(ITEMS, [])
         transaction.commit(at(1))
     assert shown == ["read committed", "off", "local", "300ms"]
@@ -398,7 +406,15 @@ def test_settings_of_the_role_do_not_matter(lab: Lab) -> None:
 
 def test_a_broken_deferred_constraint_is_told(lab: Lab) -> None:
     """What a trigger breaks at the commit undoes all of it, and stops the link with a reason."""
-    with begin(lab.writer) as transaction:
+
+    def deferring(connection: Connection) -> Work:
+        def write(view: View, writes: Sequence[Write]) -> list[Outcome]:
+            connection.execute("SET CONSTRAINTS ALL DEFERRED")  # as a trigger could
+            return plain(connection).write(view, writes)
+
+        return replace(plain(connection), write=write)
+
+    with begin(lab.writer, work=deferring) as transaction:
         transaction.write(ITEMS, [row("a", "nobody")])
         with pytest.raises(Denied, match="items_other_fkey"):
             transaction.commit(at(1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from time import monotonic
@@ -15,7 +15,7 @@ from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Session
 from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_view import Plans
-from dualwrite.connectors._pg_write import BEGINNING, Writer
+from dualwrite.connectors._pg_write import RowWriter
 from dualwrite.errors import Unavailable
 from dualwrite.model import (
     ABSENT,
@@ -36,6 +36,9 @@ from dualwrite.testing.postgresql import Database
 
 APPLIED, UNCHANGED = Applied(), Unchanged()
 PATIENCE = 20.0
+LOCK_TIMEOUT = """
+SELECT set_config('lock_timeout', extract(epoch FROM current_setting('deadlock_timeout')::interval) * 300 || 'ms', true)
+"""
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 
@@ -48,16 +51,17 @@ def view(table: str, *paths: str, key: int = 1, lookups: Sequence[Lookup] = ()) 
 class Ours:
     """A transaction of ours with nothing but a writer in it."""
 
-    def __init__(self, session: Session, connection: Connection, targets: Targets, horizon: int | None) -> None:
+    def __init__(
+        self, session: Session, connection: Connection, targets: Targets, horizon: int | None, loud: Collection[str]
+    ) -> None:
         """Begin it."""
         self._session = session
         self.connection = connection
         self.pid = connection.info.backend_pid
         catalog = read_catalog(connection)
         connection.execute("BEGIN")
-        for statement in BEGINNING:
-            connection.execute(statement.encode())
-        self.writer = Writer(connection, session, catalog, targets, horizon)
+        connection.execute(LOCK_TIMEOUT)
+        self.writer = RowWriter(connection, session, catalog, targets, horizon=horizon, loud=loud)
 
     def write(self, view: View, *writes: Write) -> list[Outcome]:
         """One call."""
@@ -85,10 +89,10 @@ class Bench:
         self._targets = Targets(Plans())
 
     @contextmanager
-    def ours(self, horizon: int | None = None) -> Iterator[Ours]:
+    def ours(self, horizon: int | None = None, loud: Collection[str] = ()) -> Iterator[Ours]:
         """A transaction of ours, rolled back unless committed."""
         with closing(self._session.connect()) as connection:
-            yield Ours(self._session, connection, self._targets, horizon)
+            yield Ours(self._session, connection, self._targets, horizon, loud)
 
     @contextmanager
     def theirs(self) -> Iterator[psycopg.Connection]:
@@ -592,18 +596,18 @@ def test_records_that_users_may_just_have_changed_are_told(bench: Bench) -> None
     with bench.ours(horizon) as ours:
         outcomes = ours.write(PLAIN, *(Write((f"c{n}",), *change) for n in range(6)))
         assert outcomes == [APPLIED] * 3 + [Contested(("c3", "7", "0")), UNCHANGED, APPLIED]
-        assert ours.writer.touched["item"] == {("c1",), ("c2",), ("c3",), ("c4",)}
+        assert ours.writer.ledger.touched["item"] == {("c1",), ("c2",), ("c3",), ("c4",)}
         ours.write(PLAIN, Write(("new",), None, ("new", "1", "1")), Write(("gone",), (ABSENT,) * 3, None))
         renamed = Write(("c7",), ("c7", "0", "0"), ("m7", "0", "0"))
         assert ours.write(PLAIN, renamed, Write(("c8",), ("c8", "0", "0"), None)) == [APPLIED, APPLIED]
         added: set[tuple[Value, ...]] = {("new",), ("gone",), ("m7",)}
-        assert ours.writer.touched["item"] == {("c1",), ("c2",), ("c3",), ("c4",)} | added
+        assert ours.writer.ledger.touched["item"] == {("c1",), ("c2",), ("c3",), ("c4",)} | added
         ours.write(PLAIN, Write(("c0",), (ABSENT, "1", ABSENT), (ABSENT, "2", ABSENT)))
-        assert ("c0",) not in ours.writer.touched["item"]
+        assert ("c0",) not in ours.writer.ledger.touched["item"]
         ours.commit()
     with bench.ours(_horizon(bench)) as ours:
         ours.write(PLAIN, *(Write((f"c{n}",), (ABSENT,) * 3, (ABSENT, "5", ABSENT)) for n in range(4)))
-        assert ours.writer.touched["item"] == set()
+        assert ours.writer.ledger.touched["item"] == set()
 
 
 def test_without_a_horizon_every_record_counts(bench: Bench) -> None:
@@ -611,4 +615,38 @@ def test_without_a_horizon_every_record_counts(bench: Bench) -> None:
     bench.run(SHOP)
     with bench.ours() as ours:
         ours.write(PLAIN, Write(("c1",), (ABSENT,) * 3, (ABSENT, "5", ABSENT)))
-        assert ours.writer.touched["item"] == {("c1",)}
+        assert ours.writer.ledger.touched["item"] == {("c1",)}
+
+
+# -- what readers of the feed have to know -----------------------------------------------------------------------------
+
+
+def test_what_was_written_to_loud_tables_is_told(bench: Bench) -> None:
+    """Each record with its primary key before and after, and the columns as we set them."""
+    bench.run(
+        """CREATE TABLE g (id serial PRIMARY KEY, name text UNIQUE); INSERT INTO g (name) VALUES ('one'), ('two');
+        CREATE TABLE t (area int DEFAULT 1, id int GENERATED ALWAYS AS IDENTITY, code text UNIQUE NOT NULL,
+            g int REFERENCES g, v int, PRIMARY KEY (area, id));
+        CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.v := NEW.v + 100; RETURN NEW; END';
+        CREATE TRIGGER f BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()"""
+    )
+    on = view("t", "code", "g.name", "v", "area", lookups=[Lookup("g", ((("name",), 1),), (1,))])
+    with bench.ours(loud={"t"}) as ours:
+        new: list[Row] = [(f"c{n}", "one", str(n), ABSENT) for n in range(60)]
+        assert ours.write(on, *(Write(on.natural_key(row), None, row) for row in new)) == [APPLIED] * 60
+        told = ours.writer.ledger.written
+        assert [each.values for each in told] == [{"g": "1", "code": f"c{n}", "v": str(n)} for n in range(60)]
+        held = {code: (area, key) for code, area, key in ours.connection.execute("SELECT code, area, id FROM t")}
+        assert [each.after for each in told] == [held[f"c{n}"] for n in range(60)]
+        assert {each.before for each in told} == {None}
+        told.clear()
+        change = Write(("c3",), ("c3", "one", "3", ABSENT), ("c3", "two", "3", "7"))
+        wrong = Write(("c4",), ("c4", "two", "3", ABSENT), ("c4", "two", "3", "7"))
+        same = Write(("c5",), ("c5", "two", "3", ABSENT), ("c5", "one", "5", ABSENT))
+        leave = Write(("c6",), ("c6", "one", "6", ABSENT), None)
+        outcomes = ours.write(on, change, wrong, same, leave)
+        assert outcomes == [APPLIED, Contested(("c4", "one", "4", "1")), UNCHANGED, APPLIED]
+        left, changed = told
+        assert (left.before, left.after, left.values) == (held["c6"], None, {})
+        assert (changed.before, changed.after) == (held["c3"], ("7", held["c3"][1]))
+        assert changed.values == {"g": "2", "code": "c3", "v": "3", "area": "7"}

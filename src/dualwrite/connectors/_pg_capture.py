@@ -51,6 +51,7 @@ ATTEMPT: Final = 0.3
 REMEDY: Final = "stop the maps of this link and start them again with an initial sync"
 
 _PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0  # so that who waits behind our attempts is mostly not waiting
 _IN_THE_WAY: Final = (
     psycopg.errors.LockNotAvailable,
     psycopg.errors.DeadlockDetected,
@@ -59,7 +60,9 @@ _IN_THE_WAY: Final = (
 _SETTINGS: Final = """
     SELECT set_config('lock_timeout', $1, false), set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
-        set_config('default_transaction_deferrable', 'off', false)"""
+        set_config('default_transaction_deferrable', 'off', false),
+        CASE WHEN version() LIKE '%linux%' -- when we are killed, the server does not go on for us
+            THEN set_config('client_connection_check_interval', '1s', false) END"""
 _END_HOLDER: Final = """
     SELECT pg_terminate_backend(a.pid) FROM pg_replication_slots s JOIN pg_stat_activity a ON a.pid = s.active_pid
     WHERE a.pid = $1 AND s.slot_name = $2
@@ -144,12 +147,17 @@ class Capture:
             _check_standby(self._database, server)
             wanted = captured_tables(catalog, views)
             inventory = Inventory.read(connection, names, wanted)
-            self._check(connection, names, catalog, views, server, inventory)
+            self._check(connection, names, catalog, views, server, inventory.installed)
             reason = interruption(inventory, wanted)
-            groups = owner_groups(names, inventory, wanted, server.version)
-            for group in groups:
+            if reason:  # first of all: what is mended below cannot be noticed again after a crash
+                connection.execute(f"DELETE FROM {names.table('meta')} WHERE name = 'token'".encode())
+            script = owner_script(connection, names, catalog, views, server, inventory)
+            if script:
+                message = f"role {server.role} may not install link {names.link} by itself"
+                raise Denied(f"{self._database.shown}: {message}", ask(script))
+            for group in owner_groups(names, inventory, wanted, server.version):
                 self._run(connection, group)
-            self._start(connection, names, wanted, reason)
+            self._start(connection, names, wanted)
             inventory = Inventory.read(connection, names, wanted)
             extra = inventory.installed.captured.keys() - {facts.oid for facts in wanted}
             if may_own(server, inventory, extra):
@@ -162,11 +170,11 @@ class Capture:
 
     @contextmanager
     def _session(self) -> Iterator[tuple[Connection, Names]]:
-        """A session in which nobody else installs or uninstalls this link."""
+        """A session in which nobody else installs or uninstalls a link in this database."""
         with closing(self._database.connect()) as connection, self._database.errors():
             names = Names.of(connection, self._database.link)
             connection.execute(_SETTINGS.encode(), [f"{self._patience:.3f}s"])
-            connection.execute("SELECT pg_advisory_lock(hashtextextended($1, 0))", [names.slot])
+            connection.execute("SELECT pg_advisory_lock(hashtextextended('dualwrite', 0))")
             yield connection, names
 
     def _check(
@@ -176,9 +184,9 @@ class Capture:
         catalog: Catalog,
         views: Sequence[View],
         server: Server,
-        inventory: Inventory,
+        installed: Installed,
     ) -> None:
-        installed = inventory.installed
+        """Refuse what cannot be installed, whoever does it."""
         if installed.is_copied:
             raise Denied(
                 f"{self._database.shown} holds link {names.link} of another database, from a backup",
@@ -189,14 +197,8 @@ class Capture:
             remedies = dict.fromkeys(problem.remedy for problem in problems)
             message = "; ".join(problem.message for problem in problems)
             raise Denied(f"{self._database.shown}: {message}", "; ".join(remedies))
-        script = owner_script(connection, names, catalog, views, server, inventory)
-        if script:
-            raise Denied(
-                f"{self._database.shown}: role {server.role} may not install link {names.link} by itself",
-                ask(script),
-            )
 
-    def _start(self, connection: Connection, names: Names, wanted: Sequence[Facts], reason: str) -> None:
+    def _start(self, connection: Connection, names: Names, wanted: Sequence[Facts]) -> None:
         """What the running role does: origin, slot, and last the token, which says that all of it is there."""
         installed = read_installed(connection, names)
         publication, slot = installed.publication, installed.slot
@@ -217,7 +219,7 @@ class Capture:
             self._create_slot(connection, names)
         members = {str(facts.oid): publication.members[facts.oid] for facts in wanted}
         values = {"published": json.dumps({"publication": publication.oid, "members": members})}
-        if reason or "token" not in installed.meta:
+        if "token" not in installed.meta:
             values["token"] = secrets.token_hex(8)
         with connection.transaction():
             for name, value in values.items():
@@ -269,14 +271,15 @@ class Capture:
         self._patiently(run, lambda: f"others hold locks on tables of the link: {_lockers(connection, group.locks)}")
 
     def _patiently(self, action: Callable[[], None], told: Callable[[], str]) -> None:
-        deadline, pause = monotonic() + self._patience, Event()
+        deadline, pause = monotonic() + self._patience, _PAUSE
         while True:
             try:
                 return action()
             except _IN_THE_WAY as exc:
                 if monotonic() > deadline:
                     raise Unavailable(f"{self._database.shown}: {told()}", "end them, or try again later") from exc
-                pause.wait(_PAUSE)
+                Event().wait(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     # -- uninstalling
 

@@ -118,7 +118,7 @@ def _capture(names: Names, inventory: Inventory, facts: Facts) -> Group | None:
             *_leave(names, inventory, facts),
             f"ALTER PUBLICATION {quote(names.schema)} ADD TABLE {facts.sql}",
         ]
-    if leaves.keys() != kept.keys():
+    if held is None or leaves.keys() != kept.keys():
         statements += [set_meta(names, f"{TABLE}{facts.oid}", Captured(facts.sql, leaves).text())]
     return Group(tuple(statements), (facts.oid, *leaves)) if statements else None
 

@@ -232,6 +232,12 @@ def read_installed(connection: Connection, names: Names) -> Installed:
     )
 
 
+def is_installed(connection: Connection, names: Names) -> bool:
+    """Are the link's tables there?"""
+    row = connection.execute("SELECT to_regclass($1) IS NOT NULL", [names.table("meta")]).fetchone()
+    return row == ("t",)
+
+
 def _publication(connection: Connection, names: Names) -> Publication | None:
     row = connection.execute(_PUBLICATION.encode(), [names.schema]).fetchone()
     if row is None:

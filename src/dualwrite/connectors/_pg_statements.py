@@ -3,141 +3,29 @@
 
 Rows come as one array per column.  A statement locks the records that it finds in the order of their keys and sees
 their latest committed versions, so what it judges is what it writes.  It answers with a row per write that it did not
-carry out: its number (from 1) and a *verdict*::
+carry out: its number (from 1), a *verdict*, and whether it was ``fresh``::
 
     g   no record holds the key                     c   the record does not hold what was expected
     m   several records do                          l3  the fourth lookup leads nowhere, or to several records
     f   a record does, and there should be none     r3  the fourth cell is generated and would have to be written
     u   the record holds what was wanted already    x   the database has left the row out
-    b   refused beforehand, if there is no record   w   written (only told where ``fresh``)
+    b   refused beforehand, if there is no record   w   written (only told where fresh, or loud)
 
-``fresh``: the record was last written by a transaction that is not surely older than the horizon.
+Fresh is a record that was last written by a transaction which is not surely older than the horizon.  An insert answers
+with the count of its records besides, as number 0, and a loud one with each of them, numbered -1, -2 ….
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Final
 
+from dualwrite.connectors._pg_cells import Arrays, Cell, Masks, Pattern, Shape, stored_as
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
-from dualwrite.connectors._pg_view import Match, Plans, ViewPlan, matcher
+from dualwrite.connectors._pg_view import Plans, ViewPlan, matcher
 from dualwrite.connectors._sql import names, quote, reference_of
 from dualwrite.model import Key, Value
-from dualwrite.schema import Column, TypeName, View
-
-Pattern = tuple[Match, ...]
-
-_DIRECT: Final = frozenset(
-    {"bool", "int2", "int4", "int8", "numeric", "float4", "float8", "date", "time", "timestamp", "timestamptz", "uuid"}
-)
-"""Types whose arrays hold them as they are; the others come as text."""
-_ROUNDED: Final = frozenset({"numeric", "time", "timetz", "timestamp", "timestamptz", "interval"})
-"""Types whose limits say how values are rounded: they compare as they would be stored."""
-MASK_BITS: Final = 62
-"""Cells that one number tells the presence of."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A cell of a view as it is compared; ``empty_is_null``: null and the empty text are one here."""
-
-    place: int
-    column: Column
-    facts: ColumnFacts
-    sql: str
-    flag: int | None
-    empty_is_null: bool
-
-    @property
-    def is_text(self) -> bool:
-        """Is it compared letter by letter?"""
-        return not self.facts.equality or column_type(self.facts.base, -1).name is TypeName.TEXT
-
-    @property
-    def cast(self) -> str:
-        """The type that a value takes before it is compared and stored."""
-        if self.is_text and self.facts.base != "bpchar":
-            return "text"
-        return self.facts.sql if self.facts.base in _ROUNDED else self.facts.plain
-
-    def differs(self, value: str) -> str:
-        """The test whether ``c`` holds something else."""
-        return self._unknown(
-            f"{self._compared('c.c' + str(self.place))} IS DISTINCT FROM {self._compared(value)}", "OR"
-        )
-
-    def unlike(self, value: str) -> str:
-        """The test whether ``c`` surely holds something else, with letter case and blanks as the column has it."""
-        here, there = (self._compared(each, fold=True) for each in (f"c.c{self.place}", value))
-        return self._unknown(f"{here} IS DISTINCT FROM {there}", "AND NOT")
-
-    def _compared(self, value: str, *, fold: bool = False) -> str:
-        if not self.is_text:
-            return value
-        text = f"{value}::text"
-        if fold and self.column.ignore_trailing_blanks:
-            text = f"rtrim({text}, ' ')"
-        if fold and self.column.ignore_case:
-            text = f"lower({text})"
-        if self.empty_is_null:
-            text = f"nullif({text}, '')"
-        return f'{text} COLLATE "C"'
-
-    def _unknown(self, test: str, otherwise: str) -> str:
-        """A cell behind a reference that leads nowhere is not known."""
-        if self.flag is None:
-            return test
-        return f"(c.f{self.flag} OR {test})" if otherwise == "OR" else f"(NOT c.f{self.flag} AND {test})"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What the rows of one statement have in common.
-
-    ``given`` are the cells that some rows set, ``expected`` those that some expect a value of, ``lookups`` those
-    that some resolve; ``mixed``: not all rows do, so masks tell which.  ``columns`` are those that an insert fills or
-    that are looked up.  Without ``writes`` an update is only judged.  With a
-    ``horizon``, the first parameter, records are told that were written since.
-    """
-
-    pattern: Pattern | None
-    given: tuple[int, ...] = ()
-    expected: tuple[int, ...] = ()
-    lookups: tuple[int, ...] = ()
-    mixed: bool = False
-    columns: tuple[str, ...] = ()
-    writes: bool = True
-    horizon: bool = False
-
-
-@dataclass
-class Arrays:
-    """The parameters of a statement and what they are called in it."""
-
-    first: int = 1
-    types: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    selected: list[str] = field(default_factory=list)
-
-    def add(self, name: str, cast: str = "text", base: str = "text") -> None:
-        """One array; its members take the type ``cast``."""
-        direct = base in _DIRECT
-        self.types.append(f"${self.first + len(self.types)}::{base if direct else 'text'}[]")
-        self.names.append(name)
-        self.selected.append(
-            f"s.{name}" if cast == "text" or (direct and cast == base) else f"s.{name}::{cast} AS {name}"
-        )
-
-    @property
-    def sql(self) -> str:
-        """The rows, as ``s``."""
-        chosen = ", ".join(["s.i", *self.selected])
-        return (
-            f"s AS MATERIALIZED (SELECT {chosen} FROM unnest({', '.join(self.types)}) "
-            f"WITH ORDINALITY AS s ({', '.join([*self.names, 'i'])}))"
-        )
+from dualwrite.schema import TypeName, View
 
 
 class Target:
@@ -151,6 +39,7 @@ class Target:
         self.lookups = [lookup for lookup in view.lookups if set(lookup.own) <= written]
         self.references = [reference_of(plan.table, each.reference, (each.reference,)) for each in self.lookups]
         self.flats = [index for index in view.written if len(view.paths[index]) == 1]
+        self.read_only = [index for index in self.flats if plan.columns[index].read_only]
         self.cells = [self._cell(index) for index in range(len(view.paths))]
         self.members = [matcher(plan.ends[index]) for index in view.key]
         ends = [plan.ends[index] for index in view.key]
@@ -167,6 +56,11 @@ class Target:
     def columns(self) -> dict[str, ColumnFacts]:
         """The table's columns that may be written."""
         return dict(self.plan.facts.columns)
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """The columns that tell records apart for those who read them in the feed."""
+        return self.plan.facts.key
 
     def is_fixed(self, index: int) -> bool:
         """Is the flat cell's column generated, so that no update may set it?"""
@@ -217,10 +111,6 @@ class Target:
     # -- parts of statements --------------------------------------------------------------------------------------
 
     @property
-    def _here(self) -> str:
-        return "tableoid, ctid" if self._is_spread else "ctid"
-
-    @property
     def _is_spread(self) -> bool:
         return self.plan.facts.partitioned or self.plan.facts.inherited
 
@@ -249,11 +139,12 @@ class Target:
         flags = {flag for place in self.view.key if (flag := self.plan.flag_of[place]) is not None}
         return tests + [f"NOT {self.plan.flags[flag]}" for flag in sorted(flags)]
 
-    def _found(self, tests: Sequence[str], cells: Sequence[int], *, strong: bool, horizon: bool) -> str:
+    def _found(self, shape: Shape, tests: Sequence[str], cells: Sequence[int], *, strong: bool) -> str:
         """The records that are there, locked, as ``c``."""
         flags = sorted({flag for each in cells if (flag := self.plan.flag_of[each]) is not None})
         chosen = ["s.i", "t.tableoid", "t.ctid"]
-        chosen += ["age(t.xmin) <= age($1::xid) AS fresh"] if horizon else []
+        chosen += ["age(t.xmin) <= age($1::xid) AS fresh"] if shape.horizon else []
+        chosen += [f"t.{quote(name)}::text AS p{n}" for n, name in enumerate(self.identity if shape.loud else ())]
         chosen += [f"{self.plan.cells[each]} AS c{each}" for each in cells]
         chosen += [f"{self.plan.flags[each]} AS f{each}" for each in flags]
         order = ", ".join(self.plan.cells[place] for place in self._ordered) or "t.ctid"
@@ -275,18 +166,20 @@ class Target:
     def _several(self) -> list[str]:
         return [] if self.is_single else ["WHEN c.n > 1 THEN 'm'"]
 
-    @staticmethod
-    def _told(horizon: bool) -> str:
-        return "v.i, v.verdict, v.fresh" if horizon else "v.i, v.verdict, false"
+    def _told(self, shape: Shape, verdict: str = "v.verdict") -> str:
+        places = [f"v.p{n}" for n in range(len(self.identity))] if shape.loud else []
+        return ", ".join(["v.i", verdict, "v.fresh" if shape.horizon else "false", *places])
 
-    @staticmethod
-    def _fresh(horizon: bool) -> str:
-        return ", c.fresh" if horizon else ""
+    def _extra(self, shape: Shape) -> str:
+        """What of ``c`` is told besides."""
+        extra = ["fresh"] if shape.horizon else []
+        extra += [f"p{n}" for n in range(len(self.identity))] if shape.loud else []
+        return "".join(f", c.{name}" for name in extra)
 
     # -- statements -----------------------------------------------------------------------------------------------
 
     def statement(self, kind: str, shape: Shape) -> str:
-        """The statement for rows of a shape: ``lock``, ``find``, ``insert``, ``update``, ``delete`` or ``let go``."""
+        """A statement for rows of a shape: lock, find, insert, update, compare, delete or let go."""
         key = kind, shape
         if key not in self._made:
             makers = {
@@ -294,6 +187,7 @@ class Target:
                 "find": self._find,
                 "insert": self._insert,
                 "update": self._update,
+                "compare": self._update,
                 "delete": self._delete,
                 "let go": self._let_go,
             }
@@ -309,7 +203,7 @@ class Target:
         tests = self._keys(arrays, shape.pattern)
         if not arrays.names:
             arrays.add("nothing")
-        found = self._found(tests, (), strong=bool(shape.given), horizon=shape.horizon)
+        found = self._found(shape, tests, (), strong=bool(shape.given))
         return f"WITH {arrays.sql}, {found} SELECT count(*) FROM c"
 
     def _find(self, shape: Shape) -> str:
@@ -327,19 +221,24 @@ class Target:
         arrays.add("bad")
         for number, name in enumerate(shape.columns):
             facts = self.columns[name]
-            arrays.add(f"n{number}", _stored(facts), facts.base)
-        found = self._found(tests, (), strong=False, horizon=shape.horizon)
+            arrays.add(f"n{number}", stored_as(facts), facts.base)
+        found = self._found(shape, tests, (), strong=False)
         values = ", ".join(f"v.n{number}" for number in range(len(shape.columns)))
         into = f"({names(shape.columns)}) OVERRIDING SYSTEM VALUE SELECT {values} FROM v"
         if not shape.columns:
             into = f"({names(self._any_default)}) SELECT {', '.join('NULL' for _ in self._any_default)} FROM v"
+        identity = self.identity if shape.loud else ()
+        returned = ", ".join(f"{quote(name)}::text AS p{n}" for n, name in enumerate(identity))
+        nothing = ", NULL" * len(identity)
+        each = " UNION ALL SELECT -row_number() OVER (), 'w', false, x.* FROM x" if identity else ""
         several = " ".join([*self._several, "WHEN c.i IS NOT NULL THEN 'f'"])
         return (
-            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.*{self._fresh(shape.horizon)}, "
+            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.*{self._extra(shape)}, "
             f"CASE {several} WHEN s.bad = 't' THEN 'b' ELSE 'w' END AS verdict FROM s LEFT JOIN c USING (i)), "
-            f"x AS (INSERT INTO {self.plan.facts.sql} {into} WHERE v.verdict = 'w' ORDER BY v.i RETURNING 1) "
-            f"SELECT {self._told(shape.horizon)} FROM v WHERE v.verdict <> 'w' "
-            f"UNION ALL SELECT 0, count(*)::text, false FROM x"
+            f"x AS (INSERT INTO {self.plan.facts.sql} {into} WHERE v.verdict = 'w' ORDER BY v.i "
+            f"RETURNING {returned or '1'}) "
+            f"SELECT {self._told(shape)} FROM v WHERE v.verdict <> 'w' "
+            f"UNION ALL SELECT 0, count(*)::text, false{nothing} FROM x{each}"
         )
 
     @property
@@ -350,7 +249,7 @@ class Target:
     def _update(self, shape: Shape) -> str:
         arrays = self._arrays(shape)
         tests = self._keys(arrays, shape.pattern)
-        masks = _Masks(shape)
+        masks = Masks(shape)
         for word in range(masks.words):
             arrays.add(f"m{word}", "int8", "int8")
         for prefix, places in (("n", shape.given), ("e", shape.expected)):
@@ -359,7 +258,7 @@ class Target:
                 arrays.add(f"{prefix}{place}", cell.cast, cell.facts.base)
         held: dict[str, list[tuple[str, str]]] = {}
         counted, refused = [], []
-        judged = ["s.*", f"c.tableoid, c.ctid, c.i IS NOT NULL AS found{self._fresh(shape.horizon)}"]
+        judged = ["s.*", f"c.tableoid, c.ctid, c.i IS NOT NULL AS found{self._extra(shape)}"]
         judged += [] if self.is_single else ["c.n"]
         for place in shape.given:
             if place not in self.flats:
@@ -377,7 +276,7 @@ class Target:
             arrays.add(f"s{number}")
             for position, name in enumerate(reference.columns):
                 facts = self.columns[name]
-                arrays.add(f"h{number}_{position}", _stored(facts), facts.base)
+                arrays.add(f"h{number}_{position}", stored_as(facts), facts.base)
                 sure = f"v.l{number}" + (f" AND v.s{number} = 'k'" if name in self.shared[number] else "")
                 held.setdefault(name, []).append((sure, f"v.h{number}_{position}"))
             parts = [index for _, index in lookup.parts if index in shape.given]
@@ -391,7 +290,7 @@ class Target:
         strong = not {
             unique_column for unique in self.plan.facts.uniques for unique_column in unique.columns
         }.isdisjoint(held)
-        found = self._found(tests, cells, strong=strong, horizon=shape.horizon)
+        found = self._found(shape, tests, cells, strong=strong)
         several = [] if self.is_single else ["WHEN n > 1 THEN 'm'"]
         verdict = " ".join(
             [
@@ -411,7 +310,7 @@ class Target:
         judge = f"SELECT {', '.join(judged)} FROM s LEFT JOIN c USING (i) OFFSET 0"
         head = f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT j.*, {verdict} FROM ({judge}) AS j)"
         if not sets or not shape.writes:
-            return f"{head} SELECT {self._told(shape.horizon)} FROM v"
+            return f"{head} SELECT {self._told(shape)} FROM v"
         return (
             f"{head}, u AS (UPDATE {self.plan.facts.sql} AS t SET {', '.join(sets)} FROM v "
             f"WHERE {self._same_record} AND v.verdict = 'w' RETURNING v.i) "
@@ -423,19 +322,18 @@ class Target:
         value = f"v.n{place}"
         if cell.column.empty_is_null and cell.is_text:
             value = f"coalesce({value}, '')"
-        return value if cell.cast != "text" else f"{value}::{_stored(cell.facts)}"
+        return value if cell.cast != "text" else f"{value}::{stored_as(cell.facts)}"
 
     def _answer(self, shape: Shape) -> str:
+        told = self._told(shape, "CASE WHEN v.verdict = 'w' AND u.i IS NULL THEN 'x' ELSE v.verdict END")
         fresh = " OR v.fresh" if shape.horizon else ""
-        told = self._told(shape.horizon).replace(
-            "v.verdict", "CASE WHEN v.verdict = 'w' AND u.i IS NULL THEN 'x' ELSE v.verdict END"
-        )
-        return f"SELECT {told} FROM v LEFT JOIN u USING (i) WHERE v.verdict <> 'w' OR u.i IS NULL{fresh}"
+        only = "" if shape.loud else f" WHERE v.verdict <> 'w' OR u.i IS NULL{fresh}"
+        return f"SELECT {told} FROM v LEFT JOIN u USING (i){only}"
 
     def _delete(self, shape: Shape) -> str:
         arrays = self._arrays(shape)
         tests = self._keys(arrays, shape.pattern)
-        masks = _Masks(shape)
+        masks = Masks(shape)
         arrays.add("sure")
         for word in range(masks.words):
             arrays.add(f"m{word}", "int8", "int8")
@@ -443,11 +341,11 @@ class Target:
             cell = self.cells[place]
             arrays.add(f"e{place}", cell.cast, cell.facts.base)
         clashes = [masks.tell("e", place, self.cells[place].unlike(f"s.e{place}")) for place in shape.expected]
-        found = self._found(tests, shape.expected, strong=True, horizon=shape.horizon)
-        several, fresh = " ".join(self._several), self._fresh(shape.horizon)
+        found = self._found(shape, tests, shape.expected, strong=True)
+        several, extra = " ".join(self._several), self._extra(shape)
         clash = " OR ".join(["s.sure = 'f'", *clashes])
         return (
-            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.i, c.tableoid, c.ctid{fresh}, "
+            f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.i, c.tableoid, c.ctid{extra}, "
             f"CASE WHEN c.i IS NULL THEN 'g' {several} WHEN {clash} THEN 'c' ELSE 'w' END AS verdict "
             f"FROM s LEFT JOIN c USING (i)), "
             f"u AS (DELETE FROM {self.plan.facts.sql} AS t USING v WHERE {self._same_record} AND v.verdict = 'w' "
@@ -460,38 +358,10 @@ class Target:
         tests = self._keys(arrays, shape.pattern)
         if not arrays.names:
             arrays.add("nothing")
-        found = self._found(tests, (), strong=True, horizon=shape.horizon)
+        found = self._found(shape, tests, (), strong=True)
         sets = ", ".join(f"{quote(name)} = NULL" for name in shape.columns)
         same = self._same_record.replace("v.", "c.")
         return f"WITH {arrays.sql}, {found} UPDATE {self.plan.facts.sql} AS t SET {sets} FROM c WHERE {same}"
-
-
-def _stored(facts: ColumnFacts) -> str:
-    """The type that a value takes before it is put into a column, whose limits are then checked, not cut to."""
-    if facts.base in ("varchar", "name", "text"):
-        return "text"
-    return facts.plain
-
-
-@dataclass(frozen=True, slots=True)
-class _Masks:
-    """Which cells a row speaks of, where not all rows of a statement speak of the same."""
-
-    shape: Shape
-
-    @property
-    def words(self) -> int:
-        """How many numbers it takes."""
-        count = len(self.shape.given) + len(self.shape.expected)
-        return -(-count // MASK_BITS) if self.shape.mixed else 0
-
-    def tell(self, prefix: str, place: int, test: str) -> str:
-        """The test, for rows that speak of the cell."""
-        if not self.shape.mixed:
-            return f"({test})"
-        places = self.shape.given if prefix == "n" else self.shape.expected
-        bit = places.index(place) + (0 if prefix == "n" else len(self.shape.given))
-        return f"(s.m{bit // MASK_BITS} & {1 << bit % MASK_BITS} <> 0 AND {test})"
 
 
 class Targets:

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 import psycopg
 
-from dualwrite.connectors._pg_installed import Names
+from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
@@ -41,7 +41,7 @@ _SETTINGS: Final = f"""
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
         set_config('default_transaction_deferrable', 'off', false),
-        set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10)::text || 'ms', false)
+        set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10) || 'ms', false)
     FROM pg_settings WHERE name = 'deadlock_timeout'"""
 
 
@@ -71,14 +71,14 @@ class Marker:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a transaction does with rows, in its own session; each as in ``Transaction``.
+    """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written, as JSON.
     """
 
-    since: Callable[[Connection, Position, int], Sequence[Change]]
-    fetch: Callable[[Connection, View, Sequence[Key]], dict[Key, list[Row]]]
-    write: Callable[[Connection, View, Sequence[Write]], list[Outcome]]
+    since: Callable[[Position, int], Sequence[Change]]
+    fetch: Callable[[View, Sequence[Key]], dict[Key, list[Row]]]
+    write: Callable[[View, Sequence[Write]], list[Outcome]]
     wrote: Callable[[], object]
 
 
@@ -228,19 +228,19 @@ class PostgresqlTransaction:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.since(self._connection, after, limit)
+            return self._work.since(after, limit)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.fetch(self._connection, view, keys)
+            return self._work.fetch(view, keys)
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():
-            return self._work.write(self._connection, view, writes)
+            return self._work.write(view, writes)
 
     def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
         """See ``Transaction``.  Written with the commit, all entries at once."""
@@ -339,7 +339,9 @@ class PostgresqlTransaction:
 
 
 def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Position, int]]:
-    """Per stream its position, and the number of our last commit; the link must be installed."""
+    """Per stream its position, and the number of our last commit; none where the link is not installed."""
+    if not is_installed(connection, names):
+        return {}
     sql = (
         f"SELECT stream, position, (SELECT value FROM {names.table('meta')} WHERE name = 'commits') "
         f"FROM {names.table('position')}"
@@ -349,7 +351,9 @@ def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Positi
 
 
 def remembered(connection: Connection, names: Names, kind: str) -> list[Remembered]:
-    """The side table's entries of a kind, in the order in which they came; the link must be installed."""
+    """The side table's entries of a kind, in the order in which they came; none where the link is not installed."""
+    if not is_installed(connection, names):
+        return []
     sql = f"SELECT kind, view, key, value, since, until FROM {names.table('side')} WHERE kind = $1 ORDER BY id"
     rows = connection.execute(sql.encode(), [kind]).fetchall()
     return [

@@ -1,21 +1,27 @@
 """The PostgreSQL connector: versions 15 to 18, captured from the write-ahead log.
 
-It connects, asks the database what it holds and reads snapshots.  Each snapshot has a session of its own; everything
-else that only reads shares one.  All state is in the database: a crash needs no cleaning up.
+It connects, asks the database what it holds, installs capture (``_pg_capture``) and reads snapshots.  Each snapshot,
+installation and examination has a session of its own; everything else that only reads shares one.  All state is in the
+database: a crash needs no cleaning up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 
+from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import are_current, read_catalog
+from dualwrite.connectors._pg_health import inspect
+from dualwrite.connectors._pg_installed import Names
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._pg_transaction import positions, remembered
 from dualwrite.connectors._pg_view import Plans, ViewPlan
-from dualwrite.connectors.base import Capabilities
+from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
+from dualwrite.errors import Problem
 from dualwrite.model import Key, Position, Row, Side
 from dualwrite.schema import Schema, View
 
@@ -106,6 +112,24 @@ class PostgresqlConnector:
         assert row is not None
         return float(row[0])
 
+    def health(self, views: Sequence[View]) -> list[Problem]:
+        """See ``Connector``."""
+        return inspect(self._database, self._side, views, self._load)
+
+    # -- capture --------------------------------------------------------------------------------------------------
+
+    def install(self, views: Sequence[View]) -> None:
+        """See ``Connector``.
+
+        Raises Denied where the tables' owner has to run something first, PositionLost, though everything is installed,
+        when changes may have been missed.
+        """
+        Capture(self._database).install(self._load, views)
+
+    def uninstall(self) -> None:
+        """See ``Connector``.  Raises Denied where the tables' owner has to run something."""
+        Capture(self._database).uninstall()
+
     # -- reading --------------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -125,6 +149,16 @@ class PostgresqlConnector:
         """See ``Connector``."""
         with self._read() as connection:
             return self._plan(connection, view).fetch(connection, keys)
+
+    def positions(self) -> Mapping[str, tuple[Position, int]]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return positions(connection, Names.of(connection, self.link))
+
+    def remembered(self, kind: str) -> list[Remembered]:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return remembered(connection, Names.of(connection, self.link), kind)
 
     def close(self) -> None:
         """See ``Connector``."""

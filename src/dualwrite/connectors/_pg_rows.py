@@ -1,0 +1,296 @@
+"""Writes as statements take them: what each row says, what its references resolve to, and the arrays of all rows."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Final
+
+from dualwrite.connectors._pg_cells import MASK_BITS, Pattern, Shape
+from dualwrite.connectors._pg_lookups import Lookups, Resolved, transposed
+from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_statements import Target, patterns
+from dualwrite.model import ABSENT, Absent, Cell, Key, MissingParent, Outcome, Rejected, Row, Value, Write
+from dualwrite.schema import Column, Lookup
+
+SHAPES: Final = 3
+"""Rows that speak of more different cells than that are put into one statement with masks."""
+
+
+@dataclass(slots=True)
+class Ready:
+    """A write as a statement takes it.
+
+    ``members`` are its key's values to look for.  ``lookups`` are what its references resolve to (None: to nothing);
+    ``values`` the columns of a new record, ``refused`` why there cannot be one.
+    """
+
+    number: int
+    write: Write
+    pattern: Pattern | None
+    members: Sequence[Value]
+    given: tuple[int, ...] = ()
+    expected: tuple[int, ...] = ()
+    lookups: dict[int, Resolved | None] = field(default_factory=dict)
+    values: dict[str, Value] = field(default_factory=dict)
+    refused: Outcome | None = None
+
+
+def _folded(column: Column, value: Value) -> str:
+    """What a value is compared by in keys: null as empty, letter case and trailing blanks as the column says."""
+    if value is None:
+        return ""
+    if column.ignore_trailing_blanks:
+        value = value.rstrip(" ")
+    return value.casefold() if column.ignore_case else value
+
+
+def folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
+    """A function that brings keys to the form in which equal ones are equal."""
+    if any(column.ignore_case or column.ignore_trailing_blanks for column in columns):
+        return lambda key: tuple(_folded(column, member) for column, member in zip(columns, key, strict=True))
+    return lambda key: tuple(member or "" for member in key) if None in key else key
+
+
+class Rows:
+    """Makes writes of one view ready."""
+
+    def __init__(self, connection: Connection, target: Target, lookups: Lookups) -> None:
+        self._connection = connection
+        self._target = target
+        self._lookups = lookups
+        self._view = target.view
+        self._table = target.plan.table
+
+    def ready(self, writes: Sequence[Write], numbers: Sequence[int]) -> list[Ready]:
+        """Some of the writes, with how their keys are looked for."""
+        keys = [writes[number].key for number in numbers]
+        found = patterns(self._target, keys)
+        return [
+            Ready(number, writes[number], pattern, members)
+            for number, (pattern, members) in zip(numbers, found, strict=True)
+        ]
+
+    def resolve(self, readies: Sequence[Ready]) -> None:
+        """What the references that the rows set lead to."""
+        for number, lookup in enumerate(self._target.lookups):
+            asked: list[Ready] = []
+            for ready in readies:
+                row = ready.write.row
+                assert row is not None
+                if any(row[own] is ABSENT for own in lookup.own):
+                    continue
+                if any(row[own] for own in lookup.own):
+                    asked.append(ready)
+                else:
+                    ready.lookups[number] = None
+            if asked:
+                keys = self._named(lookup, asked)
+                resolved = self._lookups.resolve(self._table, lookup, keys)
+                for ready, key in zip(asked, keys, strict=True):
+                    ready.lookups[number] = resolved[key]
+
+    def _named(self, lookup: Lookup, readies: Sequence[Ready]) -> list[Key]:
+        """The keys that a lookup names; what a row does not say is what its record holds."""
+        places = [index for _, index in lookup.parts]
+        named = [tuple([self.said(ready.write, index) for index in places]) for ready in readies]
+        unsaid = [ready.write.key for ready, cells in zip(readies, named, strict=True) if ABSENT in cells]
+        records = self._target.plan.fetch(self._connection, unsaid) if unsaid else {}
+        keys: list[Key] = []
+        for ready, cells in zip(readies, named, strict=True):
+            held = records.get(ready.write.key, [()])[0]
+            known = [
+                held[index] if cell is ABSENT and held else cell for index, cell in zip(places, cells, strict=True)
+            ]
+            keys.append(tuple([None if cell is ABSENT else cell for cell in known]))
+        return keys
+
+    def said(self, write: Write, index: int) -> Cell:
+        """What a write says of a cell, as wanted, as a part of its key or as expected."""
+        cell: Cell = ABSENT if write.row is None else write.row[index]
+        if cell is ABSENT and index in self._view.key:
+            cell = write.key[self._view.key.index(index)]
+        if cell is ABSENT and write.expect is not None:
+            cell = write.expect[index]
+        return cell
+
+    def speak(self, readies: Sequence[Ready], *, trusting: bool = False) -> None:
+        """Note which cells the rows set and which they expect something of."""
+        flats = frozenset(self._target.flats)
+        parts = [tuple(index for _, index in lookup.parts) for lookup in self._target.lookups]
+        known: dict[tuple[bool, ...], tuple[int, ...]] = {}
+        for ready in readies:
+            row, expect = ready.write.row, ready.write.expect
+            assert row is not None
+            pattern = tuple([cell is ABSENT for cell in row])
+            given = known.get(pattern)
+            if given is None:
+                said = set(flats)
+                for lookup, indexes in zip(self._target.lookups, parts, strict=True):
+                    said |= set() if any(pattern[own] for own in lookup.own) else set(indexes)
+                given = known[pattern] = tuple(sorted(place for place in said if not pattern[place]))
+            ready.given = given
+            if expect is not None and not trusting:
+                ready.expected = tuple([place for place, cell in enumerate(expect) if cell is not ABSENT])
+
+    def shaped(self, readies: Sequence[Ready]) -> Iterator[tuple[Shape, list[Ready]]]:
+        """The rows in groups that one statement takes."""
+        same: dict[tuple[Any, ...], list[Ready]] = defaultdict(list)
+        for ready in readies:
+            same[ready.pattern, ready.given, ready.expected, tuple(ready.lookups)].append(ready)
+        groups = {Shape(*parts): group for parts, group in same.items()}
+        triggers = any("update" in trigger.events for trigger in self._target.plan.facts.triggers)
+        if len(groups) <= SHAPES or triggers:  # a trigger may look at the columns that a statement names
+            yield from groups.items()
+            return
+        merged: dict[Pattern | None, list[Shape]] = defaultdict(list)
+        for shape in groups:
+            merged[shape.pattern].append(shape)
+        for pattern, shapes in merged.items():
+            union = Shape(
+                pattern,
+                tuple(sorted({place for shape in shapes for place in shape.given})),
+                tuple(sorted({place for shape in shapes for place in shape.expected})),
+                tuple(sorted({number for shape in shapes for number in shape.lookups})),
+                mixed=len(shapes) > 1,
+            )
+            yield union, [ready for shape in shapes for ready in groups[shape]]
+
+    def fill(self, ready: Ready) -> None:
+        """The columns of a new record."""
+        refused = [held for held in ready.lookups.values() if isinstance(held, MissingParent | Rejected)]
+        row = ready.write.row
+        assert row is not None
+        fixed = [place for place in self._target.read_only if row[place] is not ABSENT]
+        if refused:
+            ready.refused = refused[0]
+        elif fixed:
+            name = self._target.cells[fixed[0]].column.name
+            ready.refused = Rejected("readonly", f"{self._table.name}.{name} is generated and cannot be written")
+        else:
+            ready.values = self.values(ready)
+
+    def values(self, ready: Ready) -> dict[str, Value]:
+        """What the row says of its record's columns."""
+        target, row = self._target, ready.write.row
+        assert row is not None
+        values: dict[str, Value] = {}
+        for number, held in ready.lookups.items():
+            columns = target.references[number].columns
+            if held is None:
+                mine = (name for name in columns if name not in target.shared[number])
+                values.update({name: self._null(name) for name in mine})
+            elif isinstance(held, tuple):
+                values.update(zip(columns, held, strict=True))
+        for place in target.flats:
+            cell = row[place]
+            if cell is not ABSENT:
+                name = target.cells[place].column.name
+                values[name] = self._null(name) if cell is None else cell
+        return values
+
+    def _null(self, name: str) -> Value:
+        column = self._table.column(name)
+        return "" if column is not None and column.empty_is_null else None
+
+    def straight_columns(self, writes: Sequence[Write]) -> dict[str, Sequence[Value]] | None:
+        """The columns of new records that all fill the same ones, where a unique index refuses those that are there.
+
+        None where there is no such index, or a record must be looked at.
+        """
+        held, is_unique = self._target.key_columns
+        if not is_unique:
+            return None
+        rows = [write.row for write in writes if write.row is not None]
+        columns = self._filled(writes) if self._target.lookups else self._flat_columns(rows)
+        if not columns or not held <= set(columns) or not all(all(columns[name]) for name in held):
+            return None
+        return columns
+
+    def _flat_columns(self, rows: Sequence[Row]) -> dict[str, Sequence[Value]] | None:
+        columns: dict[str, Sequence[Value]] = {}
+        cells = list(zip(*rows, strict=True))
+        for place in self._target.flats:
+            column, kinds = self._target.cells[place].column, set(map(type, cells[place]))
+            if Absent in kinds:
+                if len(kinds) > 1:
+                    return None
+                continue
+            if column.read_only:
+                return None
+            known: Sequence[Value] = cells[place]
+            is_filled = column.empty_is_null and NoneType in kinds
+            columns[column.name] = [value or "" for value in known] if is_filled else known
+        return columns
+
+    def _filled(self, writes: Sequence[Write]) -> dict[str, Sequence[Value]] | None:
+        readies = self.ready(writes, range(len(writes)))
+        self.resolve(readies)
+        for ready in readies:
+            self.fill(ready)
+            if ready.refused is not None or ready.values.keys() != readies[0].values.keys():
+                return None
+        return {name: [ready.values[name] for ready in readies] for name in readies[0].values}
+
+    def bound(self, kind: str, shape: Shape, batch: Sequence[Ready]) -> list[Sequence[Value]]:
+        """The arrays of a statement, in the order in which it names them."""
+        columns: list[Sequence[Value]] = list(transposed([ready.members for ready in batch]))
+        if kind == "insert":
+            columns.append(["f" if ready.refused is None else "t" for ready in batch])
+            columns += [[ready.values[name] for ready in batch] for name in shape.columns]
+            return columns
+        if kind == "delete":
+            columns.append(["f" if ready.write.expect is None else "t" for ready in batch])
+        if shape.mixed:
+            columns += self._masks(shape, batch)
+        if kind in ("update", "compare"):
+            rows = [ready.write.row for ready in batch]
+            columns += [self._cells_array(rows, place, mixed=shape.mixed) for place in shape.given]
+        rows = [ready.write.expect for ready in batch] if shape.expected else []
+        columns += [self._cells_array(rows, place, mixed=shape.mixed) for place in shape.expected]
+        for number in shape.lookups:
+            columns += self._lookup_arrays(number, batch)
+        return columns
+
+    def _cells_array(self, rows: Sequence[Row | None], place: int, *, mixed: bool) -> list[Value]:
+        """One cell of all rows, ABSENT as null."""
+        cell = self._target.cells[place]
+        column: list[Value]
+        if mixed:
+            column = [None if row is None or (held := row[place]) is ABSENT else held for row in rows]
+        else:
+            column = [row[place] for row in rows]  # type: ignore[index,misc]  # all rows have the cell
+        if cell.empty_is_null and not cell.is_text:
+            return [value or None for value in column]
+        return column
+
+    @staticmethod
+    def _masks(shape: Shape, batch: Sequence[Ready]) -> list[list[Value]]:
+        given = {place: 1 << bit for bit, place in enumerate(shape.given)}
+        expected = {place: 1 << bit for bit, place in enumerate(shape.expected, len(shape.given))}
+        known: dict[tuple[tuple[int, ...], tuple[int, ...]], list[str]] = {}
+        words = -(-(len(given) + len(expected)) // MASK_BITS)
+        for ready in batch:
+            said = ready.given, ready.expected
+            if said not in known:
+                mask = sum(given[place] for place in said[0]) + sum(expected[place] for place in said[1])
+                known[said] = [str(mask >> MASK_BITS * word & (1 << MASK_BITS) - 1) for word in range(words)]
+        return [[known[ready.given, ready.expected][word] for ready in batch] for word in range(words)]
+
+    def _lookup_arrays(self, number: int, batch: Sequence[Ready]) -> list[list[Value]]:
+        """How a lookup resolves in each row (``k``: to a record, ``n``: to none, ``x``: it cannot), and to what."""
+        reference = self._target.references[number]
+        states: list[Value] = []
+        held: list[tuple[Value, ...]] = []
+        nothing = tuple(self._null(name) for name in reference.columns)
+        for ready in batch:
+            resolved = ready.lookups.get(number, ABSENT)
+            if isinstance(resolved, tuple):
+                states.append("k")
+                held.append(resolved)
+            else:
+                states.append(None if resolved is ABSENT else "n" if resolved is None else "x")
+                held.append(nothing)
+        return [states, *transposed(held)]
