@@ -14,7 +14,7 @@ from dualwrite.connectors._pg_session import TEXT
 from dualwrite.connectors._pg_session import Database as Session
 from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_view import Plans
-from dualwrite.connectors._pg_write import RowWriter
+from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.connectors.base import Connector
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
 from dualwrite.model import Applied, Position, Side, Unchanged, Value
@@ -195,6 +195,8 @@ class Writing:
         with closing(self._session.connect()) as connection, self._session.errors():
             catalog = read_catalog(connection)
             connection.execute("BEGIN")
+            for statement in BEGINNING:
+                connection.execute(statement)
             yield WritingTransaction(connection, self._session, catalog, self._targets)
 
 

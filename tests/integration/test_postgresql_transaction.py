@@ -135,7 +135,7 @@ def row(name: str, other: str | None = None) -> Write:
 def test_everything_commits_as_one(lab: Lab) -> None:
     """Rows, side table, number and position are there together; the feed holds the marker in our transaction."""
     with begin(
-        lab.writer, work=lambda connection: replace(plain(connection), wrote=lambda: [["items", "a"]])
+        lab.writer, work=lambda connection: replace(plain(connection), wrote=lambda: [["items", "a ä"]])
     ) as transaction:
         assert transaction.position() is None
         assert transaction.number == 1
@@ -147,7 +147,7 @@ def test_everything_commits_as_one(lab: Lab) -> None:
     assert lab.names() == ["a"]
     assert lab.positions() == {"flow": (at(9), 1)}
     assert lab.remembered() == [Remembered("parked", "items", "k", "v", 1, None)]
-    assert lab.markers() == [Marker(1, at(9), [["items", "a"]])]
+    assert lab.markers() == [Marker(1, at(9), None, [["items", "a ä"]])]
 
 
 def test_a_marker_repeats_what_was_seen(lab: Lab) -> None:
@@ -156,6 +156,7 @@ def test_a_marker_repeats_what_was_seen(lab: Lab) -> None:
         with begin(lab.writer, stream) as transaction:
             transaction.commit(position)
     assert [marker.seen for marker in lab.markers()] == [None, at(1), at(1), at(2), at(2)]
+    assert [marker.former for marker in lab.markers()] == [None, None, at(1), at(1), at(2)]
     assert [marker.number for marker in lab.markers()] == [1, 2, 3, 4, 5]
     assert lab.positions() == {"flow": (at(1), 5), "queue": (at(2), 5)}
 

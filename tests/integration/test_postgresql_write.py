@@ -15,7 +15,7 @@ from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Session
 from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_view import Plans
-from dualwrite.connectors._pg_write import RowWriter
+from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.errors import Unavailable
 from dualwrite.model import (
     ABSENT,
@@ -36,9 +36,6 @@ from dualwrite.testing.postgresql import Database
 
 APPLIED, UNCHANGED = Applied(), Unchanged()
 PATIENCE = 20.0
-LOCK_TIMEOUT = """
-SELECT set_config('lock_timeout', extract(epoch FROM current_setting('deadlock_timeout')::interval) * 300 || 'ms', true)
-"""
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 
@@ -60,7 +57,8 @@ class Ours:
         self.pid = connection.info.backend_pid
         catalog = read_catalog(connection)
         connection.execute("BEGIN")
-        connection.execute(LOCK_TIMEOUT)
+        for statement in BEGINNING:
+            connection.execute(statement)
         self.writer = RowWriter(connection, session, catalog, targets, horizon=horizon, loud=loud)
 
     def write(self, view: View, *writes: Write) -> list[Outcome]:

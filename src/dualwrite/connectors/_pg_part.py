@@ -285,10 +285,17 @@ class Part:
         bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
         prepare = None if len(batch) <= PREPARED else False
         execute = self._connection.execute
-        with self._connection.pipeline():  # psycopg would believe in a preparation that an error has cut off
-            execute("SAVEPOINT dualwrite_rows", prepare=False)
-            cursor = execute(statement.encode(), bound, prepare=prepare)
-            execute("RELEASE dualwrite_rows", prepare=False)
+        failed: psycopg.Error | None = None
+        try:
+            with self._connection.pipeline():
+                try:  # psycopg would believe in a preparation that an error has cut off
+                    execute("SAVEPOINT dualwrite_rows", prepare=False)
+                    cursor = execute(statement.encode(), bound, prepare=prepare)
+                    execute("RELEASE dualwrite_rows", prepare=False)
+                except psycopg.Error as exc:  # psycopg would log what the end of the pipeline says of it again
+                    failed = exc
+        except psycopg.Error as exc:
+            raise failed or exc from None
         return [(int(row[0]), row[1], row[2] == "t", row[3:]) for row in cursor.fetchall()]
 
     def _judge(self, kind: str, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:

@@ -49,24 +49,28 @@ _SETTINGS: Final = f"""
 class Marker:
     """What a transaction of ours says of itself: its number, and the position of the other side that it contains.
 
-    ``seen`` is that of the last commit that had one.  ``wrote`` is what those who read the transaction's rows have to
-    know about what it meant to write (see ``Work``), null for nothing.
+    ``seen`` is that of the last commit that had one; ``former`` is what it was before this commit, for readers who
+    begin behind the commit before.  ``wrote`` is what those who read the transaction's rows have to know about what it
+    meant to write (see ``Work``), null for nothing.
     """
 
     number: int
     seen: Position | None
+    former: Position | None = None
     wrote: object = None
 
     def text(self) -> str:
         """As the message holds it."""
-        seen = None if self.seen is None else str(self.seen)
-        return json.dumps({"number": self.number, "seen": seen, "wrote": self.wrote}, separators=(",", ":"))
+        seen, former = (None if position is None else str(position) for position in (self.seen, self.former))
+        held = {"number": self.number, "seen": seen, "former": former, "wrote": self.wrote}
+        return json.dumps(held, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def parse(cls, text: str) -> Marker:
         """The inverse of ``text``."""
         held = json.loads(text)
-        return cls(held["number"], None if held["seen"] is None else Position.parse(held["seen"]), held["wrote"])
+        seen, former = (None if held[name] is None else Position.parse(held[name]) for name in ("seen", "former"))
+        return cls(held["number"], seen, former, held["wrote"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +261,7 @@ class PostgresqlTransaction:
                 "another engine runs this link: stop one of them",
             )
         seen = self._seen if position is None else position
-        marker = Marker(self._number, seen, self._work.wrote())
+        marker = Marker(self._number, seen, self._seen, self._work.wrote())
         with self._database.errors():
             try:
                 self._commit(marker, position)

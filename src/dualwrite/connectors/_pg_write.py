@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from operator import itemgetter
+from typing import Final
 
 from dualwrite.connectors._pg_ledger import Ledger
 from dualwrite.connectors._pg_lookups import Lookups, lock
@@ -20,12 +21,21 @@ from dualwrite.connectors._pg_statements import Target, Targets
 from dualwrite.model import ABSENT, Key, Outcome, Row, Write
 from dualwrite.schema import View
 
+BEGINNING: Final = (
+    # below the time after which the server looks for deadlocks, so that it never picks the application's transaction
+    "SELECT set_config('lock_timeout', (extract(epoch FROM current_setting('deadlock_timeout')::interval) * 300)::int "
+    "|| 'ms', true)",
+    # what is checked at the commit only could not be laid at any row's door
+    "SET CONSTRAINTS ALL IMMEDIATE",
+)
+"""What a transaction must begin with before a ``RowWriter`` works in it."""
+
 
 class RowWriter:
-    """Writes and reads rows inside one open transaction (READ COMMITTED); errors about the system pass as they are.
+    """Writes and reads rows inside one open transaction (READ COMMITTED, ``BEGINNING``).
 
     ``ledger`` tells what users may have changed meanwhile (see there for ``horizon``), and what was written to the
-    ``loud`` tables.
+    ``loud`` tables.  Errors that are not about a row pass as they are.
     """
 
     def __init__(
@@ -44,7 +54,6 @@ class RowWriter:
         self._catalog = catalog
         self._targets = targets
         self._lookups = Lookups(connection, catalog, targets)
-        self._has_written = False
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """As ``Transaction.fetch``; the records stay locked."""
@@ -54,13 +63,6 @@ class RowWriter:
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """As ``Transaction.write``.  Where a key occurs twice, the later write sees what the earlier one did."""
-        if not writes:
-            return []
-        if (
-            not self._has_written
-        ):  # else foreign keys that are checked at the commit could not be laid at any row's door
-            self._connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            self._has_written = True
         target = self._targets.get(self._catalog, view)
         outcomes: list[Outcome] = []
         for part, moves in _once_per_key(target, writes):
