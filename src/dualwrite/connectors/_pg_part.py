@@ -295,7 +295,9 @@ class Part:
                 except psycopg.Error as exc:  # psycopg would log what the end of the pipeline says of it again
                     failed = exc
         except psycopg.Error as exc:
-            raise failed or exc from None
+            failed = failed or exc
+        if failed is not None:
+            raise failed
         return [(int(row[0]), row[1], row[2] == "t", row[3:]) for row in cursor.fetchall()]
 
     def _judge(self, kind: str, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
