@@ -156,7 +156,7 @@ def test_every_type_is_told(database: Database) -> None:
 
 def test_a_collation_that_ignores_letter_case_is_told(database: Database) -> None:
     """A column whose collation takes letters of both cases for equal says so."""
-    if not database.run("SELECT FROM pg_collation WHERE collprovider = 'i'"):
+    if not database.run("SELECT FROM pg_collation WHERE collname = 'und-x-icu'"):
         pytest.skip("this server was built without ICU, which alone has such collations")
     found, _ = table(
         database,

@@ -252,7 +252,7 @@ class Database:
         """What an application does: its own connection, plain SQL, committed.  Returns the last statement's rows."""
         with self.connect() as connection:
             cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
+            return [] if cursor.description is None else cursor.fetchall()  # rows may have no columns
 
 
 def _children(parent: int) -> list[int]:
