@@ -65,9 +65,9 @@ _SEGMENT: Final = 64 << 20
 _LOADED: Final = 3  # blocks from disk that are kept: one for each of several readers
 
 _Item: TypeAlias = tuple[int, Any]  # a version and a row's bytes, or one of these with what belongs to it
-_BEGIN: Final = -1
-_END: Final = -2
-_NOTE: Final = -3
+_NOTE: Final = -1
+_BEGIN: Final = -2
+_END: Final = -3
 _TRUNCATE: Final = -4
 
 _KINDS: Final = {INSERT: Kind.INSERT, UPDATE: Kind.UPDATE, DELETE: Kind.DELETE}
@@ -221,6 +221,7 @@ class Log:
         # what readers see
         self._floor: Place = (start,)
         self._seen: Place = (start,)
+        self._ended: Place = (start,)
         self._reached = start
         self._blocks: list[_Block] = [_Block(None, 0)]
         self._relations: list[Relation] = []
@@ -324,7 +325,7 @@ class Log:
         block = self._blocks[-1]
         assert block.items is not None, "the newest block is in memory"
         block.items += items
-        block.versions.update(tag for tag, _ in items if tag >= 0)
+        block.versions.update(tag for tag, _ in items if tag >= _NOTE)
         block.rows += len(items)
         block.bytes += self._fresh_bytes
         block.last = (items[-1][1],) if is_done else (self._head.lsn, self._n)
@@ -333,7 +334,7 @@ class Log:
         if is_done or self._head.origin not in self._whole:
             self._seen = block.last
         if is_done:
-            self._head = None
+            self._ended, self._head = block.last, None
         if block.rows >= BLOCK or block.bytes >= _BLOCK_BYTES:
             self._seal(block)
 
@@ -371,6 +372,16 @@ class Log:
     def reached(self) -> int:
         """Every transaction that committed before this LSN is here (or was let go)."""
         return self._reached
+
+    @property
+    def whole(self) -> frozenset[str]:
+        """The origins whose transactions appear as one."""
+        return self._whole
+
+    @property
+    def ended(self) -> Place:
+        """The place behind the last complete transaction."""
+        return self._ended
 
     @property
     def floor(self) -> Place:
@@ -460,6 +471,30 @@ class Log:
                     return
                 if isinstance(entry, Row):
                     yield entry
+
+    def notes(self, after: Place) -> Iterator[Note]:
+        """All notes behind ``after`` that readers see by now, oldest first, as cheaply as ``find``."""
+        until = self._seen
+        for block, items in self._walk(after, until, {_NOTE}):
+            for entry in self._entries(block, items, after, {_NOTE}):
+                if entry.place > until:
+                    return
+                if isinstance(entry, Note):
+                    yield entry
+
+    def last_change(self, after: Place, until: Place) -> Place | None:
+        """The last row or truncation between two places that is of no ``whole`` origin; the places must be kept."""
+        last: Place | None = None
+        for block, items in self._walk(after, min(until, self._seen)):
+            transaction, n = block.head, block.n
+            for tag, content in items:
+                if tag == _BEGIN:
+                    transaction, n = Committed(*content), 0
+                elif tag != _END and transaction is not None:
+                    n += 1
+                    if tag != _NOTE and transaction.origin not in self._whole and (transaction.lsn, n) <= until:
+                        last = transaction.lsn, n
+        return None if last is None or last <= after else last
 
     def transactions(self, after: Place) -> Iterator[Done]:
         """The complete transactions that end behind ``after``, oldest first.  Raises PositionLost as ``read``."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
+from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -195,3 +196,17 @@ class Database:
             return Denied(f"{self.shown} {what} ({words})", remedy)
         what, remedy = _CLASSES_LATER["08"]
         return Unavailable(f"{self.shown} {what} ({words})", remedy)
+
+
+def is_usable(connection: Connection) -> bool:
+    """Is an idle session still there?  What its server or the network have ended is not noticed by itself."""
+    if connection.closed:
+        return False
+    with DefaultSelector() as selector:
+        selector.register(connection.pgconn.socket, EVENT_READ)
+        while selector.select(0):
+            try:
+                connection.pgconn.consume_input()  # a notice, or the end
+            except psycopg.OperationalError:
+                return False
+    return not connection.closed

@@ -1,0 +1,413 @@
+
+"""Feeds over the one stream of a PostgreSQL database, and places in it: its end, what was let go, and where a snapshot
+stands.
+
+The position of a feed moves with the transactions of the link's tables only: what else the server does changes
+nothing, and need not be asked for again (see ``follow`` in ``_pg_stream``).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from time import monotonic
+from typing import Final
+
+from dualwrite.connectors._pg_capture import REMEDY
+from dualwrite.connectors._pg_catalog import are_current
+from dualwrite.connectors._pg_echo import Marker
+from dualwrite.connectors._pg_installed import Installed, Names, read_installed, set_meta
+from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors._pg_reader import Context, LogReader, changed
+from dualwrite.connectors._pg_schema import Catalog
+from dualwrite.connectors._pg_session import Connection, Database, is_usable
+from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
+from dualwrite.connectors._pg_transaction import forget
+from dualwrite.connectors._sql import needs
+from dualwrite.errors import PositionLost, Unavailable, Usage
+from dualwrite.model import Batch, Change, Position
+from dualwrite.schema import View
+
+LOST: Final = "lost"
+"""The entry of ``meta`` with the place of the last change that was let go."""
+_EXAMINE: Final = 5.0  # seconds between two looks at what a quiet feed depends on
+_ATTEMPTS: Final = 20
+_LSNS: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
+_TOP: Final = 1 << 62
+
+Load = Callable[[Connection], Catalog]
+
+
+@dataclass
+class Line:
+    """An open stream, its feed, and what was let go of it.
+
+    ``first`` is the marker before the stream's beginning unless the first that was sent tells another one.
+    """
+
+    stream: Stream
+    feed: str
+    acknowledged: Place
+    lost: Place
+    first: Marker
+    markers: list[tuple[Place, Marker]] = field(default_factory=list)
+    is_complete: bool = False
+    """Have we looked for markers up to where ``first`` was read?"""
+
+    @property
+    def log(self) -> Log:
+        """What the stream writes to."""
+        return self.stream.log
+
+
+class Source:
+    """A connector's one stream: opened when it is needed, and again when it broke.  For any thread."""
+
+    def __init__(self, database: Database, load: Load, patience: float = PATIENCE) -> None:
+        self._database = database
+        self._load = load
+        self._patience = patience
+        self._lock = RLock()
+        self._line: Line | None = None
+        self._names: Names | None = None
+        self._session: Connection | None = None
+
+    # -- the stream -----------------------------------------------------------------------------------------------
+
+    def control(self) -> Connection:
+        """A session in autocommit mode, for whoever holds the lock."""
+        if self._session is None or not is_usable(self._session):
+            self._session = self._database.connect()
+        return self._session
+
+    def line(self) -> Line:
+        """The open stream.  Raises Usage where the link is not installed, PositionLost where the slot is lost."""
+        with self._lock:
+            if self._line is not None and self._line.log.error is None:
+                return self._line
+            self._hang_up()
+            with self._database.errors():
+                return self._open(self.control())
+
+    def _open(self, connection: Connection) -> Line:
+        names = self._names = Names.of(connection, self._database.link)
+        installed = read_installed(connection, names)
+        if not installed.feed:
+            raise Usage(
+                f"{self._database.shown}: link {names.link} is not installed in it",
+                "start the link with `dualwrite run`",
+            )
+        stream = Stream(
+            self._database,
+            names.slot,
+            names.schema,
+            lambda start: Log(start, names.schema, {names.slot}),
+            patience=self._patience,
+        )
+        lost = tuple(map(int, installed.meta.get(LOST, "0").split(".")))
+        self._line = Line(stream, installed.feed, (stream.start,), lost, _last_marker(installed))
+        return self._line
+
+    def _hang_up(self) -> None:
+        if self._line is not None:
+            self._line.stream.close()
+            self._line.log.close()
+            self._line = None
+
+    def renew(self) -> None:
+        """What is installed has changed: a stream of another incarnation ends."""
+        with self._lock, self._database.errors():
+            if self._line is not None:
+                assert self._names is not None
+                if read_installed(self.control(), self._names).feed != self._line.feed:
+                    self._hang_up()
+
+    def close(self) -> None:
+        """End the stream, which lets go of the slot.  Idempotent; it opens again where it is needed."""
+        with self._lock:
+            self._hang_up()
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    # -- places ---------------------------------------------------------------------------------------------------
+
+    def catch_up(self, connection: Connection) -> None:
+        """Wait until the log holds everything that the session can see by now."""
+        line = self.line()
+        row = connection.execute(_LSNS).fetchone()
+        assert row is not None
+        written, flushed = map(int, row)
+        if line.log.reached < written:
+            line.stream.reach(written if flushed >= written else flushed_end(connection), self._patience)
+
+    def end(self) -> Position:
+        """The place behind everything committed so far."""
+        with self._lock, self._database.errors():
+            line = self.line()
+            line.stream.reach(flushed_end(self.control()), self._patience)
+            return Position(line.feed, max(line.log.ended, line.acknowledged))
+
+    def place(self, line: Line, after: Position | None) -> Place:
+        """Where to read on behind a position; raises PositionLost when something behind it is not there any more."""
+        if after is None:
+            return line.acknowledged
+        shown = self._database.shown
+        if after.feed != line.feed:
+            raise PositionLost(f"{shown}: {after} is a position of another log: capture was installed anew", REMEDY)
+        if after.place < line.lost:
+            raise PositionLost(f"{shown}: changes that follow {after} are not kept any more", REMEDY)
+        if after.place[:1] > max(line.acknowledged, line.log.ended)[:1] and after.place[:1] > self.end().place[:1]:
+            raise PositionLost(f"{shown}: its log ends before {after}: it was restored from a backup", REMEDY)
+        return max(after.place, line.acknowledged)
+
+    def marker(self, line: Line, place: Place) -> Marker:
+        """The last marker at or before a place."""
+        with self._lock, self._database.errors():
+            self._gather(line)
+            if not line.markers and not line.is_complete:
+                self.catch_up(self.control())
+                self._gather(line)
+            line.is_complete = True
+            index = bisect_right(line.markers, place, key=lambda known: known[0])
+            if index:
+                return line.markers[index - 1][1]
+            if line.markers:
+                following = line.markers[0][1]
+                return Marker(following.number - 1, following.former)
+            return line.first
+
+    @staticmethod
+    def _gather(line: Line) -> None:
+        """Learn the markers that have come since."""
+        known = line.markers[-1][0] if line.markers else line.acknowledged
+        for note in line.log.notes(max(known, line.log.floor)):
+            if note.transaction.origin in line.log.whole:
+                marker = Marker.parse(note.content)
+                line.markers.append((note.place, Marker(marker.number, marker.seen, marker.former)))
+
+    def acknowledge(self, position: Position) -> None:
+        """As ``Connector.acknowledge``."""
+        with self._lock, self._database.errors():
+            line = self.line()
+            place = position.place
+            if position.feed != line.feed or place <= line.acknowledged:
+                return
+            last = line.log.last_change(line.acknowledged, place)
+            marker = self.marker(line, place)
+            assert self._names is not None
+            if last is not None and last > line.lost:
+                line.lost = last  # before the server may forget it
+                self.control().execute(set_meta(self._names, LOST, ".".join(map(str, last))).encode())
+            line.acknowledged = place
+            line.stream.acknowledge(place[0])
+            line.log.trim(place if len(place) == 1 else (place[0], 0))
+            index = bisect_right(line.markers, place, key=lambda known: known[0])
+            if index:
+                del line.markers[: index - 1]
+                forget(self.control(), self._names, marker.number)
+
+    # -- snapshots ------------------------------------------------------------------------------------------------
+
+    def boundary(self, connection: Connection) -> Position | None:
+        """Where the snapshot of the session's transaction, which must have none before, stands in the feed.
+
+        None where it contains a transaction and not one that committed before: it stands nowhere then.
+        """
+        row = connection.execute("SELECT pg_current_snapshot()").fetchone()
+        assert row is not None
+        with self._lock:
+            line = self.line()
+            lsn = flushed_end(self.control())
+            line.stream.reach(lsn, self._patience)
+        place, is_over = line.acknowledged, False
+        contains = Contents(row[0], lsn)
+        for done in line.log.transactions(line.acknowledged):
+            if not contains(done.transaction.xid, done.transaction.lsn):
+                is_over = True
+            elif is_over:
+                return None
+            else:
+                place = done.place
+        return Position(line.feed, place)
+
+    def begin_snapshot(self, connection: Connection) -> Position:
+        """Begin a read transaction that shows the database as of a place; raises Unavailable when none is to be had."""
+        for _ in range(_ATTEMPTS):
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            boundary = self.boundary(connection)
+            if boundary is not None:
+                return boundary
+            connection.execute("ROLLBACK")
+        raise Unavailable(
+            f"{self._database.shown}: transactions become visible in another order than they are committed",
+            "try again when fewer of them wait, for instance for a standby",
+        )
+
+    # -- readers --------------------------------------------------------------------------------------------------
+
+    def open_reader(self, line: Line, views: Sequence[View], place: Place, session: Session) -> LogReader:
+        """A reader of the open stream."""
+        catalog = self._load(session.connection())
+
+        def differences(view: View) -> str:
+            return difference(view, catalog, self._load(session.connection()))
+
+        assert self._names is not None
+        context = Context(
+            line.log, line.feed, self._names.slot, catalog, session.connection, self.catch_up, differences
+        )
+        return LogReader(context, views, place, self.marker(line, place))
+
+    def feed(self, views: Sequence[View], after: Position | None) -> PostgresqlFeed:
+        """As ``Connector.feed``."""
+        return PostgresqlFeed(self, self._database, self._load, views, after)
+
+    def since(self, views: Sequence[View], after: Position, limit: int) -> Sequence[Change]:
+        """As ``Transaction.since``: up to everything that was committed before this call."""
+        line = self.line()
+        place = self.place(line, after)
+        if self.end().place <= place:
+            return []
+        found: list[Change] = []
+        session = Session(self._database)
+        try:
+            reader = self.open_reader(line, views, place, session)
+            is_more = True
+            while is_more and len(found) < limit:
+                changes, is_more = reader.read(limit - len(found))
+                found += changes
+        finally:
+            session.close()
+        return found
+
+
+def _last_marker(installed: Installed) -> Marker:
+    seen = installed.meta.get("seen")
+    return Marker(int(installed.meta.get("commits", "0")), None if seen is None else Position.parse(seen))
+
+
+class Contents:
+    """Which transactions a snapshot (as ``pg_current_snapshot`` tells it) contains; ``after`` is an LSN behind it."""
+
+    def __init__(self, snapshot: str, after: int) -> None:
+        first, last, running = snapshot.split(":")
+        self._xmin, self._xmax = int(first), int(last)
+        self._running = {int(xid) for xid in running.split(",") if xid}
+        self._after = after
+
+    def __call__(self, xid: int, commit: int) -> bool:
+        """Is the transaction with this xid, of 32 bits, in the snapshot?"""
+        if commit >= self._after:
+            return False
+        distance = (xid - self._xmax) & 0xFFFFFFFF
+        full = self._xmax + (distance - 2**32 if distance >> 31 else distance)
+        return full < self._xmin or (full < self._xmax and full not in self._running)
+
+
+def difference(view: View, known: Catalog, found: Catalog) -> str:
+    """What has changed in what a view looks at; empty for nothing."""
+    told = []
+    for name, need in needs(known.schema, [view]).items():
+        was, facts = known.facts[name], found.facts.get(name)
+        if facts is None or facts.oid != was.oid:
+            told.append(f"table {name} was dropped or renamed" if facts is None else f"table {name} was created anew")
+            continue
+        for column in sorted(need.shown | need.followed):
+            now = facts.columns.get(column)
+            if now is None:
+                told.append(f"column {name}.{column} was dropped or renamed")
+            elif now.oid != was.columns[column].oid:
+                told.append(f"column {name}.{column} was changed from {was.columns[column].sql} to {now.sql}")
+    return "; ".join(told)
+
+
+class Session:
+    """A session that opens when it is needed."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._connection: Connection | None = None
+
+    def connection(self) -> Connection:
+        """The session, in autocommit mode."""
+        if self._connection is None or not is_usable(self._connection):
+            self._connection = self._database.connect()
+        return self._connection
+
+    def close(self) -> None:
+        """End it.  Idempotent."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+class PostgresqlFeed:
+    """See ``Feed``."""
+
+    def __init__(
+        self, source: Source, database: Database, load: Load, views: Sequence[View], after: Position | None
+    ) -> None:
+        self._source = source
+        self._database = database
+        self._load = load
+        self._views = tuple(views)
+        self._session = Session(database)
+        self._examined = monotonic()
+        with database.errors():
+            line = source.line()
+            self._feed = line.feed
+            self._open(line, source.place(line, after))
+
+    def _open(self, line: Line, place: Place) -> None:
+        self._line = line
+        self._catalog = self._load(self._session.connection())
+        self._reader = self._source.open_reader(line, self._views, place, self._session)
+
+    def read(self, limit: int, timeout: float) -> Batch:
+        """See ``Feed``.  Raises Halted where a map's tables were truncated, or are others than they were."""
+        deadline = monotonic() + timeout
+        limit = max(limit, 1)
+        with self._database.errors():
+            self._follow()
+            while True:
+                before = self._reader.place
+                changes, is_more = self._reader.read(limit, max(0.0, deadline - monotonic()))
+                if changes or (self._reader.place != before and not is_more):
+                    return self._batch(changes)
+                if not is_more and monotonic() >= deadline:
+                    self._examine()
+                    return self._batch([])
+
+    def close(self) -> None:
+        """See ``Feed``."""
+        self._session.close()
+
+    def _batch(self, changes: Sequence[Change]) -> Batch:
+        reader = self._reader
+        last = changes[-1] if changes and reader.is_ahead else None
+        seen, mark = (last.seen, last.mark) if last else (reader.marker.seen, reader.marker.number)
+        return Batch(tuple(changes), Position(self._feed, reader.place), seen, mark)
+
+    def _follow(self) -> None:
+        """A stream that broke is opened anew, and read from where we were."""
+        line = self._source.line()
+        if line is not self._line:
+            self._open(line, self._source.place(line, Position(self._feed, self._reader.place)))
+
+    def _examine(self) -> None:
+        """Look whether the tables are what they were: not every change of them is told by the log."""
+        if monotonic() < self._examined + _EXAMINE:
+            return
+        self._examined = monotonic()
+        connection = self._session.connection()
+        names = needs(self._catalog.schema, self._views)
+        if not are_current(connection, [self._catalog.facts[name] for name in names]):
+            fresh = self._load(connection)
+            for view in self._views:
+                told = difference(view, self._catalog, fresh)
+                if told:
+                    raise changed(view, told)
+            self._catalog = fresh

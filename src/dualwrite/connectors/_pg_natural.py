@@ -1,0 +1,491 @@
+# ruff: noqa: S608  (names go through quote(), values are bound)
+"""What ids in the log mean: from raw images to rows in natural form, as of the reader's place in the log.
+
+``Records`` knows what the referenced records that are asked for were at that place, and moves on with the reader.  A
+record that it does not know yet is read from its table, many at once; what the log tells about it behind the place is
+undone then.  So the images of consecutive changes fit together, however far the tables are ahead of the reader; and
+where they are behind it, because a commit is in the log before others can see it, the log's own images are taken.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, TypeAlias
+
+from dualwrite.canonical import identity
+from dualwrite.connectors import _pg_log
+from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, Facts
+from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_wire import UNCHANGED, Relation
+from dualwrite.connectors._sql import is_unique, needs, quote, reference_of, table_of
+from dualwrite.model import ABSENT, Cell, Path, Row
+from dualwrite.schema import Reference, Table, View
+
+KNOWN: Final = 200_000
+"""Referenced records that are remembered, and as many that have gone."""
+
+Image: TypeAlias = tuple[Cell, ...]
+"""A record's columns that matter, in the order of ``Records.columns``, as canonical text."""
+Identity: TypeAlias = tuple[str, ...]
+"""What a record is referenced by, in the form in which equal values are the same text."""
+Target: TypeAlias = tuple[str, tuple[str, ...]]
+"""A referenced table and the columns by which it is referenced."""
+CatchUp: TypeAlias = Callable[[Connection], None]
+"""Waits until the log holds everything that the session can see by now."""
+Picker: TypeAlias = Callable[[Sequence[Any]], tuple[Any, ...]]
+
+FAR: Final = (1 << 63,)
+
+
+# -- generated functions ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=4096)
+def picker(sources: tuple[tuple[int, Callable[[str], str]] | None, ...], partial: bool) -> Picker:
+    """A function from raw images to the cells at these places in canonical form; generated, for it runs for every row.
+
+    What has no source is ABSENT; ``partial``: so are cells that the server has not sent.
+    """
+    scope: dict[str, Any] = {"A": ABSENT, "U": UNCHANGED}
+    cells = []
+    for number, source in enumerate(sources):
+        if source is None:
+            cells.append("A")
+            continue
+        index, spell = source
+        cell = f"i[{index}]"
+        if spell is not identity:
+            scope[f"s{number}"] = spell
+            cell = f"(None if {cell} is None else s{number}({cell}))"
+        cells.append(f"(A if i[{index}] is U else {cell})" if partial else cell)
+    exec(f"def pick(i):\n    return ({''.join(f'{cell}, ' for cell in cells)})", scope)
+    pick: Picker = scope["pick"]
+    return pick
+
+
+def pick_columns(columns: Sequence[str], relation: Relation, facts: Facts) -> Picker:
+    """A function from a relation's images to these columns of it."""
+    places = {column.name: index for index, column in enumerate(relation.columns)}
+    sources = tuple(
+        (places[name], facts.columns[name].canonical) if name in places and name in facts.columns else None
+        for name in columns
+    )
+    return picker(sources, relation.identity != "f")
+
+
+# -- references ------------------------------------------------------------------------------------------------------
+
+
+def compared_as(catalog: Catalog, target: Target) -> tuple[Callable[[str], str] | None, ...]:
+    """By column of a target: what makes the texts of equal values the same."""
+    table = table_of(catalog.schema, target[0])
+    facts = catalog.facts[target[0]]
+    return tuple(_folder(table, facts.columns[name]) for name in target[1])
+
+
+def _folder(table: Table, facts: ColumnFacts) -> Callable[[str], str] | None:
+    column = table.column(facts.name)
+    if facts.base == "numeric":
+        return _shortest
+    if facts.padded == " ":
+        return str.rstrip
+    return str.casefold if column is not None and column.ignore_case else None
+
+
+def _shortest(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def equal_in_sql(catalog: Catalog, column: tuple[str, str], held: tuple[str, str], cell: str, value: str) -> str:
+    """The test whether a column's cell holds a value that was the text of another column."""
+    mine, theirs = (catalog.facts[table].columns[name] for table, name in (column, held))
+    if mine.base in _INTEGERS and theirs.base in _INTEGERS:
+        return f"{cell} = {value}::int8"
+    if mine.equality == theirs.equality and mine.plain == theirs.plain:
+        return mine.equal(cell, f"{value}::{mine.plain}")
+    return f"{mine.text(cell)} = {value}"
+
+
+_INTEGERS: Final = ("int2", "int4", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """How a record refers to another one: where its image holds the columns of the reference."""
+
+    reference: Reference
+    target: Target
+    places: tuple[int, ...]
+    folders: tuple[Callable[[str], str] | None, ...]
+    empties: tuple[int, ...]
+
+    def identity(self, image: Sequence[Any]) -> Identity | None:
+        """What the image refers to; None for nothing."""
+        found = []
+        for place, fold in zip(self.places, self.folders, strict=True):
+            cell = image[place]
+            if cell is None or cell is ABSENT or (not cell and place in self.empties):
+                return None
+            found.append(cell if fold is None else fold(cell))
+        return tuple(found)
+
+
+def is_enforced(catalog: Catalog, table: str, reference: Reference) -> bool:
+    """Does a foreign key see to it that the record referred to exists?"""
+    pairs = set(zip(reference.columns, reference.to, strict=True))
+    return any(
+        key.table == reference.table and set(zip(key.columns, key.to, strict=True)) == pairs
+        for key in catalog.facts[table].foreign_keys
+    )
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Event:
+    """A referenced record was something else up to a place."""
+
+    place: Place
+    image: Image | None
+
+
+class Records:
+    """The referenced records as of the reader's place."""
+
+    def __init__(
+        self, log: Log, catalog: Catalog, views: Iterable[View], connect: Callable[[], Connection], catch_up: CatchUp
+    ) -> None:
+        self._log = log
+        self._catalog = catalog
+        self._connect = connect
+        self._catch_up = catch_up
+        self.columns = {
+            name: tuple(sorted({*need.shown, *need.followed, *catalog.facts[name].key}))
+            for name, need in needs(catalog.schema, views).items()
+        }
+        self.steps: dict[str, dict[str, Step]] = {name: {} for name in self.columns}
+        """Per table the references that its records are followed through."""
+        self.targets: dict[str, dict[Target, Callable[[Sequence[Any]], Identity]]] = {}
+        """Per table how its records are referenced."""
+        self._children: dict[Target, tuple[str, Reference]] = {}
+        self._lasting: set[Target] = set()  # referenced by foreign keys only: what refers to it comes later than it
+        self._state: dict[Target, dict[Identity, Image | None]] = {}
+        self._gone: dict[Target, dict[Identity, Image]] = {}
+        self._ahead: dict[Target, dict[Identity, list[Event]]] = {}
+        self._scanned: Place | None = None
+        self._began: Place | None = None
+        self._behind: dict[Target, dict[Identity, tuple[Image | None, Image | None]]] | None = None
+        self.generation = 0
+        """Another number whenever a record that was asked for has become something else."""
+        self._pickers: dict[int, Picker] = {}
+        for view in views:
+            self._follow(view)
+
+    def _follow(self, view: View) -> None:
+        for path in view.paths:
+            table = table_of(self._catalog.schema, view.table)
+            for name in path[:-1]:
+                reference = reference_of(table, name, path)
+                self._add_step(table, reference)
+                table = table_of(self._catalog.schema, reference.table)
+
+    def _add_step(self, table: Table, reference: Reference) -> None:
+        if reference.name in self.steps[table.name]:
+            return
+        columns = self.columns[table.name]
+        target: Target = (reference.table, reference.to)
+        folders = compared_as(self._catalog, target)
+        places = tuple(columns.index(name) for name in reference.columns)
+        empties = tuple(columns.index(c.name) for c in table.columns if c.empty_is_null and c.name in columns)
+        self.steps[table.name][reference.name] = Step(reference, target, places, folders, empties)
+        enforced = is_enforced(self._catalog, table.name, reference)
+        if target not in self._children:
+            self._children[target] = (table.name, reference)
+            self._lasting |= {target} if enforced else set()
+            to = tuple(self.columns[reference.table].index(name) for name in reference.to)
+            self.targets.setdefault(reference.table, {})[target] = _identifier(to, folders)
+            self._state[target], self._gone[target], self._ahead[target] = {}, {}, {}
+        elif not enforced:
+            self._lasting.discard(target)
+
+    def is_lasting(self, target: Target) -> bool:
+        """Is whatever refers to these records checked by a foreign key, and so there only while they are?"""
+        return target in self._lasting
+
+    # -- moving on ------------------------------------------------------------------------------------------------
+
+    def passed(self, table: str, old: Image | None, new: Image | None) -> None:
+        """The reader has passed a row of a referenced table."""
+        for target, identify in self.targets.get(table, {}).items():
+            was = None if old is None else identify(old)
+            now = None if new is None else identify(new)
+            if was is not None and was != now:
+                assert old is not None
+                self._gone[target][was] = old
+                self._set(target, was, None)
+            if now is not None:
+                self._set(target, now, new)
+
+    def _set(self, target: Target, identity: Identity, image: Image | None) -> None:
+        state = self._state[target]
+        if identity in state and state[identity] != image:
+            self.generation += 1
+        state[identity] = image
+
+    def forget(self, place: Place) -> None:
+        """Keep memory bounded; not within a batch.  ``place`` is the reader's."""
+        for known in (self._state, self._gone):
+            for by_identity in known.values():
+                for each in list(by_identity)[: max(0, len(by_identity) - KNOWN)]:
+                    del by_identity[each]
+                    self.generation += 1
+        for target, events in self._ahead.items():
+            if len(events) > KNOWN:
+                self._ahead[target] = {i: some for i, some in events.items() if some[-1].place > place}
+
+    # -- asking ---------------------------------------------------------------------------------------------------
+
+    def image(self, target: Target, identity: Identity, gone: bool) -> Image | None:
+        """The record of that identity at the reader's place; with ``gone`` also one that was deleted by then."""
+        image = self._state[target].get(identity)
+        return self._gone[target].get(identity) if image is None and gone else image
+
+    def load(self, wanted: Mapping[Target, set[Identity]], place: Place) -> None:
+        """Get to know these records, and those that they refer to, as of the reader's place."""
+        pending = self._unknown(wanted)
+        while pending:
+            connection = self._connect()
+            found = {target: self._select(connection, target, identities) for target, identities in pending.items()}
+            self._catch_up(connection)
+            self._scan(place)
+            nested: dict[Target, set[Identity]] = {}
+            for target, identities in pending.items():
+                for each in identities:
+                    image = self._as_of(target, each, place, found[target].get(each))
+                    self._state[target][each] = image
+                    for seen in (image, self._gone[target].get(each)):
+                        if seen is not None:
+                            self.ask(target[0], seen, nested)
+            pending = self._unknown(nested)
+
+    def ask(self, table: str, image: Image, wanted: dict[Target, set[Identity]]) -> None:
+        """Add what an image of a table refers to, as far as it matters."""
+        for step in self.steps.get(table, {}).values():
+            identity = step.identity(image)
+            if identity is not None:
+                wanted.setdefault(step.target, set()).add(identity)
+
+    def _unknown(self, wanted: Mapping[Target, set[Identity]]) -> dict[Target, set[Identity]]:
+        unknown = {target: ids - self._state[target].keys() for target, ids in wanted.items()}
+        return {target: identities for target, identities in unknown.items() if identities}
+
+    def _as_of(self, target: Target, identity: Identity, place: Place, current: Image | None) -> Image | None:
+        events = self._ahead[target].get(identity)
+        if events:
+            index = bisect_right(events, place, key=lambda event: event.place)
+            if index:  # passed already
+                del events[:index]
+            if events:
+                return events[0].image
+        return current if current is not None else self._look_back(target, identity, place)
+
+    def _look_back(self, target: Target, identity: Identity, place: Place) -> Image | None:
+        """What the log has told before this reader began of a record that its table does not show."""
+        if self._behind is None:
+            self._behind = {known: {} for known in self._state}
+            began = place if self._began is None else self._began
+            for table, _, old, new in self._rows(self._log.floor, began):
+                for known, identify in self.targets[table].items():
+                    if old is not None:
+                        self._behind[known][identify(old)] = None, old
+                    if new is not None:
+                        self._behind[known][identify(new)] = new, None
+        image, gone = self._behind[target].get(identity, (None, None))
+        if gone is not None:
+            self._gone[target].setdefault(identity, gone)
+        return image
+
+    # -- the log --------------------------------------------------------------------------------------------------
+
+    def _scan(self, place: Place) -> None:
+        """Read what the log holds behind the place by now."""
+        if self._scanned is None:
+            self._scanned = self._began = place
+        self._scanned = max(self._scanned, place)
+        for table, at, old, new in self._rows(self._scanned, FAR):
+            self._scanned = at
+            for target, identify in self.targets[table].items():
+                was = None if old is None else identify(old)
+                now = None if new is None else identify(new)
+                events = self._ahead[target]
+                if was is not None and old != new:
+                    events.setdefault(was, []).append(Event(at, old))
+                if now is not None and now != was and (target not in self._lasting or was is not None):
+                    events.setdefault(now, []).append(Event(at, None))
+
+    def _rows(self, after: Place, until: Place) -> Iterable[tuple[str, Place, Image | None, Image | None]]:
+        """The rows of the referenced tables between two places."""
+        oids = {leaf.oid for table in self.targets for leaf in self._catalog.facts[table].leaves}
+        for entry in self._log.find(oids, after, until):
+            table = self._catalog.names[entry.relation.oid]
+            old, new = self.images(table, entry)
+            yield table, entry.place, old, new
+
+    def images(self, table: str, entry: _pg_log.Row) -> tuple[Image | None, Image | None]:
+        """The images of a row in the order of the table's columns."""
+        pick = self._pickers.get(entry.version)
+        if pick is None:
+            pick = pick_columns(self.columns[table], entry.relation, self._catalog.facts[table])
+            self._pickers[entry.version] = pick
+        old, new = entry.images()
+        return None if old is None else pick(old), None if new is None else pick(new)
+
+    # -- the tables -----------------------------------------------------------------------------------------------
+
+    def _select(self, connection: Connection, target: Target, identities: set[Identity]) -> dict[Identity, Image]:
+        table, to = target
+        facts = self._catalog.facts[table]
+        child, reference = self._children[target]
+        columns = self.columns[table]
+        asked = list(identities)
+        tests = " AND ".join(
+            equal_in_sql(self._catalog, (table, name), (child, own), f"t.{quote(name)}", f"k.k{number}")
+            for number, (name, own) in enumerate(zip(to, reference.columns, strict=True))
+        )
+        chosen = ", ".join(facts.columns[name].shown(f"t.{quote(name)}") for name in columns)
+        distinct, order = "", ""
+        if not is_unique(self._catalog.schema.tables[table], to):
+            distinct = "DISTINCT ON (k.i) "
+            order = " ORDER BY " + ", ".join(["k.i", *(f"t.{quote(name)}" for name in facts.key)])
+        statement = f"SELECT {distinct}k.i, {chosen} FROM {unnest(len(to))}, {facts.sql} AS t WHERE {tests}{order}"
+        bound = [list(range(len(asked))), *(list(members) for members in zip(*asked, strict=True))]
+        rows = connection.execute(statement.encode(), bound, prepare=False).fetchall()
+        return {asked[int(number)]: tuple(image) for number, *image in rows}
+
+
+def unnest(width: int) -> str:
+    """Rows of a number and so many texts, bound as arrays."""
+    arrays = ", ".join(["$1::int[]", *(f"${place + 2}::text[]" for place in range(width))])
+    names = ", ".join(["i", *(f"k{place}" for place in range(width))])
+    return f"unnest({arrays}) AS k ({names})"
+
+
+def _identifier(
+    places: Sequence[int], folders: Sequence[Callable[[str], str] | None]
+) -> Callable[[Sequence[Any]], Identity]:
+    pairs = list(zip(places, folders, strict=True))
+
+    def identify(image: Sequence[Any]) -> Identity:
+        cells = [(image[place], fold) for place, fold in pairs]
+        return tuple([fold(cell) if fold and isinstance(cell, str) else cell for cell, fold in cells])
+
+    return identify
+
+
+# -- views -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Trail:
+    """The cells that are reached through one reference: where they are in the row, and what leads on from there."""
+
+    step: Step
+    cells: list[int] = field(default_factory=list)  # all of them, deeper ones included
+    ends: list[tuple[int, int]] = field(default_factory=list)  # index in ``cells``, place in the record's image
+    further: list[tuple[Trail, tuple[int, ...]]] = field(default_factory=list)  # with the indexes in ``cells``
+    known: dict[Identity, tuple[Cell, ...]] = field(default_factory=dict)
+
+
+class Sight:
+    """One view over images: makes rows in natural form."""
+
+    def __init__(self, catalog: Catalog, records: Records, view: View) -> None:
+        self.view = view
+        self._catalog = catalog
+        self._records = records
+        self._generation = -1
+        self.trails = self._trails(view.table, [(index, path) for index, path in enumerate(view.paths)])
+        self._flat = tuple(path[0] if len(path) == 1 else None for path in view.paths)
+        columns = records.columns[view.table]
+        self._make = picker(
+            tuple(None if name is None else (columns.index(name), identity) for name in self._flat), False
+        )
+
+    def _trails(self, table: str, paths: Sequence[tuple[int, Path]]) -> list[Trail]:
+        """How these paths, each with the row's cell that it leads to, are followed from a table."""
+        trails: dict[str, list[tuple[int, Path]]] = {}
+        for index, path in paths:
+            if len(path) > 1:
+                trails.setdefault(path[0], []).append((index, path[1:]))
+        return [self._trail(self._records.steps[table][name], rest) for name, rest in trails.items()]
+
+    def _trail(self, step: Step, paths: Sequence[tuple[int, Path]]) -> Trail:
+        columns = self._records.columns[step.target[0]]
+        trail = Trail(step, [index for index, _ in paths])
+        trail.ends = [(i, columns.index(path[0])) for i, (_, path) in enumerate(paths) if len(path) == 1]
+        trail.further = [
+            (inner, tuple(trail.cells.index(cell) for cell in inner.cells))
+            for inner in self._trails(step.target[0], paths)
+        ]
+        return trail
+
+    def flat(self, relation: Relation, facts: Facts) -> Picker | None:
+        """A function from raw images to rows, where no lookup is shown."""
+        if self.trails:
+            return None
+        return pick_columns([name for name in self._flat if name is not None], relation, facts)
+
+    def row(self, image: Image, becomes: Image | None = None, *, leaves: bool = False) -> Row:
+        """The row of an image as of the reader's place.
+
+        An image that turned into another one (``becomes``), or into nothing (``leaves``), tells a reference that it
+        gave up even when its record has gone just before.
+        """
+        row = self._make(image)
+        if not self.trails:
+            return row
+        if self._generation != self._records.generation:
+            self._generation = self._records.generation
+            for trail in self.trails:
+                trail.known.clear()
+        cells = list(row)
+        for trail in self.trails:
+            identity_ = trail.step.identity(image)
+            gone = leaves or (becomes is not None and trail.step.identity(becomes) != identity_)
+            if identity_ is None:
+                found: tuple[Cell, ...] = self._nothing(trail, image)
+            elif gone:
+                found = self._resolve(trail, identity_, gone=True)
+            else:
+                known = trail.known.get(identity_)
+                if known is None:
+                    known = trail.known[identity_] = self._resolve(trail, identity_, gone=False)
+                found = known
+            for index, cell in zip(trail.cells, found, strict=True):
+                cells[index] = cell
+        return tuple(cells)
+
+    @staticmethod
+    def _nothing(trail: Trail, image: Image) -> tuple[Cell, ...]:
+        """The cells of a reference that is null, or was not sent."""
+        unknown = any(image[place] is ABSENT for place in trail.step.places)
+        return (ABSENT if unknown else None,) * len(trail.cells)
+
+    def _resolve(self, trail: Trail, identity_: Identity, *, gone: bool) -> tuple[Cell, ...]:
+        image = self._records.image(trail.step.target, identity_, gone)
+        if image is None:
+            return (ABSENT,) * len(trail.cells)
+        cells: list[Cell] = [None] * len(trail.cells)
+        for index, place in trail.ends:
+            cells[index] = image[place]
+        for inner, indexes in trail.further:
+            held = inner.step.identity(image)
+            found = self._nothing(inner, image) if held is None else self._resolve(inner, held, gone=gone)
+            for index, cell in zip(indexes, found, strict=True):
+                cells[index] = cell
+        return tuple(cells)

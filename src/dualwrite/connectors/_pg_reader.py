@@ -1,0 +1,434 @@
+"""Reads the log as changes in natural form.
+
+What our own transactions wrote is left out; what else they caused comes out behind their marker, folded into one change
+per record.  A record that gets another key makes those that look it up look different: they come out behind it as
+changes of their own.
+
+Places: the change of the n-th entry of a transaction is at ``(commit, n)``, for all views of its table; what it does to
+records that look its record up is at ``(commit, n, view, row)``.  ``(end,)`` lies behind the transaction.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
+from dualwrite.connectors._pg_log import Committed, Done, Emptied, Entry, Log, Note, Place
+from dualwrite.connectors._pg_log import Row as RowEntry
+from dualwrite.connectors._pg_natural import CatchUp, Identity, Image, Picker, Records, Sight, Target, pick_columns
+from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
+from dualwrite.connectors._pg_schema import Catalog, Facts
+from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_wire import UNCHANGED, Relation
+from dualwrite.connectors._pg_wire import Image as Raw
+from dualwrite.connectors._sql import needs
+from dualwrite.errors import Halted
+from dualwrite.model import ABSENT, Change, Kind, Position, Row
+from dualwrite.schema import View
+
+
+@dataclass(slots=True)
+class Shape:
+    """What is done with the rows of one shape of one table."""
+
+    table: str
+    sights: list[tuple[Sight, Picker | None]]
+    pick: Picker | None  # to an image, where lookups or onlookers need one
+    watches: dict[int, list[Watch]]
+    has_key: bool
+    trouble: Halted | None
+
+
+@dataclass(slots=True)
+class Item:
+    """A row entry, decoded: its images as they came, and as ``Records`` knows images where they are needed."""
+
+    entry: RowEntry
+    shape: Shape
+    raw: tuple[Raw | None, Raw | None]
+    old: Image | None
+    new: Image | None
+
+    def touched(self) -> Iterator[tuple[Watch, Image]]:
+        """Who looks at the record and sees it change, and the record as they refer to it."""
+        for some in self.shape.watches.values():
+            for watch in some:
+                if self.new is not None and watch.is_touched(self.old, self.new):
+                    yield watch, self.new
+
+
+@dataclass(slots=True)
+class Fold:
+    """What became of one record in a transaction of ours."""
+
+    n: int
+    shape: Shape
+    relation: Relation
+    keys: tuple[RowKey | None, RowKey | None]
+    first: Raw | None
+    last: Raw | None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a reader works with: the log, its feed's name, our origin, the database as it is, and a session to ask it.
+
+    ``differences`` tells what has changed in what a view looks at since the catalog was read; empty for nothing.
+    """
+
+    log: Log
+    feed: str
+    origin: str
+    catalog: Catalog
+    connect: Callable[[], Connection]
+    catch_up: CatchUp
+    differences: Callable[[View], str]
+
+
+class LogReader:
+    """Turns the log behind a place into changes of some views."""
+
+    def __init__(self, context: Context, views: Sequence[View], place: Place, marker: Marker) -> None:
+        """``marker`` is the last one at or before the place."""
+        self._context = context
+        self._catalog = context.catalog
+        self.place = place
+        self.marker = marker
+        self._views = {view.name: view for view in views}
+        # inside of a transaction: read it again from its beginning, and leave out what was delivered
+        self._after: Place = (place[0], 0) if len(place) > 1 else place
+        self._passed = place
+        self._records = Records(context.log, self._catalog, views, context.connect, context.catch_up)
+        self._onlookers = Onlookers(context.log, self._catalog, self._records, context.connect, context.catch_up)
+        self._sights: dict[str, list[Sight]] = {}
+        self._watches: dict[str, list[Watch]] = {}
+        for view in views:
+            sight = Sight(self._catalog, self._records, view)
+            self._sights.setdefault(view.table, []).append(sight)
+            for watch in watches(self._records, sight):
+                self._watches.setdefault(watch.chain[-1].target[0], []).append(watch)
+        self._needs = needs(self._catalog.schema, views)
+        self._shapes: dict[int, Shape | None] = {}
+        self._ready: deque[Change] = deque()
+        self._trouble: Halted | None = None
+        self._more = False
+
+    @property
+    def is_ahead(self) -> bool:
+        """Has more been read than was handed out?"""
+        return bool(self._ready)
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    def read(self, limit: int, timeout: float = 0.0) -> tuple[list[Change], bool]:
+        """Up to about ``limit`` changes behind ``place``, which moves on; may there be more to read at once?
+
+        Waits up to ``timeout`` seconds for something.  Raises Halted where a map must not go on.
+        """
+        if not self._ready:
+            if self._trouble is not None:
+                raise self._trouble
+            reading = self._context.log.read(self._after, limit, timeout)
+            self._more = reading.more
+            if reading.entries:
+                self._tell(reading.entries)
+                self._records.forget(self._after)
+        changes = self._hand_out(limit)
+        self.place = changes[-1].position.place if self._ready else max(self.place, self._after)
+        return changes, self._more or bool(self._ready) or self._trouble is not None
+
+    def _hand_out(self, limit: int) -> list[Change]:
+        ready = self._ready
+        if len(ready) <= limit:
+            changes = list(ready)
+            ready.clear()
+            return changes
+        changes = [ready.popleft() for _ in range(limit)]
+        while ready and ready[0].position == changes[-1].position:  # several views of a table
+            changes.append(ready.popleft())
+        return changes
+
+    def _tell(self, entries: Sequence[Entry]) -> None:
+        """Make changes of entries; ``_after`` moves behind those that are done."""
+        markers = {
+            entry.transaction.lsn: Marker.parse(entry.content)
+            for entry in entries
+            if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
+        }
+        items, start = self._decoded(entries, markers), self._after
+        self._onlookers.begin()
+        wanted: dict[Target, set[Identity]] = {}
+        for item in items.values():
+            for image in (item.old, item.new):
+                if image is not None:
+                    self._records.ask(item.shape.table, image, wanted)
+        if wanted:
+            self._records.load(wanted, start)
+        touched = [pair for item in items.values() for pair in item.touched()]
+        if touched:
+            self._onlookers.prepare(touched, start)
+        ours: list[Entry] = []
+        for entry in entries:
+            if isinstance(entry, Done):
+                if ours:
+                    self._tell_ours(ours, items, markers[entry.transaction.lsn])
+                    ours = []
+                self._after = entry.place
+            elif isinstance(entry, Emptied):
+                self._trouble = self._emptied(entry)
+            elif entry.transaction.origin == self._context.origin:
+                ours.append(entry)
+                continue
+            elif isinstance(entry, RowEntry):
+                item = items.get(entry.place)
+                if item is not None:
+                    self._tell_users(item)
+            if self._trouble is not None:
+                return
+            self._after = entry.place
+
+    def _decoded(self, entries: Iterable[Entry], markers: Mapping[int, Marker]) -> dict[Place, Item]:
+        """The rows that have something to tell, by their places."""
+        items: dict[Place, Item] = {}
+        for entry in entries:
+            if isinstance(entry, RowEntry):
+                shape = self._shape(entry)
+                if shape is None or (
+                    shape.pick is None
+                    and entry.transaction.origin == self._context.origin
+                    and not is_loud(shape, markers[entry.transaction.lsn])
+                ):
+                    continue  # nothing to anybody, or an echo
+                items[entry.place] = self._item(entry, shape)
+        return items
+
+    @staticmethod
+    def _item(entry: RowEntry, shape: Shape) -> Item:
+        old, new = entry.images()
+        if old is None and new is not None and entry.kind is Kind.UPDATE:  # the identity is the key, which stays
+            columns = entry.relation.columns
+            old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, new, strict=True))
+        if shape.pick is None:
+            return Item(entry, shape, (old, new), None, None)
+        pick = shape.pick
+        return Item(entry, shape, (old, new), _apply(pick, old), _apply(pick, new))
+
+    # -- shapes ---------------------------------------------------------------------------------------------------
+
+    def _shape(self, entry: RowEntry) -> Shape | None:
+        """What is to be done with rows like this; None: nothing."""
+        if entry.version not in self._shapes:
+            self._shapes[entry.version] = self._new_shape(entry.relation)
+        return self._shapes[entry.version]
+
+    def _new_shape(self, relation: Relation) -> Shape | None:
+        table = self._catalog.names.get(relation.oid)
+        if table is None or table not in self._records.columns:
+            return None
+        facts = self._catalog.facts[table]
+        by_view: dict[int, list[Watch]] = {}
+        for watch in sorted(self._watches.get(table, ()), key=lambda watch: watch.number):
+            by_view.setdefault(watch.number, []).append(watch)
+        sights = [(sight, sight.flat(relation, facts)) for sight in self._sights.get(table, ())]
+        needs_image = table in self._records.targets or any(flat is None for _, flat in sights)
+        pick = pick_columns(self._records.columns[table], relation, facts) if needs_image else None
+        return Shape(table, sights, pick, by_view, bool(facts.key), self._difference(relation, facts))
+
+    def _difference(self, relation: Relation, facts: Facts) -> Halted | None:
+        """The trouble, when the table's rows are not what the catalog says, and will not be again."""
+        need = self._needs[facts.name]
+        sent = {column.name: column.type for column in relation.columns}
+        if all(sent.get(name) == facts.columns[name].oid for name in need.shown | need.followed):
+            return None
+        for view in self._views.values():
+            told = self._context.differences(view)
+            if told:
+                return changed(view, told)
+        return None  # rows from before the present shape
+
+    def _emptied(self, entry: Emptied) -> Halted | None:
+        tables = {self._catalog.names.get(relation.oid) for relation in entry.relations}
+        for view in self._views.values():
+            if tables & set(needs(self._catalog.schema, [view])):
+                return Halted(
+                    view.name,
+                    f"{', '.join(sorted(filter(None, tables)))} was emptied by TRUNCATE, which does not say of which "
+                    "records",
+                    "if the other side shall be emptied as well, do so; then start the map with an initial sync",
+                )
+        return None
+
+    # -- users' transactions --------------------------------------------------------------------------------------
+
+    def _tell_users(self, item: Item) -> None:
+        if item.shape.trouble is not None:
+            self._trouble = item.shape.trouble
+            return
+        entry, shape = item.entry, item.shape
+        place = entry.place
+        if shape.pick is None:
+            old, new = item.raw
+            for sight, flat in shape.sights:
+                assert flat is not None
+                self._add(sight.view, entry.transaction, place, _apply(flat, old), _apply(flat, new))
+            return
+        self._move(item, shape.sights)
+
+    def _move(self, item: Item, sights: Sequence[tuple[Sight, Picker | None]] = ()) -> None:
+        """The records move on by an entry; those that look on are told behind the record itself."""
+        transaction, place = item.entry.transaction, item.entry.place
+        befores = [self._row(sight, flat, item, 0) for sight, flat in sights]
+        lookers = self._looking_on(item)
+        self._records.passed(item.shape.table, item.old, item.new)
+        for (sight, flat), before in zip(sights, befores, strict=True):
+            self._add(sight.view, transaction, place, before, self._row(sight, flat, item, 1))
+        for sight, number, rows in lookers:
+            self._tell_onlookers(sight, transaction, (*place, number), rows)
+
+    @staticmethod
+    def _row(sight: Sight, flat: Picker | None, item: Item, which: int) -> Row | None:
+        if flat is not None:
+            return _apply(flat, item.raw[which])
+        if which:
+            return None if item.new is None else sight.row(item.new)
+        return None if item.old is None else sight.row(item.old, item.new, leaves=item.new is None)
+
+    def _add(self, view: View, transaction: Committed, place: Place, before: Row | None, after: Row | None) -> None:
+        if before == after or place <= self._passed:
+            return
+        if before and after and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key):
+            before = None  # nobody could know the record before
+        if before is None:
+            assert after is not None
+            kind, key = Kind.INSERT, view.natural_key(after)
+        else:
+            kind, key = Kind.DELETE if after is None else Kind.UPDATE, view.natural_key(before)
+        position = Position(self._context.feed, place)
+        marker = self.marker
+        self._ready.append(
+            Change(view.name, kind, key, before, after, transaction.at, position, marker.seen, marker.number)
+        )
+
+    # -- onlookers ------------------------------------------------------------------------------------------------
+
+    def _looking_on(self, item: Item) -> list[tuple[Sight, int, list[tuple[Image, Row]]]]:
+        """By view those that look at the item's record, and what they look like before it becomes another one."""
+        found: list[tuple[Sight, int, list[tuple[Image, Row]]]] = []
+        if item.new is None:
+            return found
+        for number, some in item.shape.watches.items():
+            rows: Found = {}
+            for watch in some:
+                if watch.is_touched(item.old, item.new):
+                    rows |= self._onlookers.of(watch, item.new, item.entry.place)
+            sight = some[0].sight
+            if sight.view.table == item.shape.table:
+                rows.pop(self._onlookers.key(item.shape.table, item.new), None)
+            if rows:
+                found.append((sight, number, self._before(sight, rows, item.entry.place)))
+        return found
+
+    def _before(self, sight: Sight, rows: Found, place: Place) -> list[tuple[Image, Row]]:
+        wanted: dict[Target, set[Identity]] = {}
+        images = [rows[key] for key in sorted(rows, key=_sortable)]
+        for image in images:
+            self._records.ask(sight.view.table, image, wanted)
+        self._records.load(wanted, (place[0], place[1] - 1))
+        return [(image, sight.row(image)) for image in images]
+
+    def _tell_onlookers(
+        self, sight: Sight, transaction: Committed, outer: Place, rows: Iterable[tuple[Image, Row]]
+    ) -> None:
+        for count, (image, before) in enumerate(rows, 1):
+            after = sight.row(image)
+            if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
+                self._add(sight.view, transaction, (*outer, count), before, after)
+
+    # -- our own transactions -------------------------------------------------------------------------------------
+
+    def _tell_ours(self, entries: Sequence[Entry], items: Mapping[Place, Item], marker: Marker) -> None:
+        """A whole transaction of ours."""
+        self.marker = marker
+        folds: dict[tuple[str, RowKey], Fold] = {}
+        for entry in entries:
+            item = items.get(entry.place)
+            if item is None:
+                continue
+            if item.shape.pick is not None:
+                self._move(item)
+            if is_loud(item.shape, marker):
+                if item.shape.trouble is not None:
+                    self._trouble = item.shape.trouble
+                    return
+                _fold(folds, item, self._catalog)
+        if marker.wrote is not None and folds:
+            commit, last = entries[-1].place
+            intents = Intents(marker.wrote.records)
+            for fold in sorted(folds.values(), key=lambda fold: fold.n):
+                self._tell_effects(entries[0].transaction, (commit, last + 1, fold.n), fold, intents)
+
+    def _tell_effects(self, transaction: Committed, place: Place, fold: Fold, intents: Intents) -> None:
+        """What became of a record besides what we made of it."""
+        shape, wanted = fold.shape, fold.first
+        meant = intents.find(shape.table, *reversed(fold.keys))
+        if meant is not None:
+            table = self._catalog.schema.tables[shape.table]
+            wanted = meant.image(table, fold.relation, fold.first, fold.last)
+        if wanted == fold.last:
+            return
+        for sight, flat in shape.sights:
+            if flat is not None:
+                before, after = _apply(flat, wanted), _apply(flat, fold.last)
+            else:
+                assert shape.pick is not None
+                old, new = _apply(shape.pick, wanted), _apply(shape.pick, fold.last)
+                before = None if old is None else sight.row(old, new, leaves=new is None)
+                after = None if new is None else sight.row(new)
+            if before and after and meant is not None and meant.fresh:  # what the database gave it is its key, too
+                cells = zip(before, after, range(len(before)), strict=True)
+                before = tuple([now if was is None and i in sight.view.key else was for was, now, i in cells])
+            self._add(sight.view, transaction, place, before, after)
+
+
+def is_loud(shape: Shape, marker: Marker) -> bool:
+    """Can rows like this, in the transaction of this marker, be the work of others?"""
+    return marker.wrote is not None and shape.table in marker.wrote.loud and shape.has_key
+
+
+def _apply(pick: Picker, raw: Raw | None) -> Row | None:
+    return None if raw is None else pick(raw)
+
+
+def _fold(folds: dict[tuple[str, RowKey], Fold], item: Item, catalog: Catalog) -> None:
+    entry, shape, (old, new) = item.entry, item.shape, item.raw
+    old_key, new_key = (_key_of(item, raw, catalog) for raw in (old, new))
+    known = folds.pop((shape.table, old_key), None) if old_key is not None else None
+    if known is None and new_key is not None:
+        known = folds.pop((shape.table, new_key), None)  # deleted before, and made anew
+    key = new_key if new_key is not None else old_key
+    assert key is not None
+    keys, first = ((old_key, new_key), old) if known is None else ((known.keys[0], new_key), known.first)
+    folds[shape.table, key] = Fold(entry.n, shape, entry.relation, keys, first, new)
+
+
+def _key_of(item: Item, raw: Raw | None, catalog: Catalog) -> RowKey | None:
+    if raw is None:
+        return None
+    places = {column.name: index for index, column in enumerate(item.entry.relation.columns)}
+    cells = [raw[places[name]] for name in catalog.facts[item.shape.table].key]
+    return tuple([cell if isinstance(cell, str) else None for cell in cells])
+
+
+def changed(view: View, told: str) -> Halted:
+    """The trouble of a view whose tables have changed."""
+    return Halted(
+        view.name,
+        f"{told} while the map was running",
+        "adapt the map (`dualwrite check` tells what it finds), then start it with an initial sync",
+    )
+
+
+def _sortable(key: Image) -> tuple[tuple[bool, str], ...]:
+    return tuple([(isinstance(cell, str), cell if isinstance(cell, str) else "") for cell in key])
