@@ -6,6 +6,7 @@
     ├── Unavailable      a system does not answer for now: retry with backoff, nothing is parked
     ├── Denied           a system refuses us: stop and tell
     ├── PositionLost     a feed no longer holds what we have not read (restored, trimmed, dropped): stop and tell
+    ├── Halted           one map must not go on without a person: stop that map and tell
     ├── Superseded       another engine has taken over this stream: stop at once
     └── RowProblem       one row cannot be mapped: park it, alone; never escapes the engine
 
@@ -48,6 +49,14 @@ class PositionLost(DualwriteError):
 
 class Superseded(DualwriteError):
     """The position in the target is not the one this engine wrote: another engine runs this link."""
+
+
+class Halted(DualwriteError):
+    """One map must not go on without a person's word."""
+
+    def __init__(self, map: str, message: str, remedy: str = "") -> None:
+        super().__init__(message, remedy)
+        self.map = map
 
 
 class RowProblem(DualwriteError):

@@ -12,14 +12,16 @@ import pytest
 
 from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import read_catalog
+from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names
+from dualwrite.connectors._pg_ledger import Written
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
-from dualwrite.connectors._pg_transaction import Marker, Work, Writer, forget, positions, remembered
+from dualwrite.connectors._pg_transaction import Work, Writer, forget, positions, remembered
 from dualwrite.connectors._pg_wire import Begin, Message, Origin, decode
 from dualwrite.connectors.base import Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
-from dualwrite.model import Applied, Change, Key, Outcome, Position, Row, Write
+from dualwrite.model import Applied, Batch, Key, Outcome, Position, Row, Write
 from dualwrite.schema import View
 from dualwrite.testing.postgresql import Database, Server
 from dualwrite.testing.sqlite import view
@@ -28,9 +30,10 @@ SCRIPT = """
 CREATE TABLE items (name text PRIMARY KEY, other text REFERENCES items DEFERRABLE INITIALLY DEFERRED)
 """
 ITEMS = view("items", "name", "other")
+WROTE = Wrote(frozenset({"items"}), [Written("items", None, ("a",), {"name": "a"})])
 
 
-def since(after: Position, _limit: int) -> Sequence[Change]:
+def since(after: Position, _limit: int) -> Batch:
     """No feed here."""
     raise AssertionError(after)
 
@@ -134,9 +137,7 @@ def row(name: str, other: str | None = None) -> Write:
 
 def test_everything_commits_as_one(lab: Lab) -> None:
     """Rows, side table, number and position are there together; the feed holds the marker in our transaction."""
-    with begin(
-        lab.writer, work=lambda connection: replace(plain(connection), wrote=lambda: [["items", "a ä"]])
-    ) as transaction:
+    with begin(lab.writer, work=lambda connection: replace(plain(connection), wrote=lambda: WROTE)) as transaction:
         assert transaction.position() is None
         assert transaction.number == 1
         assert transaction.write(ITEMS, [row("a")]) == [Applied()]
@@ -147,7 +148,7 @@ def test_everything_commits_as_one(lab: Lab) -> None:
     assert lab.names() == ["a"]
     assert lab.positions() == {"flow": (at(9), 1)}
     assert lab.remembered() == [Remembered("parked", "items", "k", "v", 1, None)]
-    assert lab.markers() == [Marker(1, at(9), None, [["items", "a ä"]])]
+    assert lab.markers() == [Marker(1, at(9), None, WROTE)]
 
 
 def test_a_marker_repeats_what_was_seen(lab: Lab) -> None:

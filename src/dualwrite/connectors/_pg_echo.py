@@ -21,11 +21,12 @@ work, so that the reader can hold what became of it against it; what differs is 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from dualwrite.canonical import CastError, canonical
+from dualwrite.connectors._pg_ledger import Written
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_wire import Cell, Image, Relation
 from dualwrite.connectors._sql import needs
@@ -35,21 +36,12 @@ from dualwrite.schema import Table, View
 RowKey: TypeAlias = tuple[Value, ...]
 
 
-class Record(NamedTuple):
-    """A record of a loud table that we wrote: its primary key before and after, and the columns that we set."""
-
-    table: str
-    before: RowKey | None
-    after: RowKey | None
-    values: Mapping[str, Value]
-
-
 @dataclass(frozen=True, slots=True)
 class Wrote:
     """The loud tables, and what we wrote to them."""
 
     loud: frozenset[str]
-    records: Sequence[Record]
+    records: Sequence[Written]
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +60,7 @@ class Marker:
             "number": self.number,
             "seen": None if self.seen is None else str(self.seen),
             "former": None if self.former is None else str(self.former),
-            "wrote": None if wrote is None else {"loud": sorted(wrote.loud), "records": list(wrote.records)},
+            "wrote": None if wrote is None else {"loud": sorted(wrote.loud), "records": [*map(_told, wrote.records)]},
         }
         return json.dumps(held, ensure_ascii=False, separators=(",", ":"))
 
@@ -79,6 +71,10 @@ class Marker:
         return cls(held["number"], _position(held["seen"]), _position(held["former"]), _wrote(held["wrote"]))
 
 
+def _told(record: Written) -> list[Any]:
+    return [record.table, record.before, record.after, dict(record.values)]
+
+
 def _position(text: str | None) -> Position | None:
     return None if text is None else Position.parse(text)
 
@@ -86,7 +82,7 @@ def _position(text: str | None) -> Position | None:
 def _wrote(held: dict[str, Any] | None) -> Wrote | None:
     if held is None:
         return None
-    records = [Record(table, _key(before), _key(after), values) for table, before, after, values in held["records"]]
+    records = [Written(table, _key(before), _key(after), values) for table, before, after, values in held["records"]]
     return Wrote(frozenset(held["loud"]), records)
 
 
@@ -166,12 +162,12 @@ def _same_or(value: Value, real: Cell, table: Table, name: str) -> Cell:
 class Intents:
     """What a marker says that was written, by table and primary key."""
 
-    def __init__(self, records: Iterable[Record]) -> None:
+    def __init__(self, records: Iterable[Written]) -> None:
         self._by_key: dict[tuple[str, RowKey], Intent] = {}
         for record in records:
             self._add(record)
 
-    def _add(self, record: Record) -> None:
+    def _add(self, record: Written) -> None:
         known = None if record.before is None else self._by_key.get((record.table, record.before))
         if record.after is None:
             assert record.before is not None

@@ -1,4 +1,3 @@
-
 """Feeds over the one stream of a PostgreSQL database, and places in it: its end, what was let go, and where a snapshot
 stands.
 
@@ -73,6 +72,7 @@ class Source:
         self._line: Line | None = None
         self._names: Names | None = None
         self._session: Connection | None = None
+        self._sessions: set[Session] = set()
 
     # -- the stream -----------------------------------------------------------------------------------------------
 
@@ -81,6 +81,10 @@ class Source:
         if self._session is None or not is_usable(self._session):
             self._session = self._database.connect()
         return self._session
+
+    def session(self) -> Session:
+        """A session of a reader's own, which ends with it, or with us."""
+        return Session(self._database, self._sessions)
 
     def line(self) -> Line:
         """The open stream.  Raises Usage where the link is not installed, PositionLost where the slot is lost."""
@@ -125,9 +129,11 @@ class Source:
                     self._hang_up()
 
     def close(self) -> None:
-        """End the stream, which lets go of the slot.  Idempotent; it opens again where it is needed."""
+        """End the stream, which lets go of the slot, and all sessions.  Idempotent; what is needed opens again."""
         with self._lock:
             self._hang_up()
+            for session in list(self._sessions):
+                session.close()
             if self._session is not None:
                 self._session.close()
                 self._session = None
@@ -234,7 +240,15 @@ class Source:
         return Position(line.feed, place)
 
     def begin_snapshot(self, connection: Connection) -> Position:
-        """Begin a read transaction that shows the database as of a place; raises Unavailable when none is to be had."""
+        """Begin a read transaction that shows the database as of a place: a null one where the link is not installed.
+
+        Raises Unavailable when none is to be had.
+        """
+        try:
+            self.line()
+        except Usage:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return Position("", ())
         for _ in range(_ATTEMPTS):
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             boundary = self.boundary(connection)
@@ -261,27 +275,24 @@ class Source:
         )
         return LogReader(context, views, place, self.marker(line, place))
 
-    def feed(self, views: Sequence[View], after: Position | None) -> PostgresqlFeed:
-        """As ``Connector.feed``."""
-        return PostgresqlFeed(self, self._database, self._load, views, after)
-
-    def since(self, views: Sequence[View], after: Position, limit: int) -> Sequence[Change]:
+    def since(self, views: Sequence[View], after: Position, limit: int) -> Batch:
         """As ``Transaction.since``: up to everything that was committed before this call."""
         line = self.line()
-        place = self.place(line, after)
-        if self.end().place <= place:
-            return []
+        place, end = self.place(line, after), self.end()
+        if end.place <= place:
+            marker = self.marker(line, place)
+            return Batch((), after, marker.seen, marker.number)
         found: list[Change] = []
-        session = Session(self._database)
+        session = self.session()
         try:
             reader = self.open_reader(line, views, place, session)
             is_more = True
             while is_more and len(found) < limit:
                 changes, is_more = reader.read(limit - len(found))
                 found += changes
+            return reader.batch(found)
         finally:
             session.close()
-        return found
 
 
 def _last_marker(installed: Installed) -> Marker:
@@ -325,11 +336,13 @@ def difference(view: View, known: Catalog, found: Catalog) -> str:
 
 
 class Session:
-    """A session that opens when it is needed."""
+    """A session that opens when it is needed; ``among`` are those that are in use."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, among: set[Session]) -> None:
         self._database = database
+        self._among = among
         self._connection: Connection | None = None
+        among.add(self)
 
     def connection(self) -> Connection:
         """The session, in autocommit mode."""
@@ -339,6 +352,7 @@ class Session:
 
     def close(self) -> None:
         """End it.  Idempotent."""
+        self._among.discard(self)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
@@ -354,7 +368,7 @@ class PostgresqlFeed:
         self._database = database
         self._load = load
         self._views = tuple(views)
-        self._session = Session(database)
+        self._session = source.session()
         self._examined = monotonic()
         with database.errors():
             line = source.line()
@@ -376,20 +390,14 @@ class PostgresqlFeed:
                 before = self._reader.place
                 changes, is_more = self._reader.read(limit, max(0.0, deadline - monotonic()))
                 if changes or (self._reader.place != before and not is_more):
-                    return self._batch(changes)
+                    return self._reader.batch(changes)
                 if not is_more and monotonic() >= deadline:
                     self._examine()
-                    return self._batch([])
+                    return self._reader.batch([])
 
     def close(self) -> None:
         """See ``Feed``."""
         self._session.close()
-
-    def _batch(self, changes: Sequence[Change]) -> Batch:
-        reader = self._reader
-        last = changes[-1] if changes and reader.is_ahead else None
-        seen, mark = (last.seen, last.mark) if last else (reader.marker.seen, reader.marker.number)
-        return Batch(tuple(changes), Position(self._feed, reader.place), seen, mark)
 
     def _follow(self) -> None:
         """A stream that broke is opened anew, and read from where we were."""

@@ -25,7 +25,7 @@ from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._pg_wire import Image as Raw
 from dualwrite.connectors._sql import needs
 from dualwrite.errors import Halted
-from dualwrite.model import ABSENT, Change, Kind, Position, Row
+from dualwrite.model import ABSENT, Batch, Change, Kind, Position, Row
 from dualwrite.schema import View
 
 
@@ -115,11 +115,6 @@ class LogReader:
         self._trouble: Halted | None = None
         self._more = False
 
-    @property
-    def is_ahead(self) -> bool:
-        """Has more been read than was handed out?"""
-        return bool(self._ready)
-
     # -- reading --------------------------------------------------------------------------------------------------
 
     def read(self, limit: int, timeout: float = 0.0) -> tuple[list[Change], bool]:
@@ -138,6 +133,13 @@ class LogReader:
         changes = self._hand_out(limit)
         self.place = changes[-1].position.place if self._ready else max(self.place, self._after)
         return changes, self._more or bool(self._ready) or self._trouble is not None
+
+    def batch(self, changes: Sequence[Change]) -> Batch:
+        """The batch of what was just read."""
+        seen, mark = self.marker.seen, self.marker.number
+        if self._ready:  # the marker may be further on than what was handed out
+            seen, mark = changes[-1].seen, changes[-1].mark
+        return Batch(tuple(changes), Position(self._context.feed, self.place), seen, mark)
 
     def _hand_out(self, limit: int) -> list[Change]:
         ready = self._ready
@@ -182,9 +184,9 @@ class LogReader:
                 ours.append(entry)
                 continue
             elif isinstance(entry, RowEntry):
-                item = items.get(entry.place)
-                if item is not None:
-                    self._tell_users(item)
+                found = items.get(entry.place)
+                if found is not None:
+                    self._tell_users(found)
             if self._trouble is not None:
                 return
             self._after = entry.place

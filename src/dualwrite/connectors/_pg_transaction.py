@@ -11,21 +11,21 @@ Locks are waited for shortly only, so that in a deadlock with the application it
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final, LiteralString, Protocol
 
 import psycopg
 
+from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names, is_installed
-from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
-from dualwrite.model import Change, Key, Outcome, Position, Row, Write
+from dualwrite.model import Batch, Key, Outcome, Position, Row, Write
 from dualwrite.schema import View
 
 PATIENCE: Final = 20.0
@@ -46,44 +46,18 @@ _SETTINGS: Final = f"""
 
 
 @dataclass(frozen=True, slots=True)
-class Marker:
-    """What a transaction of ours says of itself: its number, and the position of the other side that it contains.
-
-    ``seen`` is that of the last commit that had one; ``former`` is what it was before this commit, for readers who
-    begin behind the commit before.  ``wrote`` is what those who read the transaction's rows have to know about what it
-    meant to write (see ``Work``), null for nothing.
-    """
-
-    number: int
-    seen: Position | None
-    former: Position | None = None
-    wrote: object = None
-
-    def text(self) -> str:
-        """As the message holds it."""
-        seen, former = (None if position is None else str(position) for position in (self.seen, self.former))
-        held = {"number": self.number, "seen": seen, "former": former, "wrote": self.wrote}
-        return json.dumps(held, ensure_ascii=False, separators=(",", ":"))
-
-    @classmethod
-    def parse(cls, text: str) -> Marker:
-        """The inverse of ``text``."""
-        held = json.loads(text)
-        seen, former = (None if held[name] is None else Position.parse(held[name]) for name in ("seen", "former"))
-        return cls(held["number"], seen, former, held["wrote"])
-
-
-@dataclass(frozen=True, slots=True)
 class Work:
     """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
-    ``wrote`` is asked once, before the commit: what the marker has to say about what was written, as JSON.
+    ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``beginning`` are
+    statements that the transaction begins with.
     """
 
-    since: Callable[[Position, int], Sequence[Change]]
+    since: Callable[[Position, int], Batch]
     fetch: Callable[[View, Sequence[Key]], dict[Key, list[Row]]]
     write: Callable[[View, Sequence[Write]], list[Outcome]]
-    wrote: Callable[[], object]
+    wrote: Callable[[], Wrote | None]
+    beginning: Sequence[LiteralString] = ()
 
 
 class Done(Protocol):
@@ -130,7 +104,7 @@ class Writer:
             self._connection = None
 
     def _session(self) -> tuple[Connection, Names]:
-        if self._connection is None or self._connection.closed or self._names is None:
+        if self._connection is None or self._names is None or not is_usable(self._connection):
             self.close()
             connection = self._connection = self._database.connect()
             connection.execute(_SETTINGS.encode())
@@ -207,6 +181,8 @@ class PostgresqlTransaction:
             seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
             sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
             stored = execute(sql.encode(), [self._stream])
+            for statement in self._work.beginning:
+                execute(statement)
         row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
         if row is None:
             raise self._not_installed()
@@ -228,7 +204,7 @@ class PostgresqlTransaction:
         self._known[self._stream] = self._stored
         return self._stored
 
-    def since(self, after: Position, limit: int = NO_LIMIT) -> Sequence[Change]:
+    def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
         self._in_use()
         with self._database.errors():

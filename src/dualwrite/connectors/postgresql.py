@@ -1,8 +1,9 @@
 """The PostgreSQL connector: versions 15 to 18, captured from the write-ahead log.
 
-It connects, asks the database what it holds, installs capture (``_pg_capture``) and reads snapshots.  Each snapshot,
-installation and examination has a session of its own; everything else that only reads shares one.  All state is in the
-database: a crash needs no cleaning up.
+It installs capture (``_pg_capture``), reads snapshots, follows the write-ahead log (``_pg_feed``) and writes
+(``_pg_write``).  Each snapshot, feed, installation and examination has a session of its own, and so have the stream of
+the log and the transactions; everything else that only reads shares one.  All state is in the database: a crash needs
+no cleaning up.
 """
 
 from __future__ import annotations
@@ -13,16 +14,20 @@ from threading import RLock
 
 from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import are_current, read_catalog
+from dualwrite.connectors._pg_echo import Wrote, loud_tables
+from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_health import inspect
 from dualwrite.connectors._pg_installed import Names
 from dualwrite.connectors._pg_schema import Catalog
-from dualwrite.connectors._pg_session import Connection, Database
-from dualwrite.connectors._pg_transaction import positions, remembered
+from dualwrite.connectors._pg_session import Connection, Database, is_usable
+from dualwrite.connectors._pg_statements import Targets
+from dualwrite.connectors._pg_transaction import PostgresqlTransaction, Work, Writer, positions, remembered
 from dualwrite.connectors._pg_view import Plans, ViewPlan
+from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Problem
-from dualwrite.model import Key, Position, Row, Side
+from dualwrite.model import Batch, Key, Position, Row, Side
 from dualwrite.schema import Schema, View
 
 BLOCK = 2000
@@ -54,6 +59,9 @@ class PostgresqlConnector:
         self._plans = Plans()
         self._reading = RLock()
         self._reader: Connection | None = None
+        self._source = Source(database, self._load)
+        self._targets = Targets(self._plans)
+        self._writer = Writer(database)
 
     @property
     def link(self) -> str:
@@ -66,7 +74,7 @@ class PostgresqlConnector:
     def _read(self) -> Iterator[Connection]:
         """The shared session for reading, in autocommit mode; a new one where the last was broken."""
         with self._reading, self._database.errors():
-            if self._reader is None or self._reader.closed:
+            if self._reader is None or not is_usable(self._reader):
                 self._reader = self._database.connect()
             yield self._reader
 
@@ -124,10 +132,14 @@ class PostgresqlConnector:
         Raises Denied where the tables' owner has to run something first, PositionLost, though everything is installed,
         when changes may have been missed.
         """
-        Capture(self._database).install(self._load, views)
+        try:
+            Capture(self._database).install(self._load, views)
+        finally:
+            self._source.renew()
 
     def uninstall(self) -> None:
         """See ``Connector``.  Raises Denied where the tables' owner has to run something."""
+        self._source.close()
         Capture(self._database).uninstall()
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -139,11 +151,22 @@ class PostgresqlConnector:
         try:
             with self._database.errors():
                 plan = self._plan(connection, view)
-                connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                snapshot = PostgresqlSnapshot(self._database, connection, plan, Position("", ()))
+                snapshot = PostgresqlSnapshot(self._database, connection, plan, self._source.begin_snapshot(connection))
             yield snapshot
         finally:
             connection.close()
+
+    def end(self) -> Position:
+        """See ``Connector``."""
+        return self._source.end()
+
+    def feed(self, views: Sequence[View], after: Position | None) -> PostgresqlFeed:
+        """See ``Connector``."""
+        return PostgresqlFeed(self._source, self._database, self._load, views, after)
+
+    def acknowledge(self, position: Position) -> None:
+        """See ``Connector``."""
+        self._source.acknowledge(position)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""
@@ -160,8 +183,30 @@ class PostgresqlConnector:
         with self._read() as connection:
             return remembered(connection, Names.of(connection, self.link), kind)
 
+    # -- writing --------------------------------------------------------------------------------------------------
+
+    def transaction(self, stream: str, views: Sequence[View] = ()) -> PostgresqlTransaction:
+        """See ``Connector``."""
+
+        def work(connection: Connection) -> Work:
+            catalog = self._load(connection)
+            loud = loud_tables(catalog, views)
+            rows = RowWriter(connection, self._database, catalog, self._targets, loud=loud)
+
+            def since(after: Position, limit: int) -> Batch:
+                return self._source.since(views, after, limit)
+
+            def wrote() -> Wrote | None:
+                return Wrote(loud, rows.ledger.written) if loud else None
+
+            return Work(since, rows.fetch, rows.write, wrote, BEGINNING)
+
+        return self._writer.begin(stream, work)
+
     def close(self) -> None:
         """See ``Connector``."""
+        self._source.close()
+        self._writer.close()
         if self._reader is not None:
             self._reader.close()
             self._reader = None
