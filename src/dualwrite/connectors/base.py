@@ -28,13 +28,15 @@ class Capabilities:
 
     ``transactional``: rows, side table, marker and position commit as one.  ``before_images``: changes carry the row
     before them.  ``ordered``: the feed is in commit order across tables.  ``user_times``: changes carry the user's
-    commit time.
+    commit time.  ``exclusive``: while a transaction of ours is open, nobody else commits; elsewhere the engine asks
+    ``since`` once more behind its writes, which lock their rows.
     """
 
     transactional: bool = True
     before_images: bool = True
     ordered: bool = True
     user_times: bool = True
+    exclusive: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ def open_postgresql(
 class PostgresqlConnector:
     """A link's access to a PostgreSQL database.  See ``Connector`` for what each method promises."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(exclusive=False)
 
     def __init__(self, database: Database, side: Side, declared: Declared | None, schema: str) -> None:
         """Bind a database to a link; nothing is connected before it is needed."""

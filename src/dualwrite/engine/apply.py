@@ -48,8 +48,6 @@ class Application:
                 moves and ((compiled.name, new) in segment or (compiled.name, new) in renamed)
             ):
                 self._segment(segment.values())  # the key was somebody else's earlier in this batch: write that first
-                for done in segment.values():
-                    self.ledger.touched.update((done.compiled.name, key) for key in (done.key, done.new_key))
                 segment, renamed, plan = {}, {}, None
                 if self.ledger.queue(compiled, keys, change):
                     continue
@@ -126,6 +124,8 @@ class Application:
             stage.again()
         for stage in work:
             stage.patch()
+        for plan in ready:
+            self.ledger.touched.update((plan.compiled.name, key) for key in (plan.key, plan.new_key))
 
     def _asks_first(self, plan: Plan) -> bool:
         """Is it one of too many deletes?  It is parked until a person lets it through."""

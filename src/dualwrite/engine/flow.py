@@ -14,7 +14,8 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
@@ -59,7 +60,7 @@ class Flow:
         self.carried: Position | None = None
         self.applied_at = 0.0
         self.restorer = Restorer(link, source, point)
-        self.retries = Retries(link, source, point, self.begin, self.finish)
+        self.retries = Retries(link, source, point, self._transact)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
         self._feed: Feed | None = None
@@ -140,9 +141,7 @@ class Flow:
 
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
-        with self.begin() as transaction:
-            ledger = Application(self.link, self.source, transaction).load(weak)
-            self.finish(transaction, ledger, weak.last)
+        self._transact(lambda transaction: Application(self.link, self.source, transaction).load(weak), weak.last)
         self._advance(weak.last)
         self._size(time.monotonic() - self._locked, len(weak.rows))
 
@@ -169,16 +168,44 @@ class Flow:
             self._advance(batch.position)
             return False
         held = self._over_limit(changes)
-        with self.begin() as transaction:
+
+        def work(transaction: Transaction) -> Ledger:
             self._tidy(transaction)
             ledger = Application(self.link, self.source, transaction, held).run(changes)
             self.point("after map")
-            position = batch.position if self.carried is None else max(batch.position, self.carried)
-            self.finish(transaction, ledger, position)
+            return ledger
+
+        self._transact(work, batch.position if self.carried is None else max(batch.position, self.carried))
         self._advance(batch.position)
         self._size(time.monotonic() - self._locked, len(changes))
         self.applied_at = time.time()
         return True
+
+    def _transact(self, work: Callable[[Transaction], Ledger], position: Position | None) -> Ledger:
+        """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it."""
+        while True:
+            with self.begin() as transaction:
+                ledger = work(transaction)
+                if not self._is_overtaken(transaction, ledger):
+                    self.finish(transaction, ledger, position)
+                    return ledger
+
+    def _is_overtaken(self, transaction: Transaction, ledger: Ledger) -> bool:
+        """Have users committed changes of the very records that were decided, since the target was looked at?
+
+        Behind the writes nobody can any more: they hold the locks of their rows (R4).
+        """
+        if self._to.connector.capabilities.exclusive or self._to.windows.end is None:
+            return False
+        batch = transaction.since(self._to.windows.end)
+        self._to.windows.extend(batch.changes, batch.position)
+        return any(record in ledger.touched for change in batch.changes for record in self._records(change))
+
+    def _records(self, change: Change) -> list[tuple[str, Key]]:
+        """The records that a change of the target is about; none where it has no usable key."""
+        with suppress(RowProblem):
+            return [(change.view, key) for key in record_keys(self.link.maps[change.view], self.target, change)]
+        return []
 
     def arrivals(self, changes: Iterable[Change]) -> list[Change]:
         """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""

@@ -72,8 +72,8 @@ class Ledger:
 
     ``parked`` are plans with the reason why they were not carried, ``queued`` changes behind records that are parked
     already, ``freed`` records that are not parked any more, ``hidden`` and ``restore`` what the side table learns,
-    ``tables`` those in which something was written.  ``touched`` are records that an earlier part of the transaction
-    has written: a trigger may have changed them since, which nobody can have told yet.
+    ``tables`` those in which something was written.  ``touched`` are records that earlier parts of the transaction
+    have decided about: a trigger may have changed them since, which nobody can have told yet.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction) -> None:

@@ -15,22 +15,20 @@ from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
-Begin: TypeAlias = Callable[[], Transaction]
-Finish: TypeAlias = Callable[[Transaction, Ledger, Position | None], None]
+Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
 AT_ONCE = 200
 """Records taken again in one transaction."""
 
 
 class Retries:
-    """What the flow out of ``source`` has parked at its target; ``begin`` and ``finish`` frame its transactions."""
+    """What the flow out of ``source`` has parked at its target; ``transact`` does something in a transaction of it."""
 
-    def __init__(self, link: Link, source: Side, point: Point, begin: Begin, finish: Finish) -> None:
+    def __init__(self, link: Link, source: Side, point: Point, transact: Transact) -> None:
         self._link = link
         self._source = source
         self._target = source.other
         self._point = point
-        self._begin = begin
-        self._finish = finish
+        self._transact = transact
         self._from = link.sides[source]
         self._to = link.sides[self._target]
 
@@ -79,17 +77,20 @@ class Retries:
         return sorted((change for queue in queues for change in queue), key=lambda change: change.position.place)
 
     def _retry(self, records: Sequence[tuple[str, Key]], instead: Sequence[Change] | None = None) -> int:
-        with self._begin() as transaction:
+        linked = self._with_linked(records)
+        if not linked:
+            return 0
+        changes = self._queued(linked) if instead is None else instead
+
+        def work(transaction: Transaction) -> Ledger:
             application = Application(self._link, self._source, transaction)
-            linked = self._with_linked(records)
-            changes = self._queued(linked) if instead is None else instead
             for map_name, key in linked:
                 application.ledger.free(map_name, key)
             application.run(changes)
             self._point("inside retry")
-            if not application.ledger.freed:
-                return 0
-            self._finish(transaction, application.ledger, None)
+            return application.ledger
+
+        self._transact(work, None)
         return sum(record not in self._to.parked for record in records)
 
     def _with_linked(self, records: Iterable[tuple[str, Key]]) -> list[tuple[str, Key]]:
@@ -118,9 +119,12 @@ class Retries:
         mine = [record for record in records if record in self._to.parked]
         if not mine:
             return 0
-        with self._begin() as transaction:
+
+        def work(transaction: Transaction) -> Ledger:
             ledger = Ledger(self._to, transaction)
             for map_name, key in mine:
                 ledger.free(map_name, key)
-            self._finish(transaction, ledger, None)
+            return ledger
+
+        self._transact(work, None)
         return len(mine)
