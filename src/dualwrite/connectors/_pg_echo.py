@@ -179,7 +179,7 @@ class Intents:
         if record.before is not None:
             self._by_key[record.table, record.before] = intent
 
-    def find(self, table: str, *keys: RowKey | None) -> Intent | None:
+    def find(self, table: str, keys: Iterable[RowKey]) -> Intent | None:
         """What we meant the record with one of these keys to be; None where we did not write it."""
-        found = (self._by_key.get((table, key)) for key in keys if key)
+        found = (self._by_key.get((table, key)) for key in keys)
         return next((intent for intent in found if intent is not None), None)

@@ -251,9 +251,12 @@ class Records:
     # -- asking ---------------------------------------------------------------------------------------------------
 
     def image(self, target: Target, identity: Identity, gone: bool) -> Image | None:
-        """The record of that identity at the reader's place; with ``gone`` also one that was deleted by then."""
+        """The record of that identity at the reader's place; with ``gone`` also one that was deleted by then.
+
+        Where foreign keys forbid that something refers to a record that has gone, the transaction is about to undo it.
+        """
         image = self._state[target].get(identity)
-        return self._gone[target].get(identity) if image is None and gone else image
+        return self._gone[target].get(identity) if image is None and (gone or target in self._lasting) else image
 
     def load(self, wanted: Mapping[Target, set[Identity]], place: Place) -> None:
         """Get to know these records, and those that they refer to, as of the reader's place."""

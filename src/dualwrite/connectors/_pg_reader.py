@@ -61,12 +61,12 @@ class Item:
 
 @dataclass(slots=True)
 class Fold:
-    """What became of one record in a transaction of ours."""
+    """What became of one record in a transaction of ours; ``keys`` are all that it had, the latest first."""
 
     n: int
     shape: Shape
     relation: Relation
-    keys: tuple[RowKey | None, RowKey | None]
+    keys: tuple[RowKey, ...]
     first: Raw | None
     last: Raw | None
 
@@ -131,7 +131,8 @@ class LogReader:
                 self._tell(reading.entries)
                 self._records.forget(self._after)
         changes = self._hand_out(limit)
-        self.place = changes[-1].position.place if self._ready else max(self.place, self._after)
+        told = [change.position.place for change in changes[-1:]]  # onlookers stand behind their entry
+        self.place = max(told) if self._ready else max(self.place, self._after, *told)
         return changes, self._more or bool(self._ready) or self._trouble is not None
 
     def batch(self, changes: Sequence[Change]) -> Batch:
@@ -374,7 +375,7 @@ class LogReader:
     def _tell_effects(self, transaction: Committed, place: Place, fold: Fold, intents: Intents) -> None:
         """What became of a record besides what we made of it."""
         shape, wanted = fold.shape, fold.first
-        meant = intents.find(shape.table, *reversed(fold.keys))
+        meant = intents.find(shape.table, fold.keys)
         if meant is not None:
             table = self._catalog.schema.tables[shape.table]
             wanted = meant.image(table, fold.relation, fold.first, fold.last)
@@ -411,7 +412,8 @@ def _fold(folds: dict[tuple[str, RowKey], Fold], item: Item, catalog: Catalog) -
         known = folds.pop((shape.table, new_key), None)  # deleted before, and made anew
     key = new_key if new_key is not None else old_key
     assert key is not None
-    keys, first = ((old_key, new_key), old) if known is None else ((known.keys[0], new_key), known.first)
+    keys, first = ((), old) if known is None else (known.keys, known.first)
+    keys = tuple(dict.fromkeys([each for each in (new_key, old_key) if each is not None] + list(keys)))
     folds[shape.table, key] = Fold(entry.n, shape, entry.relation, keys, first, new)
 
 
