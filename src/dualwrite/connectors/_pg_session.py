@@ -152,6 +152,7 @@ class Database:
                 cursor_factory=psycopg.Cursor if replication else RawCursor,
                 context=TEXT,
                 client_encoding="UTF8",
+                prepare_threshold=None,  # psycopg loses track of what it prepared in a pipeline that is cut off
                 **parameters,
             )
             if connection.info.server_version >= 170000:
