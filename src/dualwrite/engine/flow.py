@@ -69,6 +69,7 @@ class Flow:
         self._bared: set[tuple[str, Key]] = set()
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
+        self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
         self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
         self._crowded: frozenset[str] = frozenset()
 
@@ -195,9 +196,9 @@ class Flow:
 
         Behind the writes nobody can any more: they hold the locks of their rows (R4).
         """
-        if self._to.connector.capabilities.exclusive or self._to.windows.end is None:
+        if self._to.connector.capabilities.exclusive or self._looked is None:
             return False
-        batch = transaction.since(self._to.windows.end)
+        batch = transaction.since(self._looked)  # the other flow may have read on meanwhile, which we did not look at
         self._to.windows.extend(batch.changes, batch.position)
         return any(record in ledger.touched for change in batch.changes for record in self._records(change))
 
@@ -285,6 +286,7 @@ class Flow:
             return False
         batch = transaction.since(windows.end, LAGGING)
         windows.extend(batch.changes, batch.position)
+        self._looked = batch.position
         return len(batch.changes) < LAGGING
 
     def _catch_up(self) -> None:

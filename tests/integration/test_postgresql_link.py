@@ -1,0 +1,89 @@
+"""Two PostgreSQL databases under one engine, while people write on both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from dualwrite.connectors.postgresql import open_postgresql
+from dualwrite.engine.stage import Stage
+from dualwrite.engine.supervisor import Engine
+from dualwrite.journal import Journal
+from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.model import Side
+from dualwrite.testing.postgresql import Database, Server
+
+LEFT = "CREATE TABLE customers (account text PRIMARY KEY, name text, points int NOT NULL DEFAULT 0)"
+RIGHT = """
+CREATE TABLE accounts (
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), number text NOT NULL UNIQUE, name text, points int)
+"""
+MAP = """
+map: customers
+left: customers
+right: accounts
+key: [number]
+columns:
+  - account = number
+  - name = name
+  - points = points: {conflict: sum}
+"""
+
+
+@pytest.fixture
+def databases(postgresql: Server) -> Iterator[dict[Side, Database]]:
+    """The two sides."""
+    with ExitStack() as stack:
+        yield {
+            side: stack.enter_context(postgresql.database(script))
+            for side, script in ((Side.LEFT, LEFT), (Side.RIGHT, RIGHT))
+        }
+
+
+@pytest.fixture
+def engine(databases: dict[Side, Database]) -> Iterator[Engine]:
+    """An engine whose one map runs, with a record in step."""
+    databases[Side.LEFT].run("INSERT INTO customers VALUES ('C1', 'Contoso', 0)")
+    with ExitStack() as stack:
+        connectors = {side: open_postgresql(databases[side].url, link="test", side=side) for side in Side}
+        for connector in connectors.values():
+            stack.callback(connector.close)
+        compiled = compile_map(read_map(MAP, ""), *(connectors[side].schema() for side in Side))
+        journal = Journal.open("sqlite://")
+        stack.callback(journal.close)
+        journal.set_state("customers", desired="running")
+        engine = Engine("test", connectors, [compiled], journal)
+        engine.open()
+        stack.callback(engine.close)
+        engine.reconcile()
+        engine.drain()
+        yield engine
+
+
+@pytest.mark.parametrize("is_read", [False, True], ids=["unread", "read by the other flow"])
+def test_an_edit_that_overtakes_a_transaction_is_merged(
+    databases: dict[Side, Database], engine: Engine, is_read: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user commits behind our decision and before our write: no increment is lost, none counts twice."""
+    write, overtaken = Stage.upserts, list[str]()
+
+    def late(self: Stage) -> None:
+        if self.source is Side.LEFT and not overtaken:
+            overtaken.append("once")
+            databases[Side.RIGHT].run("UPDATE accounts SET points = points + 10")
+            while is_read and not engine.flows[Side.RIGHT]._read(1).changes:
+                pass
+        write(self)
+
+    monkeypatch.setattr(Stage, "upserts", late)
+    databases[Side.LEFT].run("UPDATE customers SET points = points + 1")
+    while not overtaken:
+        engine.flows[Side.LEFT].turn(1)
+    engine.flows[Side.RIGHT].reopen()
+    engine.drain()
+    assert databases[Side.LEFT].run("SELECT points FROM customers") == [(11,)]
+    assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(11,)]
+    assert not engine.journal.parked({})
