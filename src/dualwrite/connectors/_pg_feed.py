@@ -36,7 +36,10 @@ _ATTEMPTS: Final = 20
 _LSNS: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
 _TOP: Final = 1 << 62
 
+Known = Callable[[Connection, Sequence[View]], Catalog]
+"""What the database holds, as it is now for these views."""
 Load = Callable[[Connection], Catalog]
+"""The same, all of it read anew."""
 
 
 @dataclass
@@ -64,9 +67,10 @@ class Line:
 class Source:
     """A connector's one stream: opened when it is needed, and again when it broke.  For any thread."""
 
-    def __init__(self, database: Database, load: Load, patience: float = PATIENCE) -> None:
+    def __init__(self, database: Database, known: Known, load: Load, patience: float = PATIENCE) -> None:
         self._database = database
-        self._load = load
+        self._known = known
+        self.load = load
         self._patience = patience
         self._lock = RLock()
         self._line: Line | None = None
@@ -264,10 +268,10 @@ class Source:
 
     def open_reader(self, line: Line, views: Sequence[View], place: Place, session: Session) -> LogReader:
         """A reader of the open stream."""
-        catalog = self._load(session.connection())
+        catalog = self._known(session.connection(), views)
 
         def differences(view: View) -> str:
-            return difference(view, catalog, self._load(session.connection()))
+            return difference(view, catalog, self.load(session.connection()))
 
         assert self._names is not None
         context = Context(
@@ -361,12 +365,9 @@ class Session:
 class PostgresqlFeed:
     """See ``Feed``."""
 
-    def __init__(
-        self, source: Source, database: Database, load: Load, views: Sequence[View], after: Position | None
-    ) -> None:
+    def __init__(self, source: Source, database: Database, views: Sequence[View], after: Position | None) -> None:
         self._source = source
         self._database = database
-        self._load = load
         self._views = tuple(views)
         self._session = source.session()
         self._examined = monotonic()
@@ -377,8 +378,8 @@ class PostgresqlFeed:
 
     def _open(self, line: Line, place: Place) -> None:
         self._line = line
-        self._catalog = self._load(self._session.connection())
         self._reader = self._source.open_reader(line, self._views, place, self._session)
+        self._catalog = self._reader.catalog
 
     def read(self, limit: int, timeout: float) -> Batch:
         """See ``Feed``.  Raises Halted where a map's tables were truncated, or are others than they were."""
@@ -413,7 +414,7 @@ class PostgresqlFeed:
         connection = self._session.connection()
         names = needs(self._catalog.schema, self._views)
         if not are_current(connection, [self._catalog.facts[name] for name in names]):
-            fresh = self._load(connection)
+            fresh = self._source.load(connection)
             for view in self._views:
                 told = difference(view, self._catalog, fresh)
                 if told:

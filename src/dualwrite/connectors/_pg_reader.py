@@ -93,23 +93,23 @@ class LogReader:
     def __init__(self, context: Context, views: Sequence[View], place: Place, marker: Marker) -> None:
         """``marker`` is the last one at or before the place."""
         self._context = context
-        self._catalog = context.catalog
+        self.catalog = context.catalog
         self.place = place
         self.marker = marker
         self._views = {view.name: view for view in views}
         # inside of a transaction: read it again from its beginning, and leave out what was delivered
         self._after: Place = (place[0], 0) if len(place) > 1 else place
         self._passed = place
-        self._records = Records(context.log, self._catalog, views, context.connect, context.catch_up)
-        self._onlookers = Onlookers(context.log, self._catalog, self._records, context.connect, context.catch_up)
+        self._records = Records(context.log, self.catalog, views, context.connect, context.catch_up)
+        self._onlookers = Onlookers(context.log, self.catalog, self._records, context.connect, context.catch_up)
         self._sights: dict[str, list[Sight]] = {}
         self._watches: dict[str, list[Watch]] = {}
         for view in views:
-            sight = Sight(self._catalog, self._records, view)
+            sight = Sight(self.catalog, self._records, view)
             self._sights.setdefault(view.table, []).append(sight)
             for watch in watches(self._records, sight):
                 self._watches.setdefault(watch.chain[-1].target[0], []).append(watch)
-        self._needs = needs(self._catalog.schema, views)
+        self._needs = needs(self.catalog.schema, views)
         self._shapes: dict[int, Shape | None] = {}
         self._ready: deque[Change] = deque()
         self._trouble: Halted | None = None
@@ -227,10 +227,10 @@ class LogReader:
         return self._shapes[entry.version]
 
     def _new_shape(self, relation: Relation) -> Shape | None:
-        table = self._catalog.names.get(relation.oid)
+        table = self.catalog.names.get(relation.oid)
         if table is None or table not in self._records.columns:
             return None
-        facts = self._catalog.facts[table]
+        facts = self.catalog.facts[table]
         by_view: dict[int, list[Watch]] = {}
         for watch in sorted(self._watches.get(table, ()), key=lambda watch: watch.number):
             by_view.setdefault(watch.number, []).append(watch)
@@ -252,9 +252,9 @@ class LogReader:
         return None  # rows from before the present shape
 
     def _emptied(self, entry: Emptied) -> Halted | None:
-        tables = {self._catalog.names.get(relation.oid) for relation in entry.relations}
+        tables = {self.catalog.names.get(relation.oid) for relation in entry.relations}
         for view in self._views.values():
-            if tables & set(needs(self._catalog.schema, [view])):
+            if tables & set(needs(self.catalog.schema, [view])):
                 return Halted(
                     view.name,
                     f"{', '.join(sorted(filter(None, tables)))} was emptied by TRUNCATE, which does not say of which "
@@ -365,7 +365,7 @@ class LogReader:
                 if item.shape.trouble is not None:
                     self._trouble = item.shape.trouble
                     return
-                _fold(folds, item, self._catalog)
+                _fold(folds, item, self.catalog)
         if marker.wrote is not None and folds:
             commit, last = entries[-1].place
             intents = Intents(marker.wrote.records)
@@ -377,7 +377,7 @@ class LogReader:
         shape, wanted = fold.shape, fold.first
         meant = intents.find(shape.table, fold.keys)
         if meant is not None:
-            table = self._catalog.schema.tables[shape.table]
+            table = self.catalog.schema.tables[shape.table]
             wanted = meant.image(table, fold.relation, fold.first, fold.last)
         if wanted == fold.last:
             return

@@ -8,7 +8,7 @@ no cleaning up.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
 
@@ -24,6 +24,7 @@ from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_transaction import PostgresqlTransaction, Work, Writer, positions, remembered
 from dualwrite.connectors._pg_view import Plans, ViewPlan
 from dualwrite.connectors._pg_write import BEGINNING, RowWriter
+from dualwrite.connectors._sql import needs
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Problem
@@ -59,7 +60,7 @@ class PostgresqlConnector:
         self._plans = Plans()
         self._reading = RLock()
         self._reader: Connection | None = None
-        self._source = Source(database, self._load)
+        self._source = Source(database, self._known_to, self._load)
         self._targets = Targets(self._plans)
         self._writer = Writer(database)
 
@@ -87,13 +88,25 @@ class PostgresqlConnector:
         self._catalog = catalog
         return catalog
 
+    def _known(self, connection: Connection, tables: Iterable[str]) -> Catalog:
+        """What the database holds, read again where one of these tables is not what it was."""
+        catalog, names = self._catalog, set(tables)
+        if catalog is None or not names <= catalog.facts.keys():
+            return self._load(connection)
+        is_current = are_current(connection, [catalog.facts[name] for name in names])
+        return catalog if is_current else self._load(connection)
+
+    def _known_to(self, connection: Connection, views: Sequence[View]) -> Catalog:
+        """The same for the tables that views look at."""
+        catalog = self._catalog
+        return self._load(connection) if catalog is None else self._known(connection, needs(catalog.schema, views))
+
     def _plan(self, connection: Connection, view: View) -> ViewPlan:
         """The plan of a view, as its tables are now."""
         catalog = self._catalog
         if catalog is not None and view.table in catalog.facts:
-            plan = self._plans.get(catalog, view)
-            if are_current(connection, [catalog.facts[name] for name in plan.tables]):
-                return plan
+            catalog = self._known(connection, self._plans.get(catalog, view).tables)
+            return self._plans.get(catalog, view)
         return self._plans.get(self._load(connection), view)
 
     # -- what the system is ---------------------------------------------------------------------------------------
@@ -162,7 +175,7 @@ class PostgresqlConnector:
 
     def feed(self, views: Sequence[View], after: Position | None) -> PostgresqlFeed:
         """See ``Connector``."""
-        return PostgresqlFeed(self._source, self._database, self._load, views, after)
+        return PostgresqlFeed(self._source, self._database, views, after)
 
     def acknowledge(self, position: Position) -> None:
         """See ``Connector``."""
@@ -189,7 +202,7 @@ class PostgresqlConnector:
         """See ``Connector``."""
 
         def work(connection: Connection) -> Work:
-            catalog = self._load(connection)
+            catalog = self._known_to(connection, views)
             loud = loud_tables(catalog, views)
             rows = RowWriter(connection, self._database, catalog, self._targets, loud=loud)
 
