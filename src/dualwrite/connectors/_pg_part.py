@@ -16,14 +16,14 @@ import psycopg
 
 from dualwrite.connectors._pg_cells import Pattern, Shape
 from dualwrite.connectors._pg_ledger import Ledger, Written
-from dualwrite.connectors._pg_lookups import PREPARED, Lookups, lock, transposed
+from dualwrite.connectors._pg_lookups import PREPARED, Held, lock, transposed
 from dualwrite.connectors._pg_refusal import refusal
-from dualwrite.connectors._pg_rows import Ready, Rows, folder
+from dualwrite.connectors._pg_rows import Ready, Rows
 from dualwrite.connectors._pg_schema import ForeignKey
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
 from dualwrite.connectors._pg_values import BadTextError, array, copy_lines
-from dualwrite.connectors._sql import names
+from dualwrite.connectors._sql import Lookups, folder, names
 from dualwrite.model import (
     ABSENT,
     Applied,
@@ -55,7 +55,7 @@ class Part:
         self,
         connection: Connection,
         database: Database,
-        lookups: Lookups,
+        lookups: Lookups[Held],
         ledger: Ledger,
         target: Target,
         writes: Sequence[Write],

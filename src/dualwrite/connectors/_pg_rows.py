@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Final
 
 from dualwrite.connectors._pg_cells import MASK_BITS, Pattern, Shape
-from dualwrite.connectors._pg_lookups import Lookups, Resolved, transposed
+from dualwrite.connectors._pg_lookups import Held, transposed
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_statements import Target, patterns
+from dualwrite.connectors._sql import Lookups, Resolved
 from dualwrite.model import ABSENT, Absent, Cell, Key, MissingParent, Outcome, Rejected, Row, Value, Write
-from dualwrite.schema import Column, Lookup
+from dualwrite.schema import Lookup
 
 SHAPES: Final = 3
 """Rows that speak of more different cells than that are put into one statement with masks."""
@@ -33,31 +34,15 @@ class Ready:
     members: Sequence[Value]
     given: tuple[int, ...] = ()
     expected: tuple[int, ...] = ()
-    lookups: dict[int, Resolved | None] = field(default_factory=dict)
+    lookups: dict[int, Resolved[Held] | None] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     refused: Outcome | None = None
-
-
-def _folded(column: Column, value: Value) -> str:
-    """What a value is compared by in keys: null as empty, letter case and trailing blanks as the column says."""
-    if value is None:
-        return ""
-    if column.ignore_trailing_blanks:
-        value = value.rstrip(" ")
-    return value.casefold() if column.ignore_case else value
-
-
-def folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
-    """A function that brings keys to the form in which equal ones are equal."""
-    if any(column.ignore_case or column.ignore_trailing_blanks for column in columns):
-        return lambda key: tuple(_folded(column, member) for column, member in zip(columns, key, strict=True))
-    return lambda key: tuple(member or "" for member in key) if None in key else key
 
 
 class Rows:
     """Makes writes of one view ready."""
 
-    def __init__(self, connection: Connection, target: Target, lookups: Lookups) -> None:
+    def __init__(self, connection: Connection, target: Target, lookups: Lookups[Held]) -> None:
         self._connection = connection
         self._target = target
         self._lookups = lookups

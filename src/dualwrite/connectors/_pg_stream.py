@@ -27,7 +27,7 @@ from psycopg.pq import ExecStatus
 
 from dualwrite.connectors._pg_log import Log, lsn_text
 from dualwrite.connectors._pg_session import Connection, Database
-from dualwrite.connectors._sql import quote
+from dualwrite.connectors._sql import literal, quote
 from dualwrite.errors import DualwriteError, PositionLost, Unavailable
 
 STATUS: Final = 2.0
@@ -145,7 +145,7 @@ class Stream:
 
     def _examined(self) -> tuple[int, str]:
         """What was confirmed, and which process holds the slot; raises PositionLost when it cannot be read."""
-        query = _SLOT.format(slot=_literal(self._slot), publication=_literal(self._publication))
+        query = _SLOT.format(slot=literal(self._slot), publication=literal(self._publication))
         with self._database.errors():
             row = self._connection.execute(query.encode()).fetchone()
         where = f"slot {self._slot} of {self._database.shown}"
@@ -161,7 +161,7 @@ class Stream:
         return int(confirmed), holder
 
     def _command(self, at: int) -> bytes:
-        publication = _literal(quote(self._publication))
+        publication = literal(quote(self._publication))
         options = f"proto_version '1', publication_names {publication}, messages 'true'"
         return f"START_REPLICATION SLOT {quote(self._slot)} LOGICAL {lsn_text(at)} ({options})".encode()
 
@@ -363,7 +363,3 @@ class Stream:
                 return  # the server's last word comes after it has let the slot go
             if size <= 0 and self._selector.select(deadline - monotonic()):
                 self._pgconn.consume_input()
-
-
-def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

@@ -16,12 +16,11 @@ from psycopg import pq
 from dualwrite.canonical import CastError, canonical, check_range, identity, number
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
 from dualwrite.connectors._pg_session import Connection, numbered
-from dualwrite.connectors._sql import Held, Joins, quote, table_of
-from dualwrite.errors import Usage
-from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or
+from dualwrite.connectors._sql import Held, Joins, column_of, end_of, place_of, quote, table_of, tables_of
+from dualwrite.expression import Expression, paths
 from dualwrite.filters import POSTGRESQL, TEXTUAL, Test, compile_filter, render_sql
-from dualwrite.model import ABSENT, Key, Path, Row, Value, show_path
-from dualwrite.schema import Column, ColumnType, Reference, Table, TypeName, View
+from dualwrite.model import ABSENT, Key, Row, Value
+from dualwrite.schema import Column, ColumnType, Reference, TypeName, View
 
 Match: TypeAlias = Literal["null", "value", "text"]
 """How a member of a key is looked for: as null or empty, as a value of its column's type, or as that value's text."""
@@ -48,29 +47,21 @@ class ViewPlan:
         self.catalog = catalog
         self.table = table_of(catalog.schema, view.table)
         self.facts = catalog.facts[view.table]
-        self.columns = [_column(catalog, view, path) for path in view.paths]
+        self.columns = [column_of(catalog.schema, view, path) for path in view.paths]
         joins = Joins(catalog.schema, view.table, self._single, self._relation, self._equal)
         cells = [joins.cell(path) for path in view.paths]
         self.source = joins.source
         self.flags = joins.flags
         self.cells = [sql for sql, _ in cells]
-        self.ends = [catalog.facts[self._end_of(path).name].columns[path[-1]] for path in view.paths]
+        self.ends = [
+            catalog.facts[end_of(catalog.schema, view.table, path).name].columns[path[-1]] for path in view.paths
+        ]
         self.shown = [end.shown(cell) for end, cell in zip(self.ends, self.cells, strict=True)]
         self.flag_of = [flag for _, flag in cells]
         self._chosen = ", ".join([*self.shown, *self.flags])
         self._condition, self._bound, self._test = self._filter(view.filter)
         self._members = [matcher(self.ends[index]) for index in view.key]
-        prefixes = (path[:length] for path in view.paths for length in range(1, len(path) + 1))
-        self.tables = frozenset(self._end_of(prefix).name for prefix in prefixes)
-
-    def _end_of(self, path: Path) -> Table:
-        """The table that a path ends in."""
-        table = self.table
-        for step in path[:-1]:
-            reference = table.reference(step)
-            assert reference is not None
-            table = self.catalog.schema.tables[reference.table]
-        return table
+        self.tables = tables_of(catalog.schema, view)
 
     # -- joins ----------------------------------------------------------------------------------------------------
 
@@ -96,11 +87,11 @@ class ViewPlan:
         """The view's filter as SQL with what is bound; as a function where SQL would not say exactly the same."""
         if condition is None:
             return "TRUE", [], None
-        places = [self._place(path) for path in _paths(condition)]
+        places = [place_of(self.view, path) for path in paths(condition)]
         if all(_same_in_sql(self.columns[place], self.ends[place]) for place in places):
-            sql, bound = render_sql(condition, lambda path: self._cell_of(self._place(path)), POSTGRESQL)
+            sql, bound = render_sql(condition, lambda path: self._cell_of(place_of(self.view, path)), POSTGRESQL)
             return numbered(sql), bound, None
-        return "TRUE", [], compile_filter(condition, lambda path: self._column_of(self._place(path)))
+        return "TRUE", [], compile_filter(condition, lambda path: self._column_of(place_of(self.view, path)))
 
     def _cell_of(self, place: int) -> tuple[str, Column]:
         cell, end, column = self.cells[place], self.ends[place], self.columns[place]
@@ -108,11 +99,6 @@ class ViewPlan:
 
     def _column_of(self, place: int) -> tuple[int, Column]:
         return place, self.columns[place]
-
-    def _place(self, path: Path) -> int:
-        if path not in self.view.paths:
-            raise Usage(f"the filter of {self.view.name} speaks of {show_path(path)}, which the view does not read")
-        return self.view.paths.index(path)
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -184,25 +170,6 @@ class ViewPlan:
         )
         # a prepared statement could not return another type once a column has changed
         return connection.execute(statement.encode(), bound, prepare=False).fetchall()
-
-
-def _column(catalog: Catalog, view: View, path: Path) -> Column:
-    column = catalog.schema.resolve(view.table, path)
-    if column is None:
-        raise Usage(f"map {view.name}: {view.table} has no {show_path(path)}", "run `dualwrite check`")
-    return column
-
-
-def _paths(condition: Expression) -> Iterator[Path]:
-    """The paths that a condition speaks of."""
-    match condition:
-        case Compare(_, column, _) | OneOf(column, _):
-            yield column.path
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from _paths(part)
-        case Not(part):
-            yield from _paths(part)
 
 
 def _same_in_sql(column: Column, facts: ColumnFacts) -> bool:

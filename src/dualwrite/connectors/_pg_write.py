@@ -12,12 +12,12 @@ from operator import itemgetter
 from typing import Final
 
 from dualwrite.connectors._pg_ledger import Ledger
-from dualwrite.connectors._pg_lookups import Lookups, lock
+from dualwrite.connectors._pg_lookups import lock, lookups_of
 from dualwrite.connectors._pg_part import Part
-from dualwrite.connectors._pg_rows import folder
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target, Targets
+from dualwrite.connectors._sql import folder
 from dualwrite.model import ABSENT, Key, Outcome, Row, Write
 from dualwrite.schema import View
 
@@ -53,7 +53,7 @@ class RowWriter:
         self._database = database
         self._catalog = catalog
         self._targets = targets
-        self._lookups = Lookups(connection, catalog, targets)
+        self._lookups = lookups_of(connection, catalog, targets)
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """As ``Transaction.fetch``; the records stay locked."""

@@ -1,15 +1,21 @@
-"""What SQL connectors share: quoting, what views look at, and the joins that turn ids into a view's natural form."""
+"""What SQL connectors share: quoting, what views look at, the joins that turn ids into a view's natural form, and the
+way back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 from dualwrite.errors import Usage
-from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or
-from dualwrite.model import Path, show_path
-from dualwrite.schema import Reference, Schema, Table, TypeName, View
+from dualwrite.expression import paths
+from dualwrite.model import ABSENT, Cell, Key, MissingParent, Path, Rejected, show_key, show_path
+from dualwrite.schema import Column, Lookup, Reference, Schema, Table, TypeName, View
+
+Holding = TypeVar("Holding")
+"""The values of a reference's columns, as a connector knows them."""
+Resolved: TypeAlias = Holding | MissingParent | Rejected
+"""What a lookup leads to."""
 
 
 def quote(name: str) -> str:
@@ -53,6 +59,37 @@ def is_unique(table: Table, columns: Iterable[str]) -> bool:
     return any(unique and set(unique) <= wanted for unique in (table.primary_key, *table.uniques))
 
 
+def end_of(schema: Schema, table: str, path: Path) -> Table:
+    """The table that a path ends in, of those that lead somewhere."""
+    here = schema.tables[table]
+    for step in path[:-1]:
+        reference = here.reference(step)
+        assert reference is not None
+        here = schema.tables[reference.table]
+    return here
+
+
+def tables_of(schema: Schema, view: View) -> frozenset[str]:
+    """The tables that the rows of a view come from."""
+    prefixes = (path[:length] for path in view.paths for length in range(1, len(path) + 1))
+    return frozenset(end_of(schema, view.table, prefix).name for prefix in prefixes)
+
+
+def column_of(schema: Schema, view: View, path: Path) -> Column:
+    """The column that a path of a view leads to; raises Usage where there is none."""
+    column = schema.resolve(view.table, path)
+    if column is None:
+        raise Usage(f"map {view.name}: {view.table} has no {show_path(path)}", "run `dualwrite check`")
+    return column
+
+
+def place_of(view: View, path: Path) -> int:
+    """The index of a path of the view's filter in its rows; raises Usage where they do not hold it."""
+    if path not in view.paths:
+        raise Usage(f"the filter of {view.name} speaks of {show_path(path)}, which the view does not read")
+    return view.paths.index(path)
+
+
 def natural_key(tables: Mapping[str, Table], name: str, seen: frozenset[str] = frozenset()) -> tuple[Path, ...]:
     """The paths that identify a record for people: the first unique index that is more than a surrogate.
 
@@ -60,11 +97,11 @@ def natural_key(tables: Mapping[str, Table], name: str, seen: frozenset[str] = f
     """
     table = tables[name]
     for columns in sorted(table.uniques, key=lambda columns: _is_surrogate(table, columns)):
-        paths: list[Path] = []
+        found: list[Path] = []
         for column in columns:
-            paths += _natural(tables, table, column, seen | {name})
-        if paths:
-            return tuple(dict.fromkeys(paths))
+            found += _natural(tables, table, column, seen | {name})
+        if found:
+            return tuple(dict.fromkeys(found))
     return tuple((column,) for column in table.primary_key)
 
 
@@ -173,22 +210,10 @@ class Needs:
     followed: set[str] = field(default_factory=set)
 
 
-def paths_in(expression: Expression | None) -> Iterator[Path]:
-    """The paths that a filter speaks of."""
-    match expression:
-        case Compare(_, column, _) | OneOf(column, _):
-            yield column.path
-        case And(parts) | Or(parts):
-            for part in parts:
-                yield from paths_in(part)
-        case Not(part):
-            yield from paths_in(part)
-
-
 def view_paths(view: View) -> list[Path]:
     """All paths by which a view reaches columns, its lookups' key parts included."""
     parts = [(lookup.reference, *path) for lookup in view.lookups for path, _ in lookup.parts]
-    return list(dict.fromkeys((*view.paths, *paths_in(view.filter), *parts)))
+    return list(dict.fromkeys((*view.paths, *paths(view.filter), *parts)))
 
 
 def needs(schema: Schema, views: Iterable[View]) -> dict[str, Needs]:
@@ -208,3 +233,68 @@ def needs(schema: Schema, views: Iterable[View]) -> dict[str, Needs]:
                 raise Usage(f"table {table.name} has no column {path[-1]}", f"correct the map {view.name}")
             need.add(path[-1])
     return found
+
+
+# -- keys and lookups ------------------------------------------------------------------------------------------------
+
+
+def folded(column: Column, value: Cell) -> str:
+    """What a value is compared by in keys: null as empty, letter case and trailing blanks as the column says."""
+    if value is None or value is ABSENT:
+        return ""
+    if column.ignore_trailing_blanks:
+        value = value.rstrip(" ")
+    return value.casefold() if column.ignore_case else value
+
+
+def folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
+    """A function that brings keys to the form in which equal ones are equal."""
+    if any(column.ignore_case or column.ignore_trailing_blanks for column in columns):
+        return lambda key: tuple(folded(column, member) for column, member in zip(columns, key, strict=True))
+    return lambda key: tuple(member or "" for member in key) if None in key else key
+
+
+class Lookups(Generic[Holding]):
+    """Finds what references have to hold to lead to the records that lookups name; remembers it as long as nobody
+    writes to their tables.
+
+    ``find`` asks for records by their keys in a view: it tells what each of them holds in the columns that a reference
+    leads to, and from which tables it knows that.
+    """
+
+    def __init__(
+        self, find: Callable[[View, Reference, Sequence[Key]], tuple[Mapping[Key, Sequence[Holding]], frozenset[str]]]
+    ) -> None:
+        self._find = find
+        self._known: dict[tuple[str, Lookup], dict[Key, Resolved[Holding]]] = {}
+        self._tables: dict[tuple[str, Lookup], frozenset[str]] = {}
+
+    def clear(self) -> None:
+        """Others may have changed anything."""
+        self._known.clear()
+
+    def forget(self, table: str) -> None:
+        """Records of this table have changed."""
+        for lookup in [lookup for lookup, tables in self._tables.items() if table in tables]:
+            self._known.pop(lookup, None)
+
+    def resolve(self, table: Table, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, Resolved[Holding]]:
+        """What the reference's columns have to hold for each key."""
+        known = self._known.setdefault((table.name, lookup), {})
+        missing = [key for key in dict.fromkeys(keys) if key not in known]
+        if missing:
+            reference = reference_of(table, lookup.reference, (lookup.reference,))
+            parts = tuple(path for path, _ in lookup.parts)
+            view = View(lookup.reference, reference.table, parts, tuple(range(len(parts))))
+            found, self._tables[table.name, lookup] = self._find(view, reference, missing)
+            for key in missing:
+                known[key] = _resolved(reference, key, found.get(key, ()))
+        return known
+
+
+def _resolved(reference: Reference, key: Key, found: Sequence[Holding]) -> Resolved[Holding]:
+    if not found:
+        return MissingParent(reference.name, reference.table, key)
+    if len(found) > 1:
+        return Rejected("ambiguous", f"{len(found)} records of {reference.table} hold the key {show_key(key)}")
+    return found[0]

@@ -19,7 +19,7 @@ from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError
 from dualwrite.connectors._sqlite_view import Plans
-from dualwrite.connectors._sqlite_write import Lookups, Writer
+from dualwrite.connectors._sqlite_write import Writer, lookups_of
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
 from dualwrite.model import Batch, Change, Key, Outcome, Position, Rejected, Row, Write
@@ -69,7 +69,7 @@ class SqliteTransaction:
             self._catalog = self._load(self._connection)
             self._meta = read_meta(self._connection, self._names)
             self._effects = Effects(self._connection, self._names, self._catalog)
-            self._lookups = Lookups(self._connection, self._catalog, self._plans)
+            self._lookups = lookups_of(self._connection, self._catalog, self._plans)
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])

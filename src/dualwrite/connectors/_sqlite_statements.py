@@ -147,14 +147,14 @@ class Statements:
 
     def _tell(self, kind: str, columns: Sequence[str], done: Sequence[Operation], last: int) -> None:
         """Pass on what was written."""
+        if kind == DELETE:
+            return
+        rows = [tuple(operation.values.values()) for operation in done]
         if kind == UPDATE:
             self.effects.wrote(self.plan.name, [operation.identity for operation in done], columns)
-        elif kind == INSERT:
-            rows = [tuple(operation.values.values()) for operation in done]
+        else:
             self.effects.inserted(self.plan.name, columns, rows, last)
-        if kind != DELETE:
-            rows = [tuple(operation.values.values()) for operation in done]
-            self.effects.arrived(self.plan.name, columns, rows)
+        self.effects.arrived(self.plan.name, columns, rows)
 
     def _statement(self, kind: str, columns: Sequence[str]) -> str:
         table, same = quote(self.plan.name), " AND ".join(f"{quote(name)} = ?" for name in self.plan.facts.identity)

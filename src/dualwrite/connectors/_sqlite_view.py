@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from dualwrite.canonical import CastError
-from dualwrite.connectors._sql import Joins, quote, table_of
+from dualwrite.connectors._sql import Joins, column_of, end_of, place_of, quote, table_of, tables_of
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import read_all, tolerate
 from dualwrite.connectors._sqlite_values import Encode, Source, Storage, encoder, row_maker
-from dualwrite.errors import Usage
 from dualwrite.filters import SQLITE, render_sql
-from dualwrite.model import Key, Path, Row, show_path
-from dualwrite.schema import Column, Reference, Table, View
+from dualwrite.model import Key, Path, Row
+from dualwrite.schema import Column, Reference, View
 
 _SAMPLE_ROWS = 1000
 Maker: TypeAlias = Callable[[Sequence[tuple[Any, ...]]], list[Row]]
@@ -64,7 +63,7 @@ class ViewPlan:
         self.catalog = catalog
         self.table = table_of(catalog.schema, view.table)
         self.facts = catalog.facts[view.table]
-        self.columns = [_column(catalog, view, path) for path in view.paths]
+        self.columns = [column_of(catalog.schema, view, path) for path in view.paths]
         self._joins = Joins(catalog.schema, view.table, self._single)
         cells = [self._joins.cell(path) for path in view.paths]
         self._cells = [sql for sql, _ in cells]
@@ -75,11 +74,10 @@ class ViewPlan:
         every = range(len(cells))
         self._make_rows = self._maker(every, 0)
         self._every = frozenset(every)
-        ends = [(self._end_of(path).name, path[-1]) for path in view.paths]
+        ends = [(end_of(catalog.schema, view.table, path).name, path[-1]) for path in view.paths]
         self.encoders = [column_encoder(connection, catalog, *end) for end in ends]
         self._affinities = [catalog.facts[table].affinities[name] for table, name in ends]
-        prefixes = (path[:length] for path in view.paths for length in range(1, len(path) + 1))
-        self.tables = frozenset(self._end_of(prefix).name for prefix in prefixes)
+        self.tables = tables_of(catalog.schema, view)
 
     @property
     def name(self) -> str:
@@ -110,15 +108,6 @@ class ViewPlan:
             found = self._selections[cells] = Selection(", ".join(chosen), self._maker(some, 1 + len(self._head)))
         return found
 
-    def _end_of(self, path: Path) -> Table:
-        """The table that a path ends in."""
-        table = self.table
-        for step in path[:-1]:
-            reference = table.reference(step)
-            assert reference is not None
-            table = self.catalog.schema.tables[reference.table]
-        return table
-
     # -- reading --------------------------------------------------------------------------------------------------
 
     def blocks(self, connection: sqlite3.Connection, size: int) -> Iterator[list[Row]]:
@@ -147,10 +136,8 @@ class ViewPlan:
         return connection.execute(sql, (*bound, skip))
 
     def _cell_of(self, path: Path) -> tuple[str, Column]:
-        known = dict(zip(self.view.paths, zip(self._cells, self.columns, strict=True), strict=True))
-        if path not in known:
-            raise Usage(f"the filter of {self.view.name} speaks of {show_path(path)}, which the view does not read")
-        return known[path]
+        place = place_of(self.view, path)
+        return self._cells[place], self.columns[place]
 
     def rows(self, block: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Rows in natural form."""
@@ -207,13 +194,6 @@ class ViewPlan:
         keys = list(dict.fromkeys(keys))
         found = zip(keys, self.find(connection, keys), strict=True)
         return {key: [record.row for record in records] for key, records in found if records}
-
-
-def _column(catalog: Catalog, view: View, path: Path) -> Column:
-    column = catalog.schema.resolve(view.table, path)
-    if column is None:
-        raise Usage(f"map {view.name}: {view.table} has no {show_path(path)}", "run `dualwrite check`")
-    return column
 
 
 def column_encoder(connection: sqlite3.Connection, catalog: Catalog, table: str, name: str) -> Encode:

@@ -7,14 +7,13 @@ operations that ``_sqlite_statements`` runs.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
-from typing import TypeAlias
 
 from dualwrite.canonical import CastError
-from dualwrite.connectors._sql import reference_of
+from dualwrite.connectors._sql import Lookups, Resolved, folded, folder, is_unique, reference_of
 from dualwrite.connectors._sqlite_capture import DELETE, INSERT, UPDATE
 from dualwrite.connectors._sqlite_effects import Effects, Identity, Intents, Values
 from dualwrite.connectors._sqlite_schema import Catalog
@@ -24,7 +23,6 @@ from dualwrite.connectors._sqlite_view import Found, Plans, ViewPlan
 from dualwrite.model import (
     ABSENT,
     Applied,
-    Cell,
     Contested,
     Key,
     MissingParent,
@@ -36,11 +34,9 @@ from dualwrite.model import (
     Write,
     show_key,
 )
-from dualwrite.schema import Column, Lookup, Reference, Table, View
+from dualwrite.schema import Column, Lookup, Reference, View
 
 _APPLIED = Applied()
-
-Resolved: TypeAlias = Identity | MissingParent | Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,58 +56,15 @@ class Flat:
         return cls(index, column, None if as_it_is else encode, "" if column.empty_is_null else None)
 
 
-def folded(column: Column, value: Cell) -> str:
-    """What a value is compared by in keys: null as empty, letter case and trailing blanks as the column says."""
-    if value is None or value is ABSENT:
-        return ""
-    if column.ignore_trailing_blanks:
-        value = value.rstrip(" ")
-    return value.casefold() if column.ignore_case else value
+def lookups_of(connection: sqlite3.Connection, catalog: Catalog, plans: Plans) -> Lookups[Identity]:
+    """Finds the records that lookups name."""
 
+    def find(view: View, reference: Reference, keys: Sequence[Key]) -> tuple[dict[Key, list[Identity]], frozenset[str]]:
+        plan = plans.get(connection, catalog, view, reference.to)
+        found = zip(keys, plan.find(connection, keys), strict=True)
+        return {key: [record.extra for record in records] for key, records in found}, plan.tables
 
-class Lookups:
-    """Finds the records that lookups name; remembers them as long as nobody writes to their tables."""
-
-    def __init__(self, connection: sqlite3.Connection, catalog: Catalog, plans: Plans) -> None:
-        self._connection = connection
-        self._catalog = catalog
-        self._plans = plans
-        self._known: dict[tuple[str, Lookup], dict[Key, Resolved]] = {}
-        self._tables: dict[tuple[str, Lookup], frozenset[str]] = {}
-
-    def forget(self, table: str) -> None:
-        """Records of this table have changed."""
-        for lookup in [lookup for lookup, tables in self._tables.items() if table in tables]:
-            self._known.pop(lookup, None)
-
-    def resolve(self, table: Table, lookup: Lookup, keys: Iterable[Key]) -> dict[Key, Resolved]:
-        """What the reference's columns have to hold for each key."""
-        known = self._known.setdefault((table.name, lookup), {})
-        missing = [key for key in dict.fromkeys(keys) if key not in known]
-        if missing:
-            reference = reference_of(table, lookup.reference, (lookup.reference,))
-            paths = tuple(path for path, _ in lookup.parts)
-            view = View(lookup.reference, reference.table, paths, tuple(range(len(paths))))
-            plan = self._plans.get(self._connection, self._catalog, view, reference.to)
-            self._tables[table.name, lookup] = plan.tables
-            for key, found in zip(missing, plan.find(self._connection, missing), strict=True):
-                known[key] = self._resolved(reference, key, found)
-        return known
-
-    @staticmethod
-    def _resolved(reference: Reference, key: Key, found: Sequence[Found]) -> Resolved:
-        if not found:
-            return MissingParent(reference.name, reference.table, key)
-        if len(found) > 1:
-            return Rejected("ambiguous", f"{len(found)} records of {reference.table} hold the key {show_key(key)}")
-        return found[0].extra
-
-
-def _folder(columns: Sequence[Column]) -> Callable[[Key], Key]:
-    """A function that brings keys to the form in which equal ones are equal."""
-    if any(column.ignore_case or column.ignore_trailing_blanks for column in columns):
-        return lambda key: tuple(folded(column, member) for column, member in zip(columns, key, strict=True))
-    return lambda key: tuple(member or "" for member in key) if None in key else key
+    return Lookups(find)
 
 
 def _is_unique(plan: ViewPlan) -> bool:
@@ -121,8 +74,7 @@ def _is_unique(plan: ViewPlan) -> bool:
         column.nullable or column.ignore_case or column.ignore_trailing_blanks for column in columns
     ):
         return False
-    names = {column.name for column in columns}
-    return any(names.issuperset(unique) for unique in (plan.table.primary_key, *plan.table.uniques) if unique)
+    return is_unique(plan.table, (column.name for column in columns))
 
 
 @dataclass(slots=True)
@@ -142,7 +94,9 @@ class Pending:
 class Writer:
     """Writes rows of one view; what depends on the view alone is prepared once."""
 
-    def __init__(self, connection: sqlite3.Connection, plan: ViewPlan, lookups: Lookups, effects: Effects) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, plan: ViewPlan, lookups: Lookups[Identity], effects: Effects
+    ) -> None:
         self._connection = connection
         self._plan = plan
         self._lookups = lookups
@@ -158,7 +112,7 @@ class Writer:
         plain = [flat for flat in flats if flat.encode is None]
         self._plain_names = [flat.column.name for flat in plain]
         self._plain_cells = itemgetter(*(flat.index for flat in plain), 0, 0)  # two more: always a tuple
-        self._fold = _folder([plan.columns[index] for index in view.key])
+        self._fold = folder([plan.columns[index] for index in view.key])
         self._is_unique = _is_unique(plan)
 
     # -- deciding -------------------------------------------------------------------------------------------------
@@ -374,7 +328,7 @@ class Writer:
                 operations.append(Operation(one.number, UPDATE, one.found.identity, values, confirmed))
         return operations
 
-    def _resolve(self, lookup: Lookup, pending: Sequence[Pending]) -> dict[Key, Resolved]:
+    def _resolve(self, lookup: Lookup, pending: Sequence[Pending]) -> dict[Key, Resolved[Identity]]:
         """What the keys that the rows name lead to."""
         asked = []
         parts = frozenset(index for _, index in lookup.parts)
@@ -403,7 +357,7 @@ class Writer:
         return tuple(cells)
 
     def _held_values(
-        self, pending: Pending, resolved: dict[Lookup, dict[Key, Resolved]]
+        self, pending: Pending, resolved: dict[Lookup, dict[Key, Resolved[Identity]]]
     ) -> Values | MissingParent | Rejected:
         """The columns of the lookups."""
         values: Values = {}

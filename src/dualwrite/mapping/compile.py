@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from operator import itemgetter
+from typing import TypeVar
 
 from dualwrite.casts import CastError, identity
 from dualwrite.errors import Invalid, RowProblem
@@ -41,6 +42,9 @@ from dualwrite.schema import Column as SchemaColumn
 from dualwrite.schema import Lookup, Schema, TypeName, View
 
 __all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
+
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,13 +137,7 @@ class CompiledMap:
             mapped = functions.row.many(rows)
             if all(map(member, mapped)):
                 return mapped  # type: ignore[return-value]  # a list of rows is one of rows or None
-        found: list[Row | None] = []
-        for row in rows:
-            try:
-                found.append(self.map_row(source, row))
-            except RowProblem:
-                found.append(None)
-        return found
+        return _each_or_none(partial(self.map_row, source), rows)
 
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
         """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
@@ -188,13 +186,7 @@ class CompiledMap:
             keys = functions.key.many(rows)
             if not [key for key in keys if ABSENT in key or not any(key)]:
                 return keys  # type: ignore[return-value]  # narrowed by the test
-        found: list[Key | None] = []
-        for row in rows:
-            try:
-                found.append(self.key(side, row))
-            except RowProblem:
-                found.append(None)
-        return found
+        return _each_or_none(partial(self.key, side), rows)
 
     def target_key(self, source: Side, row: Row) -> Key:
         """The key of the other side's record, in that side's natural form (order of its ``View.key``).
@@ -240,6 +232,17 @@ class CompiledMap:
             for side in SIDES
         }
         return [(name, {side: cells[side].get(name, ()) for side in SIDES}) for name in self.agree(left, right)]
+
+
+def _each_or_none(function: Callable[[Row], Result], rows: Sequence[Row]) -> list[Result | None]:
+    """The function of each row; None where it raises RowProblem."""
+    found: list[Result | None] = []
+    for row in rows:
+        try:
+            found.append(function(row))
+        except RowProblem:
+            found.append(None)
+    return found
 
 
 def _agrees(compared: _Compared, rows: Mapping[Side, Row]) -> bool:
