@@ -264,17 +264,22 @@ def test_a_database_that_stays_locked(shop):
     assert "another process holds its lock" in answer.err
 
 
-def test_a_database_restored_from_a_backup(shop):
-    """Noticed at the next start and never carried on from; a new start compares both sides."""
-    shop.sync()
-    with closing(sqlite3.connect(shop.left)) as database, closing(sqlite3.connect("backup.db")) as backup:
+def edit_and_restore(shop, file):
+    """Carry two edits of the left side, then take a database back to what it was before them."""
+    with closing(sqlite3.connect(file)) as database, closing(sqlite3.connect("backup.db")) as backup:
         database.backup(backup)
     for credit in (7, 8):
         shop.sql(shop.left, "UPDATE customers SET credit = ? WHERE account = 'C1'", credit)
         shop.sync()
-    for file in shop.folder.glob("erp.db*"):
-        file.unlink()
-    Path("backup.db").rename(shop.left)
+    for part in shop.folder.glob(f"{file.name}*"):
+        part.unlink()
+    Path("backup.db").rename(file)
+
+
+def test_a_database_restored_from_a_backup(shop):
+    """Noticed at the next start and never carried on from; a new start compares both sides."""
+    shop.sync()
+    edit_and_restore(shop, shop.left)
     checked = shop.call("check", "--json")
     assert (checked.code, [p["code"] for p in checked.json()["problems"] if p["level"] == "error"]) == (
         1,
@@ -301,14 +306,7 @@ def test_a_database_restored_from_a_backup(shop):
 def test_a_restored_target_is_told_by_check_and_status(shop):
     """The side that was restored holds fewer commits of ours than it had: everybody says so."""
     shop.sync()
-    with closing(sqlite3.connect(shop.right)) as database, closing(sqlite3.connect("backup.db")) as backup:
-        database.backup(backup)
-    for credit in (7, 8):
-        shop.sql(shop.left, "UPDATE customers SET credit = ? WHERE account = 'C1'", credit)
-        shop.sync()
-    for file in shop.folder.glob("crm.db*"):
-        file.unlink()
-    Path("backup.db").rename(shop.right)
+    edit_and_restore(shop, shop.right)
     for answer in (shop.call("check"), shop.call("status")):
         assert answer.code == 1
         assert "right: it holds" in answer.out

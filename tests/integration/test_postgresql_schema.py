@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -18,31 +17,13 @@ from dualwrite.expression import Column as Cell
 from dualwrite.expression import Compare, Literal
 from dualwrite.model import ABSENT, Row, Side
 from dualwrite.schema import ColumnType, Reference, Table, TypeName, View
-from dualwrite.testing.postgresql import Database, Server, programs
-
-DEBIAN = Path("/usr/lib/postgresql/15/bin")
-
-
-@pytest.fixture(scope="module", params=["default", "debian"])
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """The server that all tests use, and Debian's."""
-    if request.param == "default":
-        yield request.getfixturevalue("postgresql")
-        return
-    if not DEBIAN.exists() or programs() == DEBIAN:
-        pytest.skip("Debian's PostgreSQL 15 is not installed, or is the default")
-    server = Server(programs=DEBIAN)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.remove()
+from dualwrite.testing.postgresql import Database, Server
 
 
 @pytest.fixture
-def database(server: Server) -> Iterator[Database]:
+def database(each_postgresql: Server) -> Iterator[Database]:
     """An empty database with citext."""
-    with server.database("CREATE EXTENSION citext") as database:
+    with each_postgresql.database("CREATE EXTENSION citext") as database:
         yield database
 
 
