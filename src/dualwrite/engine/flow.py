@@ -58,7 +58,6 @@ class Flow:
         self.limit = 500
         self.committed: Position | None = None
         self.carried: Position | None = None
-        self.applied_at = 0.0
         self.restorer = Restorer(link, source, point)
         self.retries = Retries(link, source, point, self._transact)
         self._from = link.sides[source]
@@ -179,7 +178,6 @@ class Flow:
         self._transact(work, batch.position if self.carried is None else max(batch.position, self.carried))
         self._advance(batch.position)
         self._size(time.monotonic() - self._locked, len(changes))
-        self.applied_at = time.time()
         return True
 
     def _transact(self, work: Callable[[Transaction], Ledger], position: Position | None) -> Ledger:

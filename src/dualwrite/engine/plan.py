@@ -15,9 +15,6 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Key, Path, Row, Side, Value
 from dualwrite.schema import Lookup, Schema, View
 
-Missing = tuple[str, Key]
-"""A table and the key of a record that is not there."""
-
 
 @dataclass(frozen=True, slots=True)
 class PlannedRow:

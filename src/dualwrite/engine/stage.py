@@ -98,7 +98,7 @@ class Stage:
         )
 
     def _own(self, key: Key, seen: Position | None) -> list[Change]:
-        """The window of a record; nothing comes to it as long as the transaction lasts."""
+        """The window of a record; what comes to it from now on is looked for behind the writes."""
         window = self._found.get((key, seen))
         if window is None:
             window = self._found[key, seen] = self.windows.of(self.compiled.name, key, seen)
