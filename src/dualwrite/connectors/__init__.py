@@ -29,4 +29,12 @@ def connect(
             f"{side} side: no connector for {scheme or url!r} (known: {shown})",
             "correct the url in dualwrite.yaml, or install the package that brings this connector",
         )
-    return cast(Connector, known[scheme].load()(url, link=link, side=side, declared=declared, schema=schema))
+    point = known[scheme]
+    try:
+        make = point.load()
+    except ModuleNotFoundError as missing:  # what it needs comes with an extra of the connector's name
+        raise Usage(
+            f"{side} side: the connector for {scheme} needs the package {missing.name}, which is not installed",
+            f"pip install 'dualwrite[{point.module.rpartition('.')[2]}]'",
+        ) from missing
+    return cast(Connector, make(url, link=link, side=side, declared=declared, schema=schema))
