@@ -1,225 +1,53 @@
-"""``make bench``: SQLite to SQLite.  ``python -m bench [--rows N] [--quick]``."""
+"""``make bench``: rates, and their ratios to what the machine can do at best or to what peers do on it.
+
+``python -m bench [--only sqlite|postgresql] [--case NAME] [--rows N] [--repeat N] [--quick]``.
+"""
 
 from __future__ import annotations
 
 import argparse
 import os
-import random
-import sqlite3
-import statistics
 import tempfile
-import threading
-import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from bench.sync import measured, sync
-from bench.tables import LEFT, LEFT_COLUMNS, build, copy_by_sql, rows
-from dualwrite.engine import commands
-from dualwrite.engine.runner import Runner
-from dualwrite.engine.workspace import Workspace, opened
-from dualwrite.project import load
+from bench import postgresql, sqlite
 
-
-def timed(action: Callable[[], None]) -> float:
-    """Seconds that an action takes."""
-    began = time.perf_counter()
-    action()
-    return time.perf_counter() - began
-
-
-def report(case: str, count: int, seconds: float, limit: float | None = None, note: str = "") -> None:
-    """One line of the result."""
-    ratio = f"{seconds / limit:5.2f} × limit" if limit else " " * 13
-    print(f"{case:<44} {count:>8} rows {seconds:7.2f} s {count / seconds:>10,.0f} rows/s  {ratio}  {note}", flush=True)
-
-
-def initial(scratch: Path, count: int) -> Path:
-    """Initial sync into an empty table, then 99 % equal, against what SQLite does by itself."""
-    folder = scratch / "limit"
-    left, right = build(folder, count)
-    limit = timed(lambda: copy_by_sql(left, right))
-    report("ATTACH + INSERT … SELECT, same mapping", count, limit)
-    folder = scratch / "initial"
-    left, right = build(folder, count)
-    seconds, peak = measured(sync, folder)
-    report("initial sync, empty target", count, seconds, limit, f"peak {peak:.0f} MB")
-    with closing(sqlite3.connect(right)) as database:
-        copied = database.execute("SELECT count(*) FROM accounts").fetchone()[0]
-        assert copied == count, copied
-    folder = scratch / "equal"
-    left, right = build(folder, count)
-    copy_by_sql(left, right)
-    with closing(sqlite3.connect(right)) as database, database:
-        database.execute("UPDATE accounts SET text0 = 'different' WHERE rowid % 100 = 0")
-    reading = timed(lambda: read_all(left, right))
-    report("reading both sides once", 2 * count, reading)
-    seconds, peak = measured(sync, folder)
-    report("initial sync, 99 % equal", count, seconds, reading, f"peak {peak:.0f} MB (limit: reading both)")
-    return folder
-
-
-def read_all(left: Path, right: Path) -> None:
-    """Fetch every row of both tables."""
-    for file, table in ((left, "customers"), (right, "accounts")):
-        with closing(sqlite3.connect(file)) as database:
-            cursor = database.execute(f"SELECT * FROM {table}")
-            while cursor.fetchmany(2_000):
-                pass
-
-
-def running(folder: Path, action: Callable[[Workspace, Runner], None]) -> None:
-    """Run an action beside a running engine."""
-    with opened(load(folder)) as work:
-        work.lease.acquire()
-        engine = work.engine()
-        engine.open()
-        runner = Runner(engine, commands.execute)
-        thread = threading.Thread(target=runner.run)
-        thread.start()
-        try:
-            action(work, runner)
-        finally:
-            runner.stop.set()
-            thread.join()
-            engine.close()
-
-
-def live(folder: Path, count: int) -> None:
-    """One large update, then single-row commits."""
-    left, right = folder / "left.db", folder / "right.db"
-
-    def large(_work: Workspace, _runner: Runner) -> None:
-        began = time.perf_counter()
-        with closing(sqlite3.connect(left, timeout=60)) as database, database:
-            database.execute("UPDATE customers SET TEXT1 = 'large update' WHERE rowid <= ?", (count,))
-        written = time.perf_counter() - began
-        last = f"C{count - 1:08d}"  # changes arrive in the order in which they were made
-        wait_for(right, f"SELECT count(*) FROM accounts WHERE accountnumber = '{last}' AND text1 = 'large update'", 1)
-        report(
-            "one update, commit to arrival of the last",
-            count,
-            time.perf_counter() - began,
-            written,
-            "(limit: the update)",
-        )
-        assert counted(right, "accounts", "text1 = 'large update'") == count
-
-    running(folder, large)
-
-    def singles(_work: Workspace, _runner: Runner) -> None:
-        latencies = [latency(left, right, number) for number in range(300)]
-        latencies.sort()
-        p50, p99 = statistics.median(latencies) * 1000, latencies[int(len(latencies) * 0.99)] * 1000
-        print(f"{'single-row commits, commit to commit':<44} p50 {p50:.1f} ms  p99 {p99:.1f} ms", flush=True)
-        commits = 5_000
-        began = time.perf_counter()
-        with closing(sqlite3.connect(left, timeout=60, isolation_level=None)) as database:
-            database.execute("PRAGMA synchronous = NORMAL")
-            for number in range(commits):
-                database.execute("UPDATE customers SET TEXT2 = ? WHERE rowid = ?", (f"burst {number}", number + 1))
-        written = time.perf_counter() - began
-        wait_for(right, "SELECT count(*) FROM accounts WHERE text2 LIKE 'burst%'", commits)
-        report("a burst of single-row commits", commits, time.perf_counter() - began, written, "(limit: the writer)")
-
-    running(folder, singles)
-
-
-def backlog(folder: Path, count: int) -> None:
-    """Both sides edit the same records in different columns while no engine runs."""
-    left, right = folder / "left.db", folder / "right.db"
-    edits = (
-        (left, "UPDATE customers SET TEXT6 = 'left edit' WHERE rowid <= ?"),
-        (right, "UPDATE accounts SET text7 = 'right edit' WHERE rowid <= ?"),
-    )
-    written = sum(timed(partial(write, file, statement, [(count,)])) for file, statement in edits)
-    seconds, peak = measured(sync, folder)
-    report("a backlog of both sides", 2 * count, seconds, written, f"peak {peak:.0f} MB (limit: the two updates)")
-    assert counted(left, "customers", "TEXT6 = 'left edit' AND TEXT7 = 'right edit'") == count
-    assert counted(right, "accounts", "text6 = 'left edit' AND text7 = 'right edit'") == count
-
-
-def counted(file: Path, table: str, condition: str) -> int:
-    """How many rows of a table are so."""
-    with closing(sqlite3.connect(file)) as database:
-        return int(database.execute(f"SELECT count(*) FROM {table} WHERE {condition}").fetchone()[0])
-
-
-def latency(left: Path, right: Path, number: int) -> float:
-    """Seconds from the end of one commit to the moment at which another process sees it on the other side."""
-    account, word = f"C{number:08d}", f"latency {number} {random.random()}"
-    with closing(sqlite3.connect(right)) as reader, closing(sqlite3.connect(left, timeout=60)) as writer:
-        with writer:
-            writer.execute("UPDATE customers SET TEXT3 = ? WHERE ACCOUNT = ?", (word, account))
-        began = time.perf_counter()
-        while reader.execute("SELECT text3 FROM accounts WHERE accountnumber = ?", (account,)).fetchone()[0] != word:
-            time.sleep(0.0002)
-        return time.perf_counter() - began
-
-
-def wait_for(file: Path, query: str, wanted: int) -> None:
-    """Wait until a count is reached."""
-    deadline = time.monotonic() + 600
-    with closing(sqlite3.connect(file, timeout=60)) as database:
-        while database.execute(query).fetchone()[0] != wanted:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"{query} does not reach {wanted}")
-            time.sleep(0.01)
-
-
-def triggers(scratch: Path, count: int) -> None:
-    """What capture costs the application."""
-    folder = scratch / "triggers"
-    left, _ = build(folder, 0)
-    bare = scratch / "bare.db"
-    with closing(sqlite3.connect(bare)) as database:
-        database.execute("PRAGMA journal_mode = WAL")
-        database.executescript(LEFT)
-    sync(folder)
-    values = list(rows(count))
-    marks = ", ".join("?" * len(LEFT_COLUMNS))
-    for case, statement, chosen in (
-        ("bulk insert", f"INSERT INTO customers VALUES ({marks})", values),
-        ("bulk update", "UPDATE customers SET TEXT4 = ? WHERE ACCOUNT = ?", [("new", value[0]) for value in values]),
-    ):
-        limit, seconds = (timed(partial(write, file, statement, chosen)) for file in (bare, left))
-        report(f"{case} with capture triggers", count, seconds, limit, "(limit: without them)")
-    one = [("single", value[0]) for value in values[:2_000]]
-    limit, seconds = (timed(partial(write_singly, file, one)) for file in (bare, left))
-    report("single-row commits with capture triggers", len(one), seconds, limit, "(limit: without them)")
-
-
-def write(file: Path, statement: str, values: Sequence[tuple[str | float, ...]]) -> None:
-    """Many rows in one transaction."""
-    with closing(sqlite3.connect(file, timeout=60)) as database, database:
-        database.executemany(statement, values)
-
-
-def write_singly(file: Path, values: list[tuple[str, str | float]]) -> None:
-    """A transaction per row."""
-    with closing(sqlite3.connect(file, timeout=60, isolation_level=None)) as database:
-        for value in values:
-            database.execute("UPDATE customers SET TEXT5 = ? WHERE ACCOUNT = ?", value)
+Bench = TypeVar("Bench")
 
 
 def main() -> None:
-    """Measure everything once; run it several times and quote medians."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows")
-    arguments = parser.parse_args()
-    count = arguments.rows // 10 if arguments.quick else arguments.rows
-    print(
-        f"{os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}, "
-        f"SQLite {sqlite3.sqlite_version}, {count} rows × 20"
-    )
+    """Measure everything that was asked for."""
+    cases = sorted({*postgresql.CASES, *sqlite.CASES})
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.splitlines()[0])
+    parser.add_argument("--only", choices=["sqlite", "postgresql"], help="one kind of database")
+    parser.add_argument("--case", choices=cases, action="append", help="only this case; may be repeated")
+    parser.add_argument("--rows", type=int, help="rows of the table (SQLite: 200,000; PostgreSQL: 1,000,000)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs of each measurement, PostgreSQL only (3)")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, each measurement once")
+    chosen = parser.parse_args()
+    share, repeat = (10, 1) if chosen.quick else (1, chosen.repeat)
     with tempfile.TemporaryDirectory(prefix="dualwrite-bench-") as scratch:
-        folder = initial(Path(scratch), count)
-        live(folder, count // 2)
-        backlog(folder, count // 2)
-        triggers(Path(scratch), min(count, 50_000))
+        if chosen.only != "postgresql":
+            announce("SQLite to SQLite")
+            run(sqlite.CASES, chosen.case, sqlite.Bench(Path(scratch), (chosen.rows or 200_000) // share))
+        if chosen.only != "sqlite":
+            announce("PostgreSQL to PostgreSQL")
+            with postgresql.Bench.started(Path(scratch), (chosen.rows or 1_000_000) // share, repeat) as bench:
+                run(postgresql.CASES, chosen.case, bench)
+
+
+def announce(what: str) -> None:
+    """Say what is measured, and how busy the machine is already."""
+    print(f"\n{what}: {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}", flush=True)
+
+
+def run(cases: dict[str, Callable[[Bench], None]], chosen: list[str] | None, bench: Bench) -> None:
+    """The chosen ones of the cases, all where none is chosen."""
+    for name, case in cases.items():
+        if chosen is None or name in chosen:
+            case(bench)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,94 @@
+"""The engine in a process of its own, with its time and peak memory."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from dualwrite.engine import commands
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.workspace import opened
+from dualwrite.project import load
+
+
+def sync(folder: Path) -> None:
+    """Run a project until both feeds are drained, as ``dualwrite run --until-idle`` does."""
+    with opened(load(folder)) as work:
+        work.lease.acquire()
+        for name in work.maps:
+            work.journal.set_state(name, desired="running")
+        engine = work.engine()
+        engine.open()
+        Runner(engine, commands.execute).run(until_idle=True)
+        engine.close()
+
+
+def _peak() -> float:
+    """The most memory that this process has held, in MB; ``getrusage`` would count its parent's too."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
+
+
+def _measured(function: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
+    began = time.perf_counter()
+    function(folder)
+    pipe.send((time.perf_counter() - began, _peak()))
+
+
+def measured(function: Callable[[Path], None], folder: Path) -> tuple[float, float]:
+    """Seconds, and the peak memory in MB, of a function in a process of its own."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(function, folder, there))
+    process.start()
+    process.join()
+    if not here.poll():
+        raise SystemExit(f"{function.__name__} failed")
+    result: tuple[float, float] = here.recv()
+    return result
+
+
+@dataclass
+class Running:
+    """An engine that runs beside; its peak memory in MB is known at its end."""
+
+    peak: float = 0.0
+
+
+def _run(folder: Path, pipe: Connection) -> None:
+    with opened(load(folder)) as work:
+        work.lease.acquire()
+        engine = work.engine()
+        engine.open()
+        runner = Runner(engine, commands.execute)
+        thread = threading.Thread(target=runner.run)
+        thread.start()
+        pipe.send("running")
+        pipe.recv()
+        runner.stop.set()
+        thread.join()
+        engine.close()
+        pipe.send(_peak())
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[Running]:
+    """An engine runs a project, whose maps run already, in a process of its own."""
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(target=_run, args=(folder, there))
+    process.start()
+    there.close()  # so that its end is noticed
+    engine = Running()
+    try:
+        here.recv()
+        yield engine
+        here.send("stop")
+        engine.peak = here.recv()
+    finally:
+        process.join(10)
+        process.kill()
