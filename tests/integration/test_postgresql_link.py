@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+import psycopg
 import pytest
 
 from dualwrite.connectors.postgresql import open_postgresql
+from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import Journal
@@ -87,3 +89,28 @@ def test_an_edit_that_overtakes_a_transaction_is_merged(
     assert databases[Side.LEFT].run("SELECT points FROM customers") == [(11,)]
     assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(11,)]
     assert not engine.journal.parked({})
+
+
+def test_users_who_never_rest_cannot_overtake_for_ever(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever overtakes us once waits at the next attempt for our locks, so the change gets through."""
+    prepare, edits = Stage._prepare, list[str]()
+
+    def late(self: Stage, plans: Sequence[Plan]) -> None:
+        if self.source is Side.LEFT:
+            assert len(edits) < 20, "it is overtaken again and again"
+            try:
+                databases[Side.RIGHT].run("SET lock_timeout = 100; UPDATE accounts SET points = points + 10")
+            except psycopg.errors.LockNotAvailable:
+                edits.append("waits")
+            else:
+                edits.append("overtakes")
+        prepare(self, plans)
+
+    monkeypatch.setattr(Stage, "_prepare", late)
+    databases[Side.LEFT].run("UPDATE customers SET points = points + 1")
+    engine.drain()
+    assert edits == ["overtakes", "waits"]
+    assert databases[Side.LEFT].run("SELECT points FROM customers") == [(11,)]
+    assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(11,)]

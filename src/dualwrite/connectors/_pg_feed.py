@@ -77,6 +77,7 @@ class Source:
         self._names: Names | None = None
         self._session: Connection | None = None
         self._sessions: set[Session] = set()
+        self._asking: Session | None = None  # in which transactions ask what users did; there is one at a time
 
     # -- the stream -----------------------------------------------------------------------------------------------
 
@@ -138,6 +139,7 @@ class Source:
             self._hang_up()
             for session in list(self._sessions):
                 session.close()
+            self._asking = None
             if self._session is not None:
                 self._session.close()
                 self._session = None
@@ -287,16 +289,13 @@ class Source:
             marker = self.marker(line, place)
             return Batch((), after, marker.seen, marker.number)
         found: list[Change] = []
-        session = self.session()
-        try:
-            reader = self.open_reader(line, views, place, session)
-            is_more = True
-            while is_more and len(found) < limit:
-                changes, is_more = reader.read(limit - len(found))
-                found += changes
-            return reader.batch(found)
-        finally:
-            session.close()
+        self._asking = self._asking or self.session()
+        reader = self.open_reader(line, views, place, self._asking)
+        is_more = True
+        while is_more and len(found) < limit:
+            changes, is_more = reader.read(limit - len(found))
+            found += changes
+        return reader.batch(found)
 
 
 def _last_marker(installed: Installed) -> Marker:

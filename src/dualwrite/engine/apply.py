@@ -125,7 +125,8 @@ class Application:
         for stage in work:
             stage.patch()
         for plan in ready:
-            self.ledger.touched.update((plan.compiled.name, key) for key in (plan.key, plan.new_key))
+            self.ledger.touched[plan.compiled.name, plan.new_key] = plan.changes[-1]
+            self.ledger.touched[plan.compiled.name, plan.key] = plan.changes[0]
 
     def _asks_first(self, plan: Plan) -> bool:
         """Is it one of too many deletes?  It is parked until a person lets it through."""

@@ -14,7 +14,7 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -181,24 +181,53 @@ class Flow:
         return True
 
     def _transact(self, work: Callable[[Transaction], Ledger], position: Position | None) -> Ledger:
-        """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it."""
+        """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it.
+
+        The next attempt holds the locks of what the one before touched, so that nobody can overtake it there again,
+        however busy the users are.
+        """
+        touched: dict[tuple[str, Key], Change] = {}
         while True:
             with self.begin() as transaction:
+                self._hold(transaction, touched)
                 ledger = work(transaction)
                 if not self._is_overtaken(transaction, ledger):
                     self.finish(transaction, ledger, position)
                     return ledger
+                touched |= ledger.touched
+
+    def _hold(self, transaction: Transaction, touched: Mapping[tuple[str, Key], Change]) -> None:
+        """Lock the target's records that these changes are about, and learn what their users committed before."""
+        if not touched:
+            return
+        keys: dict[str, dict[Key, None]] = {name: {} for name in self.link.maps}
+        for (name, _), change in touched.items():
+            row = change.after if change.before is None else change.before
+            if row is not None:
+                with suppress(RowProblem):
+                    keys[name][self.link.maps[name].target_key(self.source, row)] = None
+        for name, wanted in keys.items():
+            if wanted:
+                transaction.fetch(self.link.maps[name].views[self.target], list(wanted))
+        self._news(transaction)
 
     def _is_overtaken(self, transaction: Transaction, ledger: Ledger) -> bool:
         """Have users committed changes of the very records that were decided, since the target was looked at?
 
         Behind the writes nobody can any more: they hold the locks of their rows (R4).
         """
-        if self._to.connector.capabilities.exclusive or self._looked is None:
+        if self._to.connector.capabilities.exclusive:
             return False
+        return any(record in ledger.touched for change in self._news(transaction) for record in self._records(change))
+
+    def _news(self, transaction: Transaction) -> Sequence[Change]:
+        """Learn what the target's users have committed since the transaction looked last."""
+        if self._looked is None:
+            return ()
         batch = transaction.since(self._looked)  # the other flow may have read on meanwhile, which we did not look at
         self._to.windows.extend(batch.changes, batch.position)
-        return any(record in ledger.touched for change in batch.changes for record in self._records(change))
+        self._looked = batch.position
+        return batch.changes
 
     def _records(self, change: Change) -> list[tuple[str, Key]]:
         """The records that a change of the target is about; none where it has no usable key."""

@@ -73,7 +73,8 @@ class Ledger:
     ``parked`` are plans with the reason why they were not carried, ``queued`` changes behind records that are parked
     already, ``freed`` records that are not parked any more, ``hidden`` and ``restore`` what the side table learns,
     ``tables`` those in which something was written.  ``touched`` are records that earlier parts of the transaction
-    have decided about: a trigger may have changed them since, which nobody can have told yet.
+    have decided about: a trigger may have changed them since, which nobody can have told yet.  Each has a change that
+    finds it.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction) -> None:
@@ -86,7 +87,7 @@ class Ledger:
         self.hidden: dict[tuple[str, Key], Hidden | None] = {}
         self.restore: dict[tuple[str, Key], Key] = {}
         self.tables: set[str] = set()
-        self.touched: set[tuple[str, Key]] = set()
+        self.touched: dict[tuple[str, Key], Change] = {}
         self.counts: Counter[str] = Counter()
         self._here = here
         self._transaction = transaction
