@@ -89,11 +89,13 @@ def _free_port() -> int:
 class Server:
     """A server with its data in a folder of its own; not started yet.
 
-    ``settings`` replace or complete those of ``postgresql.conf``; they hold from the next start on.
+    ``settings`` replace or complete those of ``postgresql.conf``, ``environment`` the variables of its process; both
+    hold from the next start on.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
     programs: Path = field(default_factory=programs)
+    environment: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Create the cluster."""
@@ -140,7 +142,10 @@ class Server:
         self._pid_file.unlink(missing_ok=True)  # of a killed server: its number may have become another process's
         with self.log.open("ab") as log:
             command = [str(self.programs / "postgres"), "-D", str(self.data)]
-            self._process = subprocess.Popen(command, cwd=self.folder, stdout=log, stderr=log, **_unprivileged())
+            environment = os.environ | self.environment
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, env=environment, stdout=log, stderr=log, **_unprivileged()
+            )
         self._wait(self._is_ready)
 
     @property
