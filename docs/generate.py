@@ -31,6 +31,10 @@ SYSTEMS = {
         "A system is not the one that the link was made with; or it is a backup from before the link.",
         "point the URL to the right system; or `dualwrite uninstall`, then start anew",
     ),
+    "retained": (
+        "A system keeps much of its log for the link: dualwrite does not run, or cannot keep up.",
+        "run dualwrite until it has caught up; or uninstall the link, before the disk is full",
+    ),
     "position_lost": (
         "A system does not hold all changes that are still to be carried: it was restored from a backup, or its "
         "triggers were removed.",

@@ -23,6 +23,7 @@ from dualwrite.connectors import connect
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.plan import Planner
+from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.status import status_of
 from dualwrite.engine.supervisor import DEFAULT_MASTER
@@ -315,12 +316,15 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
     with workspace(folder) as work:
         report, owner = status_of(work), work.lease.owner()
         stuck = [] if owner else obstacles(work.journal, work.connectors)
+        retained = retained_by(work.connectors)
+        problems = [*stuck, *over_budget(retained, work.project.limits.retained)]
         if as_json:
-            printing.json_out(printing.status_json(report, owner, stuck))
+            printing.json_out(printing.status_json(report, owner, retained, problems))
         else:
             printing.statuses(report)
             printing.engine(owner)
-            printing.told(stuck)
+            printing.retained(retained)
+            printing.told(problems)
         finish(not stuck)
 
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from dualwrite.engine.compare import Difference, Unusable
 from dualwrite.engine.plan import MapPlan, PlannedRow
+from dualwrite.engine.retention import size
 from dualwrite.engine.status import MapStatus
 from dualwrite.engine.troubles import remedy_of
 from dualwrite.engine.verify import Report
@@ -217,10 +218,18 @@ def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:
 # -- status and verify ------------------------------------------------------------------------------------------------
 
 
-def status_json(report: Sequence[MapStatus], engine: str | None, stuck: Iterable[Problem]) -> Mapping[str, object]:
-    """The states of all maps, who runs the engine, and what keeps it from running."""
+def status_json(
+    report: Sequence[MapStatus], engine: str | None, kept: Mapping[Side, int], found: Iterable[Problem]
+) -> Mapping[str, object]:
+    """The states of all maps, who runs the engine, what the systems keep, and what is wrong with the link."""
     maps = [{**row, "since": stamp(row["since"])} for row in report]
-    return {"engine": engine, "maps": maps, **problems_json(stuck)}
+    retained = {str(side): kept.get(side) for side in Side}
+    return {"engine": engine, "maps": maps, "retained": retained, **problems_json(found)}
+
+
+def retained(kept: Mapping[Side, int]) -> None:
+    """How much of its log each system keeps for the link."""
+    said("kept for this link: " + ", ".join(f"{side} {size(kept[side]) if side in kept else '?'}" for side in Side))
 
 
 def statuses(report: Sequence[MapStatus]) -> None:

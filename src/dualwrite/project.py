@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from dualwrite.declared import Declared, read_declared
@@ -30,9 +30,12 @@ from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
 MAPS: Final = "maps/"
+RETAINED: Final = 1 << 30
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _LINK = re.compile(r"[a-z][a-z0-9_]{0,29}")
+_UNITS: Final = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
+_SIZE = re.compile(r"(?P<number>[1-9]\d{0,5}) ?(?P<unit>[kMGT]B)", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 
 
@@ -53,9 +56,13 @@ class Environment:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """``deletes``: a batch that would delete more records of a table stops the map and asks (None: no limit)."""
+    """``deletes``: more deletes of a map within a minute wait for a person (None: no limit).
+
+    ``retained``: the bytes of its log that a system may keep for the link before somebody is told.
+    """
 
     deletes: int | None = None
+    retained: int = RETAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,13 @@ def _is_timezone(name: str) -> str:
     return name
 
 
+def _size(text: object) -> int:
+    found = _SIZE.fullmatch(str(text))
+    if not found:
+        raise _refuse("is not a size", "write a number with its unit, like 500MB or 2GB")
+    return int(found["number"]) << _UNITS[found["unit"].upper()]
+
+
 _Word = Annotated[str, AfterValidator(_not_empty)]
 _Policy = Literal["left", "right", "newest", "manual", "max", "min", "sum"]
 
@@ -129,6 +143,7 @@ class _Environment(_Model):
 
 class _Limits(_Model):
     deletes: Annotated[int, Field(ge=1)] | None = None
+    retained: Annotated[int, BeforeValidator(_size)] = RETAINED
 
 
 class _Settings(_Model):
@@ -171,7 +186,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         },
         companies=tuple(settings.companies or ()),
         conflict=settings.conflict,
-        limits=Limits(settings.limits.deletes),
+        limits=Limits(settings.limits.deletes, settings.limits.retained),
         maps=maps,
         declared=declared,
     )

@@ -194,6 +194,27 @@ def test_a_second_engine_is_refused(shop):
         assert shop.state() == "running"
 
 
+def test_what_the_systems_keep_is_shown_against_its_budget(shop):
+    """``status`` and ``check`` warn where a system keeps more of its log than it may, and it is no error."""
+    settings = shop.folder / "dualwrite.yaml"
+    settings.write_text(f"{settings.read_text()}limits: {{retained: 9kB}}\n")
+    shop.sync()
+    assert shop.call("status", "--json").json()["problems"] == []
+    for number in range(100):
+        shop.sql(shop.left, "INSERT INTO customers VALUES (?, ?, 1, 'open')", f"N{number}", "x" * 20)
+    shop.sql(shop.left, "UPDATE customers SET status = 'held'")
+    stood = shop.call("status", "--json")
+    assert (stood.code, [(p["code"], p["level"], p["side"]) for p in stood.json()["problems"]]) == (
+        0,
+        [("retained", "warning", "left")],
+    )
+    assert stood.json()["retained"]["left"] > 9 << 10 > stood.json()["retained"]["right"]
+    assert "of its log for this link, and limits.retained is 9216 bytes" in shop.call("check").out
+    assert "kept for this link: left" in shop.call("status").out
+    shop.sync()
+    assert shop.call("status", "--json").json()["problems"] == []
+
+
 def test_status_tells_how_the_link_stands(shop):
     """State, counts and lag per map, and who runs the engine."""
     before = shop.call("status", "--json").json()

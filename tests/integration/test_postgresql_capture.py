@@ -94,9 +94,9 @@ def installed(database: Database, link: str = "lab") -> Installed:
         return read_installed(connection, Names.of(connection, link))
 
 
-def health(database: Database, *views: View, user: str = "postgres", budget: int = 1 << 40) -> list[Problem]:
+def health(database: Database, *views: View, user: str = "postgres") -> list[Problem]:
     """What is wrong, whatever the servers of the tests are set to."""
-    found = inspect(access(database, user=user), Side.LEFT, views, read_catalog, budget)
+    found = inspect(access(database, user=user), Side.LEFT, views, read_catalog)
     assert all(problem.code in CODES and problem.side == "left" and problem.remedy for problem in found)
     return [problem for problem in found if problem.code != "pg_unlimited"]
 
@@ -744,7 +744,10 @@ def test_a_slot_that_lost_its_log_is_made_anew(each_postgresql: Server) -> None:
         server.start()
         with server.database(SCRIPT) as database:
             install(database, BARE)
-            assert [problem.level for problem in health(database, BARE, budget=-1)] == ["warning"]
+            database.run("SELECT pg_switch_wal()")
+            (warning,) = health(database, BARE)
+            assert (warning.code, warning.level) == ("pg_retained", "warning")
+            assert "lets go after 0 MB more" in warning.message
             for _ in range(3):
                 database.run("SELECT pg_switch_wal()")
                 database.run("CREATE TABLE filler AS SELECT repeat('x', 100) FROM generate_series(1, 1000)")

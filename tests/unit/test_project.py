@@ -21,7 +21,7 @@ right: {name: crm, url: "${CRM_URL}", schema: public, timezone: Europe/Berlin}
 companies: [usmf, no]
 conflict: max
 maps: maps/
-limits: {deletes: 500}
+limits: {deletes: 500, retained: 20 GB}
 """
 MAP = "map: {name}\nleft: L\nright: R\ncolumns:\n  - a = b\n"
 SECRET = "postgresql://me:s3cr3t@db.example/crm"
@@ -51,7 +51,7 @@ def test_a_whole_project(folder: Path):
     (folder / "schema" / "left.yaml").write_text("tables: {L: {columns: {a: {type: date}}}}")
     found = load(folder, {"CRM_URL": SECRET})
     assert (found.folder, found.link, found.companies, found.conflict) == (folder, "contoso", ("usmf", "no"), "max")
-    assert found.limits == Limits(500)
+    assert found.limits == Limits(500, 20 << 30)
     assert found.environments == {
         Side.LEFT: Environment("finops", f"sqlite:///{folder / 'finops.db'}"),
         Side.RIGHT: Environment("crm", SECRET, "public", "Europe/Berlin"),
@@ -128,6 +128,8 @@ def test_all_files_are_reported_at_once(folder: Path):
         ("[usmf, no]", "[usmf, null]", "4: error bad_entry: companies.1 must be one text"),
         ("max", "newst", "5: error bad_entry: conflict cannot be 'newst' — did you mean 'newest'?"),
         ("500", "-1", "7: error bad_entry: limits.deletes '-1' is not a whole number"),
+        ("20 GB", "20", "7: error bad_entry: limits.retained '20' is not a size"),
+        ("20 GB", "0GB", "7: error bad_entry: limits.retained '0GB' is not a size"),
         (
             "deletes: 500",
             "delete: 500",

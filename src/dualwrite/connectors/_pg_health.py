@@ -17,8 +17,6 @@ from dualwrite.errors import DualwriteError, Problem
 from dualwrite.model import Side
 from dualwrite.schema import View
 
-BUDGET: Final = 1 << 30
-"""Bytes of its log that the server may keep for us before somebody is told."""
 _FEW: Final = 3  # free slots, senders or origins that are told as nearly none
 _MENDS: Final = "`dualwrite run` mends it when it starts"
 
@@ -75,8 +73,8 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "pg_replication": ("The role may not read the server's log.", "let a superuser run `ALTER ROLE … REPLICATION`"),
     "pg_retained": (
-        "The server keeps much of its log for us: dualwrite does not run, or cannot keep up.",
-        "run dualwrite; or uninstall the link, before the disk is full",
+        "The server will soon let go of what it keeps of its log for us: dualwrite does not run, or cannot keep up.",
+        "run dualwrite before that, or raise `max_slot_wal_keep_size`: else the link needs an initial sync",
     ),
     "pg_row_security": (
         "Row-level security hides rows of a table from our role, so they would be taken for deleted.",
@@ -103,13 +101,12 @@ def inspect(
     side: Side,
     views: Sequence[View],
     load: Callable[[Connection], Catalog],
-    budget: int = BUDGET,
 ) -> list[Problem]:
-    """All findings about a database and the capture of these views; ``budget`` in bytes of retained log."""
+    """All findings about a database and the capture of these views."""
     found: list[Problem] = []
     try:
         with closing(database.connect()) as connection, database.errors():
-            found += _problems(database, connection, views, load, budget)
+            found += _problems(database, connection, views, load)
     except DualwriteError as error:
         found.append(Problem("pg_unreachable", error.message, error.remedy))
     return [replace(problem, side=str(side)) for problem in found]
@@ -120,7 +117,6 @@ def _problems(
     connection: Connection,
     views: Sequence[View],
     load: Callable[[Connection], Catalog],
-    budget: int,
 ) -> Iterator[Problem]:
     server = read_server(connection)
     if server.is_standby:
@@ -149,7 +145,7 @@ def _problems(
         message = f"role {server.role} may not do all that link {names.link} needs"
         yield Problem("pg_owner", message, ask(script))
     yield from _shortages(server, installed)
-    yield from _slot_risks(server, installed, budget)
+    yield from _slot_risks(server, installed)
     reason = interruption(inventory, wanted)
     if reason:
         yield Problem("pg_interrupted", f"{database.shown}: {reason}, so changes may have been missed", REMEDY)
@@ -165,7 +161,7 @@ def _shortages(server: Server, installed: Installed) -> Iterator[Problem]:
             yield Problem("pg_exhausted", message, f"as superuser: raise {setting}, and restart the server", "warning")
 
 
-def _slot_risks(server: Server, installed: Installed, budget: int) -> Iterator[Problem]:
+def _slot_risks(server: Server, installed: Installed) -> Iterator[Problem]:
     """What threatens the slot, or what the slot threatens."""
     slot = installed.slot
     if server.keep_size is None:
@@ -176,11 +172,13 @@ def _slot_risks(server: Server, installed: Installed, budget: int) -> Iterator[P
         message = f"idle_replication_slot_timeout is {server.idle_timeout} s: a longer pause costs an initial sync"
         remedy = "as superuser: ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf()"
         yield Problem("pg_idle_slot", message, remedy, "warning")
-    if slot is None or slot.lost:
+    if slot is None or slot.lost or slot.safe is None:
         return
-    left = "" if slot.safe is None else f", and the slot is lost after {max(slot.safe, 0) >> 20} MB more"
-    if slot.retained > budget or (slot.safe is not None and slot.safe < slot.retained):
-        message = f"the server keeps {slot.retained >> 20} MB of its log for this link{left}"
+    if slot.safe < slot.retained:
+        left = max(slot.safe, 0) >> 20
+        message = (
+            f"the server keeps {slot.retained >> 20} MB of its log for this link, and lets go after {left} MB more"
+        )
         yield Problem("pg_retained", message, CODES["pg_retained"][1], "warning")
 
 

@@ -33,6 +33,8 @@ _HEAD = 6
 _NO_SHAPE = Shape(0, Plan("", (), (), ()), current=False)
 _HEX = "\0hex"
 _LOOKAHEAD = 64
+_SAMPLE = 100  # entries
+_CELL = 4  # bytes of a number, more or less
 SLICE = 2000
 """Entries that are read at once, or deleted by one transaction of trimming: a few milliseconds of the write lock."""
 
@@ -196,6 +198,14 @@ def end_of(connection: sqlite3.Connection, names: Names) -> int:
     """The id of the newest entry there ever was."""
     row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (names.plain("log"),)).fetchone()
     return int(row[0]) if row else 0
+
+
+def size_of(connection: sqlite3.Connection, names: Names) -> int:
+    """About how many bytes all entries take: the newest ones are taken for the measure."""
+    newest = connection.execute(f"SELECT * FROM {names.log} ORDER BY id DESC LIMIT {_SAMPLE}").fetchall()
+    size = sum(len(cell) if isinstance(cell, str | bytes) else _CELL for row in newest for cell in row)
+    (count,) = connection.execute(f"SELECT count(*) FROM {names.log}").fetchone()
+    return size * count // len(newest) if newest else 0
 
 
 # -- trimming --------------------------------------------------------------------------------------------------------

@@ -200,6 +200,12 @@ class Connector(Protocol):
         """
         ...
 
+    def retained(self) -> int:
+        """About how many bytes of its log the system keeps for the link: what users do adds to it, and what was
+        acknowledged leaves it, if not at once.  0 where the link is not installed.
+        """
+        ...
+
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """As ``Transaction.fetch``, of what is committed now."""
         ...

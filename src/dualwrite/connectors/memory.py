@@ -112,6 +112,13 @@ class MemoryConnector:
         with database.changed:
             link_of(database, self._name, position).trim(position)
 
+    def retained(self) -> int:
+        """See ``Connector``: as long as the log is when it is spelled out."""
+        database = self._online()
+        with database.changed:
+            link = database.links.get(self._name)
+            return sum(len(repr(commit)) for commit in link.log) if link else 0
+
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""
         return _fetch(self._lens, self._online().tables, view, keys)

@@ -17,7 +17,7 @@ from dualwrite.connectors._pg_catalog import are_current, read_catalog
 from dualwrite.connectors._pg_echo import Wrote, loud_tables
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_health import inspect
-from dualwrite.connectors._pg_installed import Names
+from dualwrite.connectors._pg_installed import Names, read_slot
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_statements import Targets
@@ -180,6 +180,12 @@ class PostgresqlConnector:
     def acknowledge(self, position: Position) -> None:
         """See ``Connector``."""
         self._source.acknowledge(position)
+
+    def retained(self) -> int:
+        """See ``Connector``: what the slot keeps of the server's log, whichever database wrote it."""
+        with self._read() as connection:
+            slot = read_slot(connection, Names.of(connection, self.link))
+        return slot.retained if slot is not None else 0
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""

@@ -18,7 +18,7 @@ from dualwrite.connectors._sqlite_apply import SqliteTransaction
 from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, read_meta
 from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
-from dualwrite.connectors._sqlite_log import end_of, trim_slice
+from dualwrite.connectors._sqlite_log import end_of, size_of, trim_slice
 from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
 from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
@@ -208,6 +208,11 @@ class SqliteConnector:
     def feed(self, views: Sequence[View], after: Position | None) -> SqliteFeed:
         """See ``Connector``."""
         return SqliteFeed(self._file, self._names, self._load, views, after, self._acknowledged)
+
+    def retained(self) -> int:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return size_of(connection, self._names) if is_installed(connection, self._names) else 0
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""

@@ -17,6 +17,7 @@ from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.link import Point, no_point
+from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
@@ -168,6 +169,7 @@ def examine(project: Project) -> list[Problem]:
             maps = compiled_maps(project, schemas, problems)
             for side, connector in connectors.items():
                 problems += _health(side, connector, maps.values())
+            problems += over_budget(retained_by(connectors), project.limits.retained)
             problems += _obstacles(project, connectors)
         else:
             for side in schemas:

@@ -537,6 +537,16 @@ class FeedContract:
             transaction.since(early)
         assert len(example.rows(FLATS)) == 3
 
+    def test_what_is_kept_for_a_link_is_counted(self, example: Example) -> None:
+        """What users do adds to it; a link that is not installed costs nothing."""
+        before = example.connector.retained()
+        for number in range(20):
+            example.flat(f"code {number}")
+        assert example.connector.retained() > before
+        other = example.system.connector("absent")
+        assert other.retained() == 0
+        other.close()
+
     def test_the_last_marker_is_kept(self, example: Example) -> None:
         """Changes behind an acknowledged marker still tell what their side had seen."""
         example.write(FLATS, position=peer(1))
