@@ -330,6 +330,44 @@ story(
     actions={Side.RIGHT: "restrict"},
 )
 
+# -- what the target does by itself, in the transaction that goes on -----------------------------------------------------
+
+story(
+    "edit of a record that a cascade took earlier in the same transaction",
+    """
+    start left
+    L insert g:g
+    L insert 1 grp=g
+    L insert 2
+    drain
+    L rename 2 3; delete g:g
+    L insert 2
+    L update 1 a=2
+    L>R 99
+    """,
+    Line("grp", "=", "family.code"),
+    groups=True,
+    actions={Side.RIGHT: "cascade"},
+)
+story(
+    "reference set anew that the target cleared earlier in the same transaction",
+    """
+    start left
+    L insert g:g
+    L insert g:h
+    L insert 1 grp=g
+    L insert 2
+    drain
+    L rename 2 3; delete g:g
+    L insert 2
+    L update 1 grp=h
+    L>R 99
+    """,
+    Line("grp", "=", "family.code"),
+    groups=True,
+    actions={Side.RIGHT: "set null"},
+)
+
 # -- bad values --------------------------------------------------------------------------------------------------------
 
 story(

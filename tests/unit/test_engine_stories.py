@@ -310,6 +310,21 @@ def test_echo_does_not_ping_pong(story: Story) -> None:
     story.at_rest()
 
 
+def test_what_was_written_past_the_capture_is_parked_alone(story: Story) -> None:
+    """A record that nobody told about is not what it should be: it alone waits, whatever else is in its batch."""
+    for code in "23456":
+        story.insert(L, code=code, name="old")
+    story.drain()
+    products = story.databases[R].tables["products"]
+    (number,) = products.find(("code",), ("4",))
+    products.put(number, {**products.records[number], "name": "past the capture"})
+    for code in "23456":
+        story.update(L, code, name="new")
+    story.drain()
+    assert [(entry.shown_key, entry.code) for entry in story.parked()] == [("4", "bypassed")]
+    assert {code for code, name in story.rows(R, "code", "name") if name == "new"} == {"2", "3", "5", "6"}
+
+
 # -- both sides at once ------------------------------------------------------------------------------------------------
 
 

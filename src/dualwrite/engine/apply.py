@@ -23,14 +23,22 @@ from dualwrite.model import Applied, Change, Key, Kind, Row, Side, Write
 class Application:
     """The changes of one batch on their way into one target transaction."""
 
-    def __init__(self, link: Link, source: Side, transaction: Transaction, held: Collection[str] = frozenset()) -> None:
-        """``held`` are maps whose deletes wait for a person's word."""
+    def __init__(
+        self,
+        link: Link,
+        source: Side,
+        transaction: Transaction,
+        held: Collection[str] = frozenset(),
+        *,
+        divisible: bool = False,
+    ) -> None:
+        """``held`` are maps whose deletes wait for a person's word; ``divisible``: the caller minds a ``Doubt``."""
         self.link = link
         self.source = source
         self.target = source.other
         self.transaction = transaction
         self.held = held
-        self.ledger = Ledger(link.sides[self.target], transaction)
+        self.ledger = Ledger(link.sides[self.target], transaction, divisible=divisible)
 
     def run(self, changes: Iterable[Change]) -> Ledger:
         """Apply projected changes of live maps, in feed order."""

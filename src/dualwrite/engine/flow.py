@@ -14,14 +14,14 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
-from dualwrite.engine.ledger import ANY_TABLE, Ledger, Plan, behind, parked_key
+from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
@@ -141,8 +141,14 @@ class Flow:
 
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
-        self._transact(lambda transaction: Application(self.link, self.source, transaction).load(weak), weak.last)
-        self._advance(weak.last)
+        try:
+            self._transact(
+                lambda transaction: Application(self.link, self.source, transaction, divisible=True).load(weak),
+                weak.last,
+            )
+            self._advance(weak.last)
+        except Doubt:
+            self._carry([weak.change(number) for number in range(len(weak.rows))], weak.last)
         self._size(time.monotonic() - self._locked, len(weak.rows))
 
     def _read(self, timeout: float) -> Batch:
@@ -167,18 +173,32 @@ class Flow:
         if not changes:
             self._advance(batch.position)
             return False
-        held = self._over_limit(changes)
+        self._carry(changes, batch.position, self._over_limit(changes))
+        self._size(time.monotonic() - self._locked, len(changes))
+        return True
+
+    def _carry(self, changes: Sequence[Change], position: Position, held: Collection[str] = frozenset()) -> None:
+        """Apply changes in one transaction; in smaller ones where only these can tell what the target did by itself.
+
+        What a trigger or a cascade did in the first part is in the feed when the second one begins.
+        """
+        is_divisible = changes[0].position != changes[-1].position
 
         def work(transaction: Transaction) -> Ledger:
             self._tidy(transaction)
-            ledger = Application(self.link, self.source, transaction, held).run(changes)
+            application = Application(self.link, self.source, transaction, held, divisible=is_divisible)
+            ledger = application.run(changes)
             self.point("after map")
             return ledger
 
-        self._transact(work, batch.position if self.carried is None else max(batch.position, self.carried))
-        self._advance(batch.position)
-        self._size(time.monotonic() - self._locked, len(changes))
-        return True
+        try:
+            self._transact(work, position if self.carried is None else max(position, self.carried))
+            self._tidied()
+            self._advance(position)
+        except Doubt:
+            middle = _middle(changes)
+            self._carry(changes[:middle], changes[middle - 1].position, held)
+            self._carry(changes[middle:], position, held)
 
     def _transact(self, work: Callable[[Transaction], Ledger], position: Position | None) -> Ledger:
         """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it.
@@ -433,7 +453,11 @@ class Flow:
             for map_name, key in done:
                 if (map_name, key) not in still:
                     transaction.remember(kind, map_name, key_text(key), None)
-            done.clear()
+
+    def _tidied(self) -> None:
+        """The removal is committed."""
+        self.restorer.done.clear()
+        self._bared.clear()
 
     def forget_map(self, map_name: str) -> None:
         """Drop everything that the target's side table and the journal hold for a map."""
@@ -506,3 +530,9 @@ class Flow:
         self.point("before acknowledge")
         self._to.connector.acknowledge(allowed)
         self.point("after acknowledge")
+
+
+def _middle(changes: Sequence[Change]) -> int:
+    """Where changes of more than one place can be divided: about the middle, and not between two of one place."""
+    places = [n for n in range(1, len(changes)) if changes[n].position != changes[n - 1].position]
+    return places[len(places) // 2]

@@ -67,6 +67,13 @@ class Trouble:
     waits_key: str = ""
 
 
+class Doubt(Exception):
+    """A record is not what it should be, and something that the same transaction has written before may be why.
+
+    A trigger or a cascade of the target has perhaps changed it, which the feed tells behind the commit only.
+    """
+
+
 class Ledger:
     """What one apply transaction leaves behind besides the rows.
 
@@ -77,8 +84,8 @@ class Ledger:
     finds it.
     """
 
-    def __init__(self, here: LinkSide, transaction: Transaction) -> None:
-        """``here`` is the target that the transaction writes to."""
+    def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
+        """``here`` is the target that the transaction writes to; ``divisible``: its work may be done in parts."""
         self.number = transaction.number
         self.parked: list[tuple[Plan, Trouble]] = []
         self.queued: list[tuple[CompiledMap, Key, Change]] = []
@@ -90,6 +97,7 @@ class Ledger:
         self.touched: dict[tuple[str, Key], Change] = {}
         self.counts: Counter[str] = Counter()
         self._here = here
+        self._divisible = divisible
         self._transaction = transaction
         self._parked: set[tuple[str, Key]] = set()
         self._freed: set[tuple[str, Key]] = set()
@@ -111,6 +119,15 @@ class Ledger:
             self._parked.add((plan.compiled.name, key))
             self._transaction.remember(PARKED, plan.compiled.name, key_text(key), str(first))
         self.counts["parked"] += 1
+
+    def suspect(self, plan: Plan, trouble: Trouble) -> None:
+        """Park a record that something has changed past the capture, so it seems.
+
+        Raises Doubt where it may also have been what this transaction wrote before, and smaller ones would tell.
+        """
+        if self._divisible and self.tables:
+            raise Doubt
+        self.park(plan, trouble)
 
     def queue(self, compiled: CompiledMap, keys: tuple[Key, ...], change: Change) -> bool:
         """Queue a change behind the parked ones of its record; False where none are.

@@ -198,7 +198,7 @@ class Stage:
                 and (self.compiled.name, plan.key) not in self.ledger.touched
                 and self._translation.is_bypassed(change, operation, row)
             ):
-                self.ledger.park(rest, BYPASSED)
+                self.ledger.suspect(rest, BYPASSED)
                 break
             verdict = fold(
                 operation,
@@ -217,6 +217,9 @@ class Stage:
                     self.ledger.park(rest, undecided(verdict))
                     for loss in verdict.losses:
                         self.ledger.conflict(plan, loss, is_open=True)
+                    break
+                case Alarm(code=BYPASSED.code):
+                    self.ledger.suspect(rest, Trouble(verdict.code, verdict.reason))
                     break
                 case Alarm():
                     self.ledger.park(rest, Trouble(verdict.code, verdict.reason))
