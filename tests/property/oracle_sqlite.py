@@ -88,6 +88,10 @@ class SqliteSystem:
         self._connectors.append(connector)
         return connector
 
+    def watcher(self) -> Connector:
+        """See ``System``."""
+        return self.connector()
+
     @contextmanager
     def user(self, at: float) -> Iterator[SqliteUser]:
         """See ``System``: the triggers that capture run in the user's connection, and ask it for the time."""

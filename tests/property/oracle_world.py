@@ -28,7 +28,7 @@ from itertools import count
 from threading import get_ident
 from typing import Any, Protocol
 
-from dualwrite.connectors.base import Connector, Snapshot
+from dualwrite.connectors.base import Connector, Feed, Remembered, Snapshot
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, Refused, User
 from dualwrite.engine.commands import execute
 from dualwrite.engine.supervisor import Engine
@@ -221,6 +221,22 @@ class UserLike(Protocol):
         """Look."""
 
 
+class Watcher(Protocol):
+    """What is asked of a system beside the engine; each as in ``Connector``."""
+
+    def end(self) -> Position:
+        """The position behind everything committed so far."""
+
+    def feed(self, views: Sequence[View], after: Position | None) -> Feed:
+        """What follows a position."""
+
+    def positions(self) -> Mapping[str, tuple[Position, int]]:
+        """Per stream what is committed."""
+
+    def remembered(self, kind: str) -> list[Remembered]:
+        """The side table's entries."""
+
+
 class System(Protocol):
     """One of the two systems of a world."""
 
@@ -229,11 +245,14 @@ class System(Protocol):
     def connector(self) -> Connector:
         """A fresh connector, as after a restart."""
 
+    def watcher(self) -> Watcher:
+        """Looks at the system beside the engine."""
+
     def user(self, at: float) -> AbstractContextManager[UserLike]:
-        """One user's transaction, committed at that time (where the system lets one choose)."""
+        """One user's transaction, committed at that time.  Raises Waits where it would have to wait for the engine."""
 
     def busy(self) -> bool:
-        """Is a transaction of the engine open, so that a user would have to wait?"""
+        """Is a transaction of the engine open, so that every user would have to wait?"""
 
     def refuse(self, code: str | None, engine: Callable[[], bool]) -> None:
         """Refuse what the engine writes of items with this code; None: of none."""
@@ -259,6 +278,10 @@ class MemorySystem:
                 self.database.trigger(table, self._guard)
 
     def connector(self) -> Connector:
+        """See ``System``."""
+        return MemoryConnector(self.database)
+
+    def watcher(self) -> Watcher:
         """See ``System``."""
         return MemoryConnector(self.database)
 
@@ -321,6 +344,10 @@ class Endless(Exception):
     """The engine does not come to rest."""
 
 
+class Waits(Exception):
+    """A user waits for the engine."""
+
+
 class Alarm(Exception):
     """The engine believes that something wrote past the capture."""
 
@@ -355,7 +382,7 @@ class World:
             for idea in design.maps
         ]
         self.journal = Journal.open("sqlite://", clock=lambda: 0.0)
-        self.watchers = {side: system.connector() for side, system in self.systems.items()}
+        self.watchers = {side: system.watcher() for side, system in self.systems.items()}
         self.engine: Engine | None = None
         self.twin: Engine | None = None
         self.opened: list[Engine] = []
@@ -636,10 +663,16 @@ class World:
         if waiting and not self.design.quiet:
             self._watch_systems()
         while waiting and not self.systems[SIDES[waiting[0][0]]].busy():
-            text = waiting.pop(0)
+            text = waiting[0]
             engaged, self.engaged = self.engaged, False
-            self.edit(SIDES[text[0]], text[2:])
-            self.engaged = engaged
+            try:
+                self.edit(SIDES[text[0]], text[2:])
+            except Waits:
+                self.seen["waits"] += 1
+                break
+            finally:
+                self.engaged = engaged
+            del waiting[0]
             self._mark_ends()
         if name in self.crashes:
             self.crashes[name] -= 1

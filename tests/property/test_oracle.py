@@ -66,10 +66,8 @@ def test_random_links_cover_every_feature() -> None:
     assert covered == set(FEATURES)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize(("make", "allowed"), [(in_memory, FEATURES), (SqliteSystem, FILES)], ids=["memory", "files"])
-def test_random_links_for_long(make: Make, allowed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """The same with other links each time, for as long as the environment says (a minute by default).
+def check_for_long(make: Make, allowed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Other links each time, for as long as the environment says (a minute by default).
 
     Each number is a link and a program; the first one is the environment's, or the time.
     """
@@ -85,3 +83,10 @@ def test_random_links_for_long(make: Make, allowed: Sequence[str], capsys: pytes
             pytest.fail(f"{SEED}={number}\n{fault}", pytrace=False)
     with capsys.disabled():
         print(f"\n{number - first} random links judged, from {SEED}={first} on")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("make", "allowed"), [(in_memory, FEATURES), (SqliteSystem, FILES)], ids=["memory", "files"])
+def test_random_links_for_long(make: Make, allowed: Sequence[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """The same with other links each time, for as long as the environment says."""
+    check_for_long(make, allowed, capsys)

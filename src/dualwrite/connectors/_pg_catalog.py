@@ -113,7 +113,13 @@ _COLUMNS: Final = f"""
     FROM ({_RELATIONS}) r JOIN pg_attribute a ON a.attrelid = r.oid
     WHERE r.oid = r.root AND a.attnum > 0 AND NOT a.attisdropped
     ORDER BY a.attrelid, a.attnum"""
-_TYPES: Final = """
+# those of columns, and what they are made of: a database has hundreds
+_TYPES: Final = f"""
+    WITH RECURSIVE used (oid) AS (
+        SELECT a.atttypid FROM ({_RELATIONS}) r JOIN pg_attribute a ON a.attrelid = r.oid
+        WHERE a.attnum > 0 AND NOT a.attisdropped
+        UNION SELECT part FROM used JOIN pg_type t USING (oid), unnest(ARRAY[t.typbasetype, t.typelem]) part
+        WHERE part <> 0)
     SELECT t.oid, n.nspname, t.typname, t.typtype, t.typbasetype, t.typtypmod,
         CASE WHEN t.typcategory = 'A' AND t.typlen = -1 THEN t.typelem ELSE 0 END,
         t.typnotnull, t.typdefault IS NOT NULL,
@@ -121,8 +127,7 @@ _TYPES: Final = """
             WHERE o.opcintype = t.oid AND o.opcdefault AND m.amname IN ('btree', 'hash')),
         to_json(ARRAY(SELECT e.enumlabel FROM pg_enum e WHERE e.enumtypid = t.oid ORDER BY e.enumsortorder)),
         format_type(t.oid, -1)
-    FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
-    WHERE t.typtype <> 'c' OR t.oid IN (SELECT atttypid FROM pg_attribute WHERE attrelid >= 16384)"""
+    FROM used JOIN pg_type t USING (oid) JOIN pg_namespace n ON n.oid = t.typnamespace"""
 # the names of the settings differ between versions
 _COLLATIONS: Final = """
     SELECT oid, coalesce(to_jsonb(c) ->> 'colllocale', to_jsonb(c) ->> 'colliculocale')

@@ -60,6 +60,7 @@ class PostgresqlConnector:
         self._plans = Plans()
         self._reading = RLock()
         self._reader: Connection | None = None
+        self._names: Names | None = None
         self._source = Source(database, self._known_to, self._load)
         self._targets = Targets(self._plans)
         self._writer = Writer(database)
@@ -78,6 +79,12 @@ class PostgresqlConnector:
             if self._reader is None or not is_usable(self._reader):
                 self._reader = self._database.connect()
             yield self._reader
+
+    def _named(self, connection: Connection) -> Names:
+        """What the link's objects are called in the database."""
+        if self._names is None:
+            self._names = Names.of(connection, self.link)
+        return self._names
 
     def _load(self, connection: Connection) -> Catalog:
         """What the database holds now, completed by what was declared."""
@@ -195,12 +202,12 @@ class PostgresqlConnector:
     def positions(self) -> Mapping[str, tuple[Position, int]]:
         """See ``Connector``."""
         with self._read() as connection:
-            return positions(connection, Names.of(connection, self.link))
+            return positions(connection, self._named(connection))
 
     def remembered(self, kind: str) -> list[Remembered]:
         """See ``Connector``."""
         with self._read() as connection:
-            return remembered(connection, Names.of(connection, self.link), kind)
+            return remembered(connection, self._named(connection), kind)
 
     # -- writing --------------------------------------------------------------------------------------------------
 
