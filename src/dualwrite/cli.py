@@ -22,10 +22,11 @@ from dualwrite import printing
 from dualwrite.connectors import connect
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
+from dualwrite.engine.lifecycle import ATTENTION, NOT_RUNNING, RUNNING, STOPPED
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.runner import Runner
-from dualwrite.engine.status import status_of
+from dualwrite.engine.status import MapStatus, status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
@@ -195,10 +196,22 @@ def plan(
 
 
 def refuse_broken(work: Workspace) -> None:
-    """Nothing runs while a map has errors."""
+    """Raises Invalid where a map has errors."""
     errors = [problem for problem in work.problems if problem.level == "error"]
     if errors:
         raise Invalid(errors)
+
+
+def leave_out_broken(work: Workspace) -> bool:
+    """Tell which maps are left out, because they have errors; True where there are none.
+
+    Raises Invalid where nothing can run, or the error is not that of a map.
+    """
+    errors = [problem for problem in work.problems if problem.level == "error"]
+    if errors and (not work.maps or not all(problem.map for problem in errors)):
+        raise Invalid(errors)
+    printing.problems(errors)
+    return not errors
 
 
 @app.command()
@@ -209,21 +222,23 @@ def run(
 ) -> None:
     """Run the link until interrupted.
 
-    Starts maps that never ran, with an initial sync, then carries changes both ways as they are committed.
+    Starts maps that never ran, with an initial sync, then carries changes both ways as they are committed.  Maps with
+    errors are told and left out.
     """
     with workspace(folder) as work:
-        refuse_broken(work)
+        are_whole = leave_out_broken(work)
         if not work.lease.acquire():
             raise Usage(f"another engine runs this link: {work.lease.owner()}", "stop it first, or use that one")
         if not no_start:
-            never = [s for name, s in work.states().items() if s.desired == "stopped" and s.state == "not running"]
-            for state in never:
-                work.journal.set_state(state.map, desired="running")
+            states = work.states()
+            for state in (states[name] for name in work.maps):
+                if state.desired == STOPPED and state.state == NOT_RUNNING:
+                    work.journal.set_state(state.map, desired=RUNNING)
         carry(work, until_idle)
         if until_idle:
             report = status_of(work)
             printing.statuses(report)
-            finish(not any(row["parked"] for row in report))
+            finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
 
 
 def carry(work: Workspace, until_idle: bool) -> None:
@@ -281,9 +296,12 @@ def start(
     """
     with workspace(folder) as work:
         refuse_broken(work)
-        commands.start(work, work.chosen(maps or ()), master=master, initial_sync=not no_initial_sync, who=who())
-        printing.statuses(status_of(work))
+        chosen = work.chosen(maps or ())
+        commands.start(work, chosen, master=master, initial_sync=not no_initial_sync, who=who())
+        report = status_of(work)
+        printing.statuses(report)
         printing.engine(work.lease.owner())
+        finish(not is_halted(report, [one.name for one in chosen]))
 
 
 @app.command()
@@ -298,6 +316,11 @@ def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
         commands.stop(work, chosen, who=who())
         printing.statuses(status_of(work))
         printing.engine(work.lease.owner())
+
+
+def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
+    """Does one of these maps (of all, where none are named) need attention?"""
+    return any(row["state"] == ATTENTION and (names is None or row["map"] in names) for row in report)
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -315,7 +338,7 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
     """Show the state of every map."""
     with workspace(folder) as work:
         report, owner = status_of(work), work.lease.owner()
-        stuck = [] if owner else obstacles(work.journal, work.connectors)
+        stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.connectors)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained)]
         if as_json:
@@ -325,7 +348,7 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
             printing.engine(owner)
             printing.retained(retained)
             printing.told(problems)
-        finish(not stuck)
+        finish(not stuck and not is_halted(report))
 
 
 @app.command()

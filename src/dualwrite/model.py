@@ -118,17 +118,29 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
+class Halt:
+    """Something in a feed that no change can tell: from there on the view cannot be followed without a person."""
+
+    view: str
+    position: Position
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Changes in commit order, and the position after them.
 
     ``seen`` and ``mark`` are those of the last marker read so far.  A batch without changes is a heartbeat; its
-    position may still have moved (only our own transactions, or unmapped tables, were there).
+    position may still have moved (only our own transactions, or unmapped tables, were there).  ``halts`` stand beside
+    the changes: what matters of them depends on where the view's snapshot was read.
     """
 
     changes: tuple[Change, ...]
     position: Position
     seen: Position | None = None
     mark: int = 0
+    halts: tuple[Halt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

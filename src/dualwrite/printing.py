@@ -35,7 +35,7 @@ from dualwrite.project import Created
 PIPED = 120
 """Columns of a table that goes into a file or another program."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
-COLOURS = {"running": "green", "initializing": "cyan", "error": "red", "warning": "yellow"}
+COLOURS = {"running": "green", "initializing": "cyan", "needs attention": "red", "error": "red", "warning": "yellow"}
 
 
 def said(text: str) -> None:

@@ -17,7 +17,7 @@ from dualwrite.connectors._pg_health import CODES, inspect
 from dualwrite.connectors._pg_installed import Installed, Names, read_installed
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
-from dualwrite.errors import Denied, PositionLost, Problem, Unavailable, Usage
+from dualwrite.errors import Denied, Halted, PositionLost, Problem, Unavailable, Usage
 from dualwrite.model import Side
 from dualwrite.schema import View
 from dualwrite.testing.postgresql import Database, Server
@@ -690,6 +690,8 @@ HIDDEN = {
     "another publication has its name": "DROP PUBLICATION dualwrite_lab; "
     "CREATE PUBLICATION dualwrite_lab FOR TABLE bare",
     "the publication leaves out deletes": "ALTER PUBLICATION dualwrite_lab SET (publish = 'insert')",
+}
+HIDDEN_OF_ONE = {
     "the table was taken out": "ALTER PUBLICATION dualwrite_lab DROP TABLE bare",
     "the table was out for a while": "ALTER PUBLICATION dualwrite_lab DROP TABLE bare; "
     "ALTER PUBLICATION dualwrite_lab ADD TABLE bare",
@@ -698,6 +700,31 @@ HIDDEN = {
     "the table is another": "ALTER TABLE bare RENAME TO old; CREATE TABLE bare (v text)",
     "the identity was changed": "ALTER TABLE bare REPLICA IDENTITY NOTHING",
 }
+
+
+@pytest.mark.parametrize("what", HIDDEN_OF_ONE)
+def test_what_may_have_hidden_changes_of_one_map_stops_that_one(database: Database, what: str) -> None:
+    """Check tells, install names the view and does nothing; without it, the feed of the others goes on."""
+    install(database, BARE, CUSTOMERS)
+    before = installed(database)
+    with database.connect() as session:
+        for statement in HIDDEN_OF_ONE[what].split("; "):
+            session.execute(statement.encode())
+    assert codes(database, BARE, CUSTOMERS) == ["pg_interrupted"]
+    for _ in range(2):
+        with pytest.raises(Halted, match="may have been missed") as raised:
+            install(database, BARE, CUSTOMERS)
+        assert raised.value.map == BARE.name
+    assert installed(database).meta == before.meta
+    install(database, CUSTOMERS)
+    assert members(database) == {"customers", "terms"}
+    assert codes(database, CUSTOMERS) == []
+    install(database, BARE, CUSTOMERS)
+    assert installed(database).feed == before.feed
+    assert codes(database, BARE, CUSTOMERS) == []
+    assert identities(database)["bare"] == "f"
+    assert members(database) == {"bare", "customers", "terms"}
+    uninstall(database)
 
 
 @pytest.mark.parametrize("what", HIDDEN)
@@ -723,7 +750,7 @@ def test_what_may_have_hidden_changes_is_told_and_mended(database: Database, wha
 
 
 @pytest.mark.parametrize(
-    "what", ["the slot was dropped", "the publication leaves out deletes", "the identity was changed"]
+    "what", ["the slot was dropped", "the publication leaves out deletes", "the publication was dropped"]
 )
 def test_what_may_have_hidden_changes_is_not_forgotten_in_a_crash(database: Database, what: str) -> None:
     """However far the mending has come: nobody reads on from before as if nothing had been missed."""

@@ -358,23 +358,23 @@ def test_feeds_of_one_stream_go_at_their_own_pace(lab: Laboratory) -> None:
 
 
 def test_an_emptied_table_stops_its_maps(lab: Laboratory) -> None:
-    """Changes before it come first; the maps of other tables go on."""
+    """It is told where it stands in the feed, to the maps that look at the table; all changes are told beside it."""
     start = lab.install(*VIEWS)
     lab.run("INSERT INTO company (code) VALUES ('a')")
+    first = lab.connector.end()
     lab.run("TRUNCATE item")
     lab.run("INSERT INTO company (code) VALUES ('b')")
-    feed = lab.connector.feed(VIEWS, start)
-    assert [change.key for change in feed.read(10, 10).changes] == [("a",)]
-    for _ in range(2):
-        with pytest.raises(Halted, match="TRUNCATE") as raised:
-            feed.read(10, 10)
-    assert raised.value.map == "item"
-    feed.close()
-    assert [c.key for b in lab.batches(start, 10, COMPANIES, GROUPS) for c in b.changes] == [("a",), ("b",)]
+    batches = lab.batches(start, 10)
+    (halt,) = [halt for batch in batches for halt in batch.halts]
+    assert halt.view == "item"
+    assert "TRUNCATE" in halt.reason
+    a, b = [change for batch in batches for change in batch.changes]
+    assert (a.key, b.key) == (("a",), ("b",))
+    assert a.position < first < halt.position < b.position
+    assert not [halt for batch in lab.batches(halt.position, 10) for halt in batch.halts]
+    assert not [halt for batch in lab.batches(start, 10, COMPANIES, GROUPS) for halt in batch.halts]
     with lab.connector.transaction("flow", VIEWS) as transaction:
-        assert len(transaction.since(start, 1).changes) == 1
-        with pytest.raises(Halted):
-            transaction.since(start)
+        assert transaction.since(start).halts == (halt,)
 
 
 @pytest.mark.parametrize(
@@ -545,11 +545,7 @@ def test_rows_of_partitions_are_rows_of_their_table(postgresql: Server) -> None:
             ("t", None, ("1", "s", "a")),
         ]
         lab.run("TRUNCATE t_n")
-        feed = lab.connector.feed(lab.views, start)
-        feed.read(100, 10)
-        with pytest.raises(Halted):
-            feed.read(100, 10)
-        feed.close()
+        assert [halt.view for batch in lab.batches(start) for halt in batch.halts] == ["t"]
 
 
 # -- places of batches -------------------------------------------------------------------------------------------------

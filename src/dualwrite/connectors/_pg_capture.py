@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from threading import Event
 from time import monotonic
@@ -41,7 +41,7 @@ from dualwrite.connectors._pg_obstacles import Server, captured_tables, read_ser
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._sql import literal, needs
-from dualwrite.errors import Denied, PositionLost, Problem, Unavailable
+from dualwrite.errors import Denied, Halted, PositionLost, Problem, Unavailable
 from dualwrite.schema import View
 
 PATIENCE: Final = 30.0
@@ -49,6 +49,7 @@ PATIENCE: Final = 30.0
 ATTEMPT: Final = 0.3
 """Seconds of one attempt to get a lock: as long may an application's statement queue behind us."""
 REMEDY: Final = "stop the maps of this link and start them again with an initial sync"
+START_AGAIN: Final = "start the map again: it compares both sides"
 
 _PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0  # so that who waits behind our attempts is mostly not waiting
@@ -94,8 +95,9 @@ def obstacles(
     ]
 
 
-def interruption(inventory: Inventory, wanted: Sequence[Facts]) -> str:
-    """Why changes may have been missed since the token was made; empty when none were, or there is none yet."""
+def interruption(inventory: Inventory) -> str:
+    """Why changes of any table may have been missed since the token was made; empty when none were, or there is none
+    yet."""
     installed = inventory.installed
     if "token" not in installed.meta:
         return ""
@@ -104,17 +106,26 @@ def interruption(inventory: Inventory, wanted: Sequence[Facts]) -> str:
         return "its replication slot was dropped"
     if slot.lost:
         return f"its replication slot has lost a part of the server's log ({slot.lost})"
-    published, members = installed.published
-    if publication is None or publication.oid != published:
+    if publication is None or publication.oid != installed.published[0]:
         return "its publication was dropped"
-    if not publication.is_complete:
-        return "its publication was altered"
-    return next((reason for facts in wanted if (reason := _missed(inventory, facts, members))), "")
+    return "" if publication.is_complete else "its publication was altered"
 
 
-def _missed(inventory: Inventory, facts: Facts, members: Mapping[int, int]) -> str:
+def interrupted_views(inventory: Inventory, catalog: Catalog, views: Sequence[View]) -> Iterator[Halted]:
+    """The views of which changes may have been missed since the token was made, though not of the others."""
+    if "token" not in inventory.installed.meta or interruption(inventory):
+        return
+    for view in views:
+        tables = captured_tables(catalog, [view])
+        reason = next((told for facts in tables if (told := _missed(inventory, facts))), "")
+        if reason:
+            yield Halted(view.name, f"{reason}, so changes may have been missed", START_AGAIN)
+
+
+def _missed(inventory: Inventory, facts: Facts) -> str:
     """Why changes of a table may have been missed."""
     installed = inventory.installed
+    _, members = installed.published
     assert installed.publication is not None
     if facts.oid not in members:
         named = {installed.captured[oid].sql for oid in members if oid in installed.captured}
@@ -139,7 +150,8 @@ class Capture:
 
         Raises Denied where something stands in the way, or the tables' owner has to run something first; Unavailable
         where somebody holds a lock or a transaction for too long; PositionLost, though everything is installed, when
-        changes may have been missed.
+        changes of any table may have been missed; Halted, with nothing done, when changes of one view's tables may have
+        been, which then is to be left out.
         """
         with self._session() as (connection, names):
             catalog = load(connection)
@@ -148,7 +160,9 @@ class Capture:
             wanted = captured_tables(catalog, views)
             inventory = Inventory.read(connection, names, wanted)
             self._check(connection, names, catalog, views, server, inventory.installed)
-            reason = interruption(inventory, wanted)
+            for halted in interrupted_views(inventory, catalog, views):
+                raise halted
+            reason = interruption(inventory)
             if reason:  # first of all: what is mended below cannot be noticed again after a crash
                 connection.execute(f"DELETE FROM {names.table('meta')} WHERE name = 'token'".encode())
             script = owner_script(connection, names, catalog, views, server, inventory)

@@ -14,11 +14,13 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
-from dualwrite.connectors._pg_capture import REMEDY
+from dualwrite.connectors._pg_capture import REMEDY, interrupted_views, interruption
 from dualwrite.connectors._pg_catalog import are_current
+from dualwrite.connectors._pg_ddl import Inventory
 from dualwrite.connectors._pg_echo import Marker
 from dualwrite.connectors._pg_installed import Installed, Names, read_installed, set_meta
 from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors._pg_obstacles import captured_tables
 from dualwrite.connectors._pg_reader import Context, LogReader, changed
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
@@ -32,6 +34,7 @@ from dualwrite.schema import View
 LOST: Final = "lost"
 """The entry of ``meta`` with the place of the last change that was let go."""
 _EXAMINE: Final = 5.0  # seconds between two looks at what a quiet feed depends on
+_EXAMINE_BUSY: Final = 15.0  # the same of one that is never quiet
 _ATTEMPTS: Final = 20
 _LSNS: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
 _TOP: Final = 1 << 62
@@ -221,6 +224,17 @@ class Source:
                 del line.markers[: index - 1]
                 forget(self.control(), self._names, marker.number)
 
+    def examine(self, connection: Connection, catalog: Catalog, views: Sequence[View]) -> None:
+        """Raises PositionLost, or Halted for a view, where somebody has changed what captures, so that changes may have
+        been missed."""
+        assert self._names is not None
+        inventory = Inventory.read(connection, self._names, captured_tables(catalog, views))
+        reason = interruption(inventory)
+        if reason:
+            raise PositionLost(f"{self._database.shown}: {reason}, so changes may have been missed", REMEDY)
+        for halted in interrupted_views(inventory, catalog, views):
+            raise halted
+
     # -- snapshots ------------------------------------------------------------------------------------------------
 
     def boundary(self, connection: Connection) -> Position | None:
@@ -253,10 +267,9 @@ class Source:
         try:
             self.line()
         except Usage:
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            return Position("", ())
+            return begin_read(connection)
         for _ in range(_ATTEMPTS):
-            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            begin_read(connection)
             boundary = self.boundary(connection)
             if boundary is not None:
                 return boundary
@@ -296,6 +309,12 @@ class Source:
             changes, is_more = reader.read(limit - len(found))
             found += changes
         return reader.batch(found)
+
+
+def begin_read(connection: Connection) -> Position:
+    """Begin a read transaction; returns the null place, as nobody knows where it stands in the feed."""
+    connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+    return Position("", ())
 
 
 def _last_marker(installed: Installed) -> Marker:
@@ -386,13 +405,14 @@ class PostgresqlFeed:
         limit = max(limit, 1)
         with self._database.errors():
             self._follow()
+            self._examine(_EXAMINE_BUSY)
             while True:
                 before = self._reader.place
                 changes, is_more = self._reader.read(limit, max(0.0, deadline - monotonic()))
                 if changes or (self._reader.place != before and not is_more):
                     return self._reader.batch(changes)
                 if not is_more and monotonic() >= deadline:
-                    self._examine()
+                    self._examine(_EXAMINE)
                     return self._reader.batch([])
 
     def close(self) -> None:
@@ -405,9 +425,10 @@ class PostgresqlFeed:
         if line is not self._line:
             self._open(line, self._source.place(line, Position(self._feed, self._reader.place)))
 
-    def _examine(self) -> None:
-        """Look whether the tables are what they were: not every change of them is told by the log."""
-        if monotonic() < self._examined + _EXAMINE:
+    def _examine(self, seconds: float) -> None:
+        """Look, at most every so many seconds, whether tables and capture are what they were: the log does not tell of
+        every change."""
+        if monotonic() < self._examined + seconds:
             return
         self._examined = monotonic()
         connection = self._session.connection()
@@ -419,3 +440,4 @@ class PostgresqlFeed:
                 if told:
                     raise changed(view, told)
             self._catalog = fresh
+        self._source.examine(connection, self._catalog, self._views)

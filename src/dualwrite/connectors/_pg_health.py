@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
-from dualwrite.connectors._pg_capture import REMEDY, interruption, obstacles
+from dualwrite.connectors._pg_capture import REMEDY, interrupted_views, interruption, obstacles
 from dualwrite.connectors._pg_ddl import Group, Inventory, ask, owner_groups, owner_script, release_groups
 from dualwrite.connectors._pg_installed import Installed, Names
 from dualwrite.connectors._pg_obstacles import Server, captured_tables, needed, read_server
@@ -146,7 +146,9 @@ def _problems(
         yield Problem("pg_owner", message, ask(script))
     yield from _shortages(server, installed)
     yield from _slot_risks(server, installed)
-    reason = interruption(inventory, wanted)
+    reason = interruption(inventory)
+    for halted in interrupted_views(inventory, catalog, views):
+        yield Problem("pg_interrupted", f"{database.shown}: {halted.message}", halted.remedy, map=halted.map)
     if reason:
         yield Problem("pg_interrupted", f"{database.shown}: {reason}, so changes may have been missed", REMEDY)
     elif "token" in installed.meta:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
 from dualwrite.connectors._pg_log import Committed, Done, Emptied, Entry, Log, Note, Place
@@ -25,8 +26,10 @@ from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._pg_wire import Image as Raw
 from dualwrite.connectors._sql import needs
 from dualwrite.errors import Halted
-from dualwrite.model import ABSENT, Batch, Change, Kind, Position, Row
+from dualwrite.model import ABSENT, Batch, Change, Halt, Kind, Position, Row
 from dualwrite.schema import View
+
+_EMPTIED: Final = "if the other side shall be emptied as well, do so; then start the map, which compares both sides"
 
 
 @dataclass(slots=True)
@@ -113,6 +116,7 @@ class LogReader:
         self._shapes: dict[int, Shape | None] = {}
         self._ready: deque[Change] = deque()
         self._trouble: Halted | None = None
+        self._halts: list[Halt] = []
         self._more = False
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -140,7 +144,9 @@ class LogReader:
         seen, mark = self.marker.seen, self.marker.number
         if self._ready:  # the marker may be further on than what was handed out
             seen, mark = changes[-1].seen, changes[-1].mark
-        return Batch(tuple(changes), Position(self._context.feed, self.place), seen, mark)
+        halts = tuple(self._halts)
+        self._halts.clear()
+        return Batch(tuple(changes), Position(self._context.feed, self.place), seen, mark, halts)
 
     def _hand_out(self, limit: int) -> list[Change]:
         ready = self._ready
@@ -180,7 +186,7 @@ class LogReader:
                     ours = []
                 self._after = entry.place
             elif isinstance(entry, Emptied):
-                self._trouble = self._emptied(entry)
+                self._halts += self._emptied(entry)
             elif entry.transaction.origin == self._context.origin:
                 ours.append(entry)
                 continue
@@ -251,17 +257,16 @@ class LogReader:
                 return changed(view, told)
         return None  # rows from before the present shape
 
-    def _emptied(self, entry: Emptied) -> Halted | None:
-        tables = {self.catalog.names.get(relation.oid) for relation in entry.relations}
+    def _emptied(self, entry: Emptied) -> Iterator[Halt]:
+        """TRUNCATE does not say which records there were."""
+        emptied = {self.catalog.names.get(relation.oid, "") for relation in entry.relations}
+        if entry.place <= self._passed:
+            return
         for view in self._views.values():
-            if tables & set(needs(self.catalog.schema, [view])):
-                return Halted(
-                    view.name,
-                    f"{', '.join(sorted(filter(None, tables)))} was emptied by TRUNCATE, which does not say of which "
-                    "records",
-                    "if the other side shall be emptied as well, do so; then start the map with an initial sync",
-                )
-        return None
+            tables = sorted(emptied.intersection(needs(self.catalog.schema, [view])))
+            if tables:
+                reason = f"{', '.join(tables)} was emptied by TRUNCATE, which does not say of which records"
+                yield Halt(view.name, Position(self._context.feed, entry.place), reason, _EMPTIED)
 
     # -- users' transactions --------------------------------------------------------------------------------------
 
@@ -430,7 +435,7 @@ def changed(view: View, told: str) -> Halted:
     return Halted(
         view.name,
         f"{told} while the map was running",
-        "adapt the map (`dualwrite check` tells what it finds), then start it with an initial sync",
+        "adapt the map (`dualwrite check` tells what it finds), then start it: it compares both sides",
     )
 
 

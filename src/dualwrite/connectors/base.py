@@ -81,7 +81,8 @@ class Feed(Protocol):
 
         Waits up to ``timeout`` seconds for the first; then an empty batch (heartbeat).  A transaction larger than
         ``limit`` may come in parts.  A change is delivered once per view of its table.  Raises PositionLost when what
-        follows the position is gone, Unavailable when the system does not answer.
+        follows the position is gone, Unavailable when the system does not answer, Halted when a view's tables are not
+        what they were.
         """
         ...
 
@@ -170,6 +171,8 @@ class Connector(Protocol):
         """Start (or extend, or mend) capturing for exactly these views.  Idempotent; a crash leaves it repeatable.
 
         Every object that it creates carries the link's name.  Changes committed after the return are captured.
+        Raises PositionLost when changes may have been missed since the last time, Halted when that can only be those
+        of one view, which then is to be left out: with the others it goes through.
         """
         ...
 
@@ -177,8 +180,12 @@ class Connector(Protocol):
         """Remove every trace of the link.  Idempotent."""
         ...
 
-    def snapshot(self, view: View) -> AbstractContextManager[Snapshot]:
-        """A consistent read of the view, with its boundary (needs ``install``, else the boundary is a null place)."""
+    def snapshot(self, view: View, *, placed: bool = True) -> AbstractContextManager[Snapshot]:
+        """A consistent read of the view, with its boundary (needs ``install``, else the boundary is a null place).
+
+        ``placed`` False: nobody asks for the boundary, which is a null place then; so it can be had beside an engine
+        in another process, where only that one can read the feed.
+        """
         ...
 
     def end(self) -> Position:

@@ -90,7 +90,7 @@ class MemoryConnector:
         self._online().uninstall(self._name)
 
     @contextmanager
-    def snapshot(self, view: View) -> Iterator[MemorySnapshot]:
+    def snapshot(self, view: View, *, placed: bool = True) -> Iterator[MemorySnapshot]:  # noqa: ARG002 (it costs nothing)
         """See ``Connector``."""
         database = self._online()
         with database.changed:

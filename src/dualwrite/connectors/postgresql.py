@@ -15,7 +15,7 @@ from threading import RLock
 from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import are_current, read_catalog
 from dualwrite.connectors._pg_echo import Wrote, loud_tables
-from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
+from dualwrite.connectors._pg_feed import PostgresqlFeed, Source, begin_read
 from dualwrite.connectors._pg_health import inspect
 from dualwrite.connectors._pg_installed import Names, read_slot
 from dualwrite.connectors._pg_schema import Catalog
@@ -165,14 +165,14 @@ class PostgresqlConnector:
     # -- reading --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def snapshot(self, view: View) -> Iterator[PostgresqlSnapshot]:
+    def snapshot(self, view: View, *, placed: bool = True) -> Iterator[PostgresqlSnapshot]:
         """See ``Connector``."""
         connection = self._database.connect()
         try:
             with self._database.errors():
                 plan = self._plan(connection, view)
-                snapshot = PostgresqlSnapshot(self._database, connection, plan, self._source.begin_snapshot(connection))
-            yield snapshot
+                boundary = self._source.begin_snapshot(connection) if placed else begin_read(connection)
+            yield PostgresqlSnapshot(self._database, connection, plan, boundary)
         finally:
             connection.close()
 

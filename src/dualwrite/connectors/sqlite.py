@@ -183,7 +183,7 @@ class SqliteConnector:
     # -- reading --------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def snapshot(self, view: View) -> Iterator[SqliteSnapshot]:
+    def snapshot(self, view: View, *, placed: bool = True) -> Iterator[SqliteSnapshot]:  # noqa: ARG002 (it costs nothing)
         """See ``Connector``."""
         connection = self._connect()
         try:

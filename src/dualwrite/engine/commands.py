@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dualwrite.engine.lifecycle import RUNNING, STOPPED, refuse_unless_allowed
+from dualwrite.engine.lifecycle import ATTENTION, RUNNING, STOPPED, refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.workspace import Workspace
@@ -184,6 +184,8 @@ def stop(workspace: Workspace, maps: Sequence[CompiledMap], *, who: str) -> None
     with workspace.journal.batch() as batch:
         for compiled in maps:
             batch.set_state(compiled.name, desired=STOPPED)
+            if states[compiled.name].state == ATTENTION:
+                batch.set_state(compiled.name, state=STOPPED, reason="")
             batch.log("stop wanted", map=compiled.name, who=who)
     if not _make_so(workspace):
         ask(workspace, "reconcile", {})  # what is tracked for a stopped map ends now, not with the next run

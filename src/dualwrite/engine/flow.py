@@ -27,7 +27,7 @@ from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import PositionLost, RowProblem, Superseded
+from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
 LOCK_TARGET = 0.05
@@ -154,6 +154,7 @@ class Flow:
     def _read(self, timeout: float) -> Batch:
         assert self._feed is not None, "open() comes first"
         batch = self._feed.read(self.limit, timeout)
+        self._heed(batch, self.source)
         self._read_to = batch.position
         self.point("after read")
         self._from.learned()
@@ -162,6 +163,22 @@ class Flow:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
             self._from.woken.extend({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
+
+    def oldest(self) -> dict[str, float]:
+        """Per map the commit time, by the source's clock, of the oldest change in hand.  For any thread."""
+        batch, carried = self._again, self.carried
+        found: dict[str, float] = {}
+        for change in () if batch is None else batch.changes:
+            if change.view in self.link.maps and (carried is None or change.position > carried):
+                found[change.view] = min(change.at, found.get(change.view, change.at))
+        return found
+
+    def _heed(self, batch: Batch, side: Side) -> None:
+        """Raises Halted for a map that something in a side's feed keeps from going on."""
+        for halt in batch.halts:
+            floor = self.link.sides[side].windows.floor_of(halt.view)
+            if halt.view in self.link.maps and (floor is None or halt.position > floor):
+                raise Halted(halt.view, f"{side}: {halt.reason}", halt.remedy)
 
     def step(self, batch: Batch) -> bool:
         """Apply one batch; True if a transaction was needed.
@@ -245,6 +262,7 @@ class Flow:
         if self._looked is None:
             return ()
         batch = transaction.since(self._looked)  # the other flow may have read on meanwhile, which we did not look at
+        self._heed(batch, self.target)
         self._to.windows.extend(batch.changes, batch.position)
         self._looked = batch.position
         return batch.changes
@@ -332,6 +350,7 @@ class Flow:
         if windows.end is None:  # only where no batch came before: a retry just after the start
             return False
         batch = transaction.since(windows.end, LAGGING)
+        self._heed(batch, self.target)
         windows.extend(batch.changes, batch.position)
         self._looked = batch.position
         return len(batch.changes) < LAGGING
@@ -342,6 +361,7 @@ class Flow:
         try:
             while True:
                 batch = feed.read(LAGGING, 0)
+                self._heed(batch, self.target)
                 self._to.windows.extend(batch.changes, batch.position)
                 if not batch.changes:
                     return

@@ -12,12 +12,15 @@ NOT_RUNNING: Final = "not running"
 INITIALIZING: Final = "initializing"
 RUNNING: Final = "running"
 STOPPED: Final = "stopped"
+ATTENTION: Final = "needs attention"
+"""Stopped by itself, with a reason: it must not go on without a person."""
 
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
     NOT_RUNNING: frozenset({"start"}),
     INITIALIZING: frozenset({"stop"}),
     RUNNING: frozenset({"stop"}),
     STOPPED: frozenset({"start"}),
+    ATTENTION: frozenset({"start", "stop"}),
 }
 """State → what a person may ask for."""
 

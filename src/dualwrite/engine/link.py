@@ -141,6 +141,12 @@ class LinkSide:
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
 
+    def records(self) -> Iterator[tuple[str, Key]]:
+        """Every record, with its map, of which something is kept in the side table."""
+        yield from self.parked.records()
+        yield from self.hidden
+        yield from self.restore
+
     def learned(self) -> None:
         """Wait until the caches know every commit of ours that the feed has told of: the flow that commits is another
         thread, and what it parked has not been seen by the changes behind its marker."""

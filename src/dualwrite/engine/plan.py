@@ -80,7 +80,9 @@ class Planner:
         plan = MapPlan(compiled.name, master)
         with ExitStack() as stack:
             systems = self._connectors
-            snapshots = {side: stack.enter_context(systems[side].snapshot(compiled.views[side])) for side in Side}
+            snapshots = {
+                side: stack.enter_context(systems[side].snapshot(compiled.views[side], placed=False)) for side in Side
+            }
             ask = outside(compiled, lambda side: systems[side])
             for finding in compare(compiled, snapshots, ask, plan.tally):
                 match finding:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import json
 import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from contextlib import suppress
+from typing import Final, TypeAlias
 
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import DualwriteError, Unavailable
+from dualwrite.errors import DualwriteError, Halted, Unavailable
 from dualwrite.model import Side
 
 log = logging.getLogger(__name__)
@@ -26,6 +28,14 @@ LISTEN_EVERY = 0.1
 """Seconds between two looks at the requests of other commands."""
 ACKNOWLEDGE_EVERY = 1.0
 """Seconds between two times that a flow lets its target forget."""
+TELL_EVERY = 0.5
+"""Seconds between two times that other processes are told how old the oldest change in hand is."""
+IN_HAND: Final = "in_hand"
+TROUBLE: Final = "trouble"
+"""Values of the journal: per side and map the commit time of the oldest change that is read and not carried yet; why
+the engine waits, as message and remedy."""
+RECOVERED = 60.0
+"""Seconds of work after which a system that does not answer again is a new trouble."""
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between attempts while a system does not answer."""
 
@@ -56,26 +66,40 @@ class Runner:
         self._moving.set()
         self._failure: BaseException | None = None
         self._busy = dict.fromkeys(Side, True)
+        self._told: dict[str, str | None] = {}
+        self._told_at = 0.0
 
     def run(self, until_idle: bool = False) -> None:
         """Returns when stopped, or idle if asked; raises what stops the link for good.
 
-        While a system does not answer, everything is taken up anew from what is committed, with growing pauses.
+        While a system does not answer, and when a map must not go on, everything is taken up anew from what is
+        committed: with growing pauses, and without that map.
         """
-        attempt = 0
+        attempt, is_open, began = 0, True, time.monotonic()
         with seldom_collected():
             while not self.stop.is_set():
                 try:
-                    if attempt:
+                    if not is_open:
                         self.engine.open()
+                        is_open = True
                     self.engine.reconcile()
+                    self._tell(TROUBLE, None)
+                    began = time.monotonic()
                     self._carry(until_idle)
                     return
+                except Halted as halted:
+                    self.engine.close()
+                    is_open = False
+                    self.engine.halt(halted)
                 except Unavailable as trouble:
+                    self.engine.close()
+                    is_open = False
+                    attempt = 0 if time.monotonic() - began > RECOVERED else attempt
                     pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
                     attempt += 1
                     log.warning("unavailable retry_in=%.1f reason=%s", pause, trouble)
-                    self.engine.close()
+                    with suppress(Unavailable):  # it may be the journal that does not answer
+                        self._tell(TROUBLE, json.dumps([trouble.message, trouble.remedy]))
                     self.stop.wait(pause)
 
     def _carry(self, until_idle: bool) -> None:
@@ -91,6 +115,7 @@ class Runner:
         try:
             while not self.stop.is_set() and self._failure is None:
                 self._serve()
+                self._tell_lag()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
                         self.engine.drain()
@@ -104,13 +129,27 @@ class Runner:
             raise self._failure
         self.engine.acknowledge()
 
+    def _tell(self, name: str, value: str | None) -> None:
+        """Let other processes know, where it is something new."""
+        if self._told.get(name, "") != value:
+            self.engine.journal.put(name, value)
+            self._told[name] = value
+
+    def _tell_lag(self) -> None:
+        """Who else looks cannot read what a feed holds."""
+        now = time.monotonic()
+        if now - self._told_at > TELL_EVERY:
+            self._told_at = now
+            oldest = {str(side): flow.oldest() for side, flow in self.engine.flows.items()}
+            self._tell(IN_HAND, json.dumps(oldest))
+
     def _serve(self) -> None:
         """Answer what other commands asked for."""
         for request in self.engine.journal.pending_requests():
             with self.still():
                 try:
                     result = self._execute(self.engine, request.command, request.arguments)
-                except Unavailable:
+                except (Unavailable, Halted):
                     raise
                 except DualwriteError as trouble:
                     result = {"error": trouble.message, "remedy": trouble.remedy}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TypedDict
 
 from dualwrite.engine.ledger import MANY_DELETES
+from dualwrite.engine.runner import IN_HAND, TROUBLE
 from dualwrite.engine.workspace import Workspace
-from dualwrite.errors import DualwriteError
+from dualwrite.errors import DualwriteError, Problem
 from dualwrite.model import Side
 
 
@@ -36,12 +39,13 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
     report: list[MapStatus] = []
     for name in names:
         state, counts = states[name], tally.get(name)
+        waits = f"{held[name]} delete(s) wait: see dualwrite parked list" if held[name] else ""
         report.append(
             MapStatus(
                 map=name,
                 state=state.state,
                 desired=state.desired,
-                reason=f"{held[name]} delete(s) wait: see dualwrite parked list" if held[name] else "",
+                reason=state.reason or waits,
                 parked=counts.parked if counts else 0,
                 conflicts=counts.conflicts if counts else 0,
                 queued=counts.changes if counts else 0,
@@ -52,8 +56,34 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
     return report
 
 
+def waits_for(workspace: Workspace) -> list[Problem]:
+    """What a running engine waits for: a system that does not answer."""
+    told = workspace.journal.get(TROUBLE) if workspace.lease.owner() is not None else None
+    if told is None:
+        return []
+    message, remedy = json.loads(told)
+    return [Problem("connection", f"the engine waits, and tries again: {message}", remedy)]
+
+
 def lag_by_map(workspace: Workspace) -> Mapping[str, float]:
-    """Per map the age of the oldest change that is committed and not yet carried; a map that is not named has none."""
+    """Per map the age of the oldest change that is committed and not yet carried; a map that is not named has none.
+
+    A running engine tells it; otherwise the feeds are looked into.
+    """
+    return _lag_of_feeds(workspace) if workspace.lease.owner() is None else _lag_of_engine(workspace)
+
+
+def _lag_of_engine(workspace: Workspace) -> Mapping[str, float]:
+    lag: dict[str, float] = {}
+    for side, oldest in json.loads(workspace.journal.get(IN_HAND) or "{}").items():
+        if oldest:
+            with suppress(DualwriteError):
+                now = workspace.connectors[Side(side)].clock()
+                lag.update({name: max(lag.get(name, 0.0), round(now - at, 3)) for name, at in oldest.items()})
+    return lag
+
+
+def _lag_of_feeds(workspace: Workspace) -> Mapping[str, float]:
     live = [c for c in workspace.maps.values() if workspace.states()[c.name].state == "running"]
     lag: dict[str, float] = {}
     for source in Side if live else ():

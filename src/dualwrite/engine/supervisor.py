@@ -8,13 +8,17 @@ A crash at any point loses only caches: ``open`` finds everything in the two dat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.continuity import check_identity
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
 from dualwrite.engine.lifecycle import (
+    ATTENTION,
     INITIALIZING,
     RUNNING,
     STOPPED,
@@ -23,7 +27,8 @@ from dualwrite.engine.lifecycle import (
     wants_to_run,
 )
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
-from dualwrite.journal import Journal, MapState
+from dualwrite.errors import Denied, Halted, Invalid, Usage
+from dualwrite.journal import Journal, MapState, State
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
 
@@ -32,6 +37,11 @@ SAME_CLOCK = 0.1
 """Seconds between two clocks that are only the time between the two questions."""
 CLOCK_TOLERANCE = 1.0
 """Seconds by which the clocks may drift before their difference is measured anew."""
+
+
+Reload: TypeAlias = Callable[[], Mapping[str, CompiledMap]]
+"""The maps of the project that have no errors, by name, as they are now."""
+log = logging.getLogger(__name__)
 
 
 class Engine:
@@ -47,13 +57,20 @@ class Engine:
         delete_limit: int | None = None,
         point: Point = no_point,
         progress: Progress = quiet,
+        broken: Mapping[str, str] | None = None,
+        reload: Reload | None = None,
     ) -> None:
+        """``broken`` says why maps of the project are not among ``maps``; ``reload`` reads those that are to be started
+        anew from the project, as they are by then."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
         self.progress = progress
         self._delete_limit = delete_limit
+        self._broken = broken or {}
+        self._reload = reload
+        self._is_fresh = True  # the maps are those of the project as it is now
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
         self.link: Link
@@ -64,13 +81,11 @@ class Engine:
     def open(self) -> None:
         """Take up the link where both databases and the journal left it; maps that ran are live again.
 
-        Raises Denied when a system is not the one the link was made for, PositionLost when a feed has a gap.
+        Maps that must not go on without a person are left out, see ``halt``.  Raises Denied when a system is not the
+        one the link was made for, PositionLost when a feed has a gap.
         """
+        live = self._installed()
         states = self.journal.states()
-        live = {
-            name: compiled for name, compiled in self.maps.items() if (state := states.get(name)) and is_live(state)
-        }
-        self._install(live)
         self._settle_journal()
         clocks = self._measure_clocks()
         sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
@@ -86,9 +101,41 @@ class Engine:
         self.flows = {source: Flow(self.link, source, self._point) for source in Side}
         for flow in self.flows.values():
             flow.open()
+        for name in {record[0] for side in sides.values() for record in side.records()} - live.keys():
+            self._forget(name)
         for name in live:
             if states[name].state != RUNNING:
                 self.journal.set_state(name, state=RUNNING, reason="")
+
+    def _installed(self) -> dict[str, CompiledMap]:
+        """Capture what the maps that ran look at; returns those that can go on."""
+        for name, state in self.journal.states().items():
+            if is_live(state) and name not in self.maps:
+                why = self._broken.get(name, "the project has no such map any more")
+                self.halt(Halted(name, why, "correct the map (see dualwrite check), then start it"))
+        while True:
+            states = self.journal.states()
+            live = {name: each for name, each in self.maps.items() if name in states and is_live(states[name])}
+            try:
+                self._install(live)
+            except Halted as halted:
+                self.halt(halted)
+            else:
+                return live
+
+    def halt(self, trouble: Halted) -> None:
+        """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
+        reason = f"{trouble.message}; {trouble.remedy}" if trouble.remedy else trouble.message
+        self._put_down(trouble.map, ATTENTION, reason)
+        detail = {"reason": trouble.message, "remedy": trouble.remedy}
+        self.journal.log("stopped by itself; needs attention", map=trouble.map, detail=detail)
+        log.warning("needs attention map=%r reason=%s", trouble.map, trouble)
+
+    def _put_down(self, name: str, state: State, reason: str = "") -> None:
+        """A map's changes are not tracked from here on: its next start compares both sides."""
+        self.journal.set_state(
+            name, desired=STOPPED, state=state, reason=reason, initial="none", boundaries=dict.fromkeys(Side)
+        )
 
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
         for side, connector in self.connectors.items():
@@ -129,6 +176,7 @@ class Engine:
 
     def reconcile(self) -> list[Outcome]:
         """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop."""
+        self._refresh()
         known = self.journal.states()
         states = {name: known.get(name) or MapState(name) for name in self.maps}
         for name, state in states.items():
@@ -137,7 +185,8 @@ class Engine:
         starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
         if not starting:
             return []
-        self._go_live(starting)
+        with self._halting(starting):
+            self._go_live(starting)
         outcomes = []
         for name in starting:
             self._forget(name)
@@ -147,12 +196,42 @@ class Engine:
                 outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
         return outcomes
 
+    def _refresh(self) -> None:
+        """Take maps that are to be started as the project has them by now; those that run stay as they are."""
+        is_fresh, self._is_fresh = self._is_fresh, False
+        wanted = [name for name, state in self.journal.states().items() if wants_to_run(state)]
+        starting = [name for name in wanted if name not in self.link.maps]
+        if is_fresh or self._reload is None or not starting:
+            return
+        with self._halting(starting):
+            found = self._reload()
+        for name in starting:
+            if name not in found:
+                raise Halted(name, "the map has errors", "see dualwrite check")
+        kept = {name: each for name, each in self.maps.items() if name not in starting}
+        added = {name: found[name] for name in starting}
+        self.maps = {compiled.name: compiled for compiled in order_maps([*kept.values(), *added.values()])}
+        self.link.cyclic = self._cyclic = cyclic(list(self.maps.values()))
+
+    @contextmanager
+    def _halting(self, starting: Sequence[str]) -> Iterator[None]:
+        """Where other maps run, what refuses those that are to be started stops them alone."""
+        others = self.link.maps.keys() - set(starting)
+        try:
+            yield
+        except (Denied, Usage, Invalid) as refused:
+            if not others:
+                raise
+            for name in starting[1:]:
+                self.halt(Halted(name, refused.message, refused.remedy))
+            raise Halted(starting[0], refused.message, refused.remedy) from refused
+
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
         self._forget(name)
         if self.link.maps.pop(name, None) is not None:
             self._views_changed()
-        self.journal.set_state(name, state=STOPPED, initial="none", reason="", boundaries=dict.fromkeys(Side))
+        self._put_down(name, STOPPED)
         self.journal.log("stopped", map=name)
 
     def _forget(self, name: str) -> None:

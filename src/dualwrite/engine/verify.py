@@ -47,7 +47,9 @@ def verify(
     """
     report = Report(compiled.name)
     with ExitStack() as stack:
-        snapshots = {side: stack.enter_context(connectors[side].snapshot(compiled.views[side])) for side in Side}
+        snapshots = {
+            side: stack.enter_context(connectors[side].snapshot(compiled.views[side], placed=False)) for side in Side
+        }
         ask = outside(compiled, lambda side: connectors[side])
         for finding in compare(compiled, snapshots, ask, report.tally):
             match finding:

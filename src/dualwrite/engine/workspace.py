@@ -25,7 +25,7 @@ from dualwrite.mapping.check import check_maps
 from dualwrite.mapping.compile import CompiledMap, compile_map, order_maps
 from dualwrite.model import Side
 from dualwrite.names import guess
-from dualwrite.project import Project
+from dualwrite.project import Project, load
 from dualwrite.schema import Schema
 
 _T = TypeVar("_T")
@@ -82,9 +82,18 @@ class Workspace:
             list(self.maps.values()),
             self.journal,
             delete_limit=self.project.limits.deletes,
+            broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
+            reload=self._reload,
             point=point,
             progress=progress,
         )
+
+    def _reload(self) -> Mapping[str, CompiledMap]:
+        """The maps as files and systems have them by now."""
+        project = load(self.project.folder)
+        schemas = {side: connector.schema() for side, connector in self.connectors.items()}
+        problems = check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
+        return compiled_maps(project, schemas, problems)
 
     def close(self) -> None:
         """Let go of everything.  Idempotent."""

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, TypedDict
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
 
 Desired: TypeAlias = Literal["running", "stopped"]
-State: TypeAlias = Literal["not running", "initializing", "running", "stopped"]
+State: TypeAlias = Literal["not running", "initializing", "running", "stopped", "needs attention"]
 Initial: TypeAlias = Literal["none", "pending", "skipped", "done"]
 Boundaries: TypeAlias = Mapping[Side, Position | None]
 """Per side the boundary of the snapshot that a map's initial sync has read; None before."""

@@ -1,0 +1,262 @@
+"""What no change can tell, or was done to a table behind the link's back, stops its maps alone, with the reason."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from dualwrite.connectors import _pg_feed
+from dualwrite.engine import commands
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.status import status_of
+from dualwrite.engine.verify import verify
+from dualwrite.engine.workspace import Workspace, opened
+from dualwrite.errors import PositionLost
+from dualwrite.model import Side
+from dualwrite.project import load
+from dualwrite.testing.postgresql import Database, Server
+
+LEFT, RIGHT = Side.LEFT, Side.RIGHT
+TABLES = """
+CREATE TABLE terms (code text PRIMARY KEY, days int);
+CREATE TABLE customers (account text PRIMARY KEY, name text, terms text REFERENCES terms ON DELETE SET NULL);
+CREATE TABLE items (code text PRIMARY KEY, name text, extra text);
+INSERT INTO terms VALUES ('N30', 30);
+INSERT INTO customers VALUES ('C1', 'Contoso', 'N30');
+INSERT INTO items VALUES ('I1', 'Bolt'), ('I2', 'Nut');
+"""
+MAPS = {
+    "terms": "key: [code]\ncolumns:\n  - code = code\n  - days = days\n",
+    "customers": "key: [account]\ncolumns:\n  - account = account\n  - name = name\n  - terms.code = terms.code\n",
+    "items": "key: [code]\ncolumns:\n  - code = code\n  - name = name\n",
+}
+PATIENCE = 60.0
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until something holds."""
+    deadline = monotonic() + PATIENCE
+    while not condition():
+        assert monotonic() < deadline, "it does not come about"
+        sleep(0.02)
+
+
+class Pair:
+    """A project on two databases, with one map for each table."""
+
+    def __init__(self, folder: Path, databases: dict[Side, Database]) -> None:
+        """Write the project."""
+        self.folder, self.databases = folder, databases
+        (folder / "maps").mkdir()
+        for name in MAPS:
+            self.write_map(name)
+        urls = (f'{side}: {{name: {side}, url: "{databases[side].url}"}}\n' for side in Side)
+        (folder / "dualwrite.yaml").write_text("link: pair\n" + "".join(urls))
+
+    def write_map(self, name: str, text: str = "") -> None:
+        """Write a map's file."""
+        (self.folder / "maps" / f"{name}.yaml").write_text(
+            f"map: {name}\nleft: {name}\nright: {name}\n{text or MAPS[name]}"
+        )
+
+    def sql(self, side: Side, statement: str) -> list[tuple]:
+        """What an application does."""
+        return self.databases[side].run(statement)
+
+    @contextmanager
+    def work(self) -> Iterator[Workspace]:
+        """The project as a command opens it."""
+        with opened(load(self.folder)) as work:
+            yield work
+
+    def state(self, name: str) -> tuple[str, str]:
+        """A map's state, and the reason for it."""
+        with self.work() as work:
+            return next((row["state"], row["reason"]) for row in status_of(work) if row["map"] == name)
+
+    def start(self, *names: str) -> None:
+        """``dualwrite start``."""
+        with self.work() as work:
+            commands.start(work, work.chosen(names), master=None, initial_sync=True, who="test")
+
+    @contextmanager
+    def engine(self) -> Iterator[None]:
+        """An engine at work; what ends it is raised."""
+        trouble: list[BaseException] = []
+        with self.work() as work:
+            assert work.lease.acquire()
+            for name in work.maps:
+                if name not in work.journal.states():
+                    work.journal.set_state(name, desired="running")
+            engine = work.engine()
+            engine.open()
+            runner = Runner(engine, commands.execute)
+
+            def run() -> None:
+                try:
+                    runner.run()
+                except BaseException as exc:
+                    trouble.append(exc)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            try:
+                yield
+            finally:
+                runner.stop.set()
+                thread.join()
+                engine.close()
+        if trouble:
+            raise trouble[0]
+
+    def arrives(self, table: str, key: str, column: str) -> None:
+        """An edit on either side comes to the other one."""
+        (name, *_) = MAPS[table].split("[")[1].split("]")
+        for side in Side:
+            word = f"{side} {monotonic()}"
+            self.sql(side, f"UPDATE {table} SET {column} = '{word}' WHERE {name} = '{key}'")
+            query = f"SELECT {column} FROM {table} WHERE {name} = '{key}'"
+            until(lambda side=side, query=query, word=word: self.sql(side.other, query) == [(word,)])
+
+    def agree(self) -> bool:
+        """Do both sides agree?"""
+        with self.work() as work:
+            settle = commands.settle_with(work)
+            return all(verify(one, work.connectors, settle).clean for one in work.maps.values())
+
+
+@pytest.fixture
+def pair(each_postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    """Two databases with the same content; what feeds depend on is looked at all the time."""
+    monkeypatch.setattr(_pg_feed, "_EXAMINE", 0.1)
+    monkeypatch.setattr(_pg_feed, "_EXAMINE_BUSY", 0.1)
+    with ExitStack() as stack:
+        yield Pair(tmp_path, {side: stack.enter_context(each_postgresql.database(TABLES)) for side in Side})
+
+
+DONE = {
+    "TRUNCATE items": "emptied by TRUNCATE",
+    "ALTER TABLE items DROP name": "column items.name was dropped",
+    "ALTER TABLE items RENAME name TO title": "column items.name was dropped or renamed",
+    "ALTER TABLE items ALTER name TYPE varchar(60)": "column items.name was changed from text to",
+    "DROP TABLE items": "table items was dropped",
+    "DROP TABLE items; CREATE TABLE items (code text PRIMARY KEY, name text)": "table items was created anew",
+    "ALTER PUBLICATION dualwrite_pair DROP TABLE items": "was taken out of its publication",
+    "ALTER TABLE items REPLICA IDENTITY DEFAULT": "the replica identity of items was changed",
+}
+MENDED = {
+    "ALTER TABLE items DROP name": "ALTER TABLE items ADD name text",
+    "ALTER TABLE items RENAME name TO title": "ALTER TABLE items RENAME title TO name",
+    "DROP TABLE items": "CREATE TABLE items (code text PRIMARY KEY, name text)",
+}
+
+
+@pytest.mark.parametrize("done", DONE)
+def test_a_running_link_stops_the_map_that_is_touched(pair: Pair, done: str) -> None:
+    """The others go on; once it is mended, starting the map compares both sides, beside the running engine."""
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "running")
+        with pair.databases[LEFT].connect() as session:
+            for statement in done.split("; "):
+                session.execute(statement.encode())
+        until(lambda: pair.state("items")[0] == "needs attention")
+        assert DONE[done] in pair.state("items")[1]
+        pair.arrives("customers", "C1", "name")
+        assert pair.state("customers") == ("running", "")
+        for statement in MENDED.get(done, "").split("; "):
+            if statement:
+                pair.sql(LEFT, statement)
+        pair.start("items")
+        assert pair.state("items") == ("running", "")
+        pair.arrives("items", "I1", "name")
+        assert pair.agree()
+    with pair.work() as work:
+        told = [event for event in work.journal.events("items") if "needs attention" in event.what]
+        assert [DONE[done] in str(event.detail["reason"]) for event in told] == [True]
+
+
+@pytest.mark.parametrize("done", [each for each in DONE if each not in MENDED])
+def test_the_next_run_stops_the_map_that_was_touched_meanwhile(pair: Pair, done: str) -> None:
+    """Also where no engine saw it happen."""
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "running")
+    with pair.databases[RIGHT].connect() as session:
+        for statement in done.split("; "):
+            session.execute(statement.encode())
+    if "TYPE" in done:  # the map fits the table still, and nothing was missed
+        with pair.engine():
+            pair.arrives("items", "I1", "name")
+        return
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "needs attention")
+        pair.arrives("customers", "C1", "name")
+        pair.start("items")
+        pair.arrives("items", "I1", "name")
+        assert pair.agree()
+
+
+def test_a_map_that_has_become_wrong_is_left_out(pair: Pair) -> None:
+    """Changes are not tracked for it from then on, so it does not simply go on later."""
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "running")
+    pair.write_map("items", MAPS["items"].replace("- name = name", "- nam = name"))
+    with pair.engine():
+        assert pair.state("items")[0] == "needs attention"
+        assert "nam" in pair.state("items")[1]
+        pair.arrives("customers", "C1", "name")
+        pair.sql(LEFT, "UPDATE items SET name = 'while it was wrong' WHERE code = 'I1'")
+        pair.write_map("items")
+        pair.start("items")
+        assert pair.sql(RIGHT, "SELECT name FROM items WHERE code = 'I1'") == [("while it was wrong",)]
+        pair.arrives("items", "I1", "name")
+
+
+def test_a_start_that_is_refused_stops_nothing_else(pair: Pair) -> None:
+    """A map that cannot be captured says why; the others never notice."""
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "running")
+        with pair.work() as work:
+            commands.stop(work, work.chosen(["items"]), who="test")
+        pair.sql(LEFT, "CREATE PUBLICATION others FOR TABLE items (code)")
+        pair.start("items")
+        state, reason = pair.state("items")
+        assert state == "needs attention"
+        assert "columns" in reason
+        pair.arrives("customers", "C1", "name")
+        pair.sql(LEFT, "DROP PUBLICATION others")
+        pair.start("items")
+        pair.arrives("items", "I1", "name")
+
+
+def test_all_maps_of_an_emptied_table_stop(pair: Pair) -> None:
+    """Those that look it up as well; when they start again, the emptying lies behind them for good."""
+    with pair.engine():
+        until(lambda: pair.state("items")[0] == "running")
+        pair.sql(LEFT, "TRUNCATE terms CASCADE")
+        until(lambda: {pair.state(name)[0] for name in ("terms", "customers")} == {"needs attention"})
+        pair.arrives("items", "I1", "name")
+        pair.start("terms", "customers")
+        assert pair.sql(LEFT, "SELECT * FROM terms") == [("N30", 30)]
+        pair.arrives("customers", "C1", "name")
+    with pair.engine():
+        assert {pair.state(name)[0] for name in MAPS} == {"running"}
+        pair.arrives("customers", "C1", "name")
+        assert pair.agree()
+
+
+def test_a_lost_link_tells_the_whole(pair: Pair) -> None:
+    """Where changes of any table may have been missed, the engine ends; nothing goes on as if nothing had happened."""
+
+    def lose() -> None:
+        with pair.engine():
+            until(lambda: pair.state("items")[0] == "running")
+            pair.sql(LEFT, "DROP PUBLICATION dualwrite_pair")
+            until(lambda: not [each for each in threading.enumerate() if each.name.startswith("flow ")])
+
+    with pytest.raises(PositionLost, match="its publication was dropped"):
+        lose()
