@@ -17,6 +17,7 @@ from dualwrite.engine.status import status_of
 from dualwrite.engine.verify import verify
 from dualwrite.engine.workspace import Workspace, opened
 from dualwrite.errors import PositionLost
+from dualwrite.journal import MapState
 from dualwrite.model import Side
 from dualwrite.project import load
 from dualwrite.testing.postgresql import Database, Server
@@ -46,6 +47,11 @@ def until(condition: Callable[[], object]) -> None:
         sleep(0.02)
 
 
+def is_there(state: MapState) -> bool:
+    """Does the map run, if it is wanted to?"""
+    return state.state == "running" or state.desired == "stopped"
+
+
 class Pair:
     """A project on two databases, with one map for each table."""
 
@@ -63,6 +69,12 @@ class Pair:
         (self.folder / "maps" / f"{name}.yaml").write_text(
             f"map: {name}\nleft: {name}\nright: {name}\n{text or MAPS[name]}"
         )
+
+    def run_all(self, side: Side, statements: str) -> None:
+        """Several statements, each a transaction."""
+        with self.databases[side].connect() as session:
+            for statement in filter(None, statements.split("; ")):
+                session.execute(statement.encode())
 
     def sql(self, side: Side, statement: str) -> list[tuple]:
         """What an application does."""
@@ -106,6 +118,7 @@ class Pair:
             thread = threading.Thread(target=run)
             thread.start()
             try:
+                until(lambda: trouble or all(map(is_there, work.journal.states().values())))
                 yield
             finally:
                 runner.stop.set()
@@ -156,45 +169,40 @@ MENDED = {
 }
 
 
-@pytest.mark.parametrize("done", DONE)
-def test_a_running_link_stops_the_map_that_is_touched(pair: Pair, done: str) -> None:
+def test_a_running_link_stops_the_map_that_is_touched(pair: Pair) -> None:
     """The others go on; once it is mended, starting the map compares both sides, beside the running engine."""
     with pair.engine():
-        until(lambda: pair.state("items")[0] == "running")
-        with pair.databases[LEFT].connect() as session:
-            for statement in done.split("; "):
-                session.execute(statement.encode())
-        until(lambda: pair.state("items")[0] == "needs attention")
-        assert DONE[done] in pair.state("items")[1]
+        for done, told in DONE.items():
+            pair.run_all(LEFT, done)
+            until(lambda: pair.state("items")[0] == "needs attention")
+            assert told in pair.state("items")[1]
+            assert pair.state("customers") == ("running", "")
+            pair.run_all(LEFT, MENDED.get(done, ""))
+            pair.start("items")
+            assert pair.state("items") == ("running", "")
+            pair.arrives("items", "I1", "name")
         pair.arrives("customers", "C1", "name")
-        assert pair.state("customers") == ("running", "")
-        for statement in MENDED.get(done, "").split("; "):
-            if statement:
-                pair.sql(LEFT, statement)
-        pair.start("items")
-        assert pair.state("items") == ("running", "")
-        pair.arrives("items", "I1", "name")
         assert pair.agree()
     with pair.work() as work:
-        told = [event for event in work.journal.events("items") if "needs attention" in event.what]
-        assert [DONE[done] in str(event.detail["reason"]) for event in told] == [True]
+        events = [event for event in reversed(work.journal.events("items")) if "needs attention" in event.what]
+        assert [told in str(event.detail["reason"]) for event, told in zip(events, DONE.values(), strict=True)]
 
 
-@pytest.mark.parametrize("done", [each for each in DONE if each not in MENDED])
-def test_the_next_run_stops_the_map_that_was_touched_meanwhile(pair: Pair, done: str) -> None:
-    """Also where no engine saw it happen."""
-    with pair.engine():
-        until(lambda: pair.state("items")[0] == "running")
-    with pair.databases[RIGHT].connect() as session:
-        for statement in done.split("; "):
-            session.execute(statement.encode())
-    if "TYPE" in done:  # the map fits the table still, and nothing was missed
+def test_the_next_run_stops_the_map_that_was_touched_meanwhile(pair: Pair) -> None:
+    """Also where no engine saw it happen; a column's other type is none, as long as the map fits it."""
+    for done in DONE:
+        if done in MENDED:
+            continue
         with pair.engine():
+            if pair.state("items")[0] != "running":
+                pair.start("items")
             pair.arrives("items", "I1", "name")
-        return
+        pair.run_all(RIGHT, done)
+        with pair.engine():
+            state = "running" if "TYPE" in done else "needs attention"
+            until(lambda state=state: pair.state("items")[0] == state)
+            pair.arrives("customers", "C1", "name")
     with pair.engine():
-        until(lambda: pair.state("items")[0] == "needs attention")
-        pair.arrives("customers", "C1", "name")
         pair.start("items")
         pair.arrives("items", "I1", "name")
         assert pair.agree()
@@ -203,7 +211,7 @@ def test_the_next_run_stops_the_map_that_was_touched_meanwhile(pair: Pair, done:
 def test_a_map_that_has_become_wrong_is_left_out(pair: Pair) -> None:
     """Changes are not tracked for it from then on, so it does not simply go on later."""
     with pair.engine():
-        until(lambda: pair.state("items")[0] == "running")
+        pass
     pair.write_map("items", MAPS["items"].replace("- name = name", "- nam = name"))
     with pair.engine():
         assert pair.state("items")[0] == "needs attention"
@@ -219,7 +227,6 @@ def test_a_map_that_has_become_wrong_is_left_out(pair: Pair) -> None:
 def test_a_start_that_is_refused_stops_nothing_else(pair: Pair) -> None:
     """A map that cannot be captured says why; the others never notice."""
     with pair.engine():
-        until(lambda: pair.state("items")[0] == "running")
         with pair.work() as work:
             commands.stop(work, work.chosen(["items"]), who="test")
         pair.sql(LEFT, "CREATE PUBLICATION others FOR TABLE items (code)")
@@ -236,7 +243,6 @@ def test_a_start_that_is_refused_stops_nothing_else(pair: Pair) -> None:
 def test_all_maps_of_an_emptied_table_stop(pair: Pair) -> None:
     """Those that look it up as well; when they start again, the emptying lies behind them for good."""
     with pair.engine():
-        until(lambda: pair.state("items")[0] == "running")
         pair.sql(LEFT, "TRUNCATE terms CASCADE")
         until(lambda: {pair.state(name)[0] for name in ("terms", "customers")} == {"needs attention"})
         pair.arrives("items", "I1", "name")
@@ -254,7 +260,6 @@ def test_a_lost_link_tells_the_whole(pair: Pair) -> None:
 
     def lose() -> None:
         with pair.engine():
-            until(lambda: pair.state("items")[0] == "running")
             pair.sql(LEFT, "DROP PUBLICATION dualwrite_pair")
             until(lambda: not [each for each in threading.enumerate() if each.name.startswith("flow ")])
 

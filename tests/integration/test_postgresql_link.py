@@ -8,6 +8,8 @@ from contextlib import ExitStack
 import psycopg
 import pytest
 
+from dualwrite.connectors._pg_transaction import PostgresqlTransaction
+from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
@@ -15,7 +17,7 @@ from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
-from dualwrite.model import Side
+from dualwrite.model import Batch, Position, Side
 from dualwrite.testing.postgresql import Database, Server
 
 LEFT = "CREATE TABLE customers (account text PRIMARY KEY, name text, points int NOT NULL DEFAULT 0)"
@@ -114,3 +116,31 @@ def test_users_who_never_rest_cannot_overtake_for_ever(
     assert edits == ["overtakes", "waits"]
     assert databases[Side.LEFT].run("SELECT points FROM customers") == [(11,)]
     assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(11,)]
+
+
+def test_records_that_nobody_has_touched_for_long_need_no_second_look(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The age of the target's record says so; one that a user has just edited is looked at, and merged."""
+    looks: list[Position] = []
+    since = PostgresqlTransaction.since
+
+    def counted(self: PostgresqlTransaction, after: Position, limit: int = NO_LIMIT) -> Batch:
+        looks.append(after)
+        return since(self, after, limit)
+
+    monkeypatch.setattr(PostgresqlTransaction, "since", counted)
+    for number in range(1, 4):  # what our own last transaction wrote is young as well
+        databases[Side.LEFT].run("INSERT INTO customers VALUES (%s, 'new', 0)", f"N{number}")
+        engine.drain()
+    looks.clear()
+    databases[Side.LEFT].run("UPDATE customers SET points = points + 1 WHERE account = 'N1'")
+    engine.drain()
+    assert not looks
+    databases[Side.RIGHT].run("UPDATE accounts SET points = points + 10 WHERE number = 'N1'")
+    databases[Side.LEFT].run("UPDATE customers SET points = points + 1 WHERE account = 'N1'")
+    while not looks:
+        engine.flows[Side.LEFT].turn(1)
+    engine.drain()
+    for side, table in ((Side.LEFT, "customers"), (Side.RIGHT, "accounts")):
+        assert (12,) in databases[side].run(f"SELECT points FROM {table}")

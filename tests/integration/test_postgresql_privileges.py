@@ -80,7 +80,7 @@ def inserting(connection: Connection) -> Work:
         connection.execute("INSERT INTO customers VALUES ('C2', 1)")
         return []
 
-    return Work(lambda *_: [], lambda *_: {}, write, lambda: None)
+    return Work(lambda *_: [], lambda *_: {}, write, lambda: None, lambda: True)
 
 
 def refusal(database: Database, user: str = "dualwrite") -> str:
@@ -119,7 +119,7 @@ def test_the_documented_statements_are_enough(database: Database) -> None:
     assert [problem for problem in problems if problem.level == "error"] == []
 
     writer = Writer(access(database))
-    with writer.begin("flow", inserting) as transaction:
+    with writer.begin("flow", lambda connection, _horizon: inserting(connection), None) as transaction:
         transaction.write(CUSTOMERS, [])
         transaction.remember("parked", "customers", "k", "v")
         transaction.commit(Position("x", (1,)))

@@ -52,7 +52,7 @@ def plain(connection: Connection) -> Work:
             connection.execute("INSERT INTO items VALUES ($1, $2)", list(each.row))
         return [Applied()] * len(writes)
 
-    return Work(since, fetch, write, lambda: None)
+    return Work(since, fetch, write, lambda: None, lambda: True)
 
 
 class Lab:
@@ -122,7 +122,7 @@ def lab(each_postgresql: Server) -> Iterator[Lab]:
 
 def begin(writer: Writer, stream: str = "flow", work: Callable[[Connection], Work] = plain):
     """A transaction of the flow."""
-    return writer.begin(stream, work)
+    return writer.begin(stream, lambda connection, _horizon: work(connection), None)
 
 
 def at(number: int) -> Position:

@@ -50,6 +50,11 @@ class Ledger:
         if self.horizon is not None:
             self._ours[view.table].update(keys)
 
+    @property
+    def has_doubts(self) -> bool:
+        """May users just have changed a record that we have met?"""
+        return any(self.touched.values())
+
     def may_go_straight(self, view: View) -> bool:
         """Has no record of this view been there already when it was to be new?"""
         return view.name not in self._met and view.table not in self.loud

@@ -260,7 +260,7 @@ class Part:
                 return [*self._run(kind, shape, batch[:middle]), *self._run(kind, shape, batch[middle:])]
             self._outcomes[batch[0].number] = self._missing_parent(outcome, batch[0]) or outcome
             return []
-        return self._judge(kind, batch, answers)
+        return self._judge(kind, shape, batch, answers)
 
     def _refused(self, exc: psycopg.Error | BadTextError) -> Rejected:
         """Why a statement failed, with its traces removed; raises what is not about its rows."""
@@ -300,13 +300,13 @@ class Part:
             raise failed
         return [(int(row[0]), row[1], row[2] == "t", row[3:]) for row in cursor.fetchall()]
 
-    def _judge(self, kind: str, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
+    def _judge(self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
         """The outcomes of a statement that went through; returns the new records that are there already."""
         told = {place: verdict for place, verdict, _, _ in answers if place > 0}
         others: dict[str, list[Ready]] = defaultdict(list)
         for place, verdict in told.items():
             others[verdict].append(batch[place - 1])
-        self._notice(kind, batch, answers)
+        self._notice(kind, shape, batch, answers)
         if kind == "compare":
             self._outcomes.update({ready.number: _UNCHANGED for ready in others.pop("u", [])})
             self._contest([ready for group in others.values() for ready in group])
@@ -326,9 +326,18 @@ class Part:
             self._tell(kind, batch, applied, answers)
         return met
 
-    def _notice(self, kind: str, batch: Sequence[Ready], answers: Sequence[Answer]) -> None:
-        """Note which records users may just have changed; new ones may have replaced others."""
-        if self._ledger.horizon is None or kind == "insert":
+    def _tells_age(self, kind: str, shape: Shape) -> bool:
+        """Does the age of a record tell whether it has been what it is for long?
+
+        New ones may have replaced others; and what is looked up changes with a record that we do not meet.
+        """
+        view = self._view
+        looked_up = shape.lookups or (kind == "delete" and view.lookups)
+        return kind != "insert" and not looked_up and all(len(view.paths[place]) == 1 for place in view.key)
+
+    def _notice(self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer]) -> None:
+        """Note which records users may just have changed."""
+        if self._ledger.horizon is None or not self._tells_age(kind, shape):
             self._ledger.notice(self._view, [ready.write.key for ready in batch])
         else:
             fresh = [place for place, verdict, fresh, _ in answers if place and (fresh or verdict == "g")]

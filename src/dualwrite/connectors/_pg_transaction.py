@@ -11,6 +11,7 @@ Locks are waited for shortly only, so that in a deadlock with the application it
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ LOCK_TIMEOUT: Final = 300
 
 _PAUSE: Final = 0.02
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
+_MOMENTS: Final = 64
+_MOMENT: Final = (  # the end of the log is read behind the snapshot, so what had ended then lies before it
+    "SELECT pg_snapshot_xmin(pg_current_snapshot()), pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
+)
 _RESET: Final = "SELECT pg_replication_origin_session_reset()"
 _SETTINGS: Final = f"""
     SELECT set_config('synchronous_commit', 'local', false),
@@ -49,15 +54,25 @@ _SETTINGS: Final = f"""
 class Work:
     """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
-    ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``beginning`` are
-    statements that the transaction begins with.
+    ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``doubts``: may
+    users just have changed what was met?  ``beginning`` are statements that the transaction begins with.
     """
 
     since: Callable[[Position, int], Batch]
     fetch: Callable[[View, Sequence[Key]], dict[Key, list[Row]]]
     write: Callable[[View, Sequence[Write]], list[Outcome]]
     wrote: Callable[[], Wrote | None]
+    doubts: Callable[[], bool]
     beginning: Sequence[LiteralString] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """Who was at work when the log ended at an LSN: a transaction older than ``oldest`` had ended, and if it committed,
+    then before that LSN."""
+
+    oldest: int
+    lsn: int
 
 
 class Done(Protocol):
@@ -77,11 +92,15 @@ class Writer:
         self._connection: Connection | None = None
         self._names: Names | None = None
         self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
+        self._moments: deque[Moment] = deque(maxlen=_MOMENTS)  # at which our last transactions began
 
-    def begin(self, stream: str, work: Callable[[Connection], Work]) -> PostgresqlTransaction:
+    def begin(
+        self, stream: str, work: Callable[[Connection, int | None], Work], known: Position | None
+    ) -> PostgresqlTransaction:
         """Begin a transaction for a stream; waits for other writers of the link, in this process and elsewhere.
 
-        Raises Unavailable when they do not end, Usage where the link is not installed.
+        ``work`` gets the session and the horizon up to which ``known`` tells what users did (see ``Ledger``).  Raises
+        Unavailable when the others do not end, Usage where the link is not installed.
         """
         if not self._turn.acquire(timeout=self._patience):
             raise Unavailable(f"{self._database.shown}: another transaction of this process does not end", "try again")
@@ -89,13 +108,28 @@ class Writer:
             with self._database.errors():
                 connection, names = self._session()
                 transaction = PostgresqlTransaction(
-                    self._database, connection, names, stream, work(connection), self._known, self._release
+                    self._database,
+                    connection,
+                    names,
+                    stream,
+                    work(connection, self._horizon(known)),
+                    self._known,
+                    self._release,
                 )
-                transaction.begin(self._patience)
+                self._moments.append(transaction.begin(self._patience))
                 return transaction
         except BaseException:
             self._release()
             raise
+
+    def _horizon(self, known: Position | None) -> int | None:
+        """What older transactions did lies before the place, so whoever knows the log up to it knows that."""
+        if known is None or not known.place:
+            return None
+        while len(self._moments) > 1 and self._moments[1].lsn <= known.place[0]:
+            self._moments.popleft()
+        reached = self._moments and self._moments[0].lsn <= known.place[0]
+        return self._moments[0].oldest if reached else None
 
     def close(self) -> None:
         """End the session; an open transaction is rolled back.  Idempotent."""
@@ -108,6 +142,7 @@ class Writer:
             self.close()
             connection = self._connection = self._database.connect()
             connection.execute(_SETTINGS.encode())
+            self._moments.clear()  # it may be another server, from a backup
             self._names = Names.of(connection, self._database.link)
         return self._connection, self._names
 
@@ -155,7 +190,7 @@ class PostgresqlTransaction:
         self._holds_origin = True
         self.is_open = True
 
-    def begin(self, patience: float) -> None:
+    def begin(self, patience: float) -> Moment:
         """Take the origin and read where we are; a session that died may hold the origin for a moment longer."""
         deadline, pause = monotonic() + patience, Event()
         while True:
@@ -171,7 +206,7 @@ class PostgresqlTransaction:
             except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable) as exc:
                 raise self._not_installed() from exc
 
-    def _begin(self) -> None:
+    def _begin(self) -> Moment:
         """All in one round trip: without the origin, nothing behind it is done."""
         meta, execute = self._names.table("meta"), self._connection.execute
         with self._connection.pipeline():
@@ -181,6 +216,7 @@ class PostgresqlTransaction:
             seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
             sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
             stored = execute(sql.encode(), [self._stream])
+            moment = execute(_MOMENT)
             for statement in self._work.beginning:
                 execute(statement)
         row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
@@ -189,6 +225,9 @@ class PostgresqlTransaction:
         self._number = int(row[0]) + 1
         self._seen = Position.parse(last[0]) if last else None
         self._stored = Position.parse(position[0]) if position else None
+        began = moment.fetchone()
+        assert began is not None
+        return Moment(int(began[0]), int(began[1]))
 
     def _not_installed(self) -> Usage:
         return Usage(f"{self._database.shown}: link {self._names.link} is not installed in it", _INSTALL)
@@ -209,6 +248,11 @@ class PostgresqlTransaction:
         self._in_use()
         with self._database.errors():
             return self._work.since(after, limit)
+
+    def may_be_overtaken(self) -> bool:
+        """See ``Transaction``."""
+        self._in_use()
+        return self._work.doubts()
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

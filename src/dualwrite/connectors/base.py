@@ -28,8 +28,8 @@ class Capabilities:
 
     ``transactional``: rows, side table, marker and position commit as one.  ``before_images``: changes carry the row
     before them.  ``ordered``: the feed is in commit order across tables.  ``user_times``: changes carry the user's
-    commit time.  ``exclusive``: while a transaction of ours is open, nobody else commits; elsewhere the engine asks
-    ``since`` once more behind its writes, which lock their rows.
+    commit time.  ``exclusive``: while a transaction of ours is open, nobody else commits; elsewhere the engine looks
+    once more behind its writes, which lock their rows (``Transaction.may_be_overtaken``).
     """
 
     transactional: bool = True
@@ -110,6 +110,14 @@ class Transaction(Protocol):
 
         The barrier (R4): nothing of this side's users can slip in between this answer and our commit for the records
         that we write.  In feed order, exactly as the feed delivers them.
+        """
+        ...
+
+    def may_be_overtaken(self) -> bool:
+        """May users have changed, behind what the caller ``known`` of them at the beginning, one of the records that
+        this transaction has written so far or has not found?
+
+        False is sure, and stays so until the commit; True says that it cannot be told, and ``since`` has to be asked.
         """
         ...
 
@@ -217,8 +225,11 @@ class Connector(Protocol):
         """As ``Transaction.fetch``, of what is committed now."""
         ...
 
-    def transaction(self, stream: str, views: Sequence[View] = ()) -> Transaction:
-        """Begin a transaction for this stream; waits for other writers.  ``views`` are those that ``since`` reports."""
+    def transaction(self, stream: str, views: Sequence[View] = (), known: Position | None = None) -> Transaction:
+        """Begin a transaction for this stream; waits for other writers.
+
+        ``views`` are those that ``since`` reports; up to ``known`` the caller knows this side's own changes of them.
+        """
         ...
 
     def positions(self) -> Mapping[str, tuple[Position, int]]:

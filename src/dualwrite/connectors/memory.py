@@ -123,7 +123,12 @@ class MemoryConnector:
         """See ``Connector``."""
         return _fetch(self._lens, self._online().tables, view, keys)
 
-    def transaction(self, stream: str, views: Sequence[View] = ()) -> MemoryTransaction:
+    def transaction(
+        self,
+        stream: str,
+        views: Sequence[View] = (),
+        known: Position | None = None,  # noqa: ARG002 (nobody else commits meanwhile)
+    ) -> MemoryTransaction:
         """See ``Connector``."""
         self._last = MemoryTransaction(self._online(), self._name, self._lens, stream, views)
         return self._last
@@ -266,6 +271,10 @@ class MemoryTransaction:
             return batch
         last = batch.changes[limit - 1]
         return Batch(batch.changes[:limit], last.position, last.seen, last.mark)
+
+    def may_be_overtaken(self) -> bool:
+        """See ``Transaction``: nobody asks, for nobody else commits meanwhile."""
+        return True
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""

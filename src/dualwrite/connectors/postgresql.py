@@ -211,13 +211,15 @@ class PostgresqlConnector:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def transaction(self, stream: str, views: Sequence[View] = ()) -> PostgresqlTransaction:
+    def transaction(
+        self, stream: str, views: Sequence[View] = (), known: Position | None = None
+    ) -> PostgresqlTransaction:
         """See ``Connector``."""
 
-        def work(connection: Connection) -> Work:
+        def work(connection: Connection, horizon: int | None) -> Work:
             catalog = self._known_to(connection, views)
             loud = loud_tables(catalog, views)
-            rows = RowWriter(connection, self._database, catalog, self._targets, loud=loud)
+            rows = RowWriter(connection, self._database, catalog, self._targets, horizon=horizon, loud=loud)
 
             def since(after: Position, limit: int) -> Batch:
                 return self._source.since(views, after, limit)
@@ -225,9 +227,9 @@ class PostgresqlConnector:
             def wrote() -> Wrote | None:
                 return Wrote(loud, rows.ledger.written) if loud else None
 
-            return Work(since, rows.fetch, rows.write, wrote, BEGINNING)
+            return Work(since, rows.fetch, rows.write, wrote, lambda: rows.ledger.has_doubts, BEGINNING)
 
-        return self._writer.begin(stream, work)
+        return self._writer.begin(stream, work, known)
 
     def close(self) -> None:
         """See ``Connector``."""

@@ -238,7 +238,12 @@ class SqliteConnector:
 
     # -- writing --------------------------------------------------------------------------------------------------
 
-    def transaction(self, stream: str, views: Sequence[View] = ()) -> SqliteTransaction:
+    def transaction(
+        self,
+        stream: str,
+        views: Sequence[View] = (),
+        known: Position | None = None,  # noqa: ARG002 (nobody else commits meanwhile)
+    ) -> SqliteTransaction:
         """See ``Connector``."""
         connection = self._take_writer()
         try:

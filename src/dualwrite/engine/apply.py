@@ -87,6 +87,7 @@ class Application:
         outcomes = self.transaction.write(view, writes)
         done = {number for number, outcome in zip(numbers, outcomes, strict=True) if isinstance(outcome, Applied)}
         self.ledger.counts["applied"] += len(done)
+        self.ledger.loaded.add(compiled.name)
         self.ledger.tables.add(view.table)
         if any(unit.owner is self.target for unit in compiled.units[self.source]):
             for number in done:

@@ -44,6 +44,10 @@ DELETES_WITHIN = 60.0
 log = logging.getLogger(__name__)
 
 
+class _LaggingError(Exception):
+    """More has come from the target's users than is read while we hold locks."""
+
+
 class Flow:
     """The flow out of ``source``."""
 
@@ -225,13 +229,16 @@ class Flow:
         """
         touched: dict[tuple[str, Key], Change] = {}
         while True:
-            with self.begin() as transaction:
-                self._hold(transaction, touched)
-                ledger = work(transaction)
-                if not self._is_overtaken(transaction, ledger):
-                    self.finish(transaction, ledger, position)
-                    return ledger
-                touched |= ledger.touched
+            try:
+                with self.begin() as transaction:
+                    self._hold(transaction, touched)
+                    ledger = work(transaction)
+                    if not self._is_overtaken(transaction, ledger):
+                        self.finish(transaction, ledger, position)
+                        return ledger
+                    touched |= ledger.touched
+            except _LaggingError:
+                self._catch_up()
 
     def _hold(self, transaction: Transaction, touched: Mapping[tuple[str, Key], Change]) -> None:
         """Lock the target's records that these changes are about, and learn what their users committed before."""
@@ -251,20 +258,29 @@ class Flow:
     def _is_overtaken(self, transaction: Transaction, ledger: Ledger) -> bool:
         """Have users committed changes of the very records that were decided, since the target was looked at?
 
-        Behind the writes nobody can any more: they hold the locks of their rows (R4).
+        Behind the writes nobody can any more: they hold the locks of their rows (R4).  Mostly the system can tell that
+        nobody has touched these records for long; else its log has to be waited for.
         """
         if self._to.connector.capabilities.exclusive:
             return False
-        return any(record in ledger.touched for change in self._news(transaction) for record in self._records(change))
+        if not ledger.has_folded and not transaction.may_be_overtaken():
+            return False
+        return any(
+            change.view in ledger.loaded or any(record in ledger.touched for record in self._records(change))
+            for change in self._news(transaction)
+        )
 
     def _news(self, transaction: Transaction) -> Sequence[Change]:
         """Learn what the target's users have committed since the transaction looked last."""
         if self._looked is None:
             return ()
-        batch = transaction.since(self._looked)  # the other flow may have read on meanwhile, which we did not look at
+        # the other flow may have read on meanwhile, which we did not look at
+        batch = transaction.since(self._looked, LAGGING)
         self._heed(batch, self.target)
         self._to.windows.extend(batch.changes, batch.position)
         self._looked = batch.position
+        if len(batch.changes) >= LAGGING:
+            raise _LaggingError
         return batch.changes
 
     def _records(self, change: Change) -> list[tuple[str, Key]]:
@@ -327,7 +343,8 @@ class Flow:
         Raises Superseded when the position is not where this flow left it: another engine runs the link.
         """
         while True:
-            transaction = self._to.connector.transaction(self.stream, self.link.views(self.target))
+            known = self._to.windows.end
+            transaction = self._to.connector.transaction(self.stream, self.link.views(self.target), known)
             self._locked = time.monotonic()
             try:
                 if transaction.position() != self.committed:
@@ -336,7 +353,8 @@ class Flow:
                         f"{self.committed} as this engine left it",
                         "another engine runs this link: stop one of them",
                     )
-                if self._knows_all(transaction):
+                self._looked = known
+                if known is not None and self._knows_all(transaction, known):
                     return transaction
             except BaseException:
                 transaction.__exit__(None, None, None)
@@ -344,14 +362,16 @@ class Flow:
             transaction.__exit__(None, None, None)
             self._catch_up()
 
-    def _knows_all(self, transaction: Transaction) -> bool:
-        """Learn what the target's users committed since it was last read; False where that is not all of it yet."""
-        windows = self._to.windows
-        if windows.end is None:  # only where no batch came before: a retry just after the start
-            return False
-        batch = transaction.since(windows.end, LAGGING)
+    def _knows_all(self, transaction: Transaction, known: Position) -> bool:
+        """Learn what the target's users committed since it was last read; False where that is not all of it yet.
+
+        Where they can commit beside us, it is soon enough to ask behind the writes.
+        """
+        if not self._to.connector.capabilities.exclusive:
+            return True
+        batch = transaction.since(known, LAGGING)
         self._heed(batch, self.target)
-        windows.extend(batch.changes, batch.position)
+        self._to.windows.extend(batch.changes, batch.position)
         self._looked = batch.position
         return len(batch.changes) < LAGGING
 

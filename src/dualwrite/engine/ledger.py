@@ -81,7 +81,8 @@ class Ledger:
     already, ``freed`` records that are not parked any more, ``hidden`` and ``restore`` what the side table learns,
     ``tables`` those in which something was written.  ``touched`` are records that earlier parts of the transaction
     have decided about: a trigger may have changed them since, which nobody can have told yet.  Each has a change that
-    finds it.
+    finds it.  ``has_folded``: a decision depends on what the target's users are known to have done.  ``loaded``
+    are maps of which records went in as they are, because nobody is known to have touched the target.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
@@ -96,6 +97,8 @@ class Ledger:
         self.tables: set[str] = set()
         self.touched: dict[tuple[str, Key], Change] = {}
         self.counts: Counter[str] = Counter()
+        self.has_folded = False
+        self.loaded: set[str] = set()
         self._here = here
         self._divisible = divisible
         self._transaction = transaction
