@@ -96,7 +96,7 @@ def test_an_edit_that_overtakes_a_transaction_is_merged(
 def test_users_who_never_rest_cannot_overtake_for_ever(
     databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever overtakes us once waits at the next attempt for our locks, so the change gets through."""
+    """Who overtakes us when we write, and once more when we have looked, waits then for our locks."""
     prepare, edits = Stage._prepare, list[str]()
 
     def late(self: Stage, plans: Sequence[Plan]) -> None:
@@ -113,9 +113,9 @@ def test_users_who_never_rest_cannot_overtake_for_ever(
     monkeypatch.setattr(Stage, "_prepare", late)
     databases[Side.LEFT].run("UPDATE customers SET points = points + 1")
     engine.drain()
-    assert edits == ["overtakes", "waits"]
-    assert databases[Side.LEFT].run("SELECT points FROM customers") == [(11,)]
-    assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(11,)]
+    assert edits == ["overtakes", "overtakes", "waits"]
+    assert databases[Side.LEFT].run("SELECT points FROM customers") == [(21,)]
+    assert databases[Side.RIGHT].run("SELECT points FROM accounts") == [(21,)]
 
 
 def test_records_that_nobody_has_touched_for_long_need_no_second_look(

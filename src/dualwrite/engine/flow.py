@@ -21,7 +21,7 @@ from dataclasses import replace
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
-from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, behind, parked_key
+from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
@@ -225,18 +225,22 @@ class Flow:
         """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it.
 
         The next attempt holds the locks of what the one before touched, so that nobody can overtake it there again,
-        however busy the users are.
+        however busy the users are.  The first attempt does not look at what they did before it, where it is soon enough
+        to ask behind the writes.
         """
         touched: dict[tuple[str, Key], Change] = {}
+        is_read = self._to.connector.capabilities.exclusive
         while True:
             try:
-                with self.begin() as transaction:
+                with self.begin(is_read) as transaction:
                     self._hold(transaction, touched)
                     ledger = work(transaction)
                     if not self._is_overtaken(transaction, ledger):
                         self.finish(transaction, ledger, position)
                         return ledger
                     touched |= ledger.touched
+            except Unread:
+                is_read = True
             except _LaggingError:
                 self._catch_up()
 
@@ -254,6 +258,7 @@ class Flow:
             if wanted:
                 transaction.fetch(self.link.maps[name].views[self.target], list(wanted))
         self._news(transaction)
+        self._to.is_read = True
 
     def _is_overtaken(self, transaction: Transaction, ledger: Ledger) -> bool:
         """Have users committed changes of the very records that were decided, since the target was looked at?
@@ -337,8 +342,8 @@ class Flow:
                 change = replace(change, seen=first.just_before())
         return change
 
-    def begin(self) -> Transaction:
-        """A target transaction that knows everything the target's users committed before it.
+    def begin(self, is_read: bool = True) -> Transaction:
+        """A target transaction that knows (unless ``is_read`` is False) what the target's users committed before it.
 
         Raises Superseded when the position is not where this flow left it: another engine runs the link.
         """
@@ -353,8 +358,8 @@ class Flow:
                         f"{self.committed} as this engine left it",
                         "another engine runs this link: stop one of them",
                     )
-                self._looked = known
-                if known is not None and self._knows_all(transaction, known):
+                self._to.is_read, self._looked = is_read, known
+                if known is not None and (not is_read or self._knows_all(transaction, known)):
                     return transaction
             except BaseException:
                 transaction.__exit__(None, None, None)
@@ -363,12 +368,7 @@ class Flow:
             self._catch_up()
 
     def _knows_all(self, transaction: Transaction, known: Position) -> bool:
-        """Learn what the target's users committed since it was last read; False where that is not all of it yet.
-
-        Where they can commit beside us, it is soon enough to ask behind the writes.
-        """
-        if not self._to.connector.capabilities.exclusive:
-            return True
+        """Learn what the target's users committed since it was last read; False where that is not all of it yet."""
         batch = transaction.since(known, LAGGING)
         self._heed(batch, self.target)
         self._to.windows.extend(batch.changes, batch.position)

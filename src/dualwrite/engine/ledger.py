@@ -74,6 +74,10 @@ class Doubt(Exception):
     """
 
 
+class Unread(Exception):
+    """A decision depends on what the target's users did, and this transaction has not looked at that."""
+
+
 class Ledger:
     """What one apply transaction leaves behind besides the rows.
 
@@ -104,6 +108,12 @@ class Ledger:
         self._transaction = transaction
         self._parked: set[tuple[str, Key]] = set()
         self._freed: set[tuple[str, Key]] = set()
+
+    def decide(self) -> None:
+        """From here on, decisions depend on what the target's users are known to have done."""
+        if not self._here.is_read:
+            raise Unread
+        self.has_folded = True
 
     # -- parked records -------------------------------------------------------------------------------------------
 

@@ -139,6 +139,7 @@ class LinkSide:
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
+    is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
 
     def records(self) -> Iterator[tuple[str, Key]]:

@@ -127,6 +127,8 @@ class Runner:
                 thread.join()
         if self._failure is not None:
             raise self._failure
+        self._told_at = 0.0
+        self._tell_lag()
         self.engine.acknowledge()
 
     def _tell(self, name: str, value: str | None) -> None:

@@ -75,7 +75,8 @@ class Stage:
     def _prepare(self, plans: Sequence[Plan]) -> None:
         contested = [plan for plan in plans if self._is_contested(plan)]
         look = plans if self.view.filter is not None else contested
-        self.ledger.has_folded |= bool(look)
+        if look:
+            self.ledger.decide()
         self._fetch(look)
         slow = {id(plan) for plan in contested}
         for plan in plans:
@@ -370,7 +371,7 @@ class Stage:
     def _surprised(self, plans: Sequence[Plan]) -> list[tuple[Plan, Write, Outcome]]:
         if not plans:
             return []
-        self.ledger.has_folded = True
+        self.ledger.decide()
         for plan in plans:
             plan.fetched = None
         self._fetch(plans)
