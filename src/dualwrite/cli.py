@@ -30,11 +30,11 @@ from dualwrite.engine.status import MapStatus, status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
-from dualwrite.errors import DualwriteError, Invalid, Usage
+from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
 from dualwrite.mapping.propose import propose
 from dualwrite.model import Side
 from dualwrite.names import guess
-from dualwrite.project import Project, create, link_name, load, load_readable
+from dualwrite.project import Project, create, expanded, link_name, load, load_readable
 
 app = typer.Typer(
     name="dualwrite",
@@ -141,6 +141,10 @@ def init(
     left: Annotated[str, typer.Option(help="URL of the left system.", metavar="URL")],
     right: Annotated[str, typer.Option(help="URL of the right system.", metavar="URL")],
     link: Annotated[str | None, typer.Option(help="Name of the link; the folder's by default.", metavar="NAME")] = None,
+    left_schema: Annotated[str | None, typer.Option(help="Database schema of the left tables.", metavar="NAME")] = None,
+    right_schema: Annotated[
+        str | None, typer.Option(help="Database schema of the right tables.", metavar="NAME")
+    ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
     ] = None,
@@ -150,15 +154,17 @@ def init(
     Looks at both systems and proposes a map for every pair of tables that match by name and key.
     """
     name = link or link_name(folder)
+    where = {Side.LEFT: left_schema, Side.RIGHT: right_schema}
     schemas = {}
     for side, url in ((Side.LEFT, left), (Side.RIGHT, right)):
-        connector = connect(url, link=name, side=side)
+        connector = connect(expanded(url), link=name, side=side, schema=where[side])
         try:
             schemas[side] = connector.schema()
         finally:
             connector.close()
     proposal = propose(schemas[Side.LEFT], schemas[Side.RIGHT], include or ())
-    printing.created(create(folder, name, left, right, proposal.maps), proposal)
+    empty = [side for side in Side if not schemas[side].tables]
+    printing.created(create(folder, name, left, right, proposal.maps, where), proposal, empty)
 
 
 @app.command()
@@ -522,12 +528,18 @@ def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
 
 def remove_all(project: Project, work: Workspace) -> None:
     """Uninstall in both systems and bring the journal to a fresh start."""
+    refusals = []
     for side in Side:
         connector = connector_of(project, side)
         try:
             connector.uninstall()
+        except Denied as denied:
+            refusals.append(denied)
         finally:
             connector.close()
+    for refusal in refusals:
+        printing.error(refusal)
+    finish(not refusals)
     with work.journal.batch() as batch:
         for side in Side:
             batch.put(f"identity.{side}", None)

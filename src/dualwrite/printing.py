@@ -130,8 +130,10 @@ def told(found: Iterable[Problem]) -> None:
             said(f"    → {problem.remedy}")
 
 
-def created(made: Created, proposal: Proposal) -> None:
-    """The result of ``init``."""
+def created(made: Created, proposal: Proposal, empty: Sequence[Side]) -> None:
+    """The result of ``init``; ``empty`` are the sides that have no tables."""
+    for side in empty:
+        said(f"the {side} database has no tables yet, or the URL leads to another one than you mean")
     for sentence in proposal.skipped:
         console.print(f"[dim]{escape(sentence)}[/dim]", soft_wrap=True)
     for file in made.files:

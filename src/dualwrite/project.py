@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -374,7 +375,23 @@ class Created:
     variables: tuple[str, ...]
 
 
-def create(folder: Path, link: str, left_url: str, right_url: str, maps: Sequence[TableMap]) -> Created:
+def expanded(url: str, variables: Mapping[str, str] = os.environ) -> str:
+    """A URL with every ``${NAME}`` replaced from the environment; raises Usage where that cannot be done."""
+    findings = Findings("")
+    text = _VARIABLE.sub(lambda found: _variable(found, 0, variables, findings), url)
+    for problem in findings.problems:
+        raise Usage(problem.message, problem.remedy)
+    return text
+
+
+def create(
+    folder: Path,
+    link: str,
+    left_url: str,
+    right_url: str,
+    maps: Sequence[TableMap],
+    schemas: Mapping[Side, str | None] = MappingProxyType({}),
+) -> Created:
     """Write a new project; refuses, before writing anything, when one of its files exists.
 
     A URL that holds a password is written as a variable.  A relative SQLite path is taken from the current directory.
@@ -389,8 +406,10 @@ def create(folder: Path, link: str, left_url: str, right_url: str, maps: Sequenc
         for side, url in urls.items()
     }
     files = {folder / MAPS / name: write_map(table_map) for name, table_map in _named(maps)}
-    names = {side: _name(url, side) for side, url in urls.items()}
-    files[folder / FILE] = _settings_text(link, names, shown)
+    places = {side: {"name": _name(url, side), "url": Quoted(shown[side])} for side, url in urls.items()}
+    for side, schema in schemas.items():
+        places[side] |= {"schema": schema} if schema else {}
+    files[folder / FILE] = _settings_text(link, places)
     _write(folder, files)
     return Created(tuple(files), tuple(variables.values()))
 
@@ -401,8 +420,8 @@ def link_name(folder: Path) -> str:
     return word if _LINK.fullmatch(word) else f"link_{word}"[:30].strip("_")
 
 
-def _settings_text(link: str, names: Mapping[Side, str], urls: Mapping[Side, str]) -> str:
-    sides = [f"{f'{side}:':6} {flow({'name': names[side], 'url': Quoted(urls[side])})}" for side in Side]
+def _settings_text(link: str, places: Mapping[Side, Mapping[str, str]]) -> str:
+    sides = [f"{f'{side}:':6} {flow(places[side])}" for side in Side]
     return "\n".join([f"link: {quote(link)}", *sides, "conflict: newest", f"maps: {quote(MAPS)}"]) + "\n"
 
 

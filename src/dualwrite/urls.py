@@ -8,8 +8,9 @@ from pathlib import Path
 
 _USERINFO = re.compile(r"^[^:/]+://[^:/@?#]*:(?P<secret>.*)@", re.DOTALL)
 _PORT = re.compile(r"\d+(/.*)?", re.DOTALL)
-_PARAMETER = re.compile(
-    r"[?&;](?P<name>[^=&;]*(?:password|passwd|pwd|secret|token|key)[^=&;]*)=(?P<secret>[^&;]+)", re.IGNORECASE
+_PARAMETER = re.compile(  # of a URL, or of a list like "host=… password=…"
+    r"(?:^|[?&;\s])(?P<name>[^=&;\s]*(?:password|passwd|pwd|secret|token|key)[^=&;\s]*)\s*=(?P<secret>[^&;]+)",
+    re.IGNORECASE,
 )
 _SURELY_SECRET = re.compile(r"password|passwd|pwd|secret", re.IGNORECASE)
 _SQLITE = "sqlite:///"

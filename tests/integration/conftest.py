@@ -68,15 +68,65 @@ class Answer:
         return self
 
 
-class Shop:
-    """Two databases and a project on them; ``call`` is the command line."""
+class Terminal:
+    """A folder, and the command line in it."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-        """Create the databases and the project in the folder."""
+        """Go there."""
         self.folder = folder
         self._capsys = capsys
         self._patch = monkeypatch
         monkeypatch.chdir(folder)
+
+    def call(self, *arguments: str) -> Answer:
+        """Run a command in this process."""
+        self._patch.setattr(sys, "argv", ["dualwrite", *arguments])
+        self._capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        said = self._capsys.readouterr()
+        code = ended.value.code
+        return Answer(code if isinstance(code, int) else 0, said.out, said.err).clean()
+
+    def start(self, *arguments: str, under: Sequence[str] = (), out: int = subprocess.PIPE) -> subprocess.Popen[str]:
+        """A command in a process of its own; ``under`` is a program that runs it, ``out`` gets what it says."""
+        command = [*under, sys.executable, "-m", "dualwrite.cli", *arguments]
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+        errors = subprocess.PIPE
+        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=errors, text=True)
+
+    @staticmethod
+    def until(condition: Callable[[], object]) -> None:
+        """Wait until something holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, "it does not come about"
+            time.sleep(0.02)
+
+    @staticmethod
+    def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Answer:
+        """Interrupt a process; what it has said."""
+        process.send_signal(number)
+        return Terminal.finished(process)
+
+    @staticmethod
+    def finished(process: subprocess.Popen[str]) -> Answer:
+        """What a process has said at its end."""
+        try:
+            out, err = process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            raise
+        return Answer(process.returncode, out or "", err).clean()
+
+
+class Shop(Terminal):
+    """Two databases and a project on them."""
+
+    def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Create the databases and the project in the folder."""
+        super().__init__(folder, capsys, monkeypatch)
         self.left, self.right = folder / "erp.db", folder / "crm.db"
         self.map = folder / "maps" / "customers.yaml"
         for file, script in ((self.left, LEFT), (self.right, RIGHT)):
@@ -106,16 +156,6 @@ class Shop:
         rows = self.sql(file, "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite#_%' ESCAPE '#'")
         return [name for (name,) in rows if name not in ("customers", "accounts")]
 
-    def call(self, *arguments: str) -> Answer:
-        """Run a command in this process."""
-        self._patch.setattr(sys, "argv", ["dualwrite", *arguments])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        said = self._capsys.readouterr()
-        code = ended.value.code
-        return Answer(code if isinstance(code, int) else 0, said.out, said.err).clean()
-
     def sync(self) -> Answer:
         """Carry everything that is committed by now."""
         return self.call("run", "--until-idle")
@@ -127,13 +167,6 @@ class Shop:
     def state(self) -> str:
         """The state of the map."""
         return self.call("status", "--json").json()["maps"][0]["state"]
-
-    def start(self, *arguments: str, under: Sequence[str] = (), out: int = subprocess.PIPE) -> subprocess.Popen[str]:
-        """A command in a process of its own; ``under`` is a program that runs it, ``out`` gets what it says."""
-        command = [*under, sys.executable, "-m", "dualwrite.cli", *arguments]
-        environment = os.environ | {"PYTHONUNBUFFERED": "1"}
-        errors = subprocess.PIPE
-        return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=errors, text=True)
 
     @contextmanager
     def engine(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
@@ -153,30 +186,12 @@ class Shop:
         found = self.call("status", "--json").json()
         return found["engine"] is not None and all(each["state"] == "running" for each in found["maps"])
 
-    @staticmethod
-    def until(condition: Callable[[], object]) -> None:
-        """Wait until something holds."""
-        deadline = time.monotonic() + PATIENCE
-        while not condition():
-            assert time.monotonic() < deadline, "it does not come about"
-            time.sleep(0.02)
 
-    @staticmethod
-    def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> Answer:
-        """Interrupt a process; what it has said."""
-        process.send_signal(number)
-        return Shop.finished(process)
-
-    @staticmethod
-    def finished(process: subprocess.Popen[str]) -> Answer:
-        """What a process has said at its end."""
-        try:
-            out, err = process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            raise
-        return Answer(process.returncode, out or "", err).clean()
+@pytest.fixture
+def terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal in an empty folder."""
+    monkeypatch.setenv("COLUMNS", "160")
+    return Terminal(tmp_path, capsys, monkeypatch)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -40,26 +41,45 @@ UNION ALL SELECT 'relation', concat_ws(' ', relname, relreplident) FROM pg_class
 ROLES = ("dualwrite", "shop_owner")
 
 
-def documented() -> tuple[str, str]:
-    """What the superuser runs, and what the owner runs."""
+def documented() -> tuple[str, str, str]:
+    """What the superuser runs on the server, and in each database, and what the owner runs."""
     text = DOCUMENT.read_text().split("## PostgreSQL", 1)[1].split("## The project folder", 1)[0]
-    superuser, owner = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    return superuser, owner
+    server, superuser, owner = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    return server, superuser, owner
 
 
 @pytest.fixture
-def database(each_postgresql: Server) -> Iterator[Database]:
-    """A database whose tables belong to a role that is no superuser, with the documented role."""
-    with each_postgresql.database(SCRIPT) as database:
-        run_script(database, "postgres", "CREATE ROLE shop_owner LOGIN;" + documented()[0])
+def roles(each_postgresql: Server) -> Iterator[Server]:
+    """A server with the documented role, and one that owns tables; what they were granted goes with them."""
+    with each_postgresql.connect() as session:
+        session.execute(f"CREATE ROLE shop_owner LOGIN; {documented()[0]}".encode())
+    try:
+        yield each_postgresql
+    finally:
+        with each_postgresql.connect() as session:
+            session.execute(f"DROP ROLE {', '.join(ROLES)}".encode())
+
+
+@contextmanager
+def owned(server: Server, script: str) -> Iterator[Database]:
+    """A database whose tables belong to a role that is no superuser, where the superuser has done his part."""
+    with server.database(script) as database:
+        run_script(database, "postgres", documented()[1])
         database.run(f"GRANT CREATE ON DATABASE {database.name} TO shop_owner")
-        database.run("ALTER TABLE terms OWNER TO shop_owner; ALTER TABLE customers OWNER TO shop_owner")
+        for (table,) in database.run("SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384 AND relkind = 'r'"):
+            database.run(f"ALTER TABLE {table} OWNER TO shop_owner")
         try:
             yield database
         finally:
             for role in ROLES:
                 database.run(f"DROP OWNED BY {role} CASCADE")
-                database.run(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def database(roles: Server) -> Iterator[Database]:
+    """The database of a shop."""
+    with owned(roles, SCRIPT) as database:
+        yield database
 
 
 def run_script(database: Database, user: str, script: str) -> None:
@@ -110,7 +130,7 @@ def test_the_documented_statements_are_enough(database: Database) -> None:
     script = script_in(refusal(database))
     with database.connect() as session:
         version = session.info.server_version
-    assert alike(script, version) == alike(documented()[1], version)
+    assert alike(script, version) == alike(documented()[2], version)
     assert database.run(STATE) == before
     run_script(database, "shop_owner", script)
     database.run(f"REVOKE CREATE ON DATABASE {database.name} FROM shop_owner")
@@ -157,7 +177,7 @@ def test_an_owner_with_the_rights_of_the_role_needs_nobody(database: Database) -
 
 def grants(role: str) -> str:
     """The documented GRANT, for another role."""
-    return "GRANT" + documented()[0].partition("GRANT")[2].replace("TO dualwrite", f"TO {role}")
+    return documented()[1].replace("TO dualwrite", f"TO {role}")
 
 
 def test_each_missing_right_is_named(database: Database) -> None:
@@ -202,3 +222,52 @@ def test_tables_that_no_map_uses_are_left_to_their_owner(database: Database) -> 
     run_script(database, "shop_owner", left.remedy.partition(": ")[2])
     assert not [p for p in inspect(access(database), Side.LEFT, [terms], read_catalog) if p.code == "pg_leftover"]
     assert database.run("SELECT relreplident FROM pg_class WHERE relname = 'customers'") == [("d",)]
+
+
+CRM = """
+CREATE TABLE term (id serial PRIMARY KEY, name text UNIQUE NOT NULL);
+CREATE TABLE customer (id uuid PRIMARY KEY DEFAULT gen_random_uuid(), account text UNIQUE NOT NULL,
+    terms_id int REFERENCES term);
+INSERT INTO term (name) VALUES ('N60');
+INSERT INTO customer (account, terms_id) VALUES ('C9', 1);
+"""
+
+
+def owners_part(database: Database, said: str) -> None:
+    """Paste into psql what a command says that the owner of this database's tables has to run."""
+    scripts = re.findall(r"^BEGIN;\n.*?\n\n", f"{said}\n\n", re.MULTILINE | re.DOTALL)
+    with database.connect("shop_owner") as session:
+        tables = {name for (name,) in session.execute("SELECT relname FROM pg_class WHERE relkind = 'r'").fetchall()}
+        (ours,) = (script for script in scripts if set(re.findall(r"ALTER TABLE ONLY public\.(\w+)", script)) <= tables)
+        session.execute(ours.encode())
+
+
+def test_from_nothing_to_a_running_link_without_a_superuser(roles: Server, terminal) -> None:
+    """As ``privileges.md`` says, word for word: init, check, what the owners have to run, run, edits, uninstall."""
+    with owned(roles, SCRIPT) as shop, owned(roles, CRM) as crm:
+        before = [database.run(STATE) for database in (shop, crm)]
+        addresses = [roles.url(database.name, "dualwrite") for database in (shop, crm)]
+        assert (
+            terminal.call("init", ".", "--link", "contoso", "--left", addresses[0], "--right", addresses[1]).code == 0
+        )
+        checked = terminal.call("check")
+        assert (checked.code, re.findall(r"\[(\w+)\]$", checked.out, re.MULTILINE)) == (1, ["pg_owner", "pg_owner"])
+        refused = terminal.call("run", "--until-idle")
+        assert (refused.code, "may not install link contoso by itself" in refused.err) == (1, True)
+        for database in (shop, crm):
+            owners_part(database, checked.out)
+            database.run(f"REVOKE CREATE ON DATABASE {database.name} FROM shop_owner")
+        assert terminal.call("check").out == "all checks passed\n"
+        assert terminal.call("run", "--until-idle").code == 0
+        shop.run("UPDATE customers SET terms_id = (SELECT id FROM terms WHERE name = 'N60') WHERE account = 'C1'")
+        crm.run("INSERT INTO term (name) VALUES ('N90'); DELETE FROM customer WHERE account = 'C9'")
+        assert terminal.call("run", "--until-idle").code == 0
+        assert shop.run("SELECT account, name FROM customers JOIN terms ON id = terms_id") == [("C1", "N60")]
+        assert sorted(shop.run("SELECT name FROM terms")) == [("N30",), ("N60",), ("N90",)]
+        assert terminal.call("verify").code == 0
+        left = terminal.call("uninstall", "--yes")
+        assert left.code == 1
+        for database in (shop, crm):
+            owners_part(database, left.err)
+        assert terminal.call("uninstall", "--yes").code == 0
+        assert [database.run(STATE) for database in (shop, crm)] == before

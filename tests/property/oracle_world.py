@@ -326,9 +326,9 @@ class Watching:
         return getattr(self._connector, name)
 
     @contextmanager
-    def snapshot(self, view: View) -> Iterator[Snapshot]:
+    def snapshot(self, view: View, *, placed: bool = True) -> Iterator[Snapshot]:
         """See ``Connector``."""
-        with self._connector.snapshot(view) as snapshot:
+        with self._connector.snapshot(view, placed=placed) as snapshot:
             self._told(view.name)
             yield snapshot
 

@@ -21,6 +21,7 @@ from dualwrite.engine import lifecycle, status, troubles
 from dualwrite.errors import Problem
 from dualwrite.mapping import notation, odata, tablemap
 from dualwrite.schema import TypeName
+from dualwrite.testing.postgresql import Server, programs
 from dualwrite.testing.sqlite import Laboratory, view
 
 ROOT = Path(__file__).parents[2]
@@ -395,9 +396,8 @@ def normal(text: str, folder: Path) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "quickstart.md"], ids=lambda path: path.name)
-def test_the_quickstart_runs(path, shell):
-    """Every line that the page tells people to type works, and prints what the page says."""
+def typed(path: Path, shell: Shell) -> int:
+    """Type every line that a page tells people to type, in its order; each must print what the page says."""
     note, said, ran = "", None, 0
     for part in _PART.finditer(path.read_text(encoding="utf-8")):
         if part["note"]:
@@ -413,4 +413,26 @@ def test_the_quickstart_runs(path, shell):
         elif part["language"] == "text" and said is not None:
             assert said == normal(part["text"], shell.folder)
             said = None
-    assert ran >= 3
+    return ran
+
+
+@pytest.mark.parametrize("path", [ROOT / "README.md", DOCS / "quickstart.md"], ids=lambda path: path.name)
+def test_the_quickstart_runs(path, shell):
+    """Every line that the page tells people to type works, and prints what the page says."""
+    assert typed(path, shell) >= 3
+
+
+def test_linking_postgresql_databases_runs(shell):
+    """The same of ``postgresql.md``, on a server of its own where no role has a password."""
+    psql = programs() / "psql"
+    if not psql.exists():
+        pytest.skip(f"{psql} is missing")
+    server = Server()
+    try:
+        server.start()
+        (shell.folder.parent / "bin" / "psql").symlink_to(server.programs / "psql")
+        shell.environment |= {"PGHOST": "localhost", "PGPORT": str(server.port), "PGUSER": "postgres"}
+        assert typed(DOCS / "postgresql.md", shell) >= 9
+    finally:
+        shell.stop()
+        server.remove()

@@ -25,6 +25,8 @@ from dualwrite.urls import holds_secret, located, mask, relative_to
         ("sqlite:////home/a:b@c.db", "sqlite:////home/a:b@c.db", False),
         ("${CRM_URL}", "${CRM_URL}", False),
         ("not a url", "not a url", False),
+        ("host=db password=pw", "host=db password=***", True),
+        ("password = 'p w' host=db", "password =***", True),
     ],
 )
 def test_secrets(url: str, shown: str, secret: bool):

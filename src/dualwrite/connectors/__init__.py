@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -9,8 +10,10 @@ from dualwrite.connectors.base import Connector
 from dualwrite.declared import Declared
 from dualwrite.errors import Usage
 from dualwrite.model import Side
+from dualwrite.urls import mask
 
 GROUP = "dualwrite.connectors"
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:.*", re.IGNORECASE | re.DOTALL)
 
 
 def connect(
@@ -25,16 +28,21 @@ def connect(
     known = {point.name: point for point in entry_points(group=GROUP)}
     if scheme not in known:
         shown = ", ".join(f"{name}:" for name in sorted(known)) or "none"
+        what = scheme if _SCHEME.fullmatch(url) else mask(url)
         raise Usage(
-            f"{side} side: no connector for {scheme or url!r} (known: {shown})",
+            f"{side} side: no connector for {what!r} (known: {shown})",
             "correct the url in dualwrite.yaml, or install the package that brings this connector",
         )
     point = known[scheme]
     try:
         make = point.load()
-    except ModuleNotFoundError as missing:  # what it needs comes with an extra of the connector's name
+    except ImportError as missing:  # what it needs comes with an extra of the connector's name
+        is_absent = isinstance(missing, ModuleNotFoundError)
+        why = (
+            f"needs the package {missing.name}, which is not installed" if is_absent else f"cannot be loaded: {missing}"
+        )
         raise Usage(
-            f"{side} side: the connector for {scheme} needs the package {missing.name}, which is not installed",
+            f"{side} side: the connector for {scheme} {why}",
             f"pip install 'dualwrite[{point.module.rpartition('.')[2]}]'",
         ) from missing
     return cast(Connector, make(url, link=link, side=side, declared=declared, schema=schema))

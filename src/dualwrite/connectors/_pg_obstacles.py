@@ -236,10 +236,12 @@ _RIGHTS: Final = """
         FROM pg_namespace n WHERE n.oid IN (SELECT relnamespace FROM pg_class WHERE oid = ANY ($1::oid[]))
             AND NOT has_schema_privilege(n.oid, 'USAGE')
     UNION ALL
-    SELECT 'GRANT ' || string_agg(right_, ', ') || ' ON ' || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+    SELECT 'GRANT ' || string_agg(right_, ', ' ORDER BY nth) || ' ON '
+            || quote_ident(n.nspname) || '.' || quote_ident(c.relname)
         FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
             unnest(CASE WHEN c.oid = ANY ($2::oid[])
-                THEN ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] ELSE ARRAY['SELECT'] END) AS right_
+                THEN ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] ELSE ARRAY['SELECT'] END)
+                WITH ORDINALITY AS x (right_, nth)
         WHERE c.oid = ANY ($1::oid[]) AND NOT has_table_privilege(c.oid, right_)
             AND (right_ = 'DELETE' OR NOT has_any_column_privilege(c.oid, right_)) GROUP BY n.nspname, c.relname
     UNION ALL

@@ -74,7 +74,7 @@ _NEVER: Final = {
     "57P04": ("was dropped", "correct the url, or restore the database"),
 }
 _CLASSES_LATER: Final = {
-    "08": ("does not answer", "check the server and the network"),
+    "08": ("does not answer", "check the url, the server and the network"),
     "53": ("has no resources left", "look into the server's log"),
     "57": ("ended the session", "try again"),
     "58": ("has trouble with its system", "look into the server's log"),
@@ -88,6 +88,8 @@ _REFUSED_LOGIN: Final = re.compile(  # a refused connection tells no code
     r"|must be superuser or replication role|could not translate host name .* Name or service not known",
     re.IGNORECASE,
 )
+_WRONG: Final = re.compile(r"\binvalid (?:\w+ value|port number|connection option)\b", re.IGNORECASE)
+"""What libpq says of parameters before it connects to anything."""
 _LOGIN: Final = ("refuses the login", "correct the url, PGPASSWORD or ~/.pgpass, or what the server permits")
 _STATEMENT: Final = ("refuses a statement", "the tables may have changed: run `dualwrite check`")
 
@@ -128,6 +130,8 @@ class Database:
             parameters = conninfo_to_dict(f"{scheme.partition('+')[0].lower()}{mark}{rest}")
             if not re.fullmatch(r"[\d,]*", str(parameters.get("port") or "")):
                 raise psycopg.ProgrammingError("the port is no number")
+            if "@" in str(parameters.get("host") or ""):
+                raise psycopg.ProgrammingError("the host begins with a part of the password")
         except psycopg.Error:  # its words may hold a part of the password
             raise Usage(
                 f"{mask(url)!r} is not the url of a PostgreSQL database",
@@ -195,6 +199,10 @@ class Database:
         if _REFUSED_LOGIN.search(words):
             what, remedy = _LOGIN
             return Denied(f"{self.shown} {what} ({words})", remedy)
+        if _WRONG.search(words):
+            return Denied(
+                f"{self.shown} cannot be reached like this ({words})", "correct the url, or the PG… variables"
+            )
         what, remedy = _CLASSES_LATER["08"]
         return Unavailable(f"{self.shown} {what} ({words})", remedy)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import RLock
+from typing import Final
 
 from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import are_current, read_catalog
@@ -27,10 +28,11 @@ from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.connectors._sql import needs
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
-from dualwrite.errors import Problem
+from dualwrite.errors import Problem, Usage
 from dualwrite.model import Batch, Key, Position, Row, Side
 from dualwrite.schema import Schema, View
 
+_SCHEMA: Final = b"SELECT FROM pg_namespace WHERE nspname = $1"
 BLOCK = 2000
 """Rows per block of a snapshot."""
 
@@ -42,7 +44,7 @@ def open_postgresql(
 
     ``schema`` is the one whose tables maps write by their plain names, ``public`` unless said otherwise.
     """
-    return PostgresqlConnector(Database.of(url, link), side, declared, schema or "public")
+    return PostgresqlConnector(Database.of(url, link), side, declared, schema)
 
 
 class PostgresqlConnector:
@@ -50,7 +52,7 @@ class PostgresqlConnector:
 
     capabilities = Capabilities(exclusive=False)
 
-    def __init__(self, database: Database, side: Side, declared: Declared | None, schema: str) -> None:
+    def __init__(self, database: Database, side: Side, declared: Declared | None, schema: str | None) -> None:
         """Bind a database to a link; nothing is connected before it is needed."""
         self._database = database
         self._side = side
@@ -88,7 +90,10 @@ class PostgresqlConnector:
 
     def _load(self, connection: Connection) -> Catalog:
         """What the database holds now, completed by what was declared."""
-        catalog = read_catalog(connection, self._schema)
+        if self._schema is not None and connection.execute(_SCHEMA, [self._schema]).fetchone() is None:
+            message = f"{self._side}: {self._database.shown} has no schema {self._schema!r}"
+            raise Usage(message, f"correct schema: of {self._side} in dualwrite.yaml, or create it")
+        catalog = read_catalog(connection, self._schema or "public")
         if self._declared is not None:
             schema, _ = complete(catalog.schema, self._declared)
             catalog = Catalog(schema, catalog.facts, catalog.names)

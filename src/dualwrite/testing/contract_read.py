@@ -147,6 +147,15 @@ class ReadContract:
         assert len(blocks) > 1
         assert sorted(str(row[0]) for block in blocks for row in block) == [f"{n:05}" for n in range(2500)]
 
+    def test_rows_can_be_read_beside_whoever_reads_the_feed(self, example: Example) -> None:
+        """A snapshot that needs no place waits for nobody, however few may read the feed."""
+        example.flat("a")
+        assert len(example.changes()) == 1
+        other = example.system.connector()
+        with other.snapshot(FLATS, placed=False) as snapshot:
+            assert [row for block in snapshot.blocks() for row in block] == [flat("a")]
+        other.close()
+
     def test_an_empty_table_is_read(self, example: Example) -> None:
         """A snapshot without rows is no error."""
         assert example.rows(FLATS) == []
