@@ -27,7 +27,7 @@ from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
 from dualwrite.connectors._pg_transaction import forget
 from dualwrite.connectors._sql import needs
-from dualwrite.errors import PositionLost, Unavailable, Usage
+from dualwrite.errors import Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
@@ -432,12 +432,21 @@ class PostgresqlFeed:
             return
         self._examined = monotonic()
         connection = self._session.connection()
+        self._compare(connection)
+        try:
+            self._source.examine(connection, self._catalog, self._views)
+        except Halted:
+            self._compare(connection)  # a table that has just gone is told best so
+            raise
+
+    def _compare(self, connection: Connection) -> None:
+        """Raises Halted for a view whose tables have changed since the catalog was read."""
         names = needs(self._catalog.schema, self._views)
-        if not are_current(connection, [self._catalog.facts[name] for name in names]):
-            fresh = self._source.load(connection)
-            for view in self._views:
-                told = difference(view, self._catalog, fresh)
-                if told:
-                    raise changed(view, told)
-            self._catalog = fresh
-        self._source.examine(connection, self._catalog, self._views)
+        if are_current(connection, [self._catalog.facts[name] for name in names]):
+            return
+        fresh = self._source.load(connection)
+        for view in self._views:
+            told = difference(view, self._catalog, fresh)
+            if told:
+                raise changed(view, told)
+        self._catalog = fresh

@@ -19,6 +19,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from dualwrite.connectors.base import Feed, Transaction
+from dualwrite.engine.ahead import Ahead
 from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
@@ -30,8 +31,9 @@ from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
 from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
-LOCK_TARGET = 0.05
-"""Seconds that one of our transactions should hold the target's write lock; batches are sized to it."""
+LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
+"""Seconds that one of our transactions should hold its locks, where these keep all other writers of the target out, and
+where they are those of single rows; batches are sized to it."""
 SMALLEST, LARGEST = 50, 10_000
 """Changes per batch."""
 LAGGING = 2_000
@@ -67,6 +69,7 @@ class Flow:
         self._from = link.sides[source]
         self._to = link.sides[self.target]
         self._feed: Feed | None = None
+        self._reads_ahead = False
         self._again: Batch | None = None
         self._read_to: Position | None = None
         self._bared: set[tuple[str, Key]] = set()
@@ -109,7 +112,13 @@ class Flow:
         """Read from the oldest that the source keeps: what was carried already rebuilds the source's windows."""
         self.close_feed()
         self._again = self._read_to = None
-        self._feed = self._from.connector.feed(self.link.views(self.source), None)
+        feed = self._from.connector.feed(self.link.views(self.source), None)
+        self._feed = Ahead(feed, self.stream) if self._reads_ahead else feed
+
+    def read_ahead(self) -> None:
+        """From now on, the next batch is decoded while one is applied."""
+        if not self._reads_ahead and self._feed is not None:
+            self._reads_ahead, self._feed = True, Ahead(self._feed, self.stream)
 
     def close_feed(self) -> None:
         """Let go of the feed."""
@@ -464,8 +473,9 @@ class Flow:
 
     def _size(self, seconds: float, changes: int) -> None:
         """Size the next batch so that it holds the target's lock for about ``LOCK_TARGET``."""
-        fitting = int(changes * LOCK_TARGET / max(seconds, 0.001))
-        if seconds > 1.5 * LOCK_TARGET:
+        target = LOCK_TARGET if self._to.connector.capabilities.exclusive else ROWS_TARGET
+        fitting = int(changes * target / max(seconds, 0.001))
+        if seconds > 1.5 * target:
             self.limit = max(SMALLEST, fitting)
         elif changes >= self.limit:
             self.limit = min(LARGEST, 2 * self.limit, max(self.limit, fitting))

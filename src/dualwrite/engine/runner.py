@@ -106,6 +106,8 @@ class Runner:
         self._failure = None
         self._busy = dict.fromkeys(Side, True)
         done = threading.Event()
+        for flow in self.engine.flows.values():
+            flow.read_ahead()
         threads = [
             threading.Thread(target=self._loop, args=(flow, done), name=f"flow {flow.stream}", daemon=True)
             for flow in self.engine.flows.values()

@@ -1,0 +1,37 @@
+"""Reads a feed one batch ahead: while a batch is applied, the next one is decoded in a thread of its own.
+
+Only a feed that has just delivered something is read ahead, and never waited for there: a quiet feed is read by whoever
+asks, at once.  What was read ahead and not asked for is read again from its position after the next opening.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from dualwrite.connectors.base import Feed
+from dualwrite.model import Batch
+
+
+class Ahead:
+    """A ``Feed`` over another one, which nobody else may use; to be read by one thread at a time."""
+
+    def __init__(self, feed: Feed, name: str) -> None:
+        self._feed = feed
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix=f"ahead {name}")
+        self._next: Future[Batch] | None = None
+
+    def read(self, limit: int, timeout: float) -> Batch:
+        """See ``Feed``; what reading ahead has met is raised here."""
+        ready, self._next = self._next, None
+        batch = None if ready is None else ready.result()
+        if batch is None or not (batch.changes or batch.halts):
+            batch = self._feed.read(limit, timeout)
+        if batch.changes:
+            self._next = self._reader.submit(self._feed.read, limit, 0.0)
+        return batch
+
+    def close(self) -> None:
+        """See ``Feed``."""
+        self._next = None
+        self._reader.shutdown(cancel_futures=True)
+        self._feed.close()
