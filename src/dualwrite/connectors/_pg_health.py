@@ -157,10 +157,11 @@ def _problems(
 
 def _shortages(server: Server, installed: Installed) -> Iterator[Problem]:
     """What the link needs one of, and is nearly used up."""
-    for what, setting, (count, most) in needed(server, installed):
-        if 0 < most - count < _FEW:
-            message = f"nearly no {what} is free: {count} of {most} are in use"
-            yield Problem("pg_exhausted", message, f"as superuser: raise {setting}, and restart the server", "warning")
+    for need in needed(server, installed):
+        if need.most - need.count < _FEW and not need.is_exhausted:
+            message = f"nearly no {need.what} is free: there are {need.count}, and {need.most} can be in use"
+            remedy = f"as superuser: raise {need.setting}, and restart the server"
+            yield Problem("pg_exhausted", message, remedy, "warning")
 
 
 def _slot_risks(server: Server, installed: Installed) -> Iterator[Problem]:

@@ -121,22 +121,43 @@ def server_obstacles(server: Server, installed: Installed) -> Iterator[Problem]:
         message = f"role {server.role} may not mark its transactions as ours"
         remedy = f"as superuser, in this database: GRANT EXECUTE ON FUNCTION {', '.join(missing)} TO {role}"
         yield Problem("pg_origin_functions", message, remedy)
-    for what, setting, (count, most) in needed(server, installed):
-        if count >= most:
-            message = f"no {what} is free: {count} of {most} are in use"
-            remedy = f"end what nobody needs, or as superuser: ALTER SYSTEM SET {setting} = {most + 10}; then restart"
+    for need in needed(server, installed):
+        if need.is_exhausted:
+            message = f"no {need.what} is free: {need.count} of {need.most} are in use"
+            more = f"ALTER SYSTEM SET {need.setting} = {need.most + 10}"
+            remedy = f"end what nobody needs, or as superuser: {more}; then restart"
             yield Problem("pg_exhausted", message, remedy)
 
 
-def needed(server: Server, installed: Installed) -> Iterator[tuple[str, str, tuple[int, int]]]:
-    """Of what the link still needs one: the setting that limits it, and how many there are and may be."""
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Something of which the link still needs one: the setting that limits it, and how many there are and may be.
+
+    ``is_sure``: all that are there count.  Of origins only those do that were used since the server started, and only a
+    superuser can see which.
+    """
+
+    what: str
+    setting: str
+    count: int
+    most: int
+    is_sure: bool = True
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Surely none is free."""
+        return self.is_sure and self.count >= self.most
+
+
+def needed(server: Server, installed: Installed) -> Iterator[Need]:
+    """What the link still needs one of."""
     if installed.slot is None:
-        yield "replication slot", "max_replication_slots", server.slots
+        yield Need("replication slot", "max_replication_slots", *server.slots)
     if installed.slot is None or installed.slot.holder is None:
-        yield "WAL sender", "max_wal_senders", server.senders
+        yield Need("WAL sender", "max_wal_senders", *server.senders)
     if not installed.has_origin:
         setting = "max_active_replication_origins" if server.version >= GENERATED else "max_replication_slots"
-        yield "replication origin", setting, server.origins
+        yield Need("replication origin", setting, *server.origins, is_sure=False)
 
 
 # -- tables ----------------------------------------------------------------------------------------------------------
