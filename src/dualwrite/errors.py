@@ -4,6 +4,7 @@
     ├── Usage            the person asked for something impossible: say what is possible (exit code 2)
     ├── Invalid          a file a person wrote is wrong: carries Problems with file, line and remedy
     ├── Unavailable      a system does not answer for now: retry with backoff, nothing is parked
+    │   └── Busy         others hold what a transaction needs: it gives way, and is done again
     ├── Denied           a system refuses us: stop and tell
     ├── PositionLost     a feed no longer holds what we have not read (restored, trimmed, dropped): stop and tell
     ├── Halted           one map must not go on without a person: stop that map and tell
@@ -37,6 +38,10 @@ class Usage(DualwriteError):
 
 class Unavailable(DualwriteError):
     """A system does not answer for now (locked, unreachable, full)."""
+
+
+class Busy(Unavailable):
+    """Others hold what our transaction needs: it was given up, and the same again goes through once they have ended."""
 
 
 class Denied(DualwriteError):

@@ -14,6 +14,7 @@ from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
+from dualwrite.errors import Busy
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
@@ -144,3 +145,24 @@ def test_records_that_nobody_has_touched_for_long_need_no_second_look(
     engine.drain()
     for side, table in ((Side.LEFT, "customers"), (Side.RIGHT, "accounts")):
         assert (12,) in databases[side].run(f"SELECT points FROM {table}")
+
+
+def test_a_locked_record_does_not_hold_up_those_before_it(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that does not get its locks is divided, until it is one record alone that waits for its user."""
+    monkeypatch.setattr("dualwrite.engine.flow.PATIENCE", 4)
+    databases[Side.LEFT].run("INSERT INTO customers VALUES ('C2', 'Fabrikam', 0)")
+    engine.drain()
+    with databases[Side.RIGHT].connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts WHERE number = 'C2' FOR UPDATE")
+        for account in ("C1", "C2"):
+            databases[Side.LEFT].run(f"UPDATE customers SET points = points + 1 WHERE account = '{account}'")
+        with pytest.raises(Busy, match="lock"):
+            engine.drain()
+        query = "SELECT number, points FROM accounts ORDER BY number"
+        assert databases[Side.RIGHT].run(query) == [("C1", 1), ("C2", 0)]
+        user.execute("ROLLBACK")
+    engine.drain()
+    assert databases[Side.RIGHT].run(query) == [("C1", 1), ("C2", 1)]

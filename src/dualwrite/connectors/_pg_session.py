@@ -24,7 +24,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import TextLoader
 
-from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
+from dualwrite.errors import Busy, Denied, DualwriteError, Unavailable, Usage
 from dualwrite.filters import POSTGRESQL
 from dualwrite.urls import mask
 
@@ -68,6 +68,8 @@ _LATER: Final = {
     "57014": ("cancelled a statement", "try again"),
     "57P03": ("is starting, or shutting down", "try again"),
 }
+_BUSY: Final = ("40001", "40P01", "55P03")
+"""Of these, those that a transaction meets which others are in the way of."""
 _NEVER: Final = {
     "3D000": ("does not exist", "correct the url, or create the database"),
     "42501": ("does not permit this", "grant the privilege, see docs/privileges.md"),
@@ -184,7 +186,7 @@ class Database:
         words = exc.diag.message_primary or str(exc)
         if code in _LATER or (code not in _NEVER and code[:2] in _CLASSES_LATER):
             what, remedy = _LATER.get(code) or _CLASSES_LATER[code[:2]]
-            return Unavailable(f"{self.shown} {what} ({words})", remedy)
+            return (Busy if code in _BUSY else Unavailable)(f"{self.shown} {what} ({words})", remedy)
         what, remedy = _NEVER.get(code) or (_LOGIN if code[:2] == "28" else _STATEMENT)
         return Denied(f"{self.shown} {what} ({words})", remedy)
 

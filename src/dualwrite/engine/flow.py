@@ -28,7 +28,7 @@ from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import Halted, PositionLost, RowProblem, Superseded
+from dualwrite.errors import Busy, Halted, PositionLost, RowProblem, Superseded, Unavailable
 from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
 LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
@@ -43,6 +43,11 @@ WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
 DELETES_WITHIN = 60.0
 """Seconds of the users' time within which deletes count together against the link's limit."""
+DIVIDE, TELL, PATIENCE = 3, 5, 20
+"""Times that a transaction gives way to others' locks before it is divided, before somebody is told where it cannot be,
+and before the link is taken up anew."""
+GIVE_WAY, LONGEST_WAY = 0.005, 0.5
+"""Seconds that users have before we ask for their records again: half of the first pause, and the longest."""
 log = logging.getLogger(__name__)
 
 
@@ -208,7 +213,8 @@ class Flow:
         return True
 
     def _carry(self, changes: Sequence[Change], position: Position, held: Collection[str] = frozenset()) -> None:
-        """Apply changes in one transaction; in smaller ones where only these can tell what the target did by itself.
+        """Apply changes in one transaction; in smaller ones where only these can tell what the target did by itself, or
+        get the locks: of a single record users cannot keep us away by locking in another order.
 
         What a trigger or a cascade did in the first part is in the feed when the second one begins.
         """
@@ -222,16 +228,22 @@ class Flow:
             return ledger
 
         try:
-            self._transact(work, position if self.carried is None else max(position, self.carried))
+            reached = position if self.carried is None else max(position, self.carried)
+            self._transact(work, reached, DIVIDE if is_divisible else PATIENCE)
             self._tidied()
             self._advance(position)
-        except Doubt:
+        except (Doubt, Busy):
+            if not is_divisible:
+                raise
             middle = _middle(changes)
             self._carry(changes[:middle], changes[middle - 1].position, held)
             self._carry(changes[middle:], position, held)
 
-    def _transact(self, work: Callable[[Transaction], Ledger], position: Position | None) -> Ledger:
-        """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it.
+    def _transact(
+        self, work: Callable[[Transaction], Ledger], position: Position | None, patience: int = PATIENCE
+    ) -> Ledger:
+        """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it, and when users
+        keep the locks that it needs: up to ``patience`` times, then Busy is raised.
 
         The next attempt holds the locks of what the one before touched, so that nobody can overtake it there again,
         however busy the users are.  The first attempt does not look at what they did before it, where it is soon enough
@@ -239,12 +251,14 @@ class Flow:
         """
         touched: dict[tuple[str, Key], Change] = {}
         is_read = self._to.connector.capabilities.exclusive
+        busy, is_ending = 0, False
         while True:
             try:
                 with self.begin(is_read) as transaction:
                     self._hold(transaction, touched)
                     ledger = work(transaction)
                     if not self._is_overtaken(transaction, ledger):
+                        is_ending = True
                         self.finish(transaction, ledger, position)
                         return ledger
                     touched |= ledger.touched
@@ -252,6 +266,15 @@ class Flow:
                 is_read = True
             except _LaggingError:
                 self._catch_up()
+            except Busy as trouble:  # users' transactions come first
+                busy += 1
+                if busy == TELL:
+                    log.warning("waits stream=%s reason=%s", self.stream, trouble)
+                if is_ending:  # the journal knows of it already
+                    raise Unavailable(trouble.message, trouble.remedy) from trouble
+                if busy == patience:
+                    raise
+                time.sleep(min(GIVE_WAY * 2**busy, LONGEST_WAY))
 
     def _hold(self, transaction: Transaction, touched: Mapping[tuple[str, Key], Change]) -> None:
         """Lock the target's records that these changes are about, and learn what their users committed before."""
