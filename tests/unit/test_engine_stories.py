@@ -1083,3 +1083,16 @@ def test_side_restored_from_a_backup(story: Story, restored: Side) -> None:
     story.resume()
     assert story.both("name", "amount") == {("later", "7")}
     story.at_rest()
+
+
+@pytest.mark.parametrize("restored", [L, R])
+def test_side_restored_and_written_to_since(story: Story, restored: Side) -> None:
+    """Nothing came from the other side, and the log is longer than it was before: still it is told."""
+    backup = story.databases[restored].copy()
+    story.update(restored, "1", amount="7")
+    story.drain()
+    story.databases[restored].restore(backup)
+    for number in range(20):
+        story.update(restored, "1", amount=str(number))
+    with pytest.raises(PositionLost, match="restored from a backup"):
+        story.resume()

@@ -33,6 +33,8 @@ from dualwrite.schema import View
 
 LOST: Final = "lost"
 """The entry of ``meta`` with the place of the last change that was let go."""
+HELD: Final = 5.0
+"""Seconds in which a session that died may let go of the slot, before somebody is told."""
 _EXAMINE: Final = 5.0  # seconds between two looks at what a quiet feed depends on
 _EXAMINE_BUSY: Final = 15.0  # the same of one that is never quiet
 _ATTEMPTS: Final = 20
@@ -88,6 +90,7 @@ class Source:
         """A session in autocommit mode, for whoever holds the lock."""
         if self._session is None or not is_usable(self._session):
             self._session = self._database.connect()
+            self._session.execute("SET synchronous_commit = 'local'")  # what we tell it must outlive a crash
         return self._session
 
     def session(self) -> Session:
@@ -116,7 +119,7 @@ class Source:
             names.slot,
             names.schema,
             lambda start: Log(start, names.schema, {names.slot}),
-            patience=self._patience,
+            patience=min(HELD, self._patience),
         )
         lost = tuple(map(int, installed.meta.get(LOST, "0").split(".")))
         self._line = Line(stream, installed.feed, (stream.start,), lost, _last_marker(installed))
@@ -234,6 +237,11 @@ class Source:
             raise PositionLost(f"{self._database.shown}: {reason}, so changes may have been missed", REMEDY)
         for halted in interrupted_views(inventory, catalog, views):
             raise halted
+
+    def let_go(self) -> Position | None:
+        """As ``Connector.let_go``."""
+        line = self.line()
+        return Position(line.feed, line.lost) if any(line.lost) else None
 
     # -- snapshots ------------------------------------------------------------------------------------------------
 

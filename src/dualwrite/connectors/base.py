@@ -221,6 +221,13 @@ class Connector(Protocol):
         """
         ...
 
+    def let_go(self) -> Position | None:
+        """The last change that is not kept any more because it was acknowledged; None where none was let go yet.
+
+        It is in the system itself, and never goes back: unless the system was restored from a backup.
+        """
+        ...
+
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """As ``Transaction.fetch``, of what is committed now."""
         ...

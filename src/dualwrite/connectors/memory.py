@@ -119,6 +119,11 @@ class MemoryConnector:
             link = database.links.get(self._name)
             return sum(len(repr(commit)) for commit in link.log) if link else 0
 
+    def let_go(self) -> Position | None:
+        """See ``Connector``."""
+        link = self._online().links.get(self._name)
+        return Position(link.feed, (link.lost,)) if link and link.lost else None
+
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""
         return _fetch(self._lens, self._online().tables, view, keys)

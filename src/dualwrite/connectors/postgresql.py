@@ -199,6 +199,10 @@ class PostgresqlConnector:
             slot = read_slot(connection, Names.of(connection, self.link))
         return slot.retained if slot is not None else 0
 
+    def let_go(self) -> Position | None:
+        """See ``Connector``."""
+        return self._source.let_go()
+
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Connector``."""
         with self._read() as connection:

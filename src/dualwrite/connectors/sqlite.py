@@ -282,6 +282,14 @@ class SqliteConnector:
             with suppress(Unavailable):  # the next time will do
                 self.trim(patience=0.05)
 
+    def let_go(self) -> Position | None:
+        """See ``Connector``."""
+        with self._read() as connection:
+            if not is_installed(connection, self._names):
+                return None
+            meta = read_meta(connection, self._names)
+        return Position(meta["incarnation"], (int(meta["lost"]),)) if int(meta["lost"]) else None
+
     def trim(self, patience: float = PATIENCE) -> None:
         """Delete from the log what was acknowledged, in small transactions."""
         known = self._acknowledged

@@ -37,6 +37,26 @@ def acknowledged(journal: Journal, side: Side) -> tuple[Position | None, int]:
     return Position.parse(position), int(commits)
 
 
+def keep_let_go(journal: Journal, side: Side, connector: Connector) -> None:
+    """Remember what a side has let go, as it remembers itself."""
+    position = connector.let_go()
+    journal.put(f"let_go.{side}", None if position is None else str(position))
+
+
+def _check_let_go(journal: Journal, side: Side, connector: Connector, feed: str) -> None:
+    """Raises PositionLost where a side does not remember what it has let go.
+
+    Its users may have written so much since that its log is longer than it was.
+    """
+    text = journal.get(f"let_go.{side}")
+    known, found = None if text is None else Position.parse(text), connector.let_go()
+    if known is None or known.feed != feed or (found is not None and found.feed != feed):
+        return
+    if found is None or found < known:
+        message = f"{side}: it has forgotten what it was told before"
+        raise PositionLost(f"{message}: it was restored from a backup", START_AGAIN)
+
+
 def commits_of(connector: Connector) -> int:
     """The number of our last commit in a system."""
     return max((number for _, number in connector.positions().values()), default=0)
@@ -59,6 +79,7 @@ def check_feed(
             raise PositionLost(f"{message}: it was restored from a backup", START_AGAIN)
         start = allowed
     connectors[source].feed(views, start).close()
+    _check_let_go(journal, source, connectors[source], committed.feed)
 
 
 def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Problem]:

@@ -21,7 +21,7 @@ from dataclasses import replace
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.ahead import Ahead
 from dualwrite.engine.apply import Application
-from dualwrite.engine.continuity import acknowledged, check_feed, commits_of
+from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.restore import Restorer
@@ -97,6 +97,7 @@ class Flow:
             if self.committed is None or not (self.link.maps or self._is_whole(self.committed)):
                 self.committed = self._from.connector.end()
                 self.link.journal.put(f"acknowledged.{self.source}", None)
+                self.link.journal.put(f"let_go.{self.source}", None)
                 transaction.commit(self.committed)
         self.carried = self.committed
         self._check_feed(self.committed)
@@ -602,6 +603,7 @@ class Flow:
         self.link.journal.put(f"acknowledged.{self.target}", f"{allowed} {commits_of(self._from.connector)}")
         self.point("before acknowledge")
         self._to.connector.acknowledge(allowed)
+        keep_let_go(self.link.journal, self.target, self._to.connector)
         self.point("after acknowledge")
 
 

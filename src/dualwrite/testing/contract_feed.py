@@ -547,6 +547,20 @@ class FeedContract:
         assert other.retained() == 0
         other.close()
 
+    def test_what_was_let_go_never_goes_back(self, example: Example) -> None:
+        """The system itself knows how far it has forgotten changes: no farther than it was allowed to."""
+        assert example.connector.let_go() is None
+        known = [Position("", ())]
+        for key in ("a", "b", "c"):
+            example.flat(key)
+            end = example.batches()[-1].position
+            example.connector.acknowledge(end)
+            found = example.connector.let_go()
+            if found is not None:  # it may forget later than it is allowed to
+                assert known[-1].feed in ("", end.feed)
+                assert known[-1].place <= found.place <= end.place
+                known.append(found)
+
     def test_the_last_marker_is_kept(self, example: Example) -> None:
         """Changes behind an acknowledged marker still tell what their side had seen."""
         example.write(FLATS, position=peer(1))
