@@ -261,7 +261,7 @@ def carry(work: Workspace, until_idle: bool) -> None:
         runner = Runner(engine, commands.execute)
         runner.stop = stop
         try:
-            engine.open()
+            runner.open()
             if not until_idle:
                 printing.said(f"link {work.project.link}: {len(work.maps)} map(s); Ctrl-C ends it")
             runner.run(until_idle)

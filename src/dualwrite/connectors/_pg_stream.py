@@ -25,6 +25,7 @@ from typing import Final
 import psycopg
 from psycopg.pq import ExecStatus
 
+from dualwrite.connectors._pg_capture import REMEDY
 from dualwrite.connectors._pg_log import Log, lsn_text
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._sql import literal, quote
@@ -49,7 +50,6 @@ _keepalive: Final = Struct(">QqB").unpack_from
 _status: Final = Struct(">cQQQqB").pack
 _POSTGRES_EPOCH: Final = 946_684_800
 
-_REMEDY: Final = "run `dualwrite install`, then start the maps again with an initial sync"
 _SLOT: Final = """
     SELECT confirmed_flush_lsn - '0/0'::pg_lsn, coalesce(wal_status, ''), database = current_database(), plugin,
         coalesce(to_jsonb(s) ->> 'invalidation_reason', ''), coalesce(active_pid::text, ''),
@@ -126,7 +126,7 @@ class Stream:
                 raise PositionLost(
                     f"the changes behind {lsn_text(start)} are gone: slot {self._slot} of {self._database.shown} was "
                     f"confirmed up to {lsn_text(confirmed)}",
-                    _REMEDY,
+                    REMEDY,
                 )
             at = confirmed if start is None else start
             try:
@@ -150,14 +150,14 @@ class Stream:
             row = self._connection.execute(query.encode()).fetchone()
         where = f"slot {self._slot} of {self._database.shown}"
         if row is None:
-            raise PositionLost(f"{where} does not exist", _REMEDY)
+            raise PositionLost(f"{where} does not exist", REMEDY)
         confirmed, status, is_here, plugin, reason, holder, is_published = row
         if is_here != "t" or plugin != "pgoutput" or confirmed is None:
-            raise PositionLost(f"{where} is not one that dualwrite has made for this database", _REMEDY)
+            raise PositionLost(f"{where} is not one that dualwrite has made for this database", REMEDY)
         if status == "lost" or reason:
-            raise PositionLost(f"{where} has lost what follows ({reason or 'its log was removed'})", _REMEDY)
+            raise PositionLost(f"{where} has lost what follows ({reason or 'its log was removed'})", REMEDY)
         if is_published != "t":
-            raise PositionLost(f"publication {self._publication} of {self._database.shown} does not exist", _REMEDY)
+            raise PositionLost(f"publication {self._publication} of {self._database.shown} does not exist", REMEDY)
         return int(confirmed), holder
 
     def _command(self, at: int) -> bytes:
@@ -171,7 +171,7 @@ class Stream:
         if exc.diag.message_detail:
             words = f"{words}: {exc.diag.message_detail}"
         if exc.sqlstate in ("42704", "55000"):  # gone, or not to be read any more
-            return PositionLost(f"{self._database.shown} cannot send what follows ({words})", _REMEDY)
+            return PositionLost(f"{self._database.shown} cannot send what follows ({words})", REMEDY)
         return self._database.translated(exc) or Unavailable(
             f"{self._database.shown} ended the stream ({words})", "look into the server's log"
         )

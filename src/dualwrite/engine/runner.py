@@ -69,6 +69,27 @@ class Runner:
         self._told: dict[str, str | None] = {}
         self._told_at = 0.0
 
+    def open(self) -> None:
+        """Take up the link; while a system does not answer, again and again."""
+        attempt = 0
+        while not self.stop.is_set():
+            try:
+                self.engine.open()
+            except Unavailable as trouble:
+                self.engine.close()
+                self._pause(attempt, trouble)
+                attempt += 1
+            else:
+                return
+
+    def _pause(self, attempt: int, trouble: Unavailable) -> None:
+        """Give a system that does not answer some time."""
+        pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+        log.warning("unavailable retry_in=%.1f reason=%s", pause, trouble)
+        with suppress(Unavailable):  # it may be the journal that does not answer
+            self._tell(TROUBLE, json.dumps([trouble.message, trouble.remedy]))
+        self.stop.wait(pause)
+
     def run(self, until_idle: bool = False) -> None:
         """Returns when stopped, or idle if asked; raises what stops the link for good.
 
@@ -93,14 +114,10 @@ class Runner:
                     self.engine.halt(halted)
                 except Unavailable as trouble:
                     self.engine.close()
-                    is_open = False
                     attempt = 0 if time.monotonic() - began > RECOVERED else attempt
-                    pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
+                    is_open, began = False, time.monotonic()
+                    self._pause(attempt, trouble)
                     attempt += 1
-                    log.warning("unavailable retry_in=%.1f reason=%s", pause, trouble)
-                    with suppress(Unavailable):  # it may be the journal that does not answer
-                        self._tell(TROUBLE, json.dumps([trouble.message, trouble.remedy]))
-                    self.stop.wait(pause)
 
     def _carry(self, until_idle: bool) -> None:
         self._failure = None
