@@ -111,12 +111,13 @@ class Server:
                 if not _is_reachable(self.programs.resolve()):
                     self.programs = _copied(self.programs, self.folder / "programs")
             locale = ("--encoding=UTF8", "--locale=C.UTF-8")
-            self._run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync", *locale)
+            self.run("initdb", "-D", str(self.data), "-U", "postgres", "--auth=trust", "--no-sync", *locale)
         except BaseException:
             shutil.rmtree(self.folder)
             raise
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of the programs to its end, as the user who runs the server."""
         done = subprocess.run(
             [str(self.programs / program), *arguments], cwd=self.folder, capture_output=True, **_unprivileged()
         )
