@@ -64,6 +64,7 @@ HERE = Path()
 def main() -> NoReturn:
     """Run the command line; every error is one clear message."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well, and told once
     try:
         sys.exit(app(prog_name="dualwrite", standalone_mode=False) or 0)
     except Invalid as invalid:

@@ -35,6 +35,7 @@ LOCK_TIMEOUT: Final = 300
 """Milliseconds to wait for a lock, at most; less where the server looks for deadlocks sooner."""
 
 _PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.3
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _MOMENTS: Final = 64
 _MOMENT: Final = (  # the end of the log is read behind the snapshot, so what had ended then lies before it
@@ -192,7 +193,7 @@ class PostgresqlTransaction:
 
     def begin(self, patience: float) -> Moment:
         """Take the origin and read where we are; a session that died may hold the origin for a moment longer."""
-        deadline, pause = monotonic() + patience, Event()
+        deadline, pause, attempt = monotonic() + patience, Event(), 0
         while True:
             try:
                 return self._begin()
@@ -202,7 +203,8 @@ class PostgresqlTransaction:
                         f"{self._database.shown}: another session writes for this link ({exc.diag.message_primary})",
                         "another dualwrite may run this link; a dead session lets go when the server has noticed it",
                     ) from exc
-                pause.wait(_PAUSE)
+                pause.wait(min(_PAUSE * 2**attempt, _LONGEST_PAUSE))
+                attempt += 1
             except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable) as exc:
                 raise self._not_installed() from exc
 

@@ -25,6 +25,7 @@ DOWN: Final = "down"
 """From the system to the client."""
 
 _CHUNK: Final = 4096
+_REMEMBERED: Final = 1 << 16  # of what a client has sent
 _RESET: Final = struct.pack("ii", 1, 0)  # closing then resets the connection, as a network that fails may do
 
 
@@ -43,7 +44,7 @@ class _Pair:
 
     def __init__(self, client: socket.socket, system: socket.socket) -> None:
         self.sockets = {UP: (client, system), DOWN: (system, client)}
-        self.mentioned = b""
+        self.heard = b""
 
     def cut(self) -> None:
         """Both ends are reset."""
@@ -85,17 +86,17 @@ class Proxy:
                 pair.cut()
             self._changed.notify_all()
 
-    def cut_after(self, count: int, direction: str = DOWN, mention: bytes = b"") -> Event:
+    def cut_after(self, count: int, direction: str = DOWN, mention: bytes = b"", *, anew: bool = False) -> Event:
         """Cut everything once ``count`` more bytes have gone in a direction; they get through.
 
-        With ``mention``, only bytes of a connection count whose client has sent these bytes before.  The event is set
-        when it has happened.
+        With ``mention``, only bytes of a connection count whose client has sent these bytes before, or, with ``anew``,
+        sends them from now on.  The event is set when it has happened.
         """
         plan = _Plan(count, direction, mention, Event())
         with self._changed:
             self._plan = plan
-            for pair in self._pairs:
-                pair.mentioned = b""
+            for pair in self._pairs if anew else ():
+                pair.heard = b""
         return plan.done
 
     def silence(self) -> None:
@@ -168,12 +169,10 @@ class Proxy:
 
     def _allowed(self, pair: _Pair, direction: str, data: bytes) -> tuple[int, _Plan | None]:
         """How much of the data may pass, and the plan that is fulfilled by it."""
+        if direction == UP:
+            pair.heard = (pair.heard + data)[-_REMEMBERED:]
         plan = self._plan
-        if plan is None:
-            return len(data), None
-        if direction == UP and plan.mention not in pair.mentioned:
-            pair.mentioned = pair.mentioned[-len(plan.mention) :] + data
-        if direction != plan.direction or plan.mention not in pair.mentioned:
+        if plan is None or direction != plan.direction or plan.mention not in pair.heard:
             return len(data), None
         if len(data) < plan.left:
             plan.left -= len(data)
