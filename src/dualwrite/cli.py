@@ -327,7 +327,10 @@ def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
 
 def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
     """Does one of these maps (of all, where none are named) need attention?"""
-    return any(row["state"] == ATTENTION and (names is None or row["map"] in names) for row in report)
+    return any(
+        row["state"] == ATTENTION and row["desired"] == STOPPED and (names is None or row["map"] in names)
+        for row in report
+    )
 
 
 def confirm(question: str, yes: bool) -> None:

@@ -253,7 +253,7 @@ def statuses(report: Sequence[MapStatus]) -> None:
 
 def coming(row: MapStatus) -> str:
     """What an engine will do about a map's state as soon as one runs."""
-    starts = row["desired"] == "running" and row["state"] in ("not running", "stopped")
+    starts = row["desired"] == "running" and row["state"] in ("not running", "stopped", "needs attention")
     return " → running" if starts else ""
 
 
