@@ -11,12 +11,13 @@ import pytest
 from dualwrite.connectors._pg_transaction import PostgresqlTransaction
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.connectors.postgresql import open_postgresql
+from dualwrite.engine.apply import Application
 from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import Busy
 from dualwrite.journal import Journal
-from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Batch, Position, Side
 from dualwrite.testing.postgresql import Database, Server
@@ -166,3 +167,37 @@ def test_a_locked_record_does_not_hold_up_those_before_it(
         user.execute("ROLLBACK")
     engine.drain()
     assert databases[Side.RIGHT].run(query) == [("C1", 1), ("C2", 1)]
+
+
+@pytest.mark.parametrize("is_empty", [False, True], ids=["both sides have records", "one side is empty"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_user_who_deletes_while_an_initial_sync_inserts_is_not_overlooked(
+    databases: dict[Side, Database], engine: Engine, times: int, is_empty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user inserts and deletes a record just before it is created from the other side: both sides agree after."""
+    engine.journal.set_state("customers", desired="stopped")
+    engine.reconcile()
+    if is_empty:
+        databases[Side.RIGHT].run("DELETE FROM accounts")
+    databases[Side.LEFT].run("INSERT INTO customers SELECT 'N' || n, 'new', 0 FROM generate_series(1, 60) n")
+    untouched, late = Application._is_untouched, list[str]()
+
+    def overtaken(self: Application, compiled: CompiledMap) -> bool:
+        found = untouched(self, compiled)
+        if self.source is Side.LEFT and len(late) < times:
+            late.append("once more")
+            databases[Side.RIGHT].run("INSERT INTO accounts (number, name) VALUES ('N7', 'mine')")
+            databases[Side.RIGHT].run("DELETE FROM accounts WHERE number = 'N7'")
+        return found
+
+    monkeypatch.setattr(Application, "_is_untouched", overtaken)
+    engine.journal.set_state("customers", desired="running")
+    engine.reconcile()
+    engine.drain()
+    assert len(late) == times
+    found = {
+        Side.LEFT: databases[Side.LEFT].run("SELECT account, name, points FROM customers ORDER BY 1"),
+        Side.RIGHT: databases[Side.RIGHT].run("SELECT number, name, points FROM accounts ORDER BY 1"),
+    }
+    assert found[Side.LEFT] == found[Side.RIGHT]
+    assert len(found[Side.LEFT]) in (60, 61)

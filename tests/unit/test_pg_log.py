@@ -315,3 +315,16 @@ def test_lsns_as_text() -> None:
     assert lsn_text(0x16B374D848) == "16/B374D848"
     assert lsn_of("16/B374D848") == 0x16B374D848
     assert lsn_text(lsn_of("0/0")) == "0/0"
+
+
+@pytest.mark.parametrize(("who", "kept"), [("ours", 0), ("another", 2)])
+def test_rows_of_a_quiet_transaction_are_not_kept(who: str, kept: int) -> None:
+    """Only what a transaction of ours says of itself; nobody else can keep rows out of the log."""
+    log = Log(START, PREFIX, whole=["ours"])
+    feed(log, begin(200), origin(who), message("quiet"), relation(1, "a"), insert(1, "x"), insert(1, "y"))
+    feed(log, message("the marker"), commit(200, 210))
+    feed(log, begin(220), insert(1, "z"), commit(220, 230))
+    entries = log.read((START,), 100).entries
+    assert [entry.content for entry in entries if isinstance(entry, Note)][-1] == "the marker"
+    rows = [entry for entry in entries if isinstance(entry, Row)]
+    assert [row.transaction.origin for row in rows] == [who] * kept + [""]

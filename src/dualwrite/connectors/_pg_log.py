@@ -72,6 +72,9 @@ _TRUNCATE: Final = -4
 
 _KINDS: Final = {INSERT: Kind.INSERT, UPDATE: Kind.UPDATE, DELETE: Kind.DELETE}
 
+QUIET: Final = b"quiet"
+"""The first message of a transaction of ours whose rows are echo, and which no reader looks up."""
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -206,7 +209,8 @@ class Log:
     """What the server has sent from ``start`` on.  The messages with ``prefix`` are ours.
 
     Transactions of an origin in ``whole`` appear to readers as one, others as far as they were received: they are
-    committed already.
+    committed already.  Where such a one begins with the message ``QUIET``, its rows are nothing to anybody, and are not
+    kept.
     """
 
     def __init__(
@@ -238,6 +242,7 @@ class Log:
         self._versions: dict[bytes, int] = {}
         self._begin: Begin | None = None
         self._origin = ""
+        self._is_quiet = False
         self._head: Committed | None = None
         self._n = 0
 
@@ -247,6 +252,8 @@ class Log:
         """Take the next ``pgoutput`` message; readers may see it after ``publish`` only."""
         tag = data[0]
         if tag in _KINDS:
+            if self._is_quiet:
+                return
             if self._head is None:
                 self._open()
             self._fresh.append((self._versions[data[1:5]], data))
@@ -261,19 +268,21 @@ class Log:
     def _frame(self, message: object) -> None:
         match message:
             case Begin():
-                self._begin, self._origin = message, ""
+                self._begin, self._origin, self._is_quiet = message, "", False
             case Origin(_, name):
                 self._origin = name
             case Commit(_, end):
                 if self._head is not None:
                     self._fresh.append((_END, end))
-                self._begin = None
+                self._begin, self._is_quiet = None, False
                 self._publish(end)
 
     def _beside(self, message: object) -> None:
         match message:
             case Relation(oid) as relation:
                 self._describe(oid.to_bytes(4), relation)
+            case Message(True, _, self._prefix, content) if content == QUIET and self._origin in self._whole:
+                self._is_quiet = True
             case Message(True, _, self._prefix, content):
                 self._open()
                 self._fresh.append((_NOTE, content.decode(errors="replace")))

@@ -16,6 +16,7 @@ import psycopg
 
 from dualwrite.connectors._pg_cells import Pattern, Shape
 from dualwrite.connectors._pg_ledger import Ledger, Written
+from dualwrite.connectors._pg_load import copied_in, goes_straight
 from dualwrite.connectors._pg_lookups import PREPARED, Held, lock, transposed
 from dualwrite.connectors._pg_refusal import refusal
 from dualwrite.connectors._pg_rows import Ready, Rows
@@ -206,38 +207,22 @@ class Part:
 
         All of them or none: then each is to be judged by itself.
         """
-        facts = self._target.plan.facts
-        if len(self._writes) < _STRAIGHT or not self._ledger.may_go_straight(self._view):
-            return False
-        if facts.rules or any(each.before and "insert" in each.events for each in facts.triggers):
-            return False
         writes = self._writes
+        if len(writes) < _STRAIGHT or not goes_straight(self._ledger, self._target):
+            return False
         if self._moves or any(write.row is None or write.expect is not None for write in writes):
             return False
-        columns = self._rows.straight_columns(self._writes)
+        columns = self._rows.straight_columns(writes)
         if columns is None:
             return False
         try:
             lines = copy_lines(list(columns.values()))
         except BadTextError:
             return False
-        statement = f"COPY {facts.sql} ({names(columns)}) FROM STDIN"
-        execute = self._connection.execute
-        execute("SAVEPOINT dualwrite_rows")
-        try:
-            with self._connection.cursor() as cursor:
-                with cursor.copy(statement.encode()) as copy:
-                    copy.write(lines)
-                complete = cursor.rowcount == len(writes)
-        except psycopg.Error as exc:
-            if refusal(exc, self._database) is None:
-                raise
-            complete = False
-        if not complete:
-            self._undo("dualwrite_rows")
+        facts = self._target.plan.facts
+        if not copied_in(self._connection, self._database, facts, columns, iter([lines]), len(writes)):
             self._ledger.has_met(self._view)
             return False
-        execute("RELEASE dualwrite_rows")
         self._outcomes.update(dict.fromkeys(range(len(writes)), _APPLIED))
         keys = [write.key for write in writes]
         self._ledger.notice(self._view, keys)

@@ -11,10 +11,9 @@ Passwords, certificates and the like come from the url, the environment (``PGPAS
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from selectors import EVENT_READ, DefaultSelector
 from typing import Any, Final, TypeAlias
 
@@ -24,6 +23,7 @@ from psycopg.adapt import AdaptersMap
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.string import TextLoader
 
+from dualwrite.connectors._sql import literal
 from dualwrite.errors import Busy, Denied, DualwriteError, Unavailable, Usage
 from dualwrite.filters import POSTGRESQL
 from dualwrite.urls import mask
@@ -109,11 +109,16 @@ TEXT: Final = _text_of_every_type()
 """What makes psycopg return every value as the server spells it."""
 
 
-def numbered(sql: str, first: int = 1) -> str:
-    """The statement with its placeholders (``filters.POSTGRESQL``) numbered: ``$1``, ``$2`` …."""
+def written_out(sql: str, values: Sequence[object]) -> str:
+    """The statement with its placeholders (``filters.POSTGRESQL``) replaced by literals: COPY takes no bound values."""
     parts = sql.split(POSTGRESQL.placeholder)
-    places = (f"${number}" for number in count(first))
-    return parts[0] + "".join(place + part for place, part in zip(places, parts[1:], strict=False))
+    return parts[0] + "".join(_literal(value) + part for value, part in zip(values, parts[1:], strict=True))
+
+
+def _literal(value: object) -> str:
+    if isinstance(value, str):
+        return "E" + literal(value.replace("\\", r"\\"))  # the same whatever the session makes of a backslash
+    return f"{literal(str(value))}::numeric"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import psycopg
 
 from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names, is_installed
+from dualwrite.connectors._pg_log import QUIET
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
@@ -56,7 +57,8 @@ class Work:
     """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``doubts``: may
-    users just have changed what was met?  ``beginning`` are statements that the transaction begins with.
+    users just have changed what was met?  ``beginning`` are statements that the transaction begins with.  ``is_quiet``:
+    no reader will want to know what it writes.
     """
 
     since: Callable[[Position, int], Batch]
@@ -65,6 +67,8 @@ class Work:
     wrote: Callable[[], Wrote | None]
     doubts: Callable[[], bool]
     beginning: Sequence[LiteralString] = ()
+    insert: Callable[[View, Sequence[Row]], bool] = lambda _view, _rows: False
+    is_quiet: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,6 +223,8 @@ class PostgresqlTransaction:
             sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
             stored = execute(sql.encode(), [self._stream])
             moment = execute(_MOMENT)
+            if self._work.is_quiet:
+                execute("SELECT pg_logical_emit_message(true, $1, $2::text)", [self._names.schema, QUIET.decode()])
             for statement in self._work.beginning:
                 execute(statement)
         row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
@@ -267,6 +273,12 @@ class PostgresqlTransaction:
         self._in_use()
         with self._database.errors():
             return self._work.write(view, writes)
+
+    def insert(self, view: View, rows: Sequence[Row]) -> bool:
+        """See ``Transaction``."""
+        self._in_use()
+        with self._database.errors():
+            return self._work.insert(view, rows)
 
     def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
         """See ``Transaction``.  Written with the commit, all entries at once."""

@@ -23,14 +23,19 @@ def is_storable(values: Sequence[Value]) -> bool:
     return True
 
 
-def _checked(text: str) -> bytes:
+def encoded(text: str) -> bytes:
+    """The bytes of a text; raises BadTextError for half of a surrogate pair."""
     try:
-        encoded = text.encode()
+        return text.encode()
     except UnicodeEncodeError as exc:
         raise BadTextError(str(exc)) from None
-    if b"\0" in encoded:
+
+
+def _checked(text: str) -> bytes:
+    found = encoded(text)
+    if b"\0" in found:
         raise BadTextError("a zero character")
-    return encoded
+    return found
 
 
 def array(values: Sequence[Value]) -> str:

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any, Final, Literal, TypeAlias
 
-from psycopg import pq
-
 from dualwrite.canonical import CastError, canonical, check_range, identity, number
+from dualwrite.connectors._pg_copy import copied_out, rows_of
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
-from dualwrite.connectors._pg_session import Connection, numbered
+from dualwrite.connectors._pg_session import Connection, written_out
 from dualwrite.connectors._sql import Held, Joins, column_of, end_of, place_of, quote, table_of, tables_of
 from dualwrite.expression import Expression, paths
 from dualwrite.filters import POSTGRESQL, TEXTUAL, Test, compile_filter, render_sql
@@ -25,8 +23,6 @@ from dualwrite.schema import Column, ColumnType, Reference, TypeName, View
 Match: TypeAlias = Literal["null", "value", "text"]
 """How a member of a key is looked for: as null or empty, as a value of its column's type, or as that value's text."""
 
-_CHUNK: Final = 1000 if pq.version() >= 170000 else 1
-"""Rows that libpq hands over at once; before 17 it does so one by one."""
 _CALENDAR: Final = re.compile(
     r"\d{4}-[^ ]*(?: [^ ]*)?|-?infinity", re.ASCII
 )  # what dates surely hold, spelled as they do
@@ -84,13 +80,13 @@ class ViewPlan:
     # -- the filter -----------------------------------------------------------------------------------------------
 
     def _filter(self, condition: Expression | None) -> tuple[str, list[object], Test | None]:
-        """The view's filter as SQL with what is bound; as a function where SQL would not say exactly the same."""
+        """The filter as SQL and what its placeholders are for; as a function where SQL would say anything else."""
         if condition is None:
             return "TRUE", [], None
         places = [place_of(self.view, path) for path in paths(condition)]
         if all(_same_in_sql(self.columns[place], self.ends[place]) for place in places):
             sql, bound = render_sql(condition, lambda path: self._cell_of(place_of(self.view, path)), POSTGRESQL)
-            return numbered(sql), bound, None
+            return sql, bound, None
         return "TRUE", [], compile_filter(condition, lambda path: self._column_of(place_of(self.view, path)))
 
     def _cell_of(self, place: int) -> tuple[str, Column]:
@@ -104,17 +100,16 @@ class ViewPlan:
 
     def blocks(self, connection: Connection, size: int) -> Iterator[list[Row]]:
         """All rows that pass the view's filter, in blocks; the server reads ahead while a block is worked on."""
-        statement = f"SELECT {self._chosen} FROM {self.source} WHERE {self._condition}"
-        with connection.cursor() as cursor:
-            stream = cursor.stream(statement.encode(), self._bound, size=_CHUNK)
-            while block := list(islice(stream, size)):
-                rows = self.rows(block)
-                yield rows if self._test is None else list(filter(self._test, rows))
+        query = f"SELECT {self._chosen} FROM {self.source} WHERE {written_out(self._condition, self._bound)}"
+        width = len(self.cells) + len(self.flags)
+        for lines in copied_out(connection, query, size):
+            rows = self.rows(rows_of(lines, width))
+            yield rows if self._test is None else list(filter(self._test, rows))
 
     def rows(self, block: Sequence[tuple[Any, ...]]) -> list[Row]:
         """Rows in natural form, of raw ones with the cells and the flags behind them."""
         if not self.flags:
-            return list(block)
+            return block if isinstance(block, list) else list(block)
         width = len(self.cells)
         return [raw[:width] if "t" not in raw[width:] else self._with_absent(raw) for raw in block]
 

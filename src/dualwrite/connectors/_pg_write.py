@@ -12,6 +12,7 @@ from operator import itemgetter
 from typing import Final
 
 from dualwrite.connectors._pg_ledger import Ledger
+from dualwrite.connectors._pg_load import load
 from dualwrite.connectors._pg_lookups import lock, lookups_of
 from dualwrite.connectors._pg_part import Part
 from dualwrite.connectors._pg_schema import Catalog
@@ -69,6 +70,15 @@ class RowWriter:
             found = Part(self._connection, self._database, self._lookups, self.ledger, target, part, moves).run()
             outcomes += [found[number] for number in range(len(part))]
         return outcomes
+
+    def insert(self, view: View, rows: Sequence[Row]) -> bool:
+        """As ``Transaction.insert``."""
+        target = self._targets.get(self._catalog, view)
+        if not load(self._connection, self._database, self.ledger, target, rows):
+            return False
+        self._lookups.forget(target.plan.table.name)
+        self.ledger.notice(view, [view.natural_key(rows[0])])  # one leaves as much of a doubt as all of them
+        return True
 
 
 def _moves(view: View, writes: Sequence[Write]) -> dict[int, Key]:

@@ -137,6 +137,15 @@ class Transaction(Protocol):
         """
         ...
 
+    def insert(self, view: View, rows: Sequence[Row]) -> bool:
+        """Insert records that are not there, all of them or none, by the quickest way that the system has.
+
+        False, with nothing written, where there is no quicker way than ``write``, where the system itself does not keep
+        a record that is there from being overwritten or doubled, or where one of the rows is to be looked at: ``write``
+        tells an outcome for each.
+        """
+        ...
+
     def remember(self, kind: str, view: str, key: str, value: str | None) -> None:
         """Put an entry into the side table, committed with the rows; None removes it (it stays readable, with
         ``until``, as long as the feed may still deliver changes from before)."""

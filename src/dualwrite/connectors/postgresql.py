@@ -236,7 +236,11 @@ class PostgresqlConnector:
             def wrote() -> Wrote | None:
                 return Wrote(loud, rows.ledger.written) if loud else None
 
-            return Work(since, rows.fetch, rows.write, wrote, lambda: rows.ledger.has_doubts, BEGINNING)
+            def doubts() -> bool:
+                return rows.ledger.has_doubts
+
+            is_quiet = not loud and all(len(path) == 1 for view in views for path in view.paths)
+            return Work(since, rows.fetch, rows.write, wrote, doubts, BEGINNING, rows.insert, is_quiet)
 
         return self._writer.begin(stream, work, known)
 

@@ -74,8 +74,18 @@ class Application:
         compiled = weak.compiled
         left: Iterable[int] = range(len(weak.rows))
         if self._is_untouched(compiled):
-            left = self._insert(compiled, weak)
+            left = () if self._insert_whole(compiled, weak) else self._insert(compiled, weak)
         return self.run(weak.change(number) for number in left)
+
+    def _insert_whole(self, compiled: CompiledMap, weak: Weak) -> bool:
+        """Insert all of them at once, where the system can."""
+        mapped = compiled.map_rows(self.source, weak.rows) if all(weak.inserts) else [None]
+        rows = [row for row in mapped if row is not None]
+        if len(rows) < len(mapped) or not self.transaction.insert(compiled.views[self.target], rows):
+            return False
+        self._note_inserted(compiled, weak, range(len(rows)))
+        self.ledger.inserts_whole = True
+        return True
 
     def _insert(self, compiled: CompiledMap, weak: Weak) -> list[int]:
         """Returns the numbers of the changes that are still to be carried."""
@@ -86,13 +96,16 @@ class Application:
         writes = [Write(key, None, row) for key, row in zip(view.natural_keys(rows), rows, strict=True)]
         outcomes = self.transaction.write(view, writes)
         done = {number for number, outcome in zip(numbers, outcomes, strict=True) if isinstance(outcome, Applied)}
-        self.ledger.counts["applied"] += len(done)
-        self.ledger.loaded.add(compiled.name)
-        self.ledger.tables.add(view.table)
-        if any(unit.owner is self.target for unit in compiled.units[self.source]):
-            for number in done:
-                self._restore_later(compiled, weak.rows[number])
+        self._note_inserted(compiled, weak, done)
         return [number for number in range(len(weak.rows)) if number not in done]
+
+    def _note_inserted(self, compiled: CompiledMap, weak: Weak, numbers: Collection[int]) -> None:
+        self.ledger.counts["applied"] += len(numbers)
+        self.ledger.loaded.add(compiled.name)
+        self.ledger.tables.add(compiled.views[self.target].table)
+        if any(unit.owner is self.target for unit in compiled.units[self.source]):
+            for number in numbers:
+                self._restore_later(compiled, weak.rows[number])
 
     def _is_untouched(self, compiled: CompiledMap) -> bool:
         """Is there nothing of the map's records but what the changes themselves say?"""

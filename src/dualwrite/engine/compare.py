@@ -1,7 +1,8 @@
 """Compare the two tables of a map: what differs, per record.
 
 One function with four uses: ``plan`` prints it, initial sync applies it, ``verify`` reports it, ``repair`` applies it.
-Memory stays bounded: rows are cut by their keys into parts on disk; where one side is empty the other streams through.
+Memory stays bounded: rows that do not soon meet their counterpart are cut by their keys into parts on disk; where one
+side is empty the other streams through.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from itertools import chain
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Snapshot
-from dualwrite.engine.spool import PARTITIONS, Partitioned
+from dualwrite.engine.spool import IN_MEMORY, PARTITIONS, Partitioned
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Row, Side
@@ -71,12 +72,16 @@ ASKED_AT_ONCE = 1_000
 
 @dataclass
 class Tally:
-    """What a comparison has counted so far; ``told`` is called as reading goes on, with the number of rows read."""
+    """What a comparison has counted so far; ``told`` is called as reading goes on, with the number of rows read.
+
+    ``alone`` is the side that alone has records, known before the first finding.
+    """
 
     told: Callable[[int], None] = lambda _: None
     read: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
     equal: int = 0
     detached: int = 0
+    alone: Side | None = None
 
 
 def compare(
@@ -90,7 +95,8 @@ def compare(
     first = {side: next(found, None) for side, found in blocks.items()}
     whole = {side: chain([] if (block := first[side]) is None else [block], blocks[side]) for side in Side}
     empty = next((side for side in Side if first[side] is None), None)
-    findings = _one_sided(compiled, empty.other, whole[empty.other]) if empty else _both(compiled, whole, tally)
+    tally.alone = None if empty is None else empty.other
+    findings = _both(compiled, whole, tally) if empty is None else _one_sided(compiled, empty.other, whole[empty.other])
     if outside is None or all(view.filter is None for view in compiled.views.values()):
         yield from findings
     else:
@@ -135,9 +141,13 @@ def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]]) -
 def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tally: Tally) -> Iterator[Finding]:
     parts = {side: Partitioned() for side in Side}
     unusable: list[Unusable] = []
-    for side in Side:
-        for keys, rows in _keyed(compiled, side, blocks[side], unusable):
-            parts[side].add(keys, rows)
+    keyed = {side: _keyed(compiled, side, blocks[side], unusable) for side in Side}
+    if all(compiled.unique.values()):
+        yield from _met(compiled, keyed, parts, tally)
+    else:  # a key may occur twice
+        for side in Side:
+            for keys, rows in keyed[side]:
+                parts[side].add(keys, rows)
     yield from unusable
     for index in range(PARTITIONS):
         lefts, rights = _group(parts[Side.LEFT], index), _group(parts[Side.RIGHT], index)
@@ -158,6 +168,65 @@ def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tal
                 tally.equal += 1
         yield from _alone(Side.LEFT, alone)
         yield from _alone(Side.RIGHT, rights)
+
+
+def _met(
+    compiled: CompiledMap,
+    keyed: Mapping[Side, Iterator[tuple[list[Key], list[Row]]]],
+    parts: Mapping[Side, Partitioned],
+    tally: Tally,
+) -> Iterator[Finding]:
+    """Compare records of which both rows are in memory at once, reading both sides in turn: nearly all of them where
+    the tables lie in about the same order.  The others are put into parts."""
+    waiting: dict[Side, dict[Key, Row]] = {side: {} for side in Side}
+    for side, keys, rows in _in_turn(keyed):
+        mine, others = waiting[side], waiting[side.other]
+        found = [others.pop(key, None) for key in keys]
+        alone = [number for number, row in enumerate(found) if row is None]
+        if alone:
+            mine.update((keys[number], rows[number]) for number in alone)
+        pairs = [(key, row, other) for key, row, other in zip(keys, rows, found, strict=True) if other is not None]
+        if pairs:
+            yield from _differing(compiled, side, pairs, tally)
+        if len(mine) + len(others) > IN_MEMORY:
+            _set_aside(waiting, parts)
+    _set_aside(waiting, parts)
+
+
+def _in_turn(
+    keyed: Mapping[Side, Iterator[tuple[list[Key], list[Row]]]],
+) -> Iterator[tuple[Side, list[Key], list[Row]]]:
+    """A block of one side, then one of the other, and so on until both have ended."""
+    reading = dict(keyed)
+    while reading:
+        for side in list(reading):
+            block = next(reading[side], None)
+            if block is None:
+                del reading[side]
+            else:
+                yield side, *block
+
+
+def _set_aside(waiting: Mapping[Side, dict[Key, Row]], parts: Mapping[Side, Partitioned]) -> None:
+    for side, held in waiting.items():
+        parts[side].add(list(held), list(held.values()))
+        held.clear()
+
+
+def _differing(
+    compiled: CompiledMap, side: Side, pairs: Sequence[tuple[Key, Row, Row]], tally: Tally
+) -> Iterator[Difference]:
+    """Of records with the rows of a side and of the other one, those that do not agree."""
+    keys, mine, others = zip(*pairs, strict=True)
+    lefts, rights = (mine, others) if side is Side.LEFT else (others, mine)
+    agree = compiled.surely_agree(lefts, rights)
+    tally.equal += agree.count(True)
+    for number in [number for number, is_sure in enumerate(agree) if not is_sure]:
+        left, right = lefts[number], rights[number]
+        if units := _disagreeing(compiled, left, right):
+            yield Difference(keys[number], left, right, tuple(units))
+        else:
+            tally.equal += 1
 
 
 def _group(parts: Partitioned, index: int) -> dict[Key, Row | list[Row]]:

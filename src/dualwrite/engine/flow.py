@@ -36,6 +36,8 @@ LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
 where they are those of single rows; batches are sized to it."""
 SMALLEST, LARGEST = 50, 10_000
 """Changes per batch."""
+LOADED = 20_000
+"""Differences per batch of an initial sync that go in at once, which keeps nobody from writing other records."""
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without
 its locks first."""
@@ -83,6 +85,7 @@ class Flow:
         self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
         self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
         self._crowded: frozenset[str] = frozenset()
+        self._loads = False  # did the last differences of an initial sync simply go in?
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -160,15 +163,22 @@ class Flow:
 
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
+        self._loads = False
         try:
-            self._transact(
+            ledger = self._transact(
                 lambda transaction: Application(self.link, self.source, transaction, divisible=True).load(weak),
                 weak.last,
             )
+            self._loads = ledger.inserts_whole
             self._advance(weak.last)
         except Doubt:
             self._carry([weak.change(number) for number in range(len(weak.rows))], weak.last)
         self._size(time.monotonic() - self._locked, len(weak.rows))
+
+    @property
+    def weak_limit(self) -> int:
+        """How many differences ``carry_weak`` should get at once."""
+        return LOADED if self._loads else self.limit
 
     def _read(self, timeout: float) -> Batch:
         assert self._feed is not None, "open() comes first"

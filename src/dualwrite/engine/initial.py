@@ -3,29 +3,38 @@
 Two snapshots are compared; every difference becomes a *weak* change of one side, which lies just behind that side's
 snapshot boundary and is carried first, by the ordinary flow.  Weak changes yield to whatever users did meanwhile.
 An initial sync that is interrupted simply compares again.
+
+Where one side is empty, and a system can be read from while the other is written to, what the other holds is carried as
+it is read: the boundaries are known, and nothing else need be.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import threading
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
+from queue import Empty, Queue
 from typing import assert_never
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.apply import Application
-from dualwrite.engine.compare import Alone, Difference, Outside, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
-from dualwrite.engine.spool import Spool
+from dualwrite.engine.spool import Spool, Weak
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 Progress = Callable[[str, str, int, int], None]
 """Called with the map, the step (``compare``, ``left``, ``right``), how much is done and how much there is (0: not
 known)."""
+
+AHEAD = 10
+"""Blocks that are read while others are carried."""
 
 
 def quiet(_map: str, _step: str, _done: int, _total: int) -> None:
@@ -52,6 +61,39 @@ def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> O
     return ask
 
 
+def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
+    """The same; a thread reads on, a few of them at most, while one is worked on.
+
+    To be closed before what they are read from is.
+    """
+    read: Queue[Finding | BaseException | None] = Queue(AHEAD)
+    stop = threading.Event()
+
+    def work() -> None:
+        try:
+            for finding in findings:
+                read.put(finding)
+                if stop.is_set():
+                    return
+            read.put(None)
+        except BaseException as trouble:
+            read.put(trouble)
+
+    thread = threading.Thread(target=work, name="reading ahead", daemon=True)
+    thread.start()
+    try:
+        while (finding := read.get()) is not None:
+            if isinstance(finding, BaseException):
+                raise finding
+            yield finding
+    finally:
+        stop.set()
+        while thread.is_alive():
+            with suppress(Empty):  # it may wait for room
+                read.get(timeout=0.01)
+        thread.join()
+
+
 class InitialSync:
     """The initial sync of one map on an open link whose flows stand still meanwhile.
 
@@ -76,9 +118,12 @@ class InitialSync:
         self.boundaries: dict[Side, Position] = {}
         self._spools = {side: Spool(compiled, side) for side in Side}
         self._unusable: list[Unusable] = []
+        self._snapshots = ExitStack()
+        self._reading: Generator[Finding, None, None] | None = None
+        self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
 
     def compare(self) -> dict[Side, Position]:
-        """Read both sides; returns the boundaries.  Nothing is written."""
+        """Read both sides, or find that one is empty; returns the boundaries.  Nothing is written."""
         with ExitStack() as stack:
             snapshots = {
                 side: stack.enter_context(self.link.sides[side].connector.snapshot(self.compiled.views[side]))
@@ -86,22 +131,39 @@ class InitialSync:
             }
             self.boundaries = {side: snapshot.boundary for side, snapshot in snapshots.items()}
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
-            self.outcome.tally.told = partial(self._told, "compare")
-            for finding in compare(self.compiled, snapshots, ask, self.outcome.tally):
-                match finding:
-                    case Unusable():
-                        self._unusable.append(finding)
-                    case Alone(source, _, rows):
-                        self._create(source, rows)
-                    case Difference():
-                        self._change(finding)
-                    case _:
-                        assert_never(finding)
+            tally = self.outcome.tally
+            tally.told = partial(self._told, "compare")
+            findings = compare(self.compiled, snapshots, ask, tally)
+            first = next(findings, None)
+            if first is not None:
+                findings = chain([first], findings)
+            if tally.alone is not None and self._may_stream():
+                self._findings = findings
+                self._snapshots = stack.pop_all()
+            else:
+                for finding in findings:
+                    self._take(finding)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other])
-            weak = self._spools[side] if self._spools[side].count else None
+            carries = self._spools[side].count or (side is tally.alone and self._findings is not None)
+            weak = self._spools[side] if carries else None
             self.link.sides[side].windows.floor(self.compiled.name, self.boundaries[side], weak)
         return self.boundaries
+
+    def _may_stream(self) -> bool:
+        """Can one side be read, and the other written to, while both snapshots are held?"""
+        return not any(state.connector.capabilities.exclusive for state in self.link.sides.values())
+
+    def _take(self, finding: Finding) -> None:
+        match finding:
+            case Unusable():
+                self._unusable.append(finding)
+            case Alone(source, _, rows):
+                self._create(source, rows)
+            case Difference():
+                self._change(finding)
+            case _:
+                assert_never(finding)
 
     def _told(self, step: str, done: int) -> None:
         self.progress(self.compiled.name, step, done, 0)
@@ -143,11 +205,12 @@ class InitialSync:
         for source in Side:
             flow, spool = self.flows[source], self._spools[source]
             done = 0
-            for weak in spool.chunks(lambda flow=flow: flow.limit):  # type: ignore[misc]
+            streams = self._findings is not None and source is self.outcome.tally.alone
+            for weak in self._streamed(source) if streams else spool.chunks(lambda flow=flow: flow.weak_limit):  # type: ignore[misc]
                 flow.carry_weak(weak)
                 flow.settle(idle=False)
                 done += len(weak.rows)
-                self.progress(self.compiled.name, str(source.other), done, spool.count)
+                self.progress(self.compiled.name, str(source.other), done, 0 if streams else spool.count)
                 flow.point("between chunks")
         for flow in self.flows.values():
             self._park(flow)
@@ -157,6 +220,25 @@ class InitialSync:
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
         return self.outcome
+
+    def _streamed(self, source: Side) -> Iterator[Weak]:
+        """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
+        assert self._findings is not None
+        self.outcome.tally.told = lambda _: None  # what is carried is told
+        flow, spool, rows = self.flows[source], self._spools[source], list[Row]()
+        self._reading = ahead(self._findings)
+        for finding in self._reading:
+            if not isinstance(finding, Alone):
+                self._take(finding)
+            elif self.compiled.carried[source]:
+                self.outcome.created[source.other] += len(finding.rows)
+                rows += finding.rows
+                while len(rows) >= (most := flow.weak_limit):
+                    yield spool.passing(rows[:most])
+                    rows = rows[most:]
+        self._snapshots.close()
+        if rows:
+            yield spool.passing(rows)
 
     def _park(self, flow: Flow) -> None:
         """Records that cannot be told apart, or have no key, wait for a person."""
@@ -178,7 +260,10 @@ class InitialSync:
         return Change(self.compiled.name, Kind.INSERT, natural, None, row, at, boundary, seen, weak=True)
 
     def close(self) -> None:
-        """Forget the weak changes, and give the disk space back."""
+        """Let go of the snapshots, forget the weak changes, and give the disk space back."""
+        if self._reading is not None:
+            self._reading.close()
+        self._snapshots.close()
         for side, boundary in self.boundaries.items():
             windows = self.link.sides[side].windows
             if windows.floor_of(self.compiled.name) is not None:

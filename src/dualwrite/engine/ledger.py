@@ -86,7 +86,8 @@ class Ledger:
     ``tables`` those in which something was written.  ``touched`` are records that earlier parts of the transaction
     have decided about: a trigger may have changed them since, which nobody can have told yet.  Each has a change that
     finds it.  ``has_folded``: a decision depends on what the target's users are known to have done.  ``loaded``
-    are maps of which records went in as they are, because nobody is known to have touched the target.
+    are maps of which records went in as they are, because nobody is known to have touched the target;
+    ``inserts_whole``: all at once.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
@@ -103,6 +104,7 @@ class Ledger:
         self.counts: Counter[str] = Counter()
         self.has_folded = False
         self.loaded: set[str] = set()
+        self.inserts_whole = False
         self._here = here
         self._divisible = divisible
         self._transaction = transaction

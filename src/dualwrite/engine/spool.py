@@ -237,6 +237,7 @@ class Spool:
         self._inserts: list[bool] = []
         self._rows: list[Row] = []
         self._index: sqlite3.Connection | None = None
+        self._indexed = 0  # bytes of the file that the index knows
         self._boundary: Position | None = None
         self._seen: Position | None = None
         self.count = 0
@@ -288,8 +289,15 @@ class Spool:
         if rows:
             yield Weak(self, start, inserts, rows)
 
-    def _blocks(self) -> Iterator[tuple[list[bool], list[Row]]]:
-        where, end = 0, self._file.seek(0, 2)
+    def passing(self, rows: list[Row]) -> Weak:
+        """Inserts of these rows, to be carried at once; for this, ``seal`` comes first."""
+        start = self.count + 1
+        self.add(rows, insert=True)
+        self._flush()
+        return Weak(self, start, [True] * len(rows), rows)
+
+    def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], list[Row]]]:
+        end = self._file.seek(0, 2)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
             block = _read_block(self._file)
@@ -302,18 +310,22 @@ class Spool:
         if self._boundary is None or not self.count:
             return None
         if self._index is None:
-            self._index = self._build()
+            self._index = scratch_database(self)
+            columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
+            self._index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
+        self._extend(self._index)
         query = "SELECT number, inserted, row FROM weak WHERE key = ?"
         found = self._index.execute(query, (_text(key),)).fetchone()
         return None if found is None else self.change(found[0], bool(found[1]), _row(marshal.loads(found[2])))
 
-    def _build(self) -> sqlite3.Connection:
-        index = scratch_database(self)
-        columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
-        index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
+    def _extend(self, index: sqlite3.Connection) -> None:
+        """Put into the index what has come since it was asked last."""
+        end = self._file.seek(0, 2)
+        if end == self._indexed:
+            return
         index.execute("BEGIN")
-        number = 0
-        for inserts, rows in self._blocks():
+        number = index.execute("SELECT coalesce(max(number), 0) FROM weak").fetchone()[0]
+        for inserts, rows in self._blocks(self._indexed):
             entries = []
             for insert, row in zip(inserts, rows, strict=True):
                 number += 1
@@ -321,7 +333,7 @@ class Spool:
                 entries.append((_text(key), number, insert, marshal.dumps(_plain(row))))
             index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?, ?)", entries)
         index.execute("COMMIT")
-        return index
+        self._indexed = end
 
     def close(self) -> None:
         """Give the disk space back."""

@@ -22,6 +22,7 @@ from dualwrite.mapping.cells import carrier, comparer
 from dualwrite.mapping.check import examine
 from dualwrite.mapping.order import cyclic, order_maps
 from dualwrite.mapping.rows import (
+    Alike,
     Common,
     Line,
     Made,
@@ -103,7 +104,7 @@ class CompiledMap:
     _compared: tuple[_Compared, ...]
     _left: _Functions
     _right: _Functions
-    _alike: Callable[[Row, Row], bool]
+    _alike: Alike
 
     @property
     def name(self) -> str:
@@ -216,13 +217,26 @@ class CompiledMap:
         for a cell that cannot be carried in any direction.
         """
         try:
-            if self._alike(left, right):
+            if self._alike.one(left, right):
                 return []
         except CastError:
             pass  # told below, unless the way back shows that the cells agree
         rows = {Side.LEFT: left, Side.RIGHT: right}
         found = (compared.line.unit for compared in self._compared if not _agrees(compared, rows))
         return list(dict.fromkeys(found))
+
+    def surely_agree(self, lefts: Sequence[Row], rights: Sequence[Row]) -> list[bool]:
+        """Of pairs of rows: False where only ``agree`` can tell."""
+        try:
+            return self._alike.many(lefts, rights)
+        except CastError:
+            return [self._surely_agree(left, right) for left, right in zip(lefts, rights, strict=True)]
+
+    def _surely_agree(self, left: Row, right: Row) -> bool:
+        try:
+            return self._alike.one(left, right)
+        except CastError:
+            return False
 
     def differences(self, left: Row, right: Row) -> list[tuple[str, dict[Side, Row]]]:
         """What ``agree`` names, with the cells of each side."""

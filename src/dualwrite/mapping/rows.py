@@ -69,18 +69,20 @@ class Text:
         return made
 
 
+def _names(prefix: str, used: set[int], width: int) -> str:
+    return ", ".join(f"{prefix}{index}" if index in used else "_" for index in range(width))
+
+
 def _unpack(row: str, prefix: str, used: set[int], width: int) -> str:
     """The statement that gets the used cells of a row into variables."""
     if len(used) * 2 < width:
         return "; ".join(f"{prefix}{index} = {row}[{index}]" for index in sorted(used)) or "pass"
-    names = ", ".join(f"{prefix}{index}" if index in used else "_" for index in range(width))
-    return f"({names},) = {row}"
+    return f"({_names(prefix, used, width)},) = {row}"
 
 
 def _each(prefix: str, used: set[int], width: int) -> str:
     """The loop over rows that gets the used cells of each into variables."""
-    names = ", ".join(f"{prefix}{index}" if index in used else "_" for index in range(width))
-    return f"for ({names},) in rows"
+    return f"for ({_names(prefix, used, width)},) in rows"
 
 
 def _tuple(cells: Sequence[str]) -> str:
@@ -143,8 +145,16 @@ def key_function(key: Sequence[Line], side: Side, width: int) -> Made:
     return _made(text, cells, {line.indexes[side] for line in key}, width)
 
 
-def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Callable[[Row, Row], bool]:
-    """Does a left row surely agree with a right one?  False may also mean: look closer.  Raises CastError."""
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Does a left row surely agree with a right one?  False may also mean: look closer.  Both raise CastError."""
+
+    one: Callable[[Row, Row], bool]
+    many: Callable[[Sequence[Row], Sequence[Row]], list[bool]]
+
+
+def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Alike:
+    """The comparison of two rows, and the same of many pairs at once."""
     text = Text()
     tests = []
     used: dict[Side, set[int]] = {Side.LEFT: set(), Side.RIGHT: set()}
@@ -155,12 +165,12 @@ def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Callabl
         tests.append(f"{cell} == {_variable(line, source.other, prefixes[source.other])}")
         for side, index in line.indexes.items():
             used[side].add(index)
-    body = [
-        _unpack("left", "l", used[Side.LEFT], widths[Side.LEFT]),
-        _unpack("right", "r", used[Side.RIGHT], widths[Side.RIGHT]),
-        f"return {' and '.join(tests) or 'True'}",
-    ]
-    return text.function("left, right", body)
+    test = " and ".join(tests) or "True"
+    unpacked = [_unpack(str(side), prefixes[side], used[side], widths[side]) for side in Side]
+    one = text.function("left, right", [*unpacked, f"return {test}"])
+    names = ", ".join(f"({_names(prefixes[side], used[side], widths[side])},)" for side in Side)
+    many = text.function("lefts, rights", [f"return [{test} for {names} in zip(lefts, rights)]"])
+    return Alike(one, many)
 
 
 def problem(line: Line, source: Side, value: Cell, error: CastError) -> RowProblem:

@@ -19,7 +19,7 @@ from dualwrite.model import (
     Value,
     Write,
 )
-from dualwrite.testing.example import ALL_KINDS, COMPANIES, FLATS, GROUPS, ITEMS, PRICES, Example, flat, item
+from dualwrite.testing.example import ALL_KINDS, COMPANIES, FLATS, GROUPS, ITEMS, PRICES, VIEWS, Example, flat, item
 
 APPLIED, UNCHANGED = Applied(), Unchanged()
 NOTHING = item(
@@ -374,6 +374,33 @@ class WriteContract:
     def test_nothing_to_write_is_fine(self, example: Example) -> None:
         """An empty call has no outcomes."""
         assert example.write(FLATS) == []
+
+    @pytest.mark.parametrize("bad", ["", "a record that is there", "a key that comes twice", "a value that is refused"])
+    def test_all_or_none_are_inserted(self, example: Example, bad: str) -> None:
+        """Where the quick way inserts, all records are there; where it does not, none, and they can be written."""
+        example.flat("there")
+        rows = [flat(code, None, f"tab\t{code}\\N\n", None) for code in ("a", "b", "c")]
+        if bad:
+            there, twice, refused = flat("there"), flat("a"), flat("d", None, "x", "no number")
+            rows.append({"a record that is there": there, "a key that comes twice": twice}.get(bad, refused))
+        with example.connector.transaction("flow", VIEWS) as transaction:
+            done = transaction.insert(FLATS, rows)
+            assert not (done and bad)
+            if not done:
+                writes = [Write(example.key(FLATS, row), None, row) for row in rows[:3]]
+                assert transaction.write(FLATS, writes) == [APPLIED] * 3
+            transaction.commit(None)
+        assert example.rows(FLATS) == sorted([*rows[:3], flat("there")], key=repr)
+        assert {change.key for change in example.changes()} == {("there",)}
+
+    @pytest.mark.parametrize("column", NASTY)
+    def test_what_is_inserted_at_once_is_what_was_given(self, example: Example, column: str) -> None:
+        """Every value of every type, null among them, survives the quick way."""
+        rows = [kinds(f"{number:02}", column, value) for number, value in enumerate([None, *NASTY[column]])]
+        with example.connector.transaction("flow", VIEWS) as transaction:
+            done = transaction.insert(ALL_KINDS, rows)
+            transaction.commit(None)
+        assert example.rows(ALL_KINDS) == (rows if done else [])
 
     @pytest.mark.parametrize(("column", "value"), CASES, ids=[str(number) for number in range(len(CASES))])
     def test_values_survive_both_ways(self, example: Example, column: str, value: Value) -> None:
