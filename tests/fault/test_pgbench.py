@@ -19,7 +19,7 @@ import pytest
 from dualwrite.model import Side
 from dualwrite.testing.postgresql import Database, Server, programs
 
-PATIENCE = 900.0
+PATIENCE = 3600.0
 SETTINGS = """\
 link: bench
 left: {{name: left, url: "{left}"}}

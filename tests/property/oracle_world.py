@@ -59,6 +59,7 @@ NUMBERS = ("n",)
 COMPANIES = ("x", "y", "z")
 POINTS = (
     "after read",
+    "after begin",
     "after map",
     "before journal",
     "before commit",

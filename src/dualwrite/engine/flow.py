@@ -267,6 +267,7 @@ class Flow:
             try:
                 with self.begin(is_read) as transaction:
                     self._hold(transaction, touched)
+                    self.point("after begin")
                     ledger = work(transaction)
                     if not self._is_overtaken(transaction, ledger):
                         is_ending = True
