@@ -294,6 +294,27 @@ story(
     rows="newest",
 )
 
+story(
+    "record made anew and deleted outside of its filter, on a side to which an edit of the old one comes",
+    """
+    start left
+    L insert 1 n=3 kind=1
+    drain
+    R delete 1
+    R insert 1 n=1 kind=1
+    L update 1 n=4 a=2
+    L update 1 kind=3
+    L delete 1
+    R update 1 kind=3
+    R delete 1
+    L>R 1
+    R>L 99
+    """,
+    Line("n", "=", "n", policy="sum"),
+    Line("kind", "=", "kind"),
+    filters={side: Filter("kind", "3", negated=True) for side in Side},
+)
+
 # -- renames -----------------------------------------------------------------------------------------------------------
 
 story(

@@ -236,7 +236,8 @@ class Stage:
 
     def _is_lacking(self, window: Sequence[Change]) -> bool:
         """May the record be missing although nobody has told?"""
-        return self._may_lack and all(change.kind is not Kind.DELETE for change in window)
+        ends = [change.kind for change in window if change.kind is not Kind.UPDATE]
+        return self._may_lack and ends[-1:] != [Kind.DELETE]
 
     def _window(self, plan: Plan, change: Change) -> tuple[list[Change], Change | None]:
         """The change's window; apart from it the last delete outside of the filter, if nothing else explains that the
