@@ -89,12 +89,13 @@ def _table_pairs(left: Schema, right: Schema, include: Sequence[str]) -> tuple[l
     pairs: list[tuple[Table, Table]] = []
     skipped: list[str] = []
     seen: set[str] = set()
+    lefts, rights = _Names(left.tables), _Names(right.tables)
     for table in left.tables.values():
-        candidates = _alike(table.name, right.tables)
+        candidates = rights.alike(table.name)
         seen.update(candidates)
         if not _included(include, table.name, *candidates):
             continue
-        reason = _unmatched(table.name, candidates, left)
+        reason = _unmatched(table.name, candidates, lefts)
         if reason is None:
             pairs.append((table, right.tables[candidates[0]]))
         else:
@@ -103,26 +104,33 @@ def _table_pairs(left: Schema, right: Schema, include: Sequence[str]) -> tuple[l
     return pairs, skipped + [f"{name} on the right has no table of that name on the left." for name in lonely]
 
 
-def _unmatched(name: str, candidates: Sequence[str], left: Schema) -> str | None:
+def _unmatched(name: str, candidates: Sequence[str], lefts: _Names) -> str | None:
     """Why a left table has no counterpart."""
     if not candidates:
         return "has no table of that name on the right"
     if len(candidates) > 1:
         return f"could be any of {', '.join(candidates)}"
-    rivals = [rival for rival in _alike(candidates[0], left.tables) if rival != name]
+    rivals = [rival for rival in lefts.alike(candidates[0]) if rival != name]
     return f"could be {candidates[0]}, and so could {', '.join(rivals)}" if rivals else None
 
 
-def _alike(name: str, known: Iterable[str]) -> list[str]:
-    """The known names that match best: all letters, else without a prefix."""
-    ranked: dict[int, list[str]] = {}
-    mine = _forms(name)
-    for candidate in known:
-        theirs = _forms(candidate)
-        if set(mine) & set(theirs):
-            rank = 0 if candidate == name else 1 if mine[0] == theirs[0] else 2
+class _Names:
+    """The names of a schema's tables, by the spellings under which they match."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._by_form: dict[str, list[str]] = {}
+        for name in known:
+            for form in _forms(name):
+                self._by_form.setdefault(form, []).append(name)
+
+    def alike(self, name: str) -> list[str]:
+        """Those that match a name best: all letters, else without a prefix."""
+        mine = _forms(name)
+        ranked: dict[int, list[str]] = {}
+        for candidate in dict.fromkeys(each for form in mine for each in self._by_form.get(form, ())):
+            rank = 0 if candidate == name else 1 if mine[0] == _forms(candidate)[0] else 2
             ranked.setdefault(rank, []).append(candidate)
-    return ranked[min(ranked)] if ranked else []
+        return ranked[min(ranked)] if ranked else []
 
 
 def _included(include: Sequence[str], *names: str) -> bool:
