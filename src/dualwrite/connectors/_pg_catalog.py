@@ -160,25 +160,36 @@ _TRIGGERS: Final = f"""
 # Whoever changes a table changes rows of the catalog, and with them their xmin.  What a partitioned table is made of
 # counts as its own.
 _VERSIONS: Final = f"""
-    WITH r AS MATERIALIZED ({_RELATIONS} {{}}), parts (oid, part) AS (
+    WITH r AS MATERIALIZED ({_RELATIONS} {{these}}), parts (oid, part) AS (
         SELECT root, concat_ws(' ', oid, xmin, nspname, row_security, rules, inherited) FROM r
         UNION ALL SELECT root, concat_ws(' ', 'a', attrelid, attnum, a.xmin, t.xmin,
                 (SELECT concat(count(*), ' ', sum(e.xmin::text::bigint)) FROM pg_enum e WHERE e.enumtypid = t.oid))
-            FROM r JOIN pg_attribute a ON attrelid = r.oid JOIN pg_type t ON t.oid = atttypid WHERE attnum > 0
-        UNION ALL SELECT root, concat_ws(' ', 'd', d.oid, d.xmin) FROM r JOIN pg_attrdef d ON adrelid = r.oid
-        UNION ALL SELECT root, concat_ws(' ', 'i', indexrelid, x.xmin) FROM r JOIN pg_index x ON indrelid = r.oid
-        UNION ALL SELECT root, concat_ws(' ', 'c', c.oid, c.xmin) FROM r JOIN pg_constraint c ON conrelid = r.oid
-        UNION ALL SELECT root, concat_ws(' ', 't', g.oid, g.xmin) FROM r JOIN pg_trigger g ON tgrelid = r.oid)
+            FROM r JOIN pg_attribute a ON attrelid = r.oid JOIN pg_type t ON t.oid = atttypid
+            WHERE attnum > 0 AND attrelid {{among}}
+        UNION ALL SELECT root, concat_ws(' ', 'd', d.oid, d.xmin)
+            FROM r JOIN pg_attrdef d ON adrelid = r.oid WHERE adrelid {{among}}
+        UNION ALL SELECT root, concat_ws(' ', 'i', indexrelid, x.xmin)
+            FROM r JOIN pg_index x ON indrelid = r.oid WHERE indrelid {{among}}
+        UNION ALL SELECT root, concat_ws(' ', 'c', c.oid, c.xmin)
+            FROM r JOIN pg_constraint c ON conrelid = r.oid WHERE conrelid {{among}}
+        UNION ALL SELECT root, concat_ws(' ', 't', g.oid, g.xmin)
+            FROM r JOIN pg_trigger g ON tgrelid = r.oid WHERE tgrelid {{among}})
     SELECT oid, concat(count(*), '.', sum(hashtextextended(part, 0)::numeric)) FROM parts GROUP BY oid"""
-_OF_THESE: Final = """
-    AND c.oid IN (SELECT o FROM unnest($1::oid[]) o UNION
-        SELECT p.relid FROM unnest($1::oid[]) o CROSS JOIN pg_partition_tree(o::regclass) p)"""
+_ALL: Final = _VERSIONS.format(these="", among="IS NOT NULL")
+# Arrays lead the planner to the indexes of the catalog: else it reads all of it, for all tables of the database.
+_OF_THESE: Final = _VERSIONS.format(
+    these="""AND c.oid = ANY (ARRAY(SELECT o FROM unnest($1::oid[]) o UNION
+        SELECT p.relid FROM unnest($1::oid[]) o CROSS JOIN pg_partition_tree(o::regclass) p))""",
+    among="= ANY (ARRAY(SELECT oid FROM r))",
+)
 
 
 def _read_versions(connection: Connection, tables: Collection[int] | None = None) -> dict[int, str]:
     """The version of each table that is there, or of these."""
-    bound = [] if tables is None else [list(tables)]
-    found = connection.execute(_VERSIONS.format("" if tables is None else _OF_THESE).encode(), bound).fetchall()
+    if tables is None:
+        found = connection.execute(_ALL.encode()).fetchall()
+    else:
+        found = connection.execute(_OF_THESE.encode(), [list(tables)]).fetchall()
     return {int(oid): version for oid, version in found}
 
 

@@ -9,7 +9,7 @@ no cleaning up.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Final
 
@@ -111,7 +111,10 @@ class PostgresqlConnector:
     def _known_to(self, connection: Connection, views: Sequence[View]) -> Catalog:
         """The same for the tables that views look at."""
         catalog = self._catalog
-        return self._load(connection) if catalog is None else self._known(connection, needs(catalog.schema, views))
+        if catalog is not None:
+            with suppress(Usage):  # what the views name may have come since
+                return self._known(connection, needs(catalog.schema, views))
+        return self._load(connection)
 
     def _plan(self, connection: Connection, view: View) -> ViewPlan:
         """The plan of a view, as its tables are now."""
@@ -147,7 +150,7 @@ class PostgresqlConnector:
 
     def health(self, views: Sequence[View]) -> list[Problem]:
         """See ``Connector``."""
-        return inspect(self._database, self._side, views, self._load)
+        return inspect(self._database, self._side, views, lambda session: self._known_to(session, views))
 
     # -- capture --------------------------------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class PostgresqlConnector:
         when changes may have been missed.
         """
         try:
-            Capture(self._database).install(self._load, views)
+            Capture(self._database).install(lambda session: self._known_to(session, views), views)
         finally:
             self._source.renew()
 
