@@ -9,9 +9,10 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,7 @@ class Terminal:
 
     def call(self, *arguments: str) -> Answer:
         """Run a command in this process."""
+        self._patch.chdir(self.folder)
         self._patch.setattr(sys, "argv", ["dualwrite", *arguments])
         self._capsys.readouterr()
         with pytest.raises(SystemExit) as ended:
@@ -96,9 +98,9 @@ class Terminal:
         return subprocess.Popen(command, cwd=self.folder, env=environment, stdout=out, stderr=errors, text=True)
 
     @staticmethod
-    def until(condition: Callable[[], object]) -> None:
+    def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
         """Wait until something holds."""
-        deadline = time.monotonic() + PATIENCE
+        deadline = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < deadline, "it does not come about"
             time.sleep(0.02)
@@ -121,7 +123,41 @@ class Terminal:
         return Answer(process.returncode, out or "", err).clean()
 
 
-class Shop(Terminal):
+class Project(Terminal):
+    """A project folder."""
+
+    def sync(self) -> Answer:
+        """Carry everything that is committed by now."""
+        return self.call("run", "--until-idle")
+
+    def agree(self) -> bool:
+        """Do both sides agree?"""
+        return self.call("verify").code == 0
+
+    def state(self) -> str:
+        """The state of the map."""
+        return self.call("status", "--json").json()["maps"][0]["state"]
+
+    @contextmanager
+    def engine(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """An engine that runs in another process, and is at work."""
+        process = self.start("run", *arguments)
+        try:
+            self.until(lambda: self.running(process))
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
+
+    def running(self, process: subprocess.Popen[str]) -> bool:
+        """Has the engine come to its work?"""
+        assert process.poll() is None, process.communicate()
+        found = self.call("status", "--json").json()
+        return found["engine"] is not None and all(each["state"] == "running" for each in found["maps"])
+
+
+class Shop(Project):
     """Two databases and a project on them."""
 
     def __init__(self, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,35 +192,25 @@ class Shop(Terminal):
         rows = self.sql(file, "SELECT name FROM sqlite_master WHERE name NOT LIKE 'sqlite#_%' ESCAPE '#'")
         return [name for (name,) in rows if name not in ("customers", "accounts")]
 
-    def sync(self) -> Answer:
-        """Carry everything that is committed by now."""
-        return self.call("run", "--until-idle")
 
-    def agree(self) -> bool:
-        """Do both sides agree?"""
-        return self.call("verify").code == 0
+class Pair(Project):
+    """Two databases, PostgreSQL's or SQLite files, and a project on them."""
 
-    def state(self) -> str:
-        """The state of the map."""
-        return self.call("status", "--json").json()["maps"][0]["state"]
-
-    @contextmanager
-    def engine(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-        """An engine that runs in another process, and is at work."""
-        process = self.start("run", *arguments)
-        try:
-            self.until(lambda: self.running(process))
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
-
-    def running(self, process: subprocess.Popen[str]) -> bool:
-        """Has the engine come to its work?"""
-        assert process.poll() is None, process.communicate()
-        found = self.call("status", "--json").json()
-        return found["engine"] is not None and all(each["state"] == "running" for each in found["maps"])
+    def __init__(
+        self,
+        folder: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        urls: Mapping[str, str],
+        maps: Mapping[str, str],
+    ) -> None:
+        """Create the project; ``maps`` are texts by name."""
+        super().__init__(folder, capsys, monkeypatch)
+        (folder / "maps").mkdir()
+        sides = "".join(f"{side}: {{name: {side}, url: {json.dumps(url)}}}\n" for side, url in urls.items())
+        (folder / "dualwrite.yaml").write_text(f"link: {folder.name}\n{sides}")
+        for name, text in maps.items():
+            (folder / "maps" / f"{name}.yaml").write_text(text)
 
 
 @pytest.fixture
@@ -199,6 +225,22 @@ def shop(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     """A shop whose link has never run."""
     monkeypatch.setenv("COLUMNS", "160")
     return Shop(tmp_path, capsys, monkeypatch)
+
+
+@pytest.fixture
+def pair(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Mapping[str, str], Mapping[str, str]], Pair]:
+    """Makes a project on two databases, of their urls by side and the texts of maps by name."""
+    monkeypatch.setenv("COLUMNS", "160")
+    numbers = count(1)
+
+    def make(urls: Mapping[str, str], maps: Mapping[str, str]) -> Pair:
+        folder = tmp_path / f"link{next(numbers)}"
+        folder.mkdir()
+        return Pair(folder, capsys, monkeypatch, urls, maps)
+
+    return make
 
 
 @pytest.fixture(scope="session", params=["default", "debian"])

@@ -12,6 +12,7 @@ from dualwrite.connectors._pg_transaction import PostgresqlTransaction
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.engine.apply import Application
+from dualwrite.engine.flow import LAGGING
 from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
@@ -201,3 +202,33 @@ def test_a_user_who_deletes_while_an_initial_sync_inserts_is_not_overlooked(
     }
     assert found[Side.LEFT] == found[Side.RIGHT]
     assert len(found[Side.LEFT]) in (60, 61)
+
+
+def test_a_large_transaction_that_overtakes_ours_is_read_in_parts(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much users commit behind our decision, no more of it than a part is in memory at once."""
+    write, since = Stage.upserts, PostgresqlTransaction.since
+    overtaken, parts = list[str](), list[int]()
+
+    def late(self: Stage) -> None:
+        if self.source is Side.LEFT and not overtaken:
+            overtaken.append("once")
+            databases[Side.RIGHT].run(
+                "INSERT INTO accounts (number, points) SELECT 'N' || g, g FROM generate_series(1, 30000) g;"
+                "UPDATE accounts SET points = points + 10 WHERE number = 'C1'"
+            )
+        write(self)
+
+    def counted(self: PostgresqlTransaction, after: Position, limit: int = NO_LIMIT) -> Batch:
+        batch = since(self, after, limit)
+        parts.append(len(batch.changes))
+        return batch
+
+    monkeypatch.setattr(Stage, "upserts", late)
+    monkeypatch.setattr(PostgresqlTransaction, "since", counted)
+    databases[Side.LEFT].run("UPDATE customers SET points = points + 1")
+    while not overtaken:
+        engine.flows[Side.LEFT].turn(1)
+    assert databases[Side.RIGHT].run("SELECT points FROM accounts WHERE number = 'C1'") == [(11,)]
+    assert 0 < max(parts) <= LAGGING

@@ -60,6 +60,7 @@ ROOM: Final = 4 << 30
 BLOCK: Final = 1_000
 """Rows that are written to disk, and read from there, as one."""
 _BLOCK_BYTES: Final = 1 << 20
+_READ_BYTES: Final = 4 << 20  # of rows that are read as one, at most
 _PART: Final = 500  # what the readers of a large transaction see at once
 _SEGMENT: Final = 64 << 20
 _LOADED: Final = 3  # blocks from disk that are kept: one for each of several readers
@@ -383,6 +384,11 @@ class Log:
         return self._reached
 
     @property
+    def seen(self) -> Place:
+        """The last place that readers see; it moves while a large transaction comes in."""
+        return self._seen
+
+    @property
     def whole(self) -> frozenset[str]:
         """The origins whose transactions appear as one."""
         return self._whole
@@ -453,13 +459,16 @@ class Log:
 
     def _take(self, after: Place, limit: int, seen: Place) -> tuple[list[Entry], bool]:
         entries: list[Entry] = []
+        size = 0
         for block, items in self._walk(after, seen):
             for entry in self._entries(block, items, after):
                 if entry.place > seen:
                     return entries, False
-                if len(entries) >= limit and not self._is_within_whole(entries[-1]):
+                if (len(entries) >= limit or size >= _READ_BYTES) and not self._is_within_whole(entries[-1]):
                     return entries, True
                 entries.append(entry)
+                if isinstance(entry, Row):
+                    size += len(entry.data)
         return entries, False
 
     def _is_within_whole(self, entry: Entry) -> bool:

@@ -197,15 +197,17 @@ class Stream:
     def reach(self, lsn: int, timeout: float) -> None:
         """Wait until the log holds everything that committed before ``lsn`` (see ``flushed_end``).
 
-        Raises Unavailable when the server does not get there within ``timeout`` seconds.
+        Raises Unavailable when nothing more of it comes for ``timeout`` seconds.
         """
-        deadline = monotonic() + timeout
+        seen, deadline = self.log.seen, monotonic() + timeout
         while not self.log.wait(lsn, min(_NUDGE, max(0.0, deadline - monotonic()))):
-            if monotonic() > deadline:
+            if self.log.seen != seen:  # a very large transaction takes its time
+                seen, deadline = self.log.seen, monotonic() + timeout
+            elif monotonic() > deadline:
                 raise Unavailable(
                     f"{self._database.shown} has sent its log up to {lsn_text(self.log.reached)} and not yet to "
                     f"{lsn_text(lsn)}",
-                    "try again; a very large transaction takes its time",
+                    "look at what the server's process for this link does; a very large transaction takes its time",
                 )
             self.ping()
 

@@ -58,6 +58,17 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
 
 IN_MEMORY = 10_000
 """Changes of a side that are kept in memory; older ones go to disk."""
+LARGEST_IN_MEMORY = 16 << 20
+"""Characters of them: rows may be large."""
+
+
+WEIGHED = 8
+"""Of so many changes one is weighed."""
+
+
+def _weight(change: Change) -> int:
+    """The characters of a change."""
+    return sum(len(cell) for row in (change.before, change.after) if row for cell in row if isinstance(cell, str))
 
 
 class WeakChanges(Protocol):
@@ -84,6 +95,7 @@ class Windows:
         self._maps = maps
         self._records: dict[tuple[str, Key], list[Change]] = {}
         self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
+        self._weight = 0  # about how many characters those have that were added since the last were moved to disk
         self._floors: dict[str, Position] = {}
         self._weak: dict[str, WeakChanges] = {}
         self._overflow = Overflow()
@@ -117,13 +129,16 @@ class Windows:
         for key in keys:
             self._insert((change.view, key), seen)
             self._order.append((change.position, (change.view, key)))
-        if len(self._order) > IN_MEMORY:
+        if len(self._order) % WEIGHED == 0:  # large rows seldom come alone
+            self._weight += WEIGHED * _weight(seen)
+        if len(self._order) > IN_MEMORY or self._weight > LARGEST_IN_MEMORY:
             self._spill()
 
     def _spill(self) -> None:
         """Move the older half to disk: a side that worked alone for days must not fill the memory."""
         entries = []
-        for _ in range(IN_MEMORY // 2):
+        self._weight //= 2
+        for _ in range((len(self._order) + 1) // 2):
             position, record = self._order.popleft()
             changes = self._records.get(record, [])
             entries += [(*record, change) for change in changes if change.position == position]
@@ -207,6 +222,7 @@ class Windows:
         """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
         with self._lock:
             self.forgotten = seen
+            known = len(self._order)
             held = self._overflow.take(seen, keep) if self._overflow else []
             for name, key, change in held:
                 self._records.setdefault((name, key), []).insert(0, change)
@@ -217,6 +233,8 @@ class Windows:
                     held += [(*record, change) for change in changes if change.position == position]
                     continue
                 self._keep(record, [change for change in changes if change.position > seen])
+            if known:
+                self._weight = self._weight * len(self._order) // known
         return held
 
     def drop(self, map_name: str, key: Key | None = None, seen: Position | None = None) -> None:
