@@ -77,6 +77,11 @@ class _Types:
             found = self._types[found.base]
         return found, modifier, required, has_default
 
+    def is_hidden(self, oid: int) -> bool:
+        """Is it a domain over a type whose operators are declared for any enum, array or range, and no domain?"""
+        base, *_ = self.under(oid, -1)
+        return self._types[oid].kind == "d" and (base.kind in "erm" or bool(base.element))
+
     def equality(self, oid: int) -> str:
         """The operator that compares values; empty where none is sure, as in composites, which may hold anything."""
         found = self._types[oid]
@@ -286,6 +291,7 @@ class _Reader:
                 identity={"a": "always", "d": "default"}.get(row[7], ""),  # type: ignore[arg-type]  # a closed set
                 generated={"s": "stored", "v": "virtual"}.get(row[8], ""),  # type: ignore[arg-type]  # as above
                 sequence=row[11],
+                hidden=self._types.is_hidden(oid),
             )
         return columns, details
 

@@ -16,6 +16,8 @@ _DIRECT: Final = frozenset(
     {"bool", "int2", "int4", "int8", "numeric", "float4", "float8", "date", "time", "timestamp", "timestamptz", "uuid"}
 )
 """Types whose arrays hold them as they are; the others come as text."""
+_EXACT: Final = (_DIRECT - {"float4", "float8"}) | {"bytea"}
+"""Types of which equal values are spelled alike; enums are so, too."""
 _ROUNDED: Final = frozenset({"numeric", "time", "timetz", "timestamp", "timestamptz", "interval"})
 """Types whose limits say how values are rounded: they compare as they would be stored."""
 MASK_BITS: Final = 62
@@ -58,7 +60,8 @@ class Cell:
 
     def _compared(self, value: str, *, fold: bool = False) -> str:
         if not self.is_text:
-            return value
+            is_exact = fold or self.facts.base in _EXACT or self.facts.labels
+            return self.facts.bared(value) if is_exact else f'{value}::text COLLATE "C"'  # a month is thirty days
         text = f"{value}::text"
         if fold and self.column.ignore_trailing_blanks:
             text = f"rtrim({text}, ' ')"

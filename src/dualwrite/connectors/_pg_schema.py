@@ -26,7 +26,8 @@ class ColumnFacts:
     ``number`` is its ``attnum`` and ``oid`` its type's; ``sql`` is the type as casts spell it, with its limits and
     whatever the search path.  ``base`` names the type under all domains and ``plain`` spells it without limits, so
     that a cast to it neither cuts nor rounds.  ``equality`` is the operator that compares two values; empty where
-    there is none, so that they compare as text.  ``labels`` are an enum's.  ``padded`` is what its text may end in
+    there is none, so that they compare as text.  ``hidden``: the type is a domain over one whose operators take no
+    domains (an enum, an array, a range).  ``labels`` are an enum's.  ``padded`` is what its text may end in
     that canonical text has not: ``0`` of numbers without a scale, the blanks of ``character(n)``.  ``sequence`` is
     what numbers its values.
     """
@@ -43,10 +44,17 @@ class ColumnFacts:
     identity: Literal["", "always", "default"]
     generated: Literal["", "stored", "virtual"]
     sequence: str | None
+    hidden: bool = False
 
     def equal(self, one: str, other: str) -> str:
-        """The test whether two expressions of the plain type hold the same value."""
-        return f"{one} {self.equality} {other}" if self.equality else f"{self.text(one)} = {self.text(other)}"
+        """The test whether two expressions of the plain type, or of the column, hold the same value."""
+        if not self.equality:
+            return f"{self.text(one)} = {self.text(other)}"
+        return f"{self.bared(one)} {self.equality} {self.bared(other)}"
+
+    def bared(self, value: str) -> str:
+        """The expression as operators take it."""
+        return f"{value}::{self.plain}" if self.hidden else value
 
     def text(self, value: str) -> str:
         """The expression that holds a value's canonical text; a cast spells some types unlike everything else."""

@@ -124,10 +124,10 @@ class Translation:
         return self._compiled.common(self._source, index, one) != self._compiled.common(self._source, index, other)
 
     def _changed(self, before: Row, after: Row, edited: Sequence[int]) -> set[int]:
-        """The cells of every unit that the source carries here and that differs."""
+        """The cells of every unit that the source carries here and that differs, if only in letter case."""
         changed: set[int] = set()
         for _, indexes in self._touched(edited):
-            if any(self._differs(i, before[i], after[i]) for i in indexes):
+            if any(after[i] is not ABSENT and before[i] != after[i] for i in indexes):
                 changed.update(indexes)
         return changed
 
