@@ -154,18 +154,24 @@ class Proxy:
         source, sink = pair.sockets[direction]
         with suppress(OSError):
             while data := source.recv(_CHUNK):
+                self._wait()
                 with self._changed:
-                    self._changed.wait_for(lambda: not self._silent)
                     allowed, is_over = self._allowed(pair, direction, data)
                 sink.sendall(data[:allowed])
                 if is_over is not None:
                     self.cut()
                     is_over.done.set()
+        self._wait()  # nobody hears of an end either while it is silent
+        with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)  # one direction may end before the other
-            if direction == DOWN:
-                pair.cut()
-                with self._changed:
-                    self._pairs.discard(pair)
+        if direction == DOWN:
+            pair.cut()
+            with self._changed:
+                self._pairs.discard(pair)
+
+    def _wait(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._silent)
 
     def _allowed(self, pair: _Pair, direction: str, data: bytes) -> tuple[int, _Plan | None]:
         """How much of the data may pass, and the plan that is fulfilled by it."""
