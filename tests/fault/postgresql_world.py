@@ -170,9 +170,18 @@ class Writer(threading.Thread):
     It opens a new connection where one was lost, for as long as ``forgiving``.
     """
 
-    def __init__(self, system: System, prefix: str, seed: int, forgiving: bool = False, pause: float = 0.03) -> None:
+    def __init__(
+        self,
+        system: System,
+        prefix: str,
+        seed: int,
+        forgiving: bool = False,
+        pause: float = 0.03,
+        counting: bool = True,
+    ) -> None:
         super().__init__(daemon=True)
         self.system, self.prefix, self.forgiving, self.pause = system, prefix, forgiving, pause
+        self.counting = counting
         self.random = random.Random(seed)
         self.stop = threading.Event()
         self.codes: list[str] = []
@@ -205,7 +214,7 @@ class Writer(threading.Thread):
         """One transaction."""
         table, key, name, quantity, note = self.system.names
         choice, text = self.random.random(), f"{self.prefix} {self.random.randrange(10**6)}"
-        if choice < 0.4:
+        if choice < 0.4 and self.counting:
             code = f"counter{self.random.randrange(COUNTERS)}"
             return [
                 (f"UPDATE {table} SET {quantity} = {quantity} + 1 WHERE {key} = ?", (code,)),
@@ -367,11 +376,13 @@ class World:
     # -- load
 
     @contextmanager
-    def load(self, forgiving: bool = False, pause: float = 0.03) -> Iterator[tuple[Writer, Writer]]:
+    def load(
+        self, forgiving: bool = False, pause: float = 0.03, counting: bool = True
+    ) -> Iterator[tuple[Writer, Writer]]:
         """Applications that write on both sides for as long as the block lasts."""
         writers = (
-            Writer(self.left, "L", 1, forgiving, pause),
-            Writer(self.right, "R", 2, forgiving, pause),
+            Writer(self.left, "L", 1, forgiving, pause, counting),
+            Writer(self.right, "R", 2, forgiving, pause, counting),
         )
         for writer in writers:
             writer.start()

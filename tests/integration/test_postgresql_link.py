@@ -16,7 +16,7 @@ from dualwrite.engine.flow import LAGGING
 from dualwrite.engine.ledger import Plan
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import Busy
+from dualwrite.errors import Busy, Unavailable
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
@@ -232,3 +232,19 @@ def test_a_large_transaction_that_overtakes_ours_is_read_in_parts(
         engine.flows[Side.LEFT].turn(1)
     assert databases[Side.RIGHT].run("SELECT points FROM accounts WHERE number = 'C1'") == [(11,)]
     assert 0 < max(parts) <= LAGGING
+
+
+def test_users_do_not_wait_for_an_engine_that_is_frozen(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server ends a transaction of ours that says nothing for long, and its locks are free."""
+    monkeypatch.setattr("dualwrite.connectors._pg_transaction.SILENT", 100)
+    connector, view = engine.connectors[Side.RIGHT], engine.link.maps["customers"].views[Side.RIGHT]
+    connector.close()
+    with connector.transaction("left>right", [view]) as transaction:
+        assert transaction.fetch(view, [("C1",)])
+        databases[Side.RIGHT].run("UPDATE accounts SET points = 5")
+        with pytest.raises(Unavailable):
+            transaction.commit(None)
+    engine.drain()
+    assert databases[Side.LEFT].run("SELECT points FROM customers") == [(5,)]

@@ -35,6 +35,9 @@ PATIENCE: Final = 20.0
 LOCK_TIMEOUT: Final = 300
 """Milliseconds to wait for a lock, at most; less where the server looks for deadlocks sooner."""
 
+SILENT: Final = 30_000
+"""Milliseconds after which the server ends a transaction of ours that says nothing, so that users do not wait for the
+locks of a process that is frozen, or cannot be reached."""
 _PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.3
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
@@ -48,6 +51,7 @@ _SETTINGS: Final = f"""
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
         set_config('default_transaction_deferrable', 'off', false),
+        set_config('idle_in_transaction_session_timeout', $1, false),
         set_config('lock_timeout', least({LOCK_TIMEOUT}, setting::integer * 3 / 10) || 'ms', false)
     FROM pg_settings WHERE name = 'deadlock_timeout'"""
 
@@ -146,7 +150,7 @@ class Writer:
         if self._connection is None or self._names is None or not is_usable(self._connection):
             self.close()
             connection = self._connection = self._database.connect()
-            connection.execute(_SETTINGS.encode())
+            connection.execute(_SETTINGS.encode(), [f"{SILENT}ms"])
             self._moments.clear()  # it may be another server, from a backup
             self._names = Names.of(connection, self._database.link)
         return self._connection, self._names

@@ -27,7 +27,7 @@ from dualwrite.engine.lifecycle import (
     wants_to_run,
 )
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
-from dualwrite.errors import Denied, Halted, Invalid, Usage
+from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Journal, MapState, State
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -140,7 +140,11 @@ class Engine:
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
         for side, connector in self.connectors.items():
             check_identity(self.journal, side, connector)
-            connector.install([compiled.views[side] for compiled in live.values()])
+            try:
+                connector.install([compiled.views[side] for compiled in live.values()])
+            except PositionLost:  # everything is installed all the same
+                if live:
+                    raise
             self.journal.put(f"identity.{side}", connector.identity())
 
     def _settle_journal(self) -> None:
