@@ -442,6 +442,14 @@ class World:
         parked = self.call("parked", "list", "--json")
         assert parked.returncode == 0, parked.stdout
 
+    def keeps_the_masters(self) -> None:
+        """Both sides agree, and hold everything that the left side's applications did, as the master of a sync."""
+        self.agrees()
+        wanted = {code: found for code, found in self.expected().items() if not code.startswith("R")}
+        found = {code: (name, quantity) for code, (name, quantity, _) in self.left.records().items()}
+        assert len(wanted) > COUNTERS
+        assert wanted.items() <= found.items()
+
     def refused(self, *words: str) -> str:
         """What ``run`` says when it ends with exit code 1, all of ``words`` among it; it must name a remedy."""
         done = self.call("run", "--until-idle")
