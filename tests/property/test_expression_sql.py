@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualwrite.casts import canonical
-from dualwrite.connectors._pg_session import Database, numbered
+from dualwrite.connectors._pg_session import Database, written_out
 from dualwrite.expression import And, Column, Compare, Literal, Not, OneOf, Or, simplify
 from dualwrite.filters import POSTGRESQL, SQLITE, compile_filter, never_both, prepare_sqlite, render_sql
 from dualwrite.schema import Column as SchemaColumn
@@ -182,7 +182,7 @@ def test_rows_and_postgresql_agree(session, expression, row):
     places = ", ".join(f"${number}" for number in range(1, len(names) + 1))
     session.execute("DELETE FROM t")
     session.execute(f"INSERT INTO t VALUES ({places})", [row[NAMES.index(name)] for name in names])
-    *cells, found = session.execute(f"SELECT t.*, {numbered(sql)} FROM t", bound).fetchone()
+    *cells, found = session.execute(f"SELECT t.*, {written_out(sql, bound)} FROM t").fetchone()
     test = compile_filter(expression, lambda path: (names.index(path[0]), COLUMNS[path[0]][0]))
     assert found == ("t" if test(tuple(cells)) else "f")  # the cells as the server spells them: of a float, two may do
 
