@@ -12,7 +12,7 @@ from dualwrite.testing.postgresql import Server
 from .postgresql_world import World
 
 READING = "SELECT FROM pg_replication_slots WHERE active AND database = current_database()"
-KILLS = {"postgresql": 20, "sqlite": 6}
+KILLS = {"postgresql": 20, "sqlite": 4}
 
 
 def test_killed_again_and_again_under_load(world: World) -> None:

@@ -34,7 +34,7 @@ def test_cut_in_the_middle_of_transactions(pair: World, proxies: Proxies) -> Non
     chance = random.Random(5)
     with pair.engine() as engine:
         with pair.load():
-            for turn in range(10):
+            for turn in range(6):
                 proxy = proxies[chance.choice([*Side])]
                 if turn % 2:
                     done = proxy.cut_after(0, DOWN, b"COMMIT", anew=True)  # it may have been done, or not
@@ -54,7 +54,7 @@ def test_cut_in_the_middle_of_the_stream(pair: World, proxies: Proxies) -> None:
     chance = random.Random(6)
     with pair.engine() as engine:
         with pair.load():
-            for turn in range(8):
+            for turn in range(4):
                 chosen = [*Side] if turn % 4 == 3 else [chance.choice([*Side])]
                 cuts = [proxies[side].cut_after(chance.randrange(8000), DOWN, STREAMING) for side in chosen]
                 pair.until(lambda cuts=cuts: all(done.is_set() for done in cuts), engine)

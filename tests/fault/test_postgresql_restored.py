@@ -47,7 +47,7 @@ def side(request: pytest.FixtureRequest) -> Side:
 
 @pytest.mark.parametrize(
     "since",
-    [0, pytest.param(1, marks=pytest.mark.soak), 40],
+    [pytest.param(0, marks=pytest.mark.soak), pytest.param(1, marks=pytest.mark.soak), 40],
     ids=["nothing since", "less since", "more since"],
 )
 def test_restored_from_a_copy_of_its_folder(apart: World, servers: Servers, side: Side, since: int) -> None:
@@ -85,6 +85,7 @@ def test_both_restored_at_once(apart: World, servers: Servers) -> None:
     apart.lives()
 
 
+@pytest.mark.soak
 def test_restored_by_pg_basebackup(apart: World, servers: Servers, side: Side) -> None:
     """A base backup holds no slots, so nobody can tell what was missed."""
     server = servers[0 if side is Side.LEFT else 1]
