@@ -269,14 +269,19 @@ _RIGHTS: Final = """
     SELECT DISTINCT
         'GRANT USAGE, SELECT, UPDATE ON SEQUENCE ' || quote_ident(n.nspname) || '.' || quote_ident(s.relname)
         FROM pg_depend d JOIN pg_class s ON s.oid = d.objid JOIN pg_namespace n ON n.oid = s.relnamespace
-        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass AND d.deptype = 'a'
-            AND d.refobjid = ANY ($2::oid[])
-            AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'USAGE') END"""
+        WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+            AND d.refobjid = ANY ($2::oid[]) AND (d.deptype = 'a' OR d.deptype = 'i' AND EXISTS (
+                SELECT FROM unnest($3::oid[], $4::text[]) AS w (oid, name)
+                    JOIN pg_attribute m ON m.attrelid = w.oid AND m.attname = w.name
+                WHERE w.oid = d.refobjid AND m.attnum = d.refobjsubid))
+            AND CASE s.relkind WHEN 'S' THEN NOT has_sequence_privilege(s.oid, 'UPDATE') END"""
 
 
 def missing_rights(connection: Connection, catalog: Catalog, views: Sequence[View], role: str) -> list[str]:
     """The statements that let the role read the views' tables, and write what the link writes."""
     tables = [facts.oid for facts in captured_tables(catalog, views)]
     written = [catalog.facts[view.table].oid for view in views if view.written]
-    rows = connection.execute(_RIGHTS.encode(), [tables, written]).fetchall()
+    cells = [(catalog.facts[view.table].oid, view.paths[index][0]) for view in views for index in view.written]
+    bound = [tables, written, [oid for oid, _ in cells], [name for _, name in cells]]
+    rows = connection.execute(_RIGHTS.encode(), bound).fetchall()
     return [f"{statement} TO {quote(role)}" for (statement,) in rows]

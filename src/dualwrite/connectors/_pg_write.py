@@ -16,10 +16,11 @@ from dualwrite.connectors._pg_load import load
 from dualwrite.connectors._pg_lookups import lock, lookups_of
 from dualwrite.connectors._pg_part import Part
 from dualwrite.connectors._pg_schema import Catalog
+from dualwrite.connectors._pg_sequences import follow
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target, Targets
 from dualwrite.connectors._sql import folder
-from dualwrite.model import ABSENT, Key, Outcome, Row, Write
+from dualwrite.model import ABSENT, Applied, Key, Outcome, Row, Write
 from dualwrite.schema import View
 
 BEGINNING: Final = (
@@ -69,6 +70,9 @@ class RowWriter:
         for part, moves in _once_per_key(target, writes):
             found = Part(self._connection, self._database, self._lookups, self.ledger, target, part, moves).run()
             outcomes += [found[number] for number in range(len(part))]
+        done = zip(writes, outcomes, strict=True)
+        made = (write.row for write, outcome in done if write.expect is None and isinstance(outcome, Applied))
+        follow(self._connection, target, (row for row in made if row is not None))
         return outcomes
 
     def insert(self, view: View, rows: Sequence[Row]) -> bool:
@@ -76,6 +80,7 @@ class RowWriter:
         target = self._targets.get(self._catalog, view)
         if not load(self._connection, self._database, self.ledger, target, rows):
             return False
+        follow(self._connection, target, rows)
         self._lookups.forget(target.plan.table.name)
         self.ledger.notice(view, [view.natural_key(rows[0])])  # one leaves as much of a doubt as all of them
         return True
