@@ -182,6 +182,18 @@ class Capture:
                 f"{self._database.shown}: link {self._database.link}: {reason}, so changes may have been missed", REMEDY
             )
 
+    def extend(self, load: Callable[[Connection], Catalog], views: Sequence[View]) -> None:
+        """Complete what is missing for the tables of these views, of which a link is installed, if the role may.
+
+        Raises Unavailable where somebody holds a lock.
+        """
+        with self._session() as (connection, names):
+            wanted = captured_tables(load(connection), views)
+            server, inventory = read_server(connection), Inventory.read(connection, names, wanted)
+            if may_own(server, inventory, [facts.oid for facts in wanted]):
+                for group in owner_groups(names, inventory, wanted, server.version):
+                    self._run(connection, group)
+
     @contextmanager
     def _session(self) -> Iterator[tuple[Connection, Names]]:
         """A session in which nobody else installs or uninstalls a link in this database."""

@@ -9,25 +9,26 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import RLock
 from time import monotonic
 from typing import Final
 
-from dualwrite.connectors._pg_capture import REMEDY, interrupted_views, interruption
+from dualwrite.connectors._pg_capture import REMEDY, Capture, interrupted_views, interruption
 from dualwrite.connectors._pg_catalog import are_current
 from dualwrite.connectors._pg_ddl import Inventory
 from dualwrite.connectors._pg_echo import Marker
 from dualwrite.connectors._pg_installed import Installed, Names, read_installed, set_meta
 from dualwrite.connectors._pg_log import Log, Place
 from dualwrite.connectors._pg_obstacles import captured_tables
-from dualwrite.connectors._pg_reader import Context, LogReader, changed
+from dualwrite.connectors._pg_reader import Context, LogReader, OutgrownError, changed
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
 from dualwrite.connectors._pg_transaction import forget
 from dualwrite.connectors._sql import needs
-from dualwrite.errors import Halted, PositionLost, Unavailable, Usage
+from dualwrite.errors import DualwriteError, Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
@@ -39,6 +40,9 @@ _EXAMINE: Final = 5.0  # seconds between two looks at what a quiet feed depends 
 _EXAMINE_BUSY: Final = 15.0  # the same of one that is never quiet
 _ATTEMPTS: Final = 20
 _LSNS: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_wal_flush_lsn() - '0/0'::pg_lsn"
+_IS_PART: Final = r"""
+    SELECT relispartition FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.oid = $1::oid AND nspname NOT LIKE 'pg\_%' AND nspname NOT LIKE 'dualwrite\_%'"""
 _TOP: Final = 1 << 62
 
 Known = Callable[[Connection, Sequence[View]], Catalog]
@@ -238,6 +242,14 @@ class Source:
         for halted in interrupted_views(inventory, catalog, views):
             raise halted
 
+    def extend(self, views: Sequence[View]) -> None:
+        """Bring former rows of new partitions into the log as well, where we may and nobody is in the way.
+
+        Else it is done at the next start; until then their changes tell less of what there was before.
+        """
+        with suppress(DualwriteError):
+            Capture(self._database).extend(lambda session: self._known(session, views), views)
+
     def let_go(self) -> Position | None:
         """As ``Connector.let_go``."""
         line = self.line()
@@ -297,9 +309,13 @@ class Source:
             return difference(view, catalog, self.load(session.connection()))
 
         assert self._names is not None
-        context = Context(
-            line.log, line.feed, self._names.slot, catalog, session.connection, self.catch_up, differences
-        )
+
+        def is_part(oid: int) -> bool:
+            row = session.connection().execute(_IS_PART, [oid]).fetchone()
+            return row is not None and row[0] == "t"
+
+        slot = self._names.slot
+        context = Context(line.log, line.feed, slot, catalog, session.connection, self.catch_up, differences, is_part)
         return LogReader(context, views, place, self.marker(line, place))
 
     def since(self, views: Sequence[View], after: Position, limit: int) -> Batch:
@@ -314,8 +330,12 @@ class Source:
         reader = self.open_reader(line, views, place, self._asking)
         is_more = True
         while is_more and len(found) < limit:
-            changes, is_more = reader.read(limit - len(found))
-            found += changes
+            try:
+                changes, is_more = reader.read(limit - len(found))
+            except OutgrownError:
+                reader = self.open_reader(line, views, reader.place, self._asking)
+            else:
+                found += changes
         return reader.batch(found)
 
 
@@ -416,7 +436,12 @@ class PostgresqlFeed:
             self._examine(_EXAMINE_BUSY)
             while True:
                 before = self._reader.place
-                changes, is_more = self._reader.read(limit, max(0.0, deadline - monotonic()))
+                try:
+                    changes, is_more = self._reader.read(limit, max(0.0, deadline - monotonic()))
+                except OutgrownError:
+                    self._source.extend(self._views)
+                    self._open(self._line, before)
+                    continue
                 if changes or (self._reader.place != before and not is_more):
                     return self._reader.batch(changes)
                 if not is_more and monotonic() >= deadline:

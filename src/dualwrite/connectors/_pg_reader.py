@@ -79,6 +79,7 @@ class Context:
     """What a reader works with: the log, its feed's name, our origin, the database as it is, and a session to ask it.
 
     ``differences`` tells what has changed in what a view looks at since the catalog was read; empty for nothing.
+    ``is_part`` tells whether the relation with an oid is a partition by now.
     """
 
     log: Log
@@ -88,6 +89,11 @@ class Context:
     connect: Callable[[], Connection]
     catch_up: CatchUp
     differences: Callable[[View], str]
+    is_part: Callable[[int], bool]
+
+
+class OutgrownError(Exception):
+    """A table has got a partition since the catalog was read: the reader is to be opened anew, where it is."""
 
 
 class LogReader:
@@ -232,8 +238,14 @@ class LogReader:
             self._shapes[entry.version] = self._new_shape(entry.relation)
         return self._shapes[entry.version]
 
+    def _name(self, relation: Relation) -> str | None:
+        """The table that a relation is, or is a part of; None: none of ours.  Raises OutgrownError."""
+        if relation.oid not in self.catalog.names and self._context.is_part(relation.oid):
+            raise OutgrownError
+        return self.catalog.names.get(relation.oid)
+
     def _new_shape(self, relation: Relation) -> Shape | None:
-        table = self.catalog.names.get(relation.oid)
+        table = self._name(relation)
         if table is None or table not in self._records.columns:
             return None
         facts = self.catalog.facts[table]
@@ -259,7 +271,7 @@ class LogReader:
 
     def _emptied(self, entry: Emptied) -> Iterator[Halt]:
         """TRUNCATE does not say which records there were."""
-        emptied = {self.catalog.names.get(relation.oid, "") for relation in entry.relations}
+        emptied = {self._name(relation) or "" for relation in entry.relations}
         if entry.place <= self._passed:
             return
         for view in self._views.values():
