@@ -60,7 +60,6 @@ ROOM: Final = 4 << 30
 BLOCK: Final = 1_000
 """Rows that are written to disk, and read from there, as one."""
 _BLOCK_BYTES: Final = 1 << 20
-_READ_BYTES: Final = 4 << 20  # of rows that are read as one, at most
 _PART: Final = 500  # what the readers of a large transaction see at once
 _SEGMENT: Final = 64 << 20
 _LOADED: Final = 3  # blocks from disk that are kept: one for each of several readers
@@ -433,8 +432,10 @@ class Log:
         with self._changed:
             return self._begin is None and not self._fresh and self._seen <= (max(lsn, self._floor[0]),)
 
-    def read(self, after: Place, limit: int, timeout: float = 0.0) -> Reading:
+    def read(self, after: Place, limit: int, timeout: float = 0.0, size: int | None = None) -> Reading:
         """What follows a place: about ``limit`` entries, transactions of the ``whole`` origins to their ends.
+
+        ``size`` is how many bytes of rows they have, about, at most.
 
         Waits up to ``timeout`` seconds for the first.  Raises PositionLost when something behind ``after`` was let go
         already, and why the stream has ended when there is nothing more to read.
@@ -451,24 +452,24 @@ class Log:
                     return Reading([], self._behind(after), more=False)
                 self._changed.wait(left)
             seen, reached = self._seen, self._behind(self._seen)
-        entries, more = self._take(after, limit, seen)
+        entries, more = self._take(after, limit, seen, size)
         return Reading(entries, entries[-1].place if more or not entries else max(entries[-1].place, reached), more)
 
     def _behind(self, place: Place) -> Place:
         return max(place, (self._reached,))
 
-    def _take(self, after: Place, limit: int, seen: Place) -> tuple[list[Entry], bool]:
+    def _take(self, after: Place, limit: int, seen: Place, size: int | None) -> tuple[list[Entry], bool]:
         entries: list[Entry] = []
-        size = 0
+        left = 1 if size is None else size
         for block, items in self._walk(after, seen):
             for entry in self._entries(block, items, after):
                 if entry.place > seen:
                     return entries, False
-                if (len(entries) >= limit or size >= _READ_BYTES) and not self._is_within_whole(entries[-1]):
+                if (len(entries) >= limit or left <= 0) and not self._is_within_whole(entries[-1]):
                     return entries, True
                 entries.append(entry)
-                if isinstance(entry, Row):
-                    size += len(entry.data)
+                if size is not None and isinstance(entry, Row):
+                    left -= len(entry.data)
         return entries, False
 
     def _is_within_whole(self, entry: Entry) -> bool:

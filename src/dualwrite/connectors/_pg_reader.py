@@ -32,6 +32,9 @@ from dualwrite.schema import View
 _EMPTIED: Final = "if the other side shall be emptied as well, do so; then start the map, which compares both sides"
 
 
+_SIZE: Final = 4 << 20  # bytes of rows that are decoded at once, about: rows may be large
+
+
 @dataclass(slots=True)
 class Shape:
     """What is done with the rows of one shape of one table."""
@@ -135,7 +138,7 @@ class LogReader:
         if not self._ready:
             if self._trouble is not None:
                 raise self._trouble
-            reading = self._context.log.read(self._after, limit, timeout)
+            reading = self._context.log.read(self._after, limit, timeout, _SIZE)
             self._more = reading.more
             if reading.entries:
                 self._tell(reading.entries)
