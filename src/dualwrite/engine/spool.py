@@ -140,6 +140,12 @@ def _unpacked(packed: bytes) -> Change:
     )
 
 
+MANY = 100
+"""A record with so many changes on disk is held as it was found: it is asked for again with every batch."""
+REMEMBERED = 8 << 20
+"""Bytes of changes that are held so, as they are on disk."""
+
+
 class Overflow:
     """Changes of records, oldest first, when there are too many of them to be held in memory."""
 
@@ -150,6 +156,8 @@ class Overflow:
         )
         self._database.execute("CREATE INDEX old_record ON old (map, key)")
         self._count = 0
+        self._found: dict[tuple[str, Key], list[Change]] = {}
+        self._held = 0
 
     def __len__(self) -> int:
         return self._count
@@ -164,11 +172,26 @@ class Overflow:
         self._database.executemany("INSERT INTO old (map, key, place, change) VALUES (?, ?, ?, ?)", rows)
         self._database.execute("COMMIT")
         self._count += len(rows)
+        self._unremember()
 
-    def find(self, map_name: str, key: Key) -> list[Change]:
+    def find(self, map_name: str, key: Key) -> Sequence[Change]:
         """The changes of a record."""
-        query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
-        return [_unpacked(packed) for (packed,) in self._database.execute(query, (map_name, _text(key)))]
+        found = self._found.get((map_name, key))
+        if found is None:
+            query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
+            size, found = 0, []
+            for (packed,) in self._database.execute(query, (map_name, _text(key))):
+                size += len(packed)
+                found.append(_unpacked(packed))
+            if len(found) >= MANY and self._held + size <= REMEMBERED:
+                self._found[map_name, key] = found
+                self._held += size
+        return found
+
+    def _unremember(self) -> None:
+        """What is on disk has changed."""
+        self._found.clear()
+        self._held = 0
 
     def oldest(self) -> Position | None:
         """The position of the first change."""
@@ -189,11 +212,13 @@ class Overflow:
             if gone:
                 execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
                 self._count -= len(gone)
+                self._unremember()
             if len(gone) < BLOCK:
                 return kept
 
     def drop(self, map_name: str) -> None:
         """Forget a map."""
+        self._unremember()
         self._count -= self._database.execute("DELETE FROM old WHERE map = ?", (map_name,)).rowcount
 
 

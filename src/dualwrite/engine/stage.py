@@ -16,7 +16,7 @@ from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Und
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
 from dualwrite.engine.translate import Translation, differing
-from dualwrite.engine.window import record_keys
+from dualwrite.engine.window import is_renamed
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import (
@@ -59,6 +59,7 @@ class Stage:
         self.view = compiled.views[self.target]
         self.windows = link.sides[self.target].windows
         self._found: dict[tuple[Key, Position | None], list[Change]] = {}
+        self._told: dict[tuple[Key, Position | None], tuple[list[Change], Change | None]] = {}
         # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
         self._may_lack = self.view.filter is not None or not compiled.deletes
         self._translation = Translation(compiled, source)
@@ -108,8 +109,8 @@ class Stage:
 
     def _is_renamed(self, plan: Plan) -> bool:
         """Has one of the two sides changed the record's key, unseen by the other?"""
-        own = [c for change in plan.changes for c in self._own(plan.key, change.seen)]
-        return plan.renames or any(len(record_keys(self.compiled, self.target, change)) > 1 for change in own)
+        windows = [self._own(plan.key, seen) for seen in dict.fromkeys(change.seen for change in plan.changes)]
+        return plan.renames or any(is_renamed(self.compiled, self.target, own) for window in windows for own in window)
 
     def _fetch(self, plans: Sequence[Plan]) -> None:
         """The target's rows as they are, for those plans that do not know them yet."""
@@ -176,7 +177,7 @@ class Stage:
             if passed:
                 passed = change.kind is not Kind.DELETE
                 continue
-            window, silent = self._window(plan, change)
+            window, silent = self._window(plan.key, change.seen)
             if hidden is not None and _has_seen(change, hidden):
                 hidden = None
             rest = plan.left(plan.changes[done:])
@@ -239,18 +240,27 @@ class Stage:
         ends = [change.kind for change in window if change.kind is not Kind.UPDATE]
         return self._may_lack and ends[-1:] != [Kind.DELETE]
 
-    def _window(self, plan: Plan, change: Change) -> tuple[list[Change], Change | None]:
-        """The change's window; apart from it the last delete outside of the filter, if nothing else explains that the
+    def _window(self, key: Key, seen: Position | None) -> tuple[list[Change], Change | None]:
+        """As ``_tell``, once for all changes that had seen the same: where both sides write all the time, both the
+        changes of a record and its window are many."""
+        found = self._told.get((key, seen))
+        if found is None:
+            found = self._told[key, seen] = self._tell(self._own(key, seen))
+        return found
+
+    def _tell(self, window: list[Change]) -> tuple[list[Change], Change | None]:
+        """A change's window; apart from it the last delete outside of the filter, if nothing else explains that the
         record is missing.
 
         Such a delete is never told to the source.  A delete inside of the filter is, where deletes are carried: both
         sides decide about it.
         """
-        window = self._own(plan.key, change.seen)
         deletes = [i for i, own in enumerate(window) if own.kind is Kind.DELETE]
         outside = [i for i in deletes if not self.compiled.passes(self.target, window[i].before or ())]
+        if not outside:
+            return window, None
         told = [own for i, own in enumerate(window) if i not in outside]
-        if not outside or (self.compiled.deletes and len(deletes) > len(outside)):
+        if self.compiled.deletes and len(deletes) > len(outside):
             return told, None
         last = max((i for i in deletes if i < outside[-1] and i not in outside), default=-1)
         return [own for i, own in enumerate(window) if i > last and i not in outside], window[outside[-1]]

@@ -56,6 +56,14 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
     return (old, new)
 
 
+def is_renamed(compiled: CompiledMap, side: Side, change: Change) -> bool:
+    """Does a change of a side with a usable key give its record another one?"""
+    before, after, cells = change.before, change.after, compiled.views[side].key
+    if before is None or after is None or all(before[index] == after[index] for index in cells):
+        return False
+    return len(record_keys(compiled, side, change)) > 1
+
+
 IN_MEMORY = 10_000
 """Changes of a side that are kept in memory; older ones go to disk."""
 LARGEST_IN_MEMORY = 16 << 20
@@ -136,14 +144,17 @@ class Windows:
 
     def _spill(self) -> None:
         """Move the older half to disk: a side that worked alone for days must not fill the memory."""
-        entries = []
+        older: dict[tuple[str, Key], set[Position]] = {}
         self._weight //= 2
         for _ in range((len(self._order) + 1) // 2):
             position, record = self._order.popleft()
+            older.setdefault(record, set()).add(position)
+        entries = []
+        for record, positions in older.items():
             changes = self._records.get(record, [])
-            entries += [(*record, change) for change in changes if change.position == position]
-            self._keep(record, [change for change in changes if change.position != position])
-        self._overflow.add(entries)
+            entries += [(*record, change) for change in changes if change.position in positions]
+            self._keep(record, [change for change in changes if change.position not in positions])
+        self._overflow.add(sorted(entries, key=lambda entry: entry[2].position))
 
     def _keep(self, record: tuple[str, Key], changes: list[Change]) -> None:
         if changes:
@@ -187,8 +198,8 @@ class Windows:
                 seen = floor
             found = self._records.get((map_name, key), [])
             if self._overflow:
-                found = sorted(self._overflow.find(map_name, key) + found, key=lambda change: change.position)
-            window = [change for change in found if seen is None or change.position > seen]
+                found = sorted([*self._overflow.find(map_name, key), *found], key=lambda change: change.position)
+            window = [change for change in found if seen is None or seen < change.position]
             weak = self._weak.get(map_name)
         if weak is not None and (seen is None or weak.last is None or seen < weak.last):
             first = weak.find(key)
@@ -225,14 +236,17 @@ class Windows:
             known = len(self._order)
             held = self._overflow.take(seen, keep) if self._overflow else []
             for name, key, change in held:
-                self._records.setdefault((name, key), []).insert(0, change)
+                self._insert((name, key), change)
+            gone: dict[tuple[str, Key], None] = {}
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
-                changes = self._records.get(record, [])
                 if keep(*record):
+                    changes = self._records.get(record, [])
                     held += [(*record, change) for change in changes if change.position == position]
-                    continue
-                self._keep(record, [change for change in changes if change.position > seen])
+                else:
+                    gone[record] = None
+            for record in gone:  # once for each: it may have changed a thousand times
+                self._keep(record, [c for c in self._records.get(record, []) if seen < c.position])
             if known:
                 self._weight = self._weight * len(self._order) // known
         return held

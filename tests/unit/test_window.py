@@ -1,0 +1,63 @@
+"""Windows are the same however little of them is held in memory."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from dualwrite.engine import spool, window
+from dualwrite.engine.window import Windows
+from dualwrite.mapping.compile import CompiledMap, compile_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.model import Change, Key, Kind, Position, Side
+from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName
+
+TEXT = ColumnType(TypeName.TEXT)
+ITEMS = Table("items", (Column("code", TEXT, nullable=False), Column("name", TEXT)), ("code",), (("code",),))
+MAP = "map: items\nleft: items\nright: items\ncolumns:\n  - code = code\n  - name = name\n"
+CODES = ("busy", "busy", "busy", "calm", "idle")
+
+
+@pytest.fixture
+def compiled() -> CompiledMap:
+    """A map of one table."""
+    schema = Schema({"items": ITEMS})
+    return compile_map(read_map(MAP, ""), schema, schema)
+
+
+def place(number: int) -> Position:
+    """A position of the feed."""
+    return Position("feed", (number,))
+
+
+def change(number: int, code: str) -> Change:
+    """An update of the record with that code."""
+    return Change("items", Kind.UPDATE, (code,), (code, str(number - 1)), (code, str(number)), 0.0, place(number))
+
+
+def test_windows_on_disk_are_those_in_memory(compiled: CompiledMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a record's window holds, what is given back when it is forgotten, and what is the oldest: all the same."""
+    random, seen = Random(1), 0
+    large = Windows(Side.LEFT, {"items": compiled})
+    small = Windows(Side.LEFT, {"items": compiled})
+    monkeypatch.setattr(spool, "MANY", 3)
+
+    def keep(_: str, key: Key) -> bool:
+        return key == ("calm",)
+
+    for number in range(1, 400):
+        made = change(number, random.choice(CODES))
+        for windows, most in ((large, 10_000), (small, 20)):
+            monkeypatch.setattr(window, "IN_MEMORY", most)
+            windows.extend([made], place(number))
+        if number % 7 == 0:
+            seen = random.randint(seen, number)
+            assert large.forget(place(seen), keep) == small.forget(place(seen), keep)
+        for code in set(CODES):
+            behind = place(random.randint(0, number))
+            one, other = (w.of("items", (code,), behind) for w in (large, small))
+            assert [c.position.place for c in one] == [c.position.place for c in other]
+            assert one == other
+        assert large.oldest() == small.oldest()
+        assert len(large) == len(small)
