@@ -214,8 +214,12 @@ class Server:
         if script not in self._templates:
             name = f"template{len(self._templates) + 2}"
             self._administer(f"CREATE DATABASE {name}")
-            with self.connect(name) as connection:
-                connection.execute(script.encode())
+            try:
+                with self.connect(name) as connection:
+                    connection.execute(script.encode())
+            except psycopg.Error:
+                self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+                raise
             self._templates[script] = name
         return self._templates[script]
 
