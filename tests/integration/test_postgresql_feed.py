@@ -481,6 +481,8 @@ def loud(postgresql: Server) -> Iterator[Laboratory]:
 
 def test_values_that_the_database_makes_are_told(loud: Laboratory) -> None:
     """Generated columns and defaults that we do not write are changes of this side; what we wrote is none."""
+    if int(loud.database.run("SHOW server_version_num")[0][0]) < 180000:
+        pytest.skip("PostgreSQL tells of generated columns from version 18 on")
     start = loud.install(LOUD_ITEMS, PARTS)
     row: Row = ("a", "2", "3.0", ABSENT, ABSENT)
     loud.write(LOUD_ITEMS, Write(("a",), None, row))
