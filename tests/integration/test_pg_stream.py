@@ -16,8 +16,9 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from dualwrite.connectors import _pg_log, _pg_session, _pg_stream
-from dualwrite.connectors._pg_log import Done, Emptied, Entry, Log, Note, Place, Row
+from dualwrite.connectors import _pg_blocks, _pg_session, _pg_stream
+from dualwrite.connectors._pg_entries import Done, Emptied, Entry, Note, Place, Row
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_stream import Stream, flushed_end
 from dualwrite.errors import Denied, PositionLost, Unavailable
 from dualwrite.model import Kind
@@ -466,7 +467,7 @@ def test_a_large_transaction_needs_little_memory(lab: Laboratory) -> None:
         after = reading.place
     assert count == 300_000
     assert stream.log.stored > 20_000_000
-    assert most <= _pg_log.HELD + 6 * _pg_log.BLOCK
+    assert most <= _pg_blocks.HELD + 6 * _pg_blocks.BLOCK
     stream.log.trim(after)
     assert (stream.log.stored, stream.log.held) == (0, 0)
 
@@ -671,7 +672,7 @@ def test_a_log_that_cannot_be_written_ends_the_stream(lab: Laboratory, monkeypat
     def refuse(**_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(_pg_log.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(_pg_blocks.tempfile, "TemporaryFile", refuse)
     stream = lab.open(held=0)
     lab.run("INSERT INTO items SELECT g FROM generate_series(1, 5000) g")
     with pytest.raises(Unavailable, match="No space left on device"):

@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from dualwrite.connectors import _pg_log
-from dualwrite.connectors._pg_log import Committed, Done, Emptied, Log, Note, Row, lsn_of, lsn_text
+from dualwrite.connectors import _pg_blocks, _pg_log
+from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Note, Row, lsn_of, lsn_text
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_wire import UNCHANGED
 from dualwrite.errors import PositionLost, Unavailable
 from dualwrite.model import Kind
@@ -108,7 +109,7 @@ def log() -> Iterator[Log]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     """The same with blocks of a few rows, nearly all of them on disk."""
-    monkeypatch.setattr(_pg_log, "BLOCK", 7)
+    monkeypatch.setattr(_pg_blocks, "BLOCK", 7)
     monkeypatch.setattr(_pg_log, "_PART", 3)
     log = Log(START, PREFIX, ["us"], held=15)
     yield log

@@ -19,8 +19,9 @@ from dualwrite.connectors._pg_capture import REMEDY, Capture, interrupted_views,
 from dualwrite.connectors._pg_catalog import are_current
 from dualwrite.connectors._pg_ddl import Inventory
 from dualwrite.connectors._pg_echo import Marker
+from dualwrite.connectors._pg_entries import Place
 from dualwrite.connectors._pg_installed import Installed, Names, read_installed, set_meta
-from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_obstacles import captured_tables
 from dualwrite.connectors._pg_reader import Context, LogReader, OutgrownError, changed
 from dualwrite.connectors._pg_schema import Catalog

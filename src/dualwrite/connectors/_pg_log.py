@@ -4,162 +4,50 @@ One thread writes what the server sends (``_pg_stream``); any number of threads 
 Rows are kept as the bytes that they came as and decoded by who wants their cells: most of what our own transactions
 cause is passed over unread.
 
-The newest rows are in memory, older ones in scratch files that vanish with the process, so that neither a large
-transaction nor a long backlog needs more memory (some 300 bytes per thousand rows apart).  After a crash the server
-sends everything again from what was confirmed to it: places are the same then.
-
-A *place* is ``(commit, n)`` for the n-th entry of the transaction whose commit stands at that LSN, and ``(end,)``
-behind the transaction: ``(commit, n) < (end,) < (next commit, 1)``.
+What is received is kept in blocks (``_pg_blocks``), the newest in memory and older ones on disk.  After a crash the
+server sends everything again from what was confirmed to it: places are the same then.
 """
 
 from __future__ import annotations
 
-import marshal
-import os
-import tempfile
-from bisect import bisect_right
-from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from threading import Condition
 from time import monotonic
-from typing import IO, Any, Final, NamedTuple, TypeAlias
+from typing import Final
 
+from dualwrite.connectors._pg_blocks import BLOCK_BYTES, HELD, Block, Blocks, Item
+from dualwrite.connectors._pg_entries import KINDS, Committed, Done, Emptied, Entry, Note, Place, Row, lsn_text, shown
 from dualwrite.connectors._pg_wire import (
     BEGIN,
     COMMIT,
-    DELETE,
-    INSERT,
     MESSAGE,
     ORIGIN,
     RELATION,
     TRUNCATE,
-    UNCHANGED,
-    UPDATE,
     Begin,
     Commit,
-    Image,
     Message,
     Origin,
     Relation,
     Truncate,
     decode,
-    row_change,
 )
 from dualwrite.errors import DualwriteError, PositionLost, Unavailable
-from dualwrite.model import Kind
 
-Place: TypeAlias = tuple[int, ...]
-
-HELD: Final = 20_000
-"""Rows held in memory."""
-HELD_BYTES: Final = 32 << 20
-"""Bytes of them: rows may be large."""
 ROOM: Final = 4 << 30
 """Bytes of scratch files from which on the log is full."""
-BLOCK: Final = 1_000
-"""Rows that are written to disk, and read from there, as one."""
-_BLOCK_BYTES: Final = 1 << 20
 _PART: Final = 500  # what the readers of a large transaction see at once
-_SEGMENT: Final = 64 << 20
-_LOADED: Final = 3  # blocks from disk that are kept: one for each of several readers
 
-_Item: TypeAlias = tuple[int, Any]  # a version and a row's bytes, or one of these with what belongs to it
+# items are a version and a row's bytes, or one of these with what belongs to it
 _NOTE: Final = -1
 _BEGIN: Final = -2
 _END: Final = -3
 _TRUNCATE: Final = -4
 
-_KINDS: Final = {INSERT: Kind.INSERT, UPDATE: Kind.UPDATE, DELETE: Kind.DELETE}
 
 QUIET: Final = b"quiet"
 """The first message of a transaction of ours whose rows are echo, and which no reader looks up."""
-
-
-@dataclass(frozen=True, slots=True)
-class Committed:
-    """A transaction: the LSN of its commit, its top-level id, its user's commit time, and its origin ('' = none)."""
-
-    lsn: int
-    xid: int
-    at: float
-    origin: str
-
-
-class Row(NamedTuple):
-    """A row was inserted, updated or deleted.
-
-    ``version`` numbers the shapes of all tables within one log: the same number, the same ``relation``.
-    """
-
-    transaction: Committed
-    n: int
-    version: int
-    relation: Relation
-    data: bytes
-
-    @property
-    def place(self) -> Place:
-        """Where it stands."""
-        return self.transaction.lsn, self.n
-
-    @property
-    def kind(self) -> Kind:
-        """What happened to the row."""
-        return _KINDS[self.data[0]]
-
-    def images(self) -> tuple[Image | None, Image | None]:
-        """The row before and after, decoded at each call.
-
-        UNCHANGED is what the server did not send: of the old row all that is no key unless the table's identity is
-        full, of the new one then also large values that stayed.
-        """
-        _, _, old, new, full = row_change(self.data)
-        if old is not None and not full:
-            columns = self.relation.columns
-            old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, old, strict=True))
-        return old, new
-
-
-class Note(NamedTuple):
-    """A message with our prefix: what a transaction said of itself.  Anybody can write one: look at the origin."""
-
-    transaction: Committed
-    n: int
-    content: str
-
-    @property
-    def place(self) -> Place:
-        """Where it stands."""
-        return self.transaction.lsn, self.n
-
-
-class Emptied(NamedTuple):
-    """Tables were truncated."""
-
-    transaction: Committed
-    n: int
-    relations: tuple[Relation, ...]
-
-    @property
-    def place(self) -> Place:
-        """Where it stands."""
-        return self.transaction.lsn, self.n
-
-
-class Done(NamedTuple):
-    """The transaction is complete."""
-
-    transaction: Committed
-    end: int
-
-    @property
-    def place(self) -> Place:
-        """The place behind the transaction."""
-        return (self.end,)
-
-
-Entry: TypeAlias = Row | Note | Emptied | Done
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,37 +60,6 @@ class Reading:
     entries: list[Entry]
     place: Place
     more: bool
-
-
-@dataclass(slots=True)
-class _Segment:
-    """A scratch file, and how many blocks in it are still needed."""
-
-    file: IO[bytes]
-    size: int = 0
-    blocks: int = 0
-
-
-class _Block:
-    """Entries that follow one another, in memory or on disk."""
-
-    __slots__ = ("bytes", "head", "items", "last", "n", "offset", "rows", "segment", "size", "versions")
-
-    def __init__(self, head: Committed | None, n: int) -> None:
-        self.head = head  # the transaction that is open where the block begins, and how many entries it had so far
-        self.n = n
-        self.items: list[_Item] | None = []
-        self.last: Place = ()
-        self.versions: set[int] = set()
-        self.rows = 0
-        self.bytes = 0
-        self.segment: _Segment | None = None
-        self.offset = 0
-        self.size = 0
-
-
-def _last(block: _Block) -> Place:
-    return block.last
 
 
 class Log:
@@ -218,7 +75,6 @@ class Log:
     ) -> None:
         self._prefix = prefix
         self._whole = frozenset(whole)
-        self._most = held
         self._room = room
         self._changed = Condition()
         self._error: DualwriteError | None = None
@@ -227,17 +83,10 @@ class Log:
         self._seen: Place = (start,)
         self._ended: Place = (start,)
         self._reached = start
-        self._blocks: list[_Block] = [_Block(None, 0)]
+        self._blocks = Blocks(held)
         self._relations: list[Relation] = []
-        # the part in memory, and that on disk
-        self._warm: deque[_Block] = deque()
-        self._held = 0
-        self._held_bytes = 0
-        self._segment: _Segment | None = None
-        self._stored = 0
-        self._loaded: deque[tuple[_Block, list[_Item]]] = deque(maxlen=_LOADED)
         # the writer's own
-        self._fresh: list[_Item] = []
+        self._fresh: list[Item] = []
         self._fresh_bytes = 0
         self._versions: dict[bytes, int] = {}
         self._begin: Begin | None = None
@@ -251,14 +100,14 @@ class Log:
     def receive(self, data: bytes) -> None:
         """Take the next ``pgoutput`` message; readers may see it after ``publish`` only."""
         tag = data[0]
-        if tag in _KINDS:
+        if tag in KINDS:
             if self._is_quiet:
                 return
             if self._head is None:
                 self._open()
             self._fresh.append((self._versions[data[1:5]], data))
             self._fresh_bytes += len(data)
-            if len(self._fresh) >= _PART or self._fresh_bytes >= _BLOCK_BYTES:
+            if len(self._fresh) >= _PART or self._fresh_bytes >= BLOCK_BYTES:
                 self.publish()
         elif tag in (BEGIN, COMMIT, ORIGIN):
             self._frame(decode(data))
@@ -326,48 +175,19 @@ class Log:
             self._reached = max(self._reached, reached)
             self._changed.notify_all()
 
-    def _append(self, items: list[_Item]) -> None:
+    def _append(self, items: list[Item]) -> None:
         """Put items of one transaction behind the others."""
         assert self._head is not None, "every item belongs to a transaction"
         is_done = items[-1][0] == _END
         self._n += len(items) - (items[0][0] == _BEGIN) - is_done
-        block = self._blocks[-1]
-        assert block.items is not None, "the newest block is in memory"
-        block.items += items
-        block.versions.update(tag for tag, _ in items if tag >= _NOTE)
-        block.rows += len(items)
-        block.bytes += self._fresh_bytes
-        block.last = (items[-1][1],) if is_done else (self._head.lsn, self._n)
-        self._held += len(items)
-        self._held_bytes += self._fresh_bytes
+        last = (items[-1][1],) if is_done else (self._head.lsn, self._n)
+        self._blocks.add(items, {tag for tag, _ in items if tag >= _NOTE}, self._fresh_bytes, last)
         if is_done or self._head.origin not in self._whole:
-            self._seen = block.last
+            self._seen = last
         if is_done:
-            self._ended, self._head = block.last, None
-        if block.rows >= BLOCK or block.bytes >= _BLOCK_BYTES:
-            self._seal(block)
-
-    def _seal(self, block: _Block) -> None:
-        self._warm.append(block)
-        self._blocks.append(_Block(self._head, self._n))
-        while self._warm and (self._held > self._most or self._held_bytes > HELD_BYTES):
-            self._spill(self._warm.popleft())
-
-    def _spill(self, block: _Block) -> None:
-        packed = marshal.dumps(block.items)
-        segment = self._segment
-        if segment is None or segment.size > _SEGMENT:
-            segment = self._segment = _Segment(tempfile.TemporaryFile(prefix="dualwrite-"))  # noqa: SIM115 (kept open)
-        block.segment, block.offset, block.size = segment, segment.size, len(packed)
-        segment.file.seek(segment.size)
-        segment.file.write(packed)
-        segment.file.flush()
-        segment.size += len(packed)
-        self._stored += len(packed)
-        segment.blocks += 1
-        block.items = None
-        self._held -= block.rows
-        self._held_bytes -= block.bytes
+            self._ended, self._head = last, None
+        if self._blocks.is_due:
+            self._blocks.seal(self._head, self._n)
 
     def fail(self, error: DualwriteError) -> None:
         """Nothing more will come: readers are told why once they have read what is there."""
@@ -410,22 +230,22 @@ class Log:
     @property
     def held(self) -> int:
         """Rows in memory, those read from disk included."""
-        return self._held + sum(len(items) for _, items in self._loaded)
+        return self._blocks.held
 
     @property
     def stored(self) -> int:
         """Bytes of scratch files."""
-        return self._stored
+        return self._blocks.stored
 
     @property
     def is_full(self) -> bool:
         """Whether the server should wait before it sends more transactions; never within one, which may be larger."""
-        return self._begin is None and self._stored > self._room
+        return self._begin is None and self.stored > self._room
 
     @property
     def has_room(self) -> bool:
         """Whether a log that was full can take a good deal again."""
-        return self._stored <= self._room // 2
+        return self.stored <= self._room // 2
 
     def is_settled(self, lsn: int) -> bool:
         """Whether no transaction that is here, or is just being received, committed at ``lsn`` or later."""
@@ -527,41 +347,19 @@ class Log:
 
     def _walk(
         self, after: Place, until: Place, wanted: Collection[int] | None = None
-    ) -> Iterator[tuple[_Block, list[_Item]]]:
+    ) -> Iterator[tuple[Block, list[Item]]]:
         """The blocks with something between two places, loaded one by one."""
         while after < until:
             with self._changed:
                 self._check(after)
-                found = self._next(after, wanted)
+                found = self._blocks.after(after, wanted)
                 if found is None:
                     return
-                after, items = found.last, self._items(found)
+                after, items = found.last, self._blocks.items(found)
             yield found, items
 
-    def _next(self, after: Place, wanted: Collection[int] | None) -> _Block | None:
-        for index in range(bisect_right(self._blocks, after, hi=self._filled, key=_last), self._filled):
-            block = self._blocks[index]
-            if wanted is None or not block.versions.isdisjoint(wanted):
-                return block
-        return None
-
-    @property
-    def _filled(self) -> int:
-        return len(self._blocks) - (not self._blocks[-1].items)
-
-    def _items(self, block: _Block) -> list[_Item]:
-        if block.items is not None:
-            return block.items
-        for loaded, items in self._loaded:
-            if loaded is block:
-                return items
-        assert block.segment is not None, "a block is in memory or on disk"
-        found: list[_Item] = marshal.loads(os.pread(block.segment.file.fileno(), block.size, block.offset))
-        self._loaded.append((block, found))
-        return found
-
     def _entries(
-        self, block: _Block, items: list[_Item], after: Place, wanted: Collection[int] | None = None
+        self, block: Block, items: list[Item], after: Place, wanted: Collection[int] | None = None
     ) -> Iterator[Entry]:
         transaction, n = block.head, block.n
         for tag, content in items:
@@ -586,7 +384,7 @@ class Log:
     def _check(self, after: Place) -> None:
         if after < self._floor:
             raise PositionLost(
-                f"the log is kept from {lsn_text(self._floor[0])} on, and was asked for what follows {_shown(after)}",
+                f"the log is kept from {lsn_text(self._floor[0])} on, and was asked for what follows {shown(after)}",
                 "stop the map and start it again with an initial sync",
             )
 
@@ -605,57 +403,13 @@ class Log:
     def trim(self, until: Place) -> None:
         """Nobody will ask for what is at or before this place again; going back is ignored."""
         with self._changed:
-            last = self._blocks[-1]
-            if last.items and last.last <= until:
-                self._seal(last)
-            gone = bisect_right(self._blocks, until, hi=self._filled, key=_last)
-            for block in self._blocks[:gone]:
-                self._forget(block)
-            if gone:
-                self._floor = max(self._floor, self._blocks[gone - 1].last)
-                del self._blocks[:gone]
-
-    def _forget(self, block: _Block) -> None:
-        if block.segment is None:
-            self._warm.remove(block)  # the oldest: found at once
-            self._held -= block.rows
-            self._held_bytes -= block.bytes
-            return
-        for index, (loaded, _) in enumerate(self._loaded):
-            if loaded is block:
-                del self._loaded[index]
-                break
-        block.segment.blocks -= 1
-        if not block.segment.blocks:
-            self._stored -= block.segment.size
-            block.segment.file.close()
-            if block.segment is self._segment:
-                self._segment = None
+            if self._blocks.reaches(until):
+                self._blocks.seal(self._head, self._n)
+            self._floor = max(self._floor, self._blocks.trim(until) or self._floor)
 
     def close(self) -> None:
         """Give memory and disk space back.  Idempotent."""
         self.fail(Unavailable("the log was closed", "open the connector again"))
         with self._changed:
-            for block in self._blocks:
-                if block.segment is not None:
-                    block.segment.file.close()
-            self._segment, self._stored = None, 0
-            self._warm, self._blocks = deque(), [_Block(None, 0)]
-            self._loaded.clear()
-            self._held = self._held_bytes = 0
+            self._blocks.close()
             self._floor = self._seen
-
-
-def lsn_text(lsn: int) -> str:
-    """An LSN as PostgreSQL writes it: ``16/B374D848``."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
-
-
-def lsn_of(text: str) -> int:
-    """The inverse of ``lsn_text``."""
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
-
-
-def _shown(place: Place) -> str:
-    return lsn_text(place[0]) if place else "the beginning"

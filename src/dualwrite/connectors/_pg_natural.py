@@ -16,8 +16,9 @@ from functools import lru_cache
 from typing import Any, Final, TypeAlias
 
 from dualwrite.canonical import identity
-from dualwrite.connectors import _pg_log
-from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors import _pg_entries
+from dualwrite.connectors._pg_entries import Place
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, Facts
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_wire import UNCHANGED, Relation
@@ -339,7 +340,7 @@ class Records:
             old, new = self.images(table, entry)
             yield table, entry.place, old, new
 
-    def images(self, table: str, entry: _pg_log.Row) -> tuple[Image | None, Image | None]:
+    def images(self, table: str, entry: _pg_entries.Row) -> tuple[Image | None, Image | None]:
         """The images of a row in the order of the table's columns."""
         pick = self._pickers.get(entry.version)
         if pick is None:

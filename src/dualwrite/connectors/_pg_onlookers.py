@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 from zlib import crc32
 
-from dualwrite.connectors._pg_log import Log, Place
+from dualwrite.connectors._pg_entries import Place
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import (
     FAR,
     CatchUp,

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
-from dualwrite.connectors._pg_log import Committed, Done, Emptied, Entry, Log, Note, Place
-from dualwrite.connectors._pg_log import Row as RowEntry
+from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place
+from dualwrite.connectors._pg_entries import Row as RowEntry
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import CatchUp, Identity, Image, Picker, Records, Sight, Target, pick_columns
 from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
 from dualwrite.connectors._pg_schema import Catalog, Facts

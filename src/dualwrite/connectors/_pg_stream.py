@@ -26,7 +26,8 @@ import psycopg
 from psycopg.pq import ExecStatus
 
 from dualwrite.connectors._pg_capture import REMEDY
-from dualwrite.connectors._pg_log import Log, lsn_text
+from dualwrite.connectors._pg_entries import lsn_text
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._sql import literal, quote
 from dualwrite.errors import DualwriteError, PositionLost, Unavailable
