@@ -29,6 +29,7 @@ from dualwrite.engine.verify import Report
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Conflict, Event, Parked
 from dualwrite.mapping.propose import Proposal
+from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
 from dualwrite.project import Created
 
@@ -148,6 +149,38 @@ def created(made: Created, proposal: Proposal, empty: Sequence[Side]) -> None:
 def folder_of(files: Sequence[FilePath]) -> FilePath:
     """The project folder of files just written."""
     return next(file.parent for file in files if file.name == "dualwrite.yaml")
+
+
+# -- maps -------------------------------------------------------------------------------------------------------------
+
+
+def maps_json(found: Sequence[TableMap]) -> Mapping[str, object]:
+    """The maps of a project, as their files have them."""
+    return {"maps": [map_json(table_map) for table_map in found]}
+
+
+def map_json(table_map: TableMap) -> Mapping[str, object]:
+    """One map: what it is called, and which tables it pairs."""
+    return {
+        "map": table_map.name,
+        "left": table_map.left,
+        "right": table_map.right,
+        "version": table_map.version,
+        "publisher": table_map.publisher,
+        "columns": len(table_map.columns),
+        "file": table_map.file,
+    }
+
+
+def maps(found: Sequence[TableMap]) -> None:
+    """The list of maps."""
+    made = table("map", "left", "right", "version", "publisher", "#columns", "file")
+    for one in found:
+        texts = (one.name, one.left, one.right, one.version, one.publisher, str(len(one.columns)), one.file)
+        made.add_row(*map(escape, texts))
+    show(made)
+    if not found:
+        said("no maps: dualwrite init proposes some")
 
 
 # -- plan -------------------------------------------------------------------------------------------------------------

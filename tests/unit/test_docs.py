@@ -152,6 +152,8 @@ FIELDS = {
     "changes_json": "parked show",
     "conflict_json": "conflicts list",
     "event_json": "log",
+    "maps_json": "maps list",
+    "map_json": "maps list",
 }
 """The functions that make JSON, and the command whose section describes their fields."""
 

@@ -5,7 +5,6 @@ Exit codes: 0 done and clean, 1 found problems (differences, parked rows, failed
 
 from __future__ import annotations
 
-import getpass
 import logging
 import signal
 import sys
@@ -19,6 +18,8 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
+from dualwrite.cli.maps import maps_app
+from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
 from dualwrite.connectors import connect
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
@@ -33,7 +34,6 @@ from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
 from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
 from dualwrite.mapping.propose import propose
 from dualwrite.model import Side
-from dualwrite.names import guess
 from dualwrite.project import Project, create, expanded, link_name, load, load_readable
 
 app = typer.Typer(
@@ -49,16 +49,12 @@ parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_h
 conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
+app.add_typer(maps_app, name="maps")
 
-Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project folder.", metavar="DIR")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
-Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
 Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]
 Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 SIDE = "left|right"
-HERE = Path()
 
 
 def main() -> NoReturn:
@@ -103,37 +99,6 @@ def everywhere(
     ] = False,
 ) -> None:
     """Keep the tables of two business systems in step, both ways."""
-
-
-def who() -> str:
-    """The person at the keyboard, for the activity log."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return "unknown"
-
-
-@contextmanager
-def workspace(folder: Path) -> Iterator[Workspace]:
-    """The project in a folder, open."""
-    with opened(load(folder)) as work:
-        yield work
-
-
-def known(work: Workspace, name: str | None) -> str | None:
-    """A map's name as the project spells it; raises Usage for one that it does not have."""
-    if name is None:
-        return None
-    names = {each.casefold(): each for each in work.states()}
-    if name.casefold() not in names:
-        raise Usage(f"no map is called {name!r}", guess(name, list(names.values())) or "see dualwrite status")
-    return names[name.casefold()]
-
-
-def finish(clean: bool) -> None:
-    """Exit with 1 where problems were found."""
-    if not clean:
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -331,16 +296,6 @@ def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -
         row["state"] == ATTENTION and row["desired"] == STOPPED and (names is None or row["map"] in names)
         for row in report
     )
-
-
-def confirm(question: str, yes: bool) -> None:
-    """Ask before something that cannot be undone; without a terminal, only --yes is an answer."""
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise Usage(f"this needs an answer: {question}", "add --yes if that is meant")
-    if not typer.confirm(question):
-        raise typer.Exit(1)
 
 
 @app.command()
@@ -566,7 +521,3 @@ def demo(
     from dualwrite.demo.show import show
 
     finish(show(folder, keep=keep, customers=customers))
-
-
-if __name__ == "__main__":
-    main()

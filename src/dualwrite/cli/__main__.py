@@ -1,0 +1,5 @@
+"""``python -m dualwrite.cli``."""
+
+from dualwrite.cli import main
+
+main()

@@ -1,0 +1,64 @@
+"""What all commands share: their usual options, the project that they open, how they ask and end."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dualwrite.engine.workspace import Workspace, opened
+from dualwrite.errors import Usage
+from dualwrite.names import guess
+from dualwrite.project import load
+
+Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project folder.", metavar="DIR")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
+HERE = Path()
+
+
+def who() -> str:
+    """The person at the keyboard, for the activity log."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+@contextmanager
+def workspace(folder: Path) -> Iterator[Workspace]:
+    """The project in a folder, open."""
+    with opened(load(folder)) as work:
+        yield work
+
+
+def known(work: Workspace, name: str | None) -> str | None:
+    """A map's name as the project spells it; raises Usage for one that it does not have."""
+    if name is None:
+        return None
+    names = {each.casefold(): each for each in work.states()}
+    if name.casefold() not in names:
+        raise Usage(f"no map is called {name!r}", guess(name, list(names.values())) or "see dualwrite status")
+    return names[name.casefold()]
+
+
+def finish(clean: bool) -> None:
+    """Exit with 1 where problems were found."""
+    if not clean:
+        raise typer.Exit(1)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask before something that cannot be undone; without a terminal, only --yes is an answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise Usage(f"this needs an answer: {question}", "add --yes if that is meant")
+    if not typer.confirm(question):
+        raise typer.Exit(1)
