@@ -24,6 +24,7 @@ from dualwrite.mapping.tablemap import (
     Round,
     TableMap,
     Truncate,
+    Unread,
     ValueMap,
 )
 from dualwrite.model import Side
@@ -66,8 +67,20 @@ VALUE_MAPS = st.builds(
 )
 TRANSFORMS = st.one_of(st.builds(Default, VALUES), VALUE_MAPS, st.just(Truncate()), st.just(Round()))
 POLICY = st.one_of(st.none(), st.sampled_from(POLICIES))
+EXTRA = st.recursive(
+    VALUES,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS.filter(bool), inner, max_size=3),
+    max_leaves=8,
+)
+OWN = st.dictionaries(ODD.map(lambda text: f"x-{text}"), EXTRA, max_size=2)
 MAPPINGS = st.builds(
-    ColumnMapping, PATHS, st.sampled_from(Direction), PATHS, st.lists(TRANSFORMS, max_size=4).map(tuple), POLICY
+    ColumnMapping,
+    PATHS,
+    st.sampled_from(Direction),
+    PATHS,
+    st.lists(TRANSFORMS, max_size=4).map(tuple),
+    POLICY,
+    extra=OWN,
 )
 CONSTANTS = st.builds(
     lambda path, to_right, value, more, policy: ColumnMapping(
@@ -86,11 +99,7 @@ CONSTANTS = st.builds(
 COLUMN = st.builds(Column, st.sampled_from([("a",), ("lookup", "b")]))
 TERMS = st.builds(Compare, st.sampled_from(["eq", "ne"]), COLUMN, st.builds(Literal, ODD))
 FILTERS = st.one_of(TERMS, st.builds(And, st.tuples(TERMS, TERMS)), st.builds(Or, st.tuples(TERMS, TERMS)))
-EXTRA = st.recursive(
-    VALUES,
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS.filter(bool), inner, max_size=3),
-    max_leaves=8,
-)
+UNREAD = st.builds(Unread, st.just("odata"), st.sampled_from(["length(a) eq 1", "a eq", "(", "a eq 'x", '\n # : {"']))
 MAPS = st.builds(
     TableMap,
     name=NAMES,
@@ -106,8 +115,9 @@ MAPS = st.builds(
     rows=st.sampled_from(ROW_POLICIES),
     deletes=st.booleans(),
     on_leave=st.sampled_from(["detach", "delete"]),
-    extra=st.dictionaries(ODD.map(lambda text: f"x-{text}"), EXTRA, max_size=2),
-)
+    unread=st.dictionaries(st.sampled_from(Side), UNREAD),
+    extra=OWN,
+).map(lambda found: replace(found, unread={k: each for k, each in found.unread.items() if k not in found.filters}))
 
 LINES = """\
 map: m
@@ -116,11 +126,11 @@ left: L
 right: R
 company: A = b.c
 key: [a, [b, c]]
-filter: {left: "a eq 'x'", right: b ne null}
+filter: {left: "a eq 'x'", right: {odata: b ne null}}
 conflict: newest
 columns:
   - A = b
-  - A >< b: {values: {x: 1, null: 2}, else: park, truncate: true}
+  - A >< b: {values: {x: 1, null: 2}, else: park, truncate: true, x-own: {a: b}}
   - none >> c: {default: ~}
   - {left: [a, b], direction: both, right: "c d"}
 x-own: {a: [1, 2]}

@@ -10,7 +10,8 @@ import pytest
 from dualwrite.errors import Problem
 from dualwrite.mapping.check import CODES, check_map, check_maps
 from dualwrite.mapping.notation import read_map
-from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Unread
+from dualwrite.model import Side
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
 TEXT = ColumnType(TypeName.TEXT)
@@ -392,9 +393,17 @@ def test_codes_are_stable_words_with_cause_and_remedy() -> None:
         assert not remedy.endswith(".")
 
 
+def test_a_filter_that_cannot_be_read_keeps_the_map_from_running() -> None:
+    """It is told with its own words."""
+    unread = {Side.RIGHT: Unread("odata", "length(number) eq 3", "length is not known")}
+    found = check_map(replace(read(*CLEAN), unread=unread), LEFT, RIGHT)
+    assert [(problem.code, problem.level, problem.side) for problem in found] == [("unread_filter", "error", "right")]
+    assert "'length(number) eq 3' cannot be read: length is not known" in found[0].message
+
+
 def test_every_code_is_tested() -> None:
     """No code is listed without a case that shows it."""
     shown = {case.code for case in CASES}
-    shown |= {"unknown_policy", "unknown_row_policy", "unknown_on_leave", "no_columns", "no_source"}
+    shown |= {"unknown_policy", "unknown_row_policy", "unknown_on_leave", "no_columns", "no_source", "unread_filter"}
     shown |= {"two_maps_one_column", "maps_share_records", "filters_overlap", "duplicate_map"}
     assert shown == set(CODES)

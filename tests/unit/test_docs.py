@@ -218,7 +218,7 @@ def test_every_entry_of_a_map_is_described():
     entries = named_in_tables(section(text, "Entries of a map file"))
     columns = named_in_tables(section(text, "Columns"))
     assert set(notation._ENTRIES) == entries - {"x-…"}
-    assert {*notation._OPTIONS, "transforms"} == columns - set(notation.SYMBOLS)
+    assert {*notation._OPTIONS, "transforms"} == columns - {"x-…", *notation.SYMBOLS}
     assert set(notation.SYMBOLS) <= columns
     assert {*notation._LONG, *notation.ON_LEAVE} <= words(text) | entries
     for operator in (*odata._WORDS[:7], *odata._FUNCTIONS):

@@ -18,6 +18,7 @@ from dualwrite.mapping.tablemap import (
     TableMap,
     Transform,
     Truncate,
+    Unread,
     ValueMap,
 )
 from dualwrite.model import Side
@@ -296,11 +297,33 @@ def test_a_comment_beyond_doubt():
     assert len(read_map(text, "m.yaml").columns) == 2
 
 
+def test_what_is_not_known_of_a_column_is_kept():
+    """Entries of one's own stand beside the options of a line, in both forms, and are written back."""
+    text = with_columns(
+        "- a = b: {x-own: {n: 1}, conflict: max}",
+        "- {left: c, direction: both, right: 'd e', x-own: [1]}",
+        "- f >< g: [{values: {1: 2}}, {values: {2: 3}, x-own: null}]",
+    )
+    found = read_map(text, "")
+    assert [mapping.extra for mapping in found.columns] == [{"x-own": {"n": "1"}}, {"x-own": ["1"]}, {"x-own": None}]
+    assert [mapping.extra for mapping in read_map(write_map(found), "").columns] == [e.extra for e in found.columns]
+
+
+def test_a_filter_that_cannot_be_read_is_kept_word_for_word():
+    """One that names its language is an expression where it can be read, else its own text."""
+    text = "filter: {left: {odata: 'a eq 1'}, right: {odata: 'length(a) eq 1'}}\n"
+    found = read_map(text + with_columns("- a = b"), "")
+    assert found.filters == {Side.LEFT: Compare("eq", Column(("a",)), Literal("1"))}
+    assert found.unread == {Side.RIGHT: Unread("odata", "length(a) eq 1")}
+    assert found.unread[Side.RIGHT].reason
+    assert read_map(write_map(found), "").unread == found.unread
+
+
 def test_all_problems_at_once_in_the_order_of_the_file():
     """One reading reports everything, each with its own line and the map's name."""
     text = (
         "map: orders\nverson: 1\nversion: 1.0\nright: R\nright: S\nkey: a\ncompany: A > b\n"
-        "filter: {left: {xpp: 'x'}, middle: x}\nrows: kept\ncolumns:\n  - a <> b\n  - c = d: {else: 1}\ndeletes: 3\n"
+        "filter: {left: 'x eq', middle: x}\nrows: kept\ncolumns:\n  - a <> b\n  - c = d: {else: 1}\ndeletes: 3\n"
     )
     found = problems(text)
     assert [(each.line, each.code) for each in found] == [
@@ -342,7 +365,10 @@ def test_all_problems_at_once_in_the_order_of_the_file():
         ("filter:\n  left:", "filter left is empty"),
         ("filter: a eq b", "filter must be a mapping"),
         ("filter: {left: 'a eq'}", "filter left"),
-        ("filter: {left: {xpp: '(a == b)'}}", "X++ is not supported yet"),
+        ("filter: {left: {sql: 'a = b'}}", "has no entry 'sql'"),
+        ("filter: {left: {odata: 'a', xpp: 'b'}}", "must be one filter"),
+        ("filter: {left: {}}", "must be one filter"),
+        ("filter: {left: {xpp: [a]}}", "filter left must be a text"),
         ("version: 1.2.3", "version '1.2.3' is not four numbers"),
         ("version: 1.2.3.four", "is not four numbers"),
         ("company: a = none", "the company is the same column on both sides"),

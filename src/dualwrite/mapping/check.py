@@ -154,6 +154,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         f"use one of {', '.join(ROW_POLICIES)}",
     ),
     "unknown_table": ("A table is not there.", "correct the name"),
+    "unread_filter": (
+        "A filter cannot be read; it is kept as it stands, but the map does not run.",
+        "write the filter anew, in OData",
+    ),
     "value_map_ambiguous": (
         "A value map lists a value twice, with different results.",
         "list every value once",
@@ -209,6 +213,9 @@ def _check_words(report: Report) -> None:
     ):
         if word is not None and word not in known:
             report.add(code, f"{entry} is {word!r}", guess(word, known), line=report.line(entry))
+    for side, unread in table_map.unread.items():
+        message = f"the filter {unread.text!r} cannot be read: {unread.reason}"
+        report.add("unread_filter", message, line=report.line("filter"), side=side)
     for mapping in table_map.columns:
         word = mapping.conflict
         if word is not None and word not in POLICIES:

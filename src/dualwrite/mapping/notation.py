@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from itertools import compress
 from typing import Final, TypeVar
 
 from dualwrite.document import (
@@ -42,6 +43,7 @@ from dualwrite.mapping.tablemap import (
     TableMap,
     Transform,
     Truncate,
+    Unread,
     ValueMap,
 )
 from dualwrite.model import Path, Side, Value
@@ -57,6 +59,8 @@ SYMBOLS: Final[Mapping[str, tuple[Direction, bool]]] = {
 }
 """The symbols of a column line: which way, and whether a value map or default stands behind it."""
 ON_LEAVE: Final = ("detach", "delete")
+LANGUAGES: Final = ("odata", "xpp")
+"""The languages of filters that name theirs."""
 
 _SLIPS = {"<>": "><", "==": "=", "<->": "=", "<=>": "=", "->": ">", "=>": ">", "<-": "<", "<=": "<", "→": ">", "←": "<"}
 _HEAD = ("map", "version", "publisher", "left", "right", "company", "key", "filter", "columns")
@@ -86,7 +90,7 @@ def read_map(text: str, file: str) -> TableMap:
 
 
 def _table_map(node: Entries, findings: Findings) -> TableMap:
-    extra = [key.value for key, _ in node.pairs if key.value and key.value.startswith("x-")]
+    extra = _own_words(node)
     top = entries(node, "a map", (*_ENTRIES, *extra), findings)
     if "map" in top and isinstance(top["map"][1], Text):
         findings.map = top["map"][1].value or ""
@@ -101,6 +105,7 @@ def _table_map(node: Entries, findings: Findings) -> TableMap:
     for name in ("map", "left", "right", "columns"):
         if name not in top:
             findings.add("missing_key", node.line, f"a map needs {name}:", f"add a line {name}: …")
+    filters: dict[Side, Expression | Unread] = get("filter", _filters, {})
     return TableMap(
         name=get("map", text_of, ""),
         left=get("left", text_of, ""),
@@ -110,7 +115,8 @@ def _table_map(node: Entries, findings: Findings) -> TableMap:
         publisher=get("publisher", _publisher, ""),
         company=get("company", _company, None),
         key=get("key", _key, None),
-        filters=get("filter", _filters, {}),
+        filters={side: found for side, found in filters.items() if not isinstance(found, Unread)},
+        unread={side: found for side, found in filters.items() if isinstance(found, Unread)},
         conflict=get("conflict", _policy, None),
         rows=get("rows", _rows, "keep"),
         deletes=get("deletes", flag, True),
@@ -186,8 +192,8 @@ def _company(node: Node, what: str, findings: Findings) -> Company | None:
     return Company(left, right, node.line)
 
 
-def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Expression] | None:
-    filters: dict[Side, Expression] = {}
+def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Expression | Unread] | None:
+    filters: dict[Side, Expression | Unread] = {}
     for name, (_, value) in entries(node, what, ("left", "right"), findings).items():
         expression = _filter(value, f"filter {name}", findings)
         if expression is not None:
@@ -195,10 +201,9 @@ def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Expression
     return filters
 
 
-def _filter(node: Node, what: str, findings: Findings) -> Expression | None:
-    if isinstance(node, Entries) and any(key.value == "xpp" for key, _ in node.pairs):
-        findings.add("bad_filter", node.line, f"{what}: X++ is not supported yet", "write the filter in OData")
-        return None
+def _filter(node: Node, what: str, findings: Findings) -> Expression | Unread | None:
+    if isinstance(node, Entries):
+        return _kept_filter(node, what, findings)
     text = text_of(node, what, findings)
     if text is None:
         return None
@@ -209,6 +214,28 @@ def _filter(node: Node, what: str, findings: Findings) -> Expression | None:
             "bad_filter", node.line, f"{what}: {error}", "a filter looks like: COUNTRY eq 'DE' and STATE ne null"
         )
         return None
+
+
+def _kept_filter(node: Entries, what: str, findings: Findings) -> Expression | Unread | None:
+    """A filter that names its language: one that cannot be read is kept as it stands."""
+    found = entries(node, what, LANGUAGES, findings)
+    if len(node.pairs) != 1:
+        findings.add("bad_filter", node.line, f"{what} must be one filter", "write it in OData, or as {xpp: '…'}")
+    if len(node.pairs) != 1 or not found:
+        return None
+    language, (_, value) = next(iter(found.items()))
+    text = text_of(value, what, findings)
+    return read_filter(language, text) if text is not None else None
+
+
+def read_filter(language: str, text: str) -> Expression | Unread:
+    """A filter in one of the languages; kept as it stands where it cannot be read."""
+    if language == "xpp":
+        return Unread(language, text, "X++ is not supported yet")
+    try:
+        return parse(text)
+    except FilterError as error:
+        return Unread(language, text, str(error))
 
 
 # ------------------------------------------------------------------------------------------------ column lines
@@ -236,7 +263,7 @@ def _column(node: Node, findings: Findings) -> ColumnMapping | None:
 def _short(line: Text, options: Node | None, findings: Findings) -> ColumnMapping | None:
     ends = _split(line, findings)
     noted = len(findings.problems)
-    transforms, conflict = _transforms(options, findings)
+    transforms, conflict, extra = _transforms(options, findings)
     if ends is None:
         return None
     left, symbol, right = ends
@@ -250,7 +277,8 @@ def _short(line: Text, options: Node | None, findings: Findings) -> ColumnMappin
         right_one = next(sign for sign, meaning in SYMBOLS.items() if meaning == (direction, False))
         message = f"{symbol} announces a transform, but none is given"
         findings.add("bad_symbol", line.line, message, f"write {right_one}, or add values: or default:")
-    return _checked(ColumnMapping(left or None, direction, right or None, transforms, conflict, line.line), findings)
+    mapping = ColumnMapping(left or None, direction, right or None, transforms, conflict, line.line, extra)
+    return _checked(mapping, findings)
 
 
 def _converting(transforms: tuple[Transform, ...]) -> bool:
@@ -287,7 +315,7 @@ def _plain_path(word: str, line: int, findings: Findings) -> Path | None:
 
 
 def _long(node: Entries, findings: Findings) -> ColumnMapping | None:
-    found = entries(node, "a column line", (*_LONG, *_OPTIONS, "transforms"), findings)
+    found = entries(node, "a column line", (*_LONG, *_OPTIONS, "transforms", *_own_words(node)), findings)
     for name in _LONG:
         if name not in found:
             remedy = f"add {name}: none where there is no column" if name != "direction" else "add direction: both"
@@ -295,14 +323,16 @@ def _long(node: Entries, findings: Findings) -> ColumnMapping | None:
     left, right = (_end(found[name][1], name, findings) if name in found else None for name in ("left", "right"))
     words = tuple(direction.value for direction in Direction)
     direction = one_of(found["direction"][1], "direction", words, findings) if "direction" in found else None
-    inline = Entries(tuple((key, value) for name, (key, value) in found.items() if name in _OPTIONS), node.line)
+    taken = (*_LONG, "transforms")
+    inline = Entries(tuple((key, value) for name, (key, value) in found.items() if name not in taken), node.line)
     steps = found["transforms"][1] if "transforms" in found else None
-    first, conflict = _transforms(inline, findings)
-    others, other_conflict = _transforms(steps, findings)
+    first, conflict, extra = _transforms(inline, findings)
+    others, other_conflict, other_extra = _transforms(steps, findings)
     if left is None or right is None or direction is None:
         return None
     transforms, policy = first + others, conflict or other_conflict
-    mapping = ColumnMapping(left or None, Direction(direction), right or None, transforms, policy, node.line)
+    kept = {**other_extra, **extra}
+    mapping = ColumnMapping(left or None, Direction(direction), right or None, transforms, policy, node.line, kept)
     return _checked(mapping, findings)
 
 
@@ -328,21 +358,36 @@ def _checked(mapping: ColumnMapping, findings: Findings) -> ColumnMapping:
 # ------------------------------------------------------------------------------------------------- transforms
 
 
-def _transforms(node: Node | None, findings: Findings) -> tuple[tuple[Transform, ...], str | None]:
-    """Transforms in order, and the conflict policy among them; a list of mappings where one transform comes twice."""
+def _own_words(node: Node) -> list[str]:
+    """The entries of a mapping that are the writer's own: ``x-…``."""
+    pairs = node.pairs if isinstance(node, Entries) else ()
+    return [key.value for key, _ in pairs if key.value and key.value.startswith("x-")]
+
+
+def _transforms(
+    node: Node | None, findings: Findings
+) -> tuple[tuple[Transform, ...], str | None, Mapping[str, object]]:
+    """Transforms in order, and among them the conflict policy and what is kept.
+
+    A list of mappings stands where one transform comes twice.
+    """
     transforms: list[Transform] = []
     conflict: str | None = None
+    extra: dict[str, object] = {}
     steps = node.nodes if isinstance(node, Items) else (node,) if node is not None else ()
     for step in steps:
-        options = entries(step, "a column line", _OPTIONS, findings)
+        own = _own_words(step)
+        options = entries(step, "a column line", (*_OPTIONS, *own), findings)
         for name, (key, value) in options.items():
             if name == "conflict":
                 conflict = _policy(value, name, findings)
+            elif name in own:
+                extra[name] = plain(value, findings)
             elif name == "else" and "values" not in options:
                 findings.add("bad_line", key.line, "else: belongs to a value map", "add values: {LEFT: RIGHT}")
             elif name != "else" and (transform := _transform(name, value, options, findings)) is not None:
                 transforms.append(transform)
-    return tuple(transforms), conflict
+    return tuple(transforms), conflict, extra
 
 
 def _transform(name: str, node: Node, options: Mapping[str, tuple[Text, Node]], findings: Findings) -> Transform | None:
@@ -410,7 +455,7 @@ def write_map(table_map: TableMap) -> str:
         lines.append(_company_line(table_map.company))
     if table_map.key is not None:
         lines.append(_top("key", [_path_value(path) for path in table_map.key]))
-    lines += _filter_lines(table_map.filters)
+    lines += _filter_lines(table_map)
     lines += _setting_lines(table_map)
     lines += ["columns:", *_column_lines(table_map.columns)]
     lines += [_top(name, value) for name, value in table_map.extra.items()]
@@ -422,8 +467,10 @@ def _top(name: str, value: object) -> str:
     return f"{key}:{block(value, 2, len(key) + 1)}"
 
 
-def _filter_lines(filters: Mapping[Side, Expression]) -> list[str]:
-    lines = [f"  {side}: {quote(print_odata(filters[side]))}" for side in Side if side in filters]
+def _filter_lines(table_map: TableMap) -> list[str]:
+    written: dict[Side, object] = {side: print_odata(found) for side, found in table_map.filters.items()}
+    written |= {side: {found.language: found.text} for side, found in table_map.unread.items()}
+    lines = [f"  {side}:{block(written[side], 4, len(side.value) + 3)}" for side in Side if side in written]
     return ["filter:", *lines] if lines else []
 
 
@@ -458,10 +505,14 @@ def _company_line(company: Company) -> str:
 
 
 def _column_lines(columns: tuple[ColumnMapping, ...]) -> list[str]:
-    short = [mapping for mapping in columns if _is_plain(mapping.left) and _is_plain(mapping.right)]
+    are_short = [_is_plain(mapping.left) and _is_plain(mapping.right) for mapping in columns]
+    short = list(compress(columns, are_short))
     left = min(40, max((len(_show(mapping.left)) for mapping in short), default=0))
     symbol = max((len(_symbol(mapping)) for mapping in short), default=0)
-    return [_short_line(mapping, left, symbol) if mapping in short else _long_line(mapping) for mapping in columns]
+    return [
+        _short_line(mapping, left, symbol) if is_short else _long_line(mapping)
+        for mapping, is_short in zip(columns, are_short, strict=True)
+    ]
 
 
 def _symbol(mapping: ColumnMapping) -> str:
@@ -496,9 +547,9 @@ def _option_steps(mapping: ColumnMapping) -> list[dict[str, object]]:
         if not steps or steps[-1].keys() & options.keys():
             steps.append({})
         steps[-1] |= options
-    if mapping.conflict is not None:
-        steps = [*steps[:-1], {**(steps[-1] if steps else {}), "conflict": mapping.conflict}]
-    return steps
+    more = {"conflict": mapping.conflict} if mapping.conflict is not None else {}
+    more |= mapping.extra
+    return [*steps[:-1], {**(steps[-1] if steps else {}), **more}] if more else steps
 
 
 def _option(transform: Transform) -> dict[str, object]:

@@ -66,7 +66,8 @@ Transform: TypeAlias = Default | ValueMap | Truncate | Round
 class ColumnMapping:
     """One line of a map: left path, direction, right path, transforms in order, policy when contested.
 
-    A path is None for ``none``.  ``line`` is where it stands in the map file.
+    A path is None for ``none``.  ``line`` is where it stands in the map file.  ``extra`` keeps what we do not know
+    (``x-…``).
     """
 
     left: Path | None
@@ -75,6 +76,7 @@ class ColumnMapping:
     transforms: tuple[Transform, ...] = ()
     conflict: str | None = None
     line: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def path(self, side: Side) -> Path | None:
         """The path on that side."""
@@ -91,12 +93,25 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A filter that says more than an expression can: kept word for word, so that nothing is lost.
+
+    ``language`` is ``odata`` or ``xpp``.  A map that has one does not run.
+    """
+
+    language: str
+    text: str
+    reason: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class TableMap:
     """A table map as written.
 
-    ``key`` are right-hand paths (None: derive it).  ``conflict`` is the policy for columns (None: the project's),
-    ``rows`` for update against delete, ``on_leave`` what happens when a record leaves its filter (``detach`` or
-    ``delete``).  ``extra`` keeps what we do not know (``x-…``).  ``lines`` tells where each top-level entry stands.
+    ``key`` are right-hand paths (None: derive it).  A side has one of ``filters``, or one that is ``unread``, or none.
+    ``conflict`` is the policy for columns (None: the project's), ``rows`` for update against delete, ``on_leave`` what
+    happens when a record leaves its filter (``detach`` or ``delete``).  ``extra`` keeps what we do not know (``x-…``).
+    ``lines`` tells where each top-level entry stands.
     """
 
     name: str
@@ -108,6 +123,7 @@ class TableMap:
     company: Company | None = None
     key: tuple[Path, ...] | None = None
     filters: Mapping[Side, Expression] = field(default_factory=dict)
+    unread: Mapping[Side, Unread] = field(default_factory=dict)
     conflict: str | None = None
     rows: str = "keep"
     deletes: bool = True
