@@ -321,12 +321,20 @@ class Quoted(str):
     __slots__ = ()
 
 
+class Verbatim(str):
+    """A text full of quotes and backslashes, which is written as it is where that is possible."""
+
+    __slots__ = ()
+
+
 def quote(text: str | None) -> str:
     """A scalar on one line that reads back as exactly this text, without quotes where it is plain."""
     if text is None:
         return "null"
-    if _PLAIN.fullmatch(text) and text not in _NULLS and not isinstance(text, Quoted):
+    if _PLAIN.fullmatch(text) and text not in _NULLS and not isinstance(text, Quoted | Verbatim):
         return str(text)
+    if isinstance(text, Verbatim) and "'" not in text and text.isprintable():
+        return f"'{text}'"
     return '"' + "".join(map(_escaped, text)) + '"'
 
 

@@ -2,7 +2,8 @@
 
 Values are canonical text, compared by the type of the column they stand beside.  Null follows OData: ``eq null`` and
 ``ne null`` test for null; every other comparison with null is false, and ``not`` negates plainly (two-valued logic).
-Where a column's side declares ``empty_is_null``, null and the empty text are one value.
+Where a column's side declares ``empty_is_null``, null and the empty text are one value: the empty text, which
+``ne`` any other value holds for and which ``like`` can match.
 """
 
 from __future__ import annotations
@@ -12,6 +13,20 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias, assert_never
 
 from dualwrite.model import Path, Value, show_path
+from dualwrite.wildcards import pattern_of, pieces_of
+
+
+class Misread(ValueError):
+    """A text that cannot be read.  ``column`` counts the characters up to the place, from 1; 0 is unknown."""
+
+    def __init__(self, message: str, column: int = 0) -> None:
+        super().__init__(f"{message} (at character {column})" if column else message)
+        self.message = message
+        self.column = column
+
+
+class FilterError(Misread):
+    """A filter that cannot be read, or that a language cannot express."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +45,10 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """``operator`` is one of eq ne gt ge lt le contains startswith endswith."""
+    """``operator`` is one of eq ne gt ge lt le contains startswith endswith like.
+
+    The literal of ``like`` is a pattern (see ``wildcards``) that no other operator can express: see ``matching``.
+    """
 
     operator: str
     column: Column
@@ -81,7 +99,26 @@ _WORDS: Final = {
     "contains": "contains",
     "startswith": "starts with",
     "endswith": "ends with",
+    "like": "is like",
 }
+
+
+def matching(column: Column, pattern: str) -> Compare:
+    """The column matches a pattern, by the simplest operator that says so."""
+    pieces = pieces_of(pattern)
+    match pieces:
+        case ():
+            return Compare("eq", column, Literal(""))
+        case ((False, text),):
+            return Compare("eq", column, Literal(text))
+        case ((False, text), (True, "*")):
+            return Compare("startswith", column, Literal(text))
+        case ((True, "*"), (False, text)):
+            return Compare("endswith", column, Literal(text))
+        case ((True, "*"), (False, text), (True, "*")):
+            return Compare("contains", column, Literal(text))
+        case _:
+            return Compare("like", column, Literal(pattern_of(pieces)))
 
 
 def paths(expression: Expression | None) -> list[Path]:

@@ -19,6 +19,8 @@ from dualwrite.canonical import NUMBERS, CastError, canonical, identity
 from dualwrite.expression import And, Compare, Expression, Not, OneOf, Or, simplify
 from dualwrite.model import ABSENT, Path, Row, Value, show_path
 from dualwrite.schema import Column, ColumnType, TypeName
+from dualwrite.wildcards import LONGEST, glob, matcher
+from dualwrite.wildcards import like as like_pattern
 
 Test = Callable[[Row], bool]
 
@@ -28,6 +30,7 @@ _SEARCHES: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "startswith": str.startswith,
     "endswith": str.endswith,
 }
+_TEXTUAL_ONLY: Final = frozenset({*_SEARCHES, "like"})
 _ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "eq": operator.eq,
     "ne": operator.ne,
@@ -67,7 +70,9 @@ def _twins(column: Column, value: str) -> tuple[str, ...]:
 
 def _compared(operator_: str, column: Column, path: Path, value: str) -> Column:
     """The column as this operator sees it: a choice orders as a number when it is held against one."""
-    if operator_ in _SEARCHES and column.type.name not in TEXTUAL:
+    if operator_ == "like" and len(value) > LONGEST:
+        raise CastError("too_long", f"filter on {show_path(path)}: a pattern has up to {LONGEST} characters")
+    if operator_ in _TEXTUAL_ONLY and column.type.name not in TEXTUAL:
         raise CastError("not_a_value", f"filter on {show_path(path)}: {operator_} needs text, this is {column.type}")
     if operator_ in ("gt", "ge", "lt", "le") and column.type.name is TypeName.CHOICE and _number(value) is not None:
         return replace(column, type=ColumnType(TypeName.NUMERIC))
@@ -185,11 +190,28 @@ def _compare(name: str, index: int, column: Column, path: Path, value: Value) ->
     if value is None:
         null = _is_null(index, column)
         return null if name == "eq" else (lambda row: not null(row)) if name == "ne" else _never
+    test = _valued(name, index, column, path, value)
+    if not _empties_pass(name, column, value):
+        return test
+    null = _is_null(index, column)
+    return lambda row: test(row) or null(row)
+
+
+def _empties_pass(name: str, column: Column, value: str) -> bool:
+    """Does the comparison hold for the empty text of a column that has no null of its own?"""
+    if not column.empty_is_null:
+        return False
+    return name == "ne" or (name == "like" and matcher(value)(""))
+
+
+def _valued(name: str, index: int, column: Column, path: Path, value: str) -> Test:
     if name in ("eq", "ne") and len(twins := _twins(column, value)) > 1:
         return _among(index, column, twins, name == "eq")
     column = _compared(name, column, path, value)
-    compare = (_ORDERS | _SEARCHES)[name]
-    return _against(index, compare, column, value)
+    if name == "like":
+        matches = matcher(value)
+        return _against(index, lambda cell, _: matches(cell), column, value)
+    return _against(index, (_ORDERS | _SEARCHES)[name], column, value)
 
 
 def _against(index: int, compare: Callable[[Any, Any], bool], column: Column, value: str) -> Test:
@@ -242,8 +264,9 @@ class Dialect:
     """How a database spells what filters need.
 
     ``column`` brings the SQL of a column to the form in which its values compare, null where they compare with
-    nothing; ``literal`` brings a canonical literal to the value that is bound.  The templates take ``{value}``,
-    ``{literal}`` and ``{size}``, the literal's length in characters; ``known`` turns unknown into false.
+    nothing; ``literal`` brings a canonical literal to the value that is bound, ``pattern`` a pattern to what ``like``
+    understands.  The templates take ``{value}``, ``{literal}`` and ``{size}``, the literal's length in characters;
+    ``known`` turns unknown into false.
     """
 
     placeholder: str
@@ -253,8 +276,10 @@ class Dialect:
     contains: str
     startswith: str
     endswith: str
+    like: str
     column: Callable[[Column, str], str]
     literal: Callable[[Column, str], object]
+    pattern: Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +299,9 @@ class _Renderer:
             case Or(()):
                 return self.dialect.false
             case And(parts):
-                return f"({' AND '.join(map(self.render, parts))})"
+                return _balanced(list(map(self.render, parts)), "AND")
             case Or(parts):
-                return f"({' OR '.join(map(self.render, parts))})"
+                return _balanced(list(map(self.render, parts)), "OR")
             case Not(part):
                 return f"NOT {self.render(part)}"
             case _:
@@ -287,12 +312,16 @@ class _Renderer:
         value = _literal(column, path, value)
         if value is None:
             return self.null(name, sql, column)
+        test = self.valued(name, sql, column, path, value)
+        return f"({test} OR {self.null('eq', sql, column)})" if _empties_pass(name, column, value) else test
+
+    def valued(self, name: str, sql: str, column: Column, path: Path, value: str) -> str:
         if name in ("eq", "ne"):
             return self.among(sql, column, _twins(column, value), name == "eq")
         column = _compared(name, column, path, value)
         form = self.dialect.column(column, sql)
-        self.bound.append(self.dialect.literal(column, value))
-        if name in _SEARCHES:
+        self.bound.append(self.dialect.pattern(value) if name == "like" else self.dialect.literal(column, value))
+        if name in _TEXTUAL_ONLY:
             template: str = getattr(self.dialect, name)
             test = template.format(value=form, literal=self.dialect.placeholder, size=len(value))
         else:
@@ -320,6 +349,14 @@ class _Renderer:
         if None in literals:
             tests.append(self.null("eq", sql, column))
         return f"({' OR '.join(tests)})"
+
+
+def _balanced(tests: Sequence[str], word: str) -> str:
+    """Tests joined as a tree of little depth: databases limit how deep a condition may be."""
+    if len(tests) < 3:
+        return f"({f' {word} '.join(tests)})"
+    middle = len(tests) // 2
+    return f"({_balanced(tests[:middle], word)} {word} {_balanced(tests[middle:], word)})"
 
 
 _SIGNS: Final = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
@@ -390,8 +427,10 @@ SQLITE: Final = Dialect(
     contains="instr({value}, {literal}) > 0",
     startswith="instr({value}, {literal}) = 1",
     endswith="substr({value}, length({value}) - {size} + 1) = {literal}",
+    like="{value} GLOB {literal}",
     column=_sqlite_column,
     literal=_sqlite_literal,
+    pattern=glob,
 )
 """SQLite on a connection that went through ``prepare_sqlite``; numbers compare exactly up to fifteen digits."""
 
@@ -423,8 +462,10 @@ POSTGRESQL: Final = Dialect(
     contains="strpos({value}, {literal}) > 0",
     startswith="starts_with({value}, {literal})",
     endswith="right({value}, {size}) = {literal}",
+    like=r"{value} LIKE {literal} ESCAPE E'\\'",
     column=_postgresql_column,
     literal=_postgresql_literal,
+    pattern=like_pattern,
 )
 """PostgreSQL in a session that writes canonical text; each placeholder is to be replaced by its number.
 
@@ -474,8 +515,7 @@ def _ranges(expression: Expression, column_of: Callable[[Path], Column | None]) 
         case OneOf(column, literals):
             return _equal(tuple(literal.value for literal in literals), column.path, column_of)
         case Compare("ne", column, literal):
-            found = _equal((literal.value,), column.path, column_of)  # a null is never unequal to anything
-            return {path: _Range(None, (each.allowed or frozenset()) | {None}) for path, each in found.items()}
+            return _unequal(literal.value, column.path, column_of)
         case Not(Compare("eq", column, literal)):
             found = _equal((literal.value,), column.path, column_of)
             return {path: _Range(None, each.allowed or frozenset()) for path, each in found.items()}
@@ -491,6 +531,14 @@ def _ranges(expression: Expression, column_of: Callable[[Path], Column | None]) 
             return {path: _Range(frozenset().union(*(ranges[path].left() for ranges in several))) for path in shared}
         case _:
             return {}
+
+
+def _unequal(value: Value, path: Path, column_of: Callable[[Path], Column | None]) -> dict[Path, _Range]:
+    """A null is never unequal to anything, but an empty text of a column without a null is."""
+    found = _equal((value,), path, column_of)
+    column = column_of(path)
+    null = frozenset[Any]() if column is not None and column.empty_is_null else frozenset({None})
+    return {path: _Range(None, (each.allowed or frozenset()) | null) for path, each in found.items()}
 
 
 def _is_listed(found: _Range | None) -> bool:

@@ -5,10 +5,11 @@ The schema is what the database says, completed by what a person declares (``sch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import itemgetter
+from typing import TypeAlias
 
 from dualwrite.expression import Expression
 from dualwrite.model import ABSENT, Key, Path, Row
@@ -70,6 +71,10 @@ class Column:
     ignore_case: bool = False
     ignore_trailing_blanks: bool = False
     empty_is_null: bool = False
+
+
+ColumnOf: TypeAlias = Callable[[Path], Column | None]
+"""The column at the end of a path; None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

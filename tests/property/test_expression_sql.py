@@ -22,6 +22,7 @@ CHOICES = (("Organization", "1"), ("Person", "2"), ("10", "3"))
 
 letters = st.text(alphabet="aAéÉ ", max_size=4)  # few, so that one text often contains another
 words = letters | letters | st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)
+patterns = st.text(alphabet="aAé *?\\%_[", max_size=5)
 decimals = st.decimals(min_value=-(10**9), max_value=10**9, places=3, allow_nan=False).map(str)
 moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
 few = st.sampled_from
@@ -75,7 +76,9 @@ def compares(draw, names=NAMES):
     name = draw(few(names))
     column, values = COLUMNS[name]
     textual = column.type.name in (TypeName.TEXT, TypeName.CHOICE)
-    operator = draw(few(ORDERS + SEARCHES if textual else ORDERS))
+    operator = draw(few((*ORDERS, *SEARCHES, "like") if textual else ORDERS))
+    if operator == "like":
+        return Compare(operator, Column((name,)), Literal(draw(st.none() | patterns)))
     return Compare(operator, Column((name,)), Literal(draw(st.none() | values)))
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dualwrite.declared import read_declared
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import And, Column, Compare, Literal, Or
+from dualwrite.mapping import xpp
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import (
     POLICIES,
@@ -26,6 +27,7 @@ from dualwrite.mapping.tablemap import (
     Truncate,
     Unread,
     ValueMap,
+    Written,
 )
 from dualwrite.model import Side
 from dualwrite.project import load
@@ -99,7 +101,13 @@ CONSTANTS = st.builds(
 COLUMN = st.builds(Column, st.sampled_from([("a",), ("lookup", "b")]))
 TERMS = st.builds(Compare, st.sampled_from(["eq", "ne"]), COLUMN, st.builds(Literal, ODD))
 FILTERS = st.one_of(TERMS, st.builds(And, st.tuples(TERMS, TERMS)), st.builds(Or, st.tuples(TERMS, TERMS)))
-UNREAD = st.builds(Unread, st.just("odata"), st.sampled_from(["length(a) eq 1", "a eq", "(", "a eq 'x", '\n # : {"']))
+XPP = st.sampled_from(["(a == 1)", 'a == "x\'y"', "(b like '*\\?')", '\n(a = "#: {")'])
+FILTERS |= XPP.map(lambda text: Written("xpp", text, xpp.parse(text)))
+UNREAD = st.builds(
+    Unread,
+    st.sampled_from(["odata", "xpp"]),
+    st.sampled_from(["length(a) eq 1", "a eq", "(", "a eq 'x", '\n # : {"', 'a == "\\']),
+)
 MAPS = st.builds(
     TableMap,
     name=NAMES,
@@ -126,7 +134,7 @@ left: L
 right: R
 company: A = b.c
 key: [a, [b, c]]
-filter: {left: "a eq 'x'", right: {odata: b ne null}}
+filter: {left: {xpp: "a == 'x'"}, right: {odata: b ne null}}
 conflict: newest
 columns:
   - A = b

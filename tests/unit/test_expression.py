@@ -131,6 +131,15 @@ FILTERS = [
     (is_("eq", ""), kind("text", empty_is_null=True), ("", None, ABSENT, "x"), (True, True, True, False)),
     (is_("eq", None), kind("text", empty_is_null=True), ("", None, "x"), (True, True, False)),
     (is_("ne", ""), kind("text", empty_is_null=True), ("", None, "x"), (False, False, True)),
+    (is_("ne", "x"), kind("text", empty_is_null=True), ("", None, ABSENT, "x", "y"), (True, True, True, False, True)),
+    (Not(is_("ne", "x")), kind("text", empty_is_null=True), ("", None, "x", "y"), (False, False, True, False)),
+    (is_("like", "*"), kind("text", empty_is_null=True), ("", None, "x"), (True, True, True)),
+    (is_("like", "?"), kind("text", empty_is_null=True), ("", None, "x"), (False, False, True)),
+    (is_("like", "*"), kind("text"), ("", None, "x"), (True, False, True)),
+    (is_("like", "A?[*B"), kind("text"), ("Ax[B", "Ax[é\nB", "A[B", "ax[B", None), (True, True, False, False, False)),
+    (is_("like", r"\*%_\?*?"), kind("text"), ("*%_?x", "*%_?", "x%_?x"), (True, False, False)),
+    (is_("like", "É?"), kind("text", ignore_case=True), ("éa", "ÉB", "éab"), (True, True, False)),
+    (is_("like", "x?"), kind("choice", choices=(("xy", "2"),)), ("xy", "2"), (True, False)),
     (is_("lt", "x"), kind("text", empty_is_null=True), ("", "a", "y"), (False, True, False)),
     (is_("eq", None), kind("integer", empty_is_null=True), ("", "0"), (True, False)),
     (is_("eq", ""), kind("text"), ("", None), (True, False)),
@@ -193,6 +202,8 @@ def test_filter_in_sql(expression, column, cells, wanted):
         (is_("eq", "soon"), kind("date"), ["filter on a", "'soon' is not a date"]),
         (OneOf(A, (Literal("1"), Literal("x"))), kind("integer"), ["filter on a", "'x' is not an integer"]),
         (is_("contains", "1"), kind("integer"), ["filter on a", "contains needs text", "integer"]),
+        (is_("like", "12"), kind("integer"), ["filter on a", "like needs text", "integer"]),
+        (is_("like", "x" * 1001), kind("text"), ["filter on a", "up to 1000 characters"]),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -201,6 +212,13 @@ def test_filter_refuses_literals_of_another_type(expression, column, words, make
     with pytest.raises(CastError) as caught:
         make(expression, column)
     assert all(word in str(caught.value) for word in words)
+
+
+@pytest.mark.parametrize("kind_", [And, Or], ids=["and", "or"])
+def test_sql_holds_thousands_of_conditions(kind_):
+    """A long condition is no deeper than databases allow."""
+    expression = kind_(tuple(is_("eq", str(number)) for number in range(5000)))
+    assert ask_sqlite(expression, kind("integer"), ["7"]) == [kind_ is Or]
 
 
 def test_sql_binds_every_value():

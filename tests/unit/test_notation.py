@@ -20,6 +20,7 @@ from dualwrite.mapping.tablemap import (
     Truncate,
     Unread,
     ValueMap,
+    Written,
 )
 from dualwrite.model import Side
 
@@ -413,6 +414,33 @@ columns:
   - {left: "Item #", direction: both, right: item_no}
 """
     )
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        """'((PartyType == "Organization") && (D <= 23\\06\\2021))'""",
+        '"(Name == \\"O\'Brien\\")"',
+        "'(this is no X++'",
+    ],
+)
+def test_a_filter_in_xpp_is_kept_as_written(written: str):
+    """X++ stands beside OData, and whatever it says comes back letter by letter."""
+    text = with_columns("- a = b") + f"filter:\n  left: {{xpp: {written}}}\n  right: a eq 1\n"
+    found = read_map(text, "m.yaml")
+    assert found.filters[Side.RIGHT] == Compare("eq", Column(("a",)), Literal("1"))
+    assert (Side.LEFT in found.unread) == ("no X++" in written)
+    assert f"  left: {{xpp: {written}}}\n" in write_map(found)
+    again = read_map(write_map(found), "m.yaml")
+    assert (again.filters, again.unread) == (found.filters, found.unread)
+
+
+def test_a_filter_in_xpp_says_what_it_means():
+    """What X++ says is read beside its words, and what it cannot say is told with its place."""
+    text = with_columns("- a = b") + "filter: {left: {xpp: '(a = 1)'}, right: {xpp: '(a == b)'}}\n"
+    found = read_map(text, "m.yaml")
+    assert found.filters == {Side.LEFT: Written("xpp", "(a = 1)", Compare("eq", Column(("a",)), Literal("1")))}
+    assert "at character 7" in found.unread[Side.RIGHT].reason
 
 
 def test_writing_breaks_long_lines():

@@ -25,9 +25,10 @@ from dualwrite.mapping.paths import (
     show_paths,
     terminal,
 )
-from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Written
 from dualwrite.mapping.values import sought
 from dualwrite.model import Path, Side, show_path
+from dualwrite.names import match
 from dualwrite.schema import Reference, Schema, Table
 
 SIDES = (Side.LEFT, Side.RIGHT)
@@ -276,13 +277,14 @@ class _Binder:
     # -- filters --------------------------------------------------------------------------------------------------
 
     def _filter(self, side: Side) -> Expression | None:
-        expression = self.map.filters.get(side)
-        if expression is None:
-            return None
         line = self.report.line("filter")
+        found = self.map.filters.get(side)
+        if found is None:
+            return None
+        expression = found.expression if isinstance(found, Written) else found
 
         def named(found: Column) -> tuple[End | None, Column]:
-            end = self._end(side, found.path, line, "unknown_filter_column")
+            end = self._end(side, self._own(side, found.path), line, "unknown_filter_column")
             return end, Column(end.path) if end else found
 
         def value(end: End | None, found: Literal, operator: str) -> Literal:
@@ -299,6 +301,14 @@ class _Binder:
                 return found
 
         return _rewrite(expression, named, value)
+
+    def _own(self, side: Side, path: Path) -> Path:
+        """A path without the name of the table itself, which X++ may put before a field."""
+        table = self.tables[side]
+        if len(path) == 2 and path[0].casefold() in {table.name.casefold(), self.map.table(side).casefold()}:
+            steps = {step for each in table.references for step in (each.name, *each.columns)}
+            return path if match(path[0], steps) else path[1:]
+        return path
 
     # -- lookups --------------------------------------------------------------------------------------------------
 

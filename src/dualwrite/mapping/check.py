@@ -156,7 +156,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "unknown_table": ("A table is not there.", "correct the name"),
     "unread_filter": (
         "A filter cannot be read; it is kept as it stands, but the map does not run.",
-        "write the filter anew, in OData",
+        "write the filter anew, in OData or X++",
     ),
     "value_map_ambiguous": (
         "A value map lists a value twice, with different results.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from itertools import compress
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from dualwrite.document import (
     Entries,
@@ -18,6 +18,7 @@ from dualwrite.document import (
     Node,
     Quoted,
     Text,
+    Verbatim,
     block,
     entries,
     flag,
@@ -30,8 +31,9 @@ from dualwrite.document import (
     text_of,
 )
 from dualwrite.errors import Invalid
-from dualwrite.expression import Expression
-from dualwrite.mapping.odata import FilterError, parse, print_odata
+from dualwrite.expression import Expression, FilterError
+from dualwrite.mapping import xpp
+from dualwrite.mapping.odata import parse, print_odata
 from dualwrite.mapping.tablemap import (
     POLICIES,
     ROW_POLICIES,
@@ -45,6 +47,7 @@ from dualwrite.mapping.tablemap import (
     Truncate,
     Unread,
     ValueMap,
+    Written,
 )
 from dualwrite.model import Path, Side, Value
 
@@ -73,6 +76,7 @@ _SYMBOL_LIKE = re.compile(r"[=<>→←-]+")
 _LONG_FORM = "use the long form {left: …, direction: both|right|left, right: …}"
 
 _Read = TypeVar("_Read")
+Filter: TypeAlias = Expression | Written | Unread
 
 
 def read_map(text: str, file: str) -> TableMap:
@@ -105,7 +109,7 @@ def _table_map(node: Entries, findings: Findings) -> TableMap:
     for name in ("map", "left", "right", "columns"):
         if name not in top:
             findings.add("missing_key", node.line, f"a map needs {name}:", f"add a line {name}: …")
-    filters: dict[Side, Expression | Unread] = get("filter", _filters, {})
+    filters: dict[Side, Filter] = get("filter", _filters, {})
     return TableMap(
         name=get("map", text_of, ""),
         left=get("left", text_of, ""),
@@ -192,8 +196,8 @@ def _company(node: Node, what: str, findings: Findings) -> Company | None:
     return Company(left, right, node.line)
 
 
-def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Expression | Unread] | None:
-    filters: dict[Side, Expression | Unread] = {}
+def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Filter] | None:
+    filters: dict[Side, Filter] = {}
     for name, (_, value) in entries(node, what, ("left", "right"), findings).items():
         expression = _filter(value, f"filter {name}", findings)
         if expression is not None:
@@ -201,7 +205,7 @@ def _filters(node: Node, what: str, findings: Findings) -> dict[Side, Expression
     return filters
 
 
-def _filter(node: Node, what: str, findings: Findings) -> Expression | Unread | None:
+def _filter(node: Node, what: str, findings: Findings) -> Filter | None:
     if isinstance(node, Entries):
         return _kept_filter(node, what, findings)
     text = text_of(node, what, findings)
@@ -216,7 +220,7 @@ def _filter(node: Node, what: str, findings: Findings) -> Expression | Unread | 
         return None
 
 
-def _kept_filter(node: Entries, what: str, findings: Findings) -> Expression | Unread | None:
+def _kept_filter(node: Entries, what: str, findings: Findings) -> Filter | None:
     """A filter that names its language: one that cannot be read is kept as it stands."""
     found = entries(node, what, LANGUAGES, findings)
     if len(node.pairs) != 1:
@@ -228,12 +232,10 @@ def _kept_filter(node: Entries, what: str, findings: Findings) -> Expression | U
     return read_filter(language, text) if text is not None else None
 
 
-def read_filter(language: str, text: str) -> Expression | Unread:
-    """A filter in one of the languages; kept as it stands where it cannot be read."""
-    if language == "xpp":
-        return Unread(language, text, "X++ is not supported yet")
+def read_filter(language: str, text: str) -> Filter:
+    """A filter in one of the languages; kept as it stands in X++, and where it cannot be read."""
     try:
-        return parse(text)
+        return parse(text) if language == "odata" else Written(language, text, xpp.parse(text))
     except FilterError as error:
         return Unread(language, text, str(error))
 
@@ -468,10 +470,15 @@ def _top(name: str, value: object) -> str:
 
 
 def _filter_lines(table_map: TableMap) -> list[str]:
-    written: dict[Side, object] = {side: print_odata(found) for side, found in table_map.filters.items()}
-    written |= {side: {found.language: found.text} for side, found in table_map.unread.items()}
+    written = {side: _filter_value(found) for side, found in (*table_map.filters.items(), *table_map.unread.items())}
     lines = [f"  {side}:{block(written[side], 4, len(side.value) + 3)}" for side in Side if side in written]
     return ["filter:", *lines] if lines else []
+
+
+def _filter_value(found: Filter) -> object:
+    if isinstance(found, Written | Unread):
+        return {found.language: Verbatim(found.text)}
+    return print_odata(found)
 
 
 def _setting_lines(table_map: TableMap) -> list[str]:

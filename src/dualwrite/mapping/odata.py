@@ -16,25 +16,32 @@ from odata_query.exceptions import ArgumentCountException, ODataException, Token
 from odata_query.grammar import ODataLexer, ODataParser
 
 from dualwrite.canonical import CastError, canonical
-from dualwrite.expression import ALWAYS, NEVER, And, Column, Compare, Expression, Literal, Not, OneOf, Or
+from dualwrite.expression import (
+    ALWAYS,
+    NEVER,
+    And,
+    Column,
+    Compare,
+    Expression,
+    FilterError,
+    Literal,
+    Not,
+    OneOf,
+    Or,
+    matching,
+)
+from dualwrite.mapping.tokens import DEEPEST, limit
 from dualwrite.model import Path, show_path
 from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import ColumnType, TypeName
+from dualwrite.schema import ColumnOf, ColumnType, TypeName
+from dualwrite.wildcards import from_regex, regex
 
 Node: TypeAlias = Any
 """A node of the package's tree, and a token of its lexer: neither has a type worth the name."""
 Token: TypeAlias = Any
 Known: TypeAlias = Callable[[Path], bool]
-ColumnOf: TypeAlias = Callable[[Path], SchemaColumn | None]
 
-
-class FilterError(ValueError):
-    """A filter that cannot be read.  ``column`` counts the characters up to the place, from 1; 0 is unknown."""
-
-    def __init__(self, message: str, column: int = 0) -> None:
-        super().__init__(f"{message} (at character {column})" if column else message)
-        self.message = message
-        self.column = column
+__all__ = ["FilterError", "parse", "print_odata"]
 
 
 class _Spot(str):
@@ -86,6 +93,7 @@ _ORDER: Final = {
 }
 """The operators, and what each is when its sides change places."""
 _FUNCTIONS: Final = ("contains", "startswith", "endswith")
+_PATTERN: Final = "matchesPattern"
 _WORDS: Final = ("eq", "ne", "gt", "ge", "lt", "le", "in", "and", "or")
 _SYMBOLS: Final = {
     "=": "eq",
@@ -204,22 +212,35 @@ def _misplaced(text: str, index: int, operand: bool) -> FilterError:
 
 
 def _unbalanced(tokens: Iterable[Token]) -> FilterError | None:
-    opened: list[int] = []
+    """What is wrong with the nesting, if anything; ``not`` goes one level deeper, and so does a step of a path."""
+    opened: list[tuple[int, int]] = []
+    depth = nots = steps = 0
     for token in tokens:
-        if token.type == "(":
-            opened.append(token.index + 1)
-        elif token.type == ")":
-            if not opened:
-                return FilterError("this parenthesis closes none", token.index + 1)
-            opened.pop()
-    return FilterError("this parenthesis is never closed", opened[-1]) if opened else None
+        steps = steps + 1 if token.type == "/" else steps if token.type == "ODATA_IDENTIFIER" else 0
+        match token.type:
+            case "WS":
+                continue
+            case "NOT":
+                nots += 1
+            case "(":
+                opened.append((token.index + 1, nots + 1))
+                depth, nots = depth + nots + 1, 0
+            case ")":
+                if not opened:
+                    return FilterError("this parenthesis closes none", token.index + 1)
+                depth, nots = depth - opened.pop()[1], 0
+            case _:
+                nots = 0
+        if depth + nots > DEEPEST or steps > DEEPEST:
+            return FilterError(f"the filter is nested deeper than {DEEPEST} levels", token.index + 1)
+    return FilterError("this parenthesis is never closed", opened[-1][0]) if opened else None
 
 
 def _explained(text: str, tokens: list[Token], error: ODataException) -> FilterError:
     if isinstance(error, (UnknownFunctionException, ArgumentCountException)):
         named = (token.value.name for token in tokens if token.type == "ODATA_IDENTIFIER")
         spot = next((name for name in named if name == error.function_name), error.function_name)
-        if spot in _FUNCTIONS:
+        if spot in (*_FUNCTIONS, _PATTERN):
             return FilterError(f"{spot} takes a column and a text", getattr(spot, "column", 0))
         return _no_function(spot)
     failed = getattr(error, "token", None)
@@ -232,7 +253,7 @@ def _explained(text: str, tokens: list[Token], error: ODataException) -> FilterE
 
 
 def _no_function(name: str) -> FilterError:
-    known = ", ".join(_FUNCTIONS)
+    known = ", ".join((*_FUNCTIONS, _PATTERN))
     return FilterError(f"the function {name} is not supported: there are {known}", getattr(name, "column", 0))
 
 
@@ -243,6 +264,7 @@ def parse(text: str, *, known: Known | None = None) -> Expression:
     """The expression that a filter spells; raises FilterError, also for a path that is not ``known``."""
     if not text.strip():
         raise FilterError("the filter is empty")
+    limit(text, "the filter", FilterError)
     tokens = _lexed(text)
     if (unbalanced := _unbalanced(tokens)) is not None:
         raise unbalanced
@@ -282,9 +304,16 @@ def _condition(node: Node, known: Known) -> Expression:
 
 
 def _chained(node: Node, kind: type) -> list[Node]:
-    if isinstance(node, ast.BoolOp) and isinstance(node.op, kind):
-        return _chained(node.left, kind) + _chained(node.right, kind)
-    return [node]
+    """The parts of a chain, however it is nested; it may be longer than calls can be deep."""
+    parts: list[Node] = []
+    open_ = [node]
+    while open_:
+        node = open_.pop()
+        if isinstance(node, ast.BoolOp) and isinstance(node.op, kind):
+            open_ += [node.right, node.left]
+        else:
+            parts.append(node)
+    return parts
 
 
 def _comparison(operator: str, turned: str, left: Node, right: Node, known: Known) -> Compare:
@@ -303,12 +332,21 @@ def _comparison(operator: str, turned: str, left: Node, right: Node, known: Know
 
 
 def _call(name: str, arguments: list[Node], known: Known) -> Compare:
-    if name not in _FUNCTIONS:
+    if name not in (*_FUNCTIONS, _PATTERN):
         raise _no_function(name)
     column, literal = arguments
     if not _is_column(column) or not _is_literal(literal):
         raise FilterError(f"{name} takes a column first and a value second", getattr(name, "column", 0))
+    if name == _PATTERN:
+        return matching(_column(column, known), _pattern(literal))
     return Compare(str(name), _column(column, known), _literal(literal))
+
+
+def _pattern(node: Node) -> str:
+    pattern = from_regex(_literal(node).value or "")
+    if pattern is None:
+        raise FilterError(f"{_PATTERN} knows ^ $ . and .* alone, and a backslash before other signs", _place(node))
+    return pattern
 
 
 def _is_column(node: Node) -> bool:
@@ -334,7 +372,11 @@ def _literal(node: Node) -> Literal:
 
 def _pieces(node: Node) -> list[str]:
     """The names of a path as written, from the outermost."""
-    return [node.name] if isinstance(node, ast.Identifier) else [*_pieces(node.owner), node.attr]
+    found: list[str] = []
+    while isinstance(node, ast.Attribute):
+        found.append(node.attr)
+        node = node.owner
+    return [node.name, *reversed(found)]
 
 
 def _path(node: Node) -> Path:
@@ -354,15 +396,16 @@ def _column(node: Node, known: Known) -> Column:
 
 def _place(node: Node) -> int:
     """Where a node begins, 0 where the tree does not say."""
-    match node:
-        case ast.Identifier(name=spot) | ast.String(val=spot) | ast.Integer(val=spot) | ast.Boolean(val=spot):
-            return getattr(spot, "column", 0)
-        case ast.Attribute(owner=inner) | ast.UnaryOp(operand=inner) | ast.Call(func=inner):
-            return _place(inner)
-        case ast.Compare(left=inner) | ast.BinOp(left=inner) | ast.BoolOp(left=inner):
-            return _place(inner)
-        case _:
-            return 0
+    while True:
+        match node:
+            case ast.Identifier(name=spot) | ast.String(val=spot) | ast.Integer(val=spot) | ast.Boolean(val=spot):
+                return getattr(spot, "column", 0)
+            case ast.Attribute(owner=inner) | ast.UnaryOp(operand=inner) | ast.Call(func=inner):
+                node = inner
+            case ast.Compare(left=inner) | ast.BinOp(left=inner) | ast.BoolOp(left=inner):
+                node = inner
+            case _:
+                return 0
 
 
 def _named(node: Node) -> str:
@@ -407,6 +450,8 @@ def _printed(expression: Expression, column: ColumnOf, inner: bool) -> str:
     match expression:
         case Compare(operator, Column(path), literal):
             value = _spelled(literal, column(path))
+            if operator == "like":
+                return f"{_PATTERN}({_printed_path(path)}, {_quoted(regex(literal.value or ''))})"
             if operator in _FUNCTIONS:
                 return f"{operator}({_printed_path(path)}, {value})"
             return f"{_printed_path(path)} {operator} {value}"
@@ -452,5 +497,9 @@ def _spelled(literal: Literal, column: SchemaColumn | None) -> str:
         return f"{match[1]}T{match[2]}{'Z' if match[3] else ''}"
     if kind is TypeName.DATE and re.fullmatch(r"[1-9]\d{3}-\d\d-\d\d", value):
         return value
-    quoted = value.replace("'", "''")
-    return f"'{quoted}'"
+    return _quoted(value)
+
+
+def _quoted(value: str) -> str:
+    doubled = value.replace("'", "''")
+    return f"'{doubled}'"

@@ -93,6 +93,15 @@ class Company:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A filter in X++ as it was written, and what it says."""
+
+    language: str
+    text: str
+    expression: Expression
+
+
+@dataclass(frozen=True, slots=True)
 class Unread:
     """A filter that says more than an expression can: kept word for word, so that nothing is lost.
 
@@ -122,7 +131,7 @@ class TableMap:
     publisher: str = ""
     company: Company | None = None
     key: tuple[Path, ...] | None = None
-    filters: Mapping[Side, Expression] = field(default_factory=dict)
+    filters: Mapping[Side, Expression | Written] = field(default_factory=dict)
     unread: Mapping[Side, Unread] = field(default_factory=dict)
     conflict: str | None = None
     rows: str = "keep"
