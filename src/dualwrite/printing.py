@@ -26,8 +26,10 @@ from dualwrite.engine.retention import size
 from dualwrite.engine.status import MapStatus
 from dualwrite.engine.troubles import remedy_of
 from dualwrite.engine.verify import Report
+from dualwrite.engine.versions import History, Switched, called
 from dualwrite.errors import DualwriteError, Problem
-from dualwrite.journal import Conflict, Event, Parked
+from dualwrite.journal import Conflict, Event, MapVersion, Parked
+from dualwrite.mapping.difference import Difference as MapDifference
 from dualwrite.mapping.propose import Proposal
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
@@ -49,6 +51,11 @@ def error(trouble: DualwriteError) -> None:
     print(f"dualwrite: {trouble.message}", file=sys.stderr)
     if trouble.remedy:
         print(f"  → {trouble.remedy}", file=sys.stderr)
+
+
+def note(text: str) -> None:
+    """One plain line on the error stream, beside the result."""
+    print(text, file=sys.stderr)
 
 
 def misused(message: str, context: object) -> None:
@@ -183,6 +190,72 @@ def maps(found: Sequence[TableMap]) -> None:
         said("no maps: dualwrite init proposes some")
 
 
+def history_json(found: History) -> Mapping[str, object]:
+    """The versions of a map, oldest first."""
+    return {
+        "map": found.map,
+        "file": found.current.file if found.current else None,
+        "edited": found.edited,
+        "becomes": found.becomes,
+        "versions": [version_json(each, found) for each in found.versions],
+    }
+
+
+def version_json(version: MapVersion, found: History) -> Mapping[str, object]:
+    """One version of a map."""
+    return {
+        "version": version.version,
+        "publisher": version.publisher,
+        "at": stamp(version.at),
+        "who": version.who,
+        "in_file": version == found.here,
+        "runs": version == found.runs,
+    }
+
+
+def history(found: History) -> None:
+    """The versions of a map, oldest first."""
+    made = table("version", "publisher", "since", "who", "")
+    for each in found.versions:
+        marks = ["in the file"] if each == found.here else []
+        marks += ["runs"] if each == found.runs else []
+        made.add_row(each.version, escape(each.publisher), when(each.at), escape(each.who), ", ".join(marks))
+    show(made)
+    if found.current is None:
+        said("no file holds this map: dualwrite maps switch brings a version back")
+    elif found.edited:
+        said(f"{found.current.file} holds what is no version yet; it becomes {found.becomes} when the map is started")
+
+
+def differences_json(ends: Sequence[str], found: Sequence[MapDifference]) -> Mapping[str, object]:
+    """What differs between two versions."""
+    a, b = ends
+    return {"a": a, "b": b, "differences": [map_difference_json(each) for each in found]}
+
+
+def map_difference_json(found: MapDifference) -> Mapping[str, object]:
+    """One difference between two versions."""
+    members = {name: getattr(found, name) for name in ("what", "where", "was", "now")}
+    return {**members, "text": str(found)}
+
+
+def differences(ends: Sequence[str], found: Sequence[MapDifference]) -> None:
+    """What differs between two versions, a sentence each."""
+    for each in found:
+        said(str(each))
+    a, b = ends
+    said(f"{len(found)} difference(s) between {a} and {b}" if found else f"{a} and {b} say the same")
+
+
+def switched(done: Switched, found: History) -> None:
+    """The result of a switch."""
+    if done.kept and done.kept.was != done.kept.table_map.version:
+        said(f"{done.file} held an edit of {done.kept.was}: it is kept as version {done.kept.table_map.version}")
+    said(f"{done.file} holds version {called(done.now)} now")
+    if found.runs and found.runs != found.here:
+        said(f"the map runs as {called(found.runs)} until it is started again")
+
+
 # -- plan -------------------------------------------------------------------------------------------------------------
 
 
@@ -269,11 +342,12 @@ def retained(kept: Mapping[Side, int]) -> None:
 
 def statuses(report: Sequence[MapStatus]) -> None:
     """The states of all maps."""
-    made = table("map", "state", "#parked", "#conflicts", "#queued", "#lag s", "reason")
+    made = table("map", "version", "state", "#parked", "#conflicts", "#queued", "#lag s", "reason")
     for row in report:
         colour = COLOURS.get(row["state"], "default")
         made.add_row(
             escape(row["map"]),
+            row["version"] + (" (edited)" if row["edited"] else ""),
             f"[{colour}]{row['state']}[/{colour}]" + coming(row),
             str(row["parked"]),
             str(row["conflicts"]),
@@ -282,6 +356,9 @@ def statuses(report: Sequence[MapStatus]) -> None:
             escape(row["reason"]),
         )
     show(made)
+    for row in report:
+        if row["edited"]:
+            said(f"{row['map']} runs as {row['version']}: what its file says now counts from its next start on")
 
 
 def coming(row: MapStatus) -> str:

@@ -11,7 +11,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Final, Literal, get_args
@@ -68,7 +68,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A link as people wrote it down.  ``companies`` is empty for all."""
+    """A link as people wrote it down.  ``companies`` is empty for all; ``place`` is the folder of the maps."""
 
     folder: Path
     link: str
@@ -78,6 +78,7 @@ class Project:
     limits: Limits = Limits()
     maps: tuple[TableMap, ...] = ()
     declared: Mapping[Side, Declared] = field(default_factory=dict)
+    place: str = MAPS
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -190,6 +191,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         limits=Limits(settings.limits.deletes, settings.limits.retained),
         maps=maps,
         declared=declared,
+        place=settings.maps,
     )
     return project, problems
 
@@ -444,6 +446,14 @@ def _named(maps: Sequence[TableMap]) -> list[tuple[str, TableMap]]:
         names = (f"{slug}-{number}.yaml" if number > 1 else f"{slug}.yaml" for number in count(1))
         taken[next(name for name in names if name not in taken)] = table_map
     return list(taken.items())
+
+
+def new_file(project: Project, name: str) -> Path:
+    """A file that is not there yet, for a map of this name."""
+    slug = _slug(name) or "map"
+    marks = chain([""], (f"-{number}" for number in count(2)))
+    files = (project.folder / project.place / f"{slug}{mark}.yaml" for mark in marks)
+    return next(file for file in files if not file.exists())
 
 
 def _write(folder: Path, files: Mapping[Path, str]) -> None:

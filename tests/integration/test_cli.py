@@ -232,6 +232,9 @@ def test_status_tells_how_the_link_stands(shop):
         "parked": 0,
         "conflicts": 0,
         "queued": 0,
+        "version": "1.0.0.0",
+        "publisher": "",
+        "edited": False,
     }
     assert lag > 0
     assert MOMENT.fullmatch(since)

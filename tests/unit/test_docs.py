@@ -154,6 +154,10 @@ FIELDS = {
     "event_json": "log",
     "maps_json": "maps list",
     "map_json": "maps list",
+    "history_json": "maps versions",
+    "version_json": "maps versions",
+    "differences_json": "maps diff",
+    "map_difference_json": "maps diff",
 }
 """The functions that make JSON, and the command whose section describes their fields."""
 

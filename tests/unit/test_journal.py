@@ -8,7 +8,8 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -19,9 +20,9 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, inspect, text
 
 from dualwrite.errors import Denied, DualwriteError, Usage
-from dualwrite.journal import Conflict, Journal, Lease, MapState, ParkedKey, Tally, change_from, change_text
+from dualwrite.journal import Conflict, Journal, Lease, MapState, MapVersion, ParkedKey, Tally, change_from, change_text
 from dualwrite.journal.database import Database, locate
-from dualwrite.journal.tables import metadata
+from dualwrite.journal.tables import STEPS, metadata
 from dualwrite.model import ABSENT, Change, Kind, Position, Side
 
 LEFT, RIGHT = Side.LEFT, Side.RIGHT
@@ -688,17 +689,71 @@ def test_an_older_journal_is_lifted_step_by_step(tmp_path: Path) -> None:
     with Journal.open(tmp_path) as journal:
         journal.put("a", "1")
     with pytest.raises(RuntimeError):
-        Journal.open(tmp_path, steps=(add_colour, fail))
+        Journal.open(tmp_path, steps=(*STEPS, add_colour, fail))
     assert setting_columns(tmp_path) == ["name", "value"]
     for _ in range(2):
-        with Journal.open(tmp_path, steps=(add_colour,)) as journal:
+        with Journal.open(tmp_path, steps=(*STEPS, add_colour)) as journal:
             assert journal.get("a") == "1"
         assert setting_columns(tmp_path) == ["name", "value", "colour"]
 
 
+FIRST = """
+CREATE TABLE journal (number INTEGER NOT NULL, PRIMARY KEY (number));
+CREATE TABLE map_state (map TEXT NOT NULL, desired TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+  initial TEXT NOT NULL, boundaries TEXT NOT NULL, master TEXT, since DOUBLE NOT NULL, PRIMARY KEY (map));
+INSERT INTO journal VALUES (1);
+INSERT INTO map_state VALUES ('m', 'running', 'running', '', 'done', '{"left": null, "right": null}', 'left', 5.0);
+"""
+
+
+def columns_of(file: Path) -> dict[str, list[tuple]]:
+    """Every table that versions concern, with its columns and indexes."""
+    with closing(sqlite3.connect(file)) as raw:
+        return {
+            table: raw.execute(f"PRAGMA table_info({table})").fetchall()
+            + [row[2:] for row in raw.execute(f"PRAGMA index_list({table})")]
+            for table in ("map_state", "map_version")
+        }
+
+
+def test_a_journal_of_the_first_number_is_lifted(tmp_path: Path) -> None:
+    """Its maps have no version yet, and it is as if it had been made anew."""
+    old, new = tmp_path / "old.db", tmp_path / "new.db"
+    with closing(sqlite3.connect(old)) as raw:
+        raw.executescript(FIRST)
+    with Journal.open(old) as journal, Journal.open(new):
+        assert journal.states()["m"] == MapState("m", "running", "running", "", "left", "done", since=5.0)
+        assert journal.versions() == []
+    assert columns_of(old) == columns_of(new)
+
+
+def test_versions_of_maps_are_kept(journal: Journal) -> None:
+    """Each once, in order; one that is known gets its new text, and whoever settles sees what is known."""
+    seen = []
+
+    def settle(version: str, words: str) -> Callable[[Sequence[MapVersion]], MapVersion]:
+        def decide(known: Sequence[MapVersion]) -> MapVersion:
+            seen.append([each.version for each in known])
+            return MapVersion("m", version, "P", words, 0.0, "ann")
+
+        return decide
+
+    for version, words in (("1.0.0.0", "a"), ("1.0.0.1", "b"), ("1.0.0.0", "c")):
+        journal.keep_version("m", settle(version, words))
+    journal.keep_version("other", lambda known: MapVersion("other", "1.0.0.0", "P", str(len(known)), 0.0))
+    assert seen == [[], ["1.0.0.0"], ["1.0.0.0", "1.0.0.1"]]
+    kept = journal.versions("m")
+    assert [(each.version, each.publisher, each.text, each.who) for each in kept] == [
+        ("1.0.0.0", "P", "c", "ann"),
+        ("1.0.0.1", "P", "b", "ann"),
+    ]
+    assert all(each.at > 0 for each in kept)
+    assert len(journal.versions()) == 3
+
+
 def test_a_newer_journal_is_refused(tmp_path: Path) -> None:
     """An older program leaves it alone and says to update."""
-    with Journal.open(tmp_path, steps=(add_colour,)):
+    with Journal.open(tmp_path, steps=(*STEPS, add_colour)):
         pass
     with pytest.raises(Denied, match=r"newer dualwrite.*update dualwrite"):
         Journal.open(tmp_path)

@@ -2,14 +2,58 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, finish
-from dualwrite.errors import Invalid
-from dualwrite.project import load_readable
+from dualwrite.cli.session import HERE, Folder, Json, finish, who
+from dualwrite.engine import versions
+from dualwrite.engine.versions import called, version_of
+from dualwrite.errors import Invalid, Usage
+from dualwrite.journal import Journal, MapVersion
+from dualwrite.mapping.difference import differences
+from dualwrite.mapping.notation import read_map
+from dualwrite.mapping.tablemap import TableMap
+from dualwrite.names import guess
+from dualwrite.project import Project, load_readable
 
 maps_app = typer.Typer(help="Table maps: their files and versions.", no_args_is_help=True)
+Map = Annotated[str, typer.Argument(help="Name of a map.", metavar="MAP")]
+VERSION = "Like 1.0.0.0, or 1.0.0.0@publisher where several publishers have that number."
+FILE = "file"
+"""What stands for the map's file where a version is asked for."""
+
+
+def readable(folder: Path) -> Project:
+    """The project in a folder; what is wrong with some of its files is told.  Raises Invalid without settings."""
+    project, problems = load_readable(folder)
+    if project is None:
+        raise Invalid(problems)
+    printing.problems(problems)
+    return project
+
+
+@contextmanager
+def kept(project: Project) -> Iterator[Journal | None]:
+    """The journal of a project; None where there is none yet."""
+    if not Journal.exists(project.folder):
+        yield None
+        return
+    with Journal.open(project.folder) as journal:
+        yield journal
+
+
+def meant(project: Project, journal: Journal | None, name: str) -> str:
+    """A map's name as its file or the journal spells it; raises Usage for an unknown one."""
+    names = [each.name for each in project.maps] + [each.map for each in (journal.versions() if journal else ())]
+    found = {each.casefold(): each for each in reversed(names)}
+    if name.casefold() not in found:
+        raise Usage(f"no map is called {name!r}", guess(name, list(found.values())) or "see dualwrite maps list")
+    return found[name.casefold()]
 
 
 @maps_app.command("list")
@@ -24,3 +68,67 @@ def maps_list(folder: Folder = HERE, as_json: Json = False) -> None:
     printing.problems(problems)
     printing.json_out(printing.maps_json(project.maps)) if as_json else printing.maps(project.maps)
     finish(not problems)
+
+
+@maps_app.command("versions")
+def maps_versions(name: Map, folder: Folder = HERE, as_json: Json = False) -> None:
+    """List the versions of a map.
+
+    Tells which one its file holds, and which one runs.
+    """
+    project = readable(folder)
+    with kept(project) as journal:
+        found = versions.history(journal, project, meant(project, journal, name))
+        printing.json_out(printing.history_json(found)) if as_json else printing.history(found)
+
+
+def end_of(known: Sequence[MapVersion], current: TableMap | None, wanted: str) -> tuple[str, TableMap]:
+    """What a version of a map is called, and what it says."""
+    if wanted == FILE and current is not None:
+        return current.file, current
+    found = version_of(known, current, wanted)
+    return called(found), read_map(found.text, f"version {called(found)}")
+
+
+@maps_app.command("diff")
+def maps_diff(
+    name: Map,
+    before: Annotated[str, typer.Argument(help=f"{VERSION} The word `file` for what the file says.", metavar="A")],
+    after: Annotated[str, typer.Argument(help="As A; the file by default.", metavar="B")] = FILE,
+    folder: Folder = HERE,
+    as_json: Json = False,
+) -> None:
+    """Tell what differs between two versions of a map.
+
+    Column by column, in words.
+    """
+    project = readable(folder)
+    with kept(project) as journal:
+        known_name = meant(project, journal, name)
+        current = next((each for each in project.maps if each.name == known_name), None)
+        known = journal.versions(known_name) if journal else []
+    ends = [end_of(known, current, wanted) for wanted in (before, after)]
+    found = differences(*(end for _, end in ends))
+    names = [shown for shown, _ in ends]
+    printing.json_out(printing.differences_json(names, found)) if as_json else printing.differences(names, found)
+
+
+@maps_app.command("switch")
+def maps_switch(
+    name: Map,
+    version: Annotated[str, typer.Argument(help=VERSION, metavar="VERSION")],
+    folder: Folder = HERE,
+) -> None:
+    """Put another version of a map into its file.
+
+    What the file holds is kept as a version first.  A map that runs goes on as it is until it is started again.
+    """
+    project, problems = load_readable(folder)
+    if project is None or problems:
+        raise Invalid(problems)
+    with kept(project) as journal:
+        if journal is None:
+            raise Usage("no map has versions yet", "a map has them once an engine has run it")
+        known_name = meant(project, journal, name)
+        done = versions.switch(journal, project, known_name, version, who())
+        printing.switched(done, versions.history(journal, project, known_name))

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from dualwrite import printing
 from dualwrite.engine.workspace import Workspace, opened
 from dualwrite.errors import Usage
 from dualwrite.names import guess
@@ -34,7 +35,7 @@ def who() -> str:
 @contextmanager
 def workspace(folder: Path) -> Iterator[Workspace]:
     """The project in a folder, open."""
-    with opened(load(folder)) as work:
+    with opened(load(folder), who(), printing.note) as work:
         yield work
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from dualwrite.engine.lifecycle import ATTENTION, RUNNING, STOPPED, refuse_unless_allowed
+from dualwrite.engine.lifecycle import ATTENTION, RUNNING, STOPPED, refuse_unless_allowed, wants_to_run
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.workspace import Workspace
@@ -163,6 +163,9 @@ def start(
     """Wish these maps to run.  A running engine makes it so before this returns; otherwise the next one does."""
     states = workspace.states()
     refuse_unless_allowed("start", [states[compiled.name] for compiled in maps])
+    for compiled in maps:
+        if not wants_to_run(states[compiled.name]):
+            workspace.kept(compiled)
     with workspace.journal.batch() as batch:
         for compiled in maps:
             batch.set_state(

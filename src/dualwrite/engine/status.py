@@ -9,14 +9,28 @@ from contextlib import suppress
 from typing import TypedDict
 
 from dualwrite.engine.ledger import MANY_DELETES
+from dualwrite.engine.lifecycle import INITIALIZING, RUNNING
 from dualwrite.engine.runner import IN_HAND, TROUBLE
+from dualwrite.engine.versions import differs
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
+from dualwrite.journal import MapState, MapVersion
+from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
 
 
-class MapStatus(TypedDict):
-    """One line of ``dualwrite status``; times in seconds (lag) or seconds since the epoch (since)."""
+class _Version(TypedDict):
+    version: str
+    publisher: str
+    edited: bool
+
+
+class MapStatus(_Version):
+    """One line of ``dualwrite status``; times in seconds (lag) or seconds since the epoch (since).
+
+    ``version`` and ``publisher`` are those that run, else those of the file; ``edited``: the file says something else
+    than what runs.
+    """
 
     map: str
     state: str
@@ -36,6 +50,8 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
     lag = lag_by_map(workspace)
     states = workspace.states()
     names = [*workspace.maps, *(name for name in states if name not in workspace.maps)]
+    files = {table_map.name: table_map for table_map in workspace.project.maps}
+    known = {(each.map, each.version, each.publisher): each for each in workspace.journal.versions()}
     report: list[MapStatus] = []
     for name in names:
         state, counts = states[name], tally.get(name)
@@ -51,9 +67,22 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
                 queued=counts.changes if counts else 0,
                 lag_seconds=lag.get(name, 0.0),
                 since=state.since,
+                **_version(state, files.get(name), known),
             )
         )
     return report
+
+
+def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, str, str], MapVersion]) -> _Version:
+    """Which version of a map runs, and whether its file says something else."""
+    if state.state in (RUNNING, INITIALIZING) or file is None:
+        runs = known.get((state.map, state.version, state.publisher))
+        return {
+            "version": state.version,
+            "publisher": state.publisher,
+            "edited": file is not None and runs is not None and differs(file, runs),
+        }
+    return {"version": file.version, "publisher": file.publisher, "edited": False}
 
 
 def waits_for(workspace: Workspace) -> list[Problem]:

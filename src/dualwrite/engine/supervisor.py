@@ -9,7 +9,7 @@ A crash at any point loses only caches: ``open`` finds everything in the two dat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -39,8 +39,8 @@ CLOCK_TOLERANCE = 1.0
 """Seconds by which the clocks may drift before their difference is measured anew."""
 
 
-Reload: TypeAlias = Callable[[], Mapping[str, CompiledMap]]
-"""The maps of the project that have no errors, by name, as they are now."""
+Reload: TypeAlias = Callable[[Collection[str]], Mapping[str, CompiledMap]]
+"""The maps of the project that have no errors, by name, as they are now; called with those that are about to start."""
 log = logging.getLogger(__name__)
 
 
@@ -106,6 +106,7 @@ class Engine:
         for name in live:
             if states[name].state != RUNNING:
                 self.journal.set_state(name, state=RUNNING, reason="")
+        self._tell_versions(live)
 
     def _installed(self) -> dict[str, CompiledMap]:
         """Capture what the maps that ran look at; returns those that can go on."""
@@ -208,7 +209,7 @@ class Engine:
         if is_fresh or self._reload is None or not starting:
             return
         with self._halting(starting):
-            found = self._reload()
+            found = self._reload(starting)
         for name in starting:
             if name not in found:
                 raise Halted(name, "the map has errors", "see dualwrite check")
@@ -255,6 +256,13 @@ class Engine:
             for name in names:
                 state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
+        self._tell_versions(names)
+
+    def _tell_versions(self, names: Iterable[str]) -> None:
+        """Note the versions with which maps are carried from here on."""
+        with self.journal.batch() as batch:
+            for table_map in (self.maps[name].table_map for name in names):
+                batch.set_state(table_map.name, version=table_map.version, publisher=table_map.publisher)
 
     def _views_changed(self) -> None:
         for side, connector in self.connectors.items():

@@ -5,9 +5,9 @@ Opening reads and connects; it writes nothing in either system.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,9 +16,11 @@ from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.initial import Progress, quiet
+from dualwrite.engine.lifecycle import wants_to_run
 from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.versions import keep
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
 from dualwrite.mapping.check import check_maps
@@ -31,9 +33,16 @@ from dualwrite.schema import Schema
 _T = TypeVar("_T")
 
 
+def _nobody(_: str) -> None:
+    """Told, and heard by nobody."""
+
+
 @dataclass
 class Workspace:
-    """An open project.  ``maps`` are those that compile, parents first; ``problems`` say why the others do not."""
+    """An open project.  ``maps`` are those that compile, parents first; ``problems`` say why the others do not.
+
+    ``who`` works with it; ``tell`` says a sentence to them.
+    """
 
     project: Project
     connectors: Mapping[Side, Connector]
@@ -42,6 +51,8 @@ class Workspace:
     problems: list[Problem]
     journal: Journal
     lease: Lease
+    who: str = ""
+    tell: Callable[[str], None] = _nobody
 
     def chosen(self, names: Sequence[str]) -> list[CompiledMap]:
         """The maps of these names, all where none is given; raises Usage with the nearest name for an unknown one."""
@@ -76,10 +87,11 @@ class Workspace:
 
     def engine(self, point: Point = no_point, progress: Progress = quiet) -> Engine:
         """An engine for this link; to be opened by whoever holds the lease."""
+        wanted = {name for name, state in self.states().items() if wants_to_run(state)}
         return Engine(
             self.project.link,
             self.connectors,
-            list(self.maps.values()),
+            [self.kept(one) if one.name in wanted else one for one in self.maps.values()],
             self.journal,
             delete_limit=self.project.limits.deletes,
             broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
@@ -88,12 +100,20 @@ class Workspace:
             progress=progress,
         )
 
-    def _reload(self) -> Mapping[str, CompiledMap]:
-        """The maps as files and systems have them by now."""
+    def kept(self, compiled: CompiledMap) -> CompiledMap:
+        """The map, after what its file says has become a version; what there is to say of its number is told."""
+        version = keep(self.journal, compiled.table_map, self.who)
+        if str(version):
+            self.tell(str(version))
+        return replace(compiled, table_map=version.table_map)
+
+    def _reload(self, names: Collection[str]) -> Mapping[str, CompiledMap]:
+        """The maps as files and systems have them by now; those of these names are about to be taken up."""
         project = load(self.project.folder)
         schemas = {side: connector.schema() for side, connector in self.connectors.items()}
         problems = check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
-        return compiled_maps(project, schemas, problems)
+        found = compiled_maps(project, schemas, problems)
+        return {name: self.kept(one) if name in names else one for name, one in found.items()}
 
     def close(self) -> None:
         """Let go of everything.  Idempotent."""
@@ -110,7 +130,7 @@ def connector_of(project: Project, side: Side) -> Connector:
 
 
 @contextmanager
-def opened(project: Project) -> Iterator[Workspace]:
+def opened(project: Project, who: str = "", tell: Callable[[str], None] = _nobody) -> Iterator[Workspace]:
     """Open a project and let go of it at the end.  Raises what the systems say; maps with errors are left out."""
     connectors = {side: connector_of(project, side) for side in Side}
     try:
@@ -124,7 +144,7 @@ def opened(project: Project) -> Iterator[Workspace]:
         for connector in connectors.values():
             connector.close()
         raise
-    workspace = Workspace(project, connectors, schemas, maps, problems, journal, Lease(project.folder))
+    workspace = Workspace(project, connectors, schemas, maps, problems, journal, Lease(project.folder), who, tell)
     try:
         yield workspace
     finally:

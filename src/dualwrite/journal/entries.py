@@ -21,7 +21,10 @@ Boundaries: TypeAlias = Mapping[Side, Position | None]
 
 @dataclass(frozen=True, slots=True)
 class MapState:
-    """What is wanted of a map and what it does.  ``since`` is when its ``state`` last changed."""
+    """What is wanted of a map and what it does.  ``since`` is when its ``state`` last changed.
+
+    ``version`` and ``publisher`` are those with which an engine last took it up; empty before.
+    """
 
     map: str
     desired: Desired = "stopped"
@@ -31,6 +34,8 @@ class MapState:
     initial: Initial = "none"
     boundaries: Boundaries = field(default_factory=lambda: {Side.LEFT: None, Side.RIGHT: None})
     since: float = 0.0
+    version: str = ""
+    publisher: str = ""
 
 
 class MapChanges(TypedDict, total=False):
@@ -42,6 +47,20 @@ class MapChanges(TypedDict, total=False):
     master: Literal["left", "right"] | None
     initial: Initial
     boundaries: Boundaries
+    version: str
+    publisher: str
+
+
+@dataclass(frozen=True, slots=True)
+class MapVersion:
+    """What a map's file said when it became this version of this publisher."""
+
+    map: str
+    version: str
+    publisher: str
+    text: str
+    at: float
+    who: str = ""
 
 
 @dataclass(frozen=True, slots=True)

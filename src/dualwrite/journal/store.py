@@ -1,4 +1,4 @@
-"""The control store of a link: map states, activity log, parked changes, conflicts, decisions, requests, named values.
+"""The control store of a link: map states and versions, activity log, parked changes, conflicts, decisions, requests.
 
 Everything that is written goes through a ``Writer`` in one transaction; every method that writes is a batch of one.
 What belongs to a commit in a target is *provisional* until that commit is done: listings take ``numbers``, the number
@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, Unpack
 
-from sqlalchemy import ColumnElement, Row, Select, Table, and_, delete, func, insert, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, delete, func, insert, or_, select, update
 
 from dualwrite.journal.database import Database, locate
 from dualwrite.journal.entries import (
@@ -24,6 +24,7 @@ from dualwrite.journal.entries import (
     Event,
     MapChanges,
     MapState,
+    MapVersion,
     Parked,
     ParkedKey,
     Request,
@@ -39,6 +40,7 @@ from dualwrite.journal.tables import (
     event,
     kept,
     map_state,
+    map_version,
     parked,
     queue,
     request,
@@ -125,6 +127,26 @@ class Journal:
         """As ``Writer.set_state``."""
         with self.batch() as batch:
             batch.set_state(map, **changes)
+
+    # Versions of maps
+
+    def versions(self, map: str | None = None) -> list[MapVersion]:
+        """The versions of maps, of one if given, in the order in which they were kept."""
+        with self._database.reading() as connection:
+            return _versions(connection, map)
+
+    def keep_version(self, map: str, settle: Callable[[Sequence[MapVersion]], MapVersion]) -> MapVersion:
+        """Keep what ``settle`` makes of a map's known versions, and return it; one that is known gets its new text.
+
+        Nobody else writes between the look and the write.
+        """
+        with self._database.writing() as connection:
+            kept = settle(_versions(connection, map))
+            same = [map_version.c[name] == getattr(kept, name) for name in ("map", "version", "publisher")]
+            if connection.execute(update(map_version).where(*same).values(text=kept.text)).rowcount == 0:
+                values = {name: getattr(kept, name) for name in ("map", "version", "publisher", "text", "who")}
+                connection.execute(insert(map_version).values(values | {"at": self._clock()}))
+        return kept
 
     # Activity log
 
@@ -353,7 +375,25 @@ def _count_by_map(table: Table) -> Select[tuple[str, int]]:
 
 def _map_state(row: Row[Any]) -> MapState:
     boundaries = {Side(s): None if at is None else Position.parse(at) for s, at in json.loads(row.boundaries).items()}
-    return MapState(row.map, row.desired, row.state, row.reason, row.master, row.initial, boundaries, row.since)
+    return MapState(
+        row.map,
+        row.desired,
+        row.state,
+        row.reason,
+        row.master,
+        row.initial,
+        boundaries,
+        row.since,
+        row.version,
+        row.publisher,
+    )
+
+
+def _versions(connection: Connection, map: str | None) -> list[MapVersion]:
+    found = select(map_version).where(*_equal(map_version, map=map)).order_by(map_version.c.row)
+    return [
+        MapVersion(row.map, row.version, row.publisher, row.text, row.at, row.who) for row in connection.execute(found)
+    ]
 
 
 def _parked_key(row: Row[Any]) -> ParkedKey:

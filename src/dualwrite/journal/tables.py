@@ -24,14 +24,11 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.schema import SchemaItem
 
 Step: TypeAlias = Callable[[Connection], None]
-
-STEPS: Final[tuple[Step, ...]] = ()
-"""``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
-below appends one that does the same to the tables of older journals."""
 
 FIRST: Final = 1
 
@@ -82,6 +79,15 @@ map_state = Table(
     *map(_word, ("desired", "state", "reason", "initial", "boundaries")),
     _word("master", optional=True),
     _time("since"),
+    *(Column(name, Words, nullable=False, server_default="") for name in ("version", "publisher")),
+)
+
+map_version = _table(
+    "map_version",
+    _row(),
+    *map(_word, ("map", "version", "publisher", "text", "who")),
+    _time("at"),
+    UniqueConstraint("map", "version", "publisher"),
 )
 
 setting = Table("setting", metadata, Column("name", Words, primary_key=True), _word("value"))
@@ -176,3 +182,17 @@ request = _table(
     _time("at"),
     Index("request_at", "at"),
 )
+
+
+def _keep_versions(connection: Connection) -> None:
+    """Number 2: the versions of maps, and the one that each map was last taken up with."""
+    for name in ("version", "publisher"):
+        connection.execute(text(f"ALTER TABLE map_state ADD COLUMN {name} TEXT DEFAULT '' NOT NULL"))
+    words = map(_word, ("map", "version", "publisher", "text", "who"))
+    unique = UniqueConstraint("map", "version", "publisher")
+    Table("map_version", MetaData(), _row(), *words, _time("at"), unique, sqlite_autoincrement=True).create(connection)
+
+
+STEPS: Final[tuple[Step, ...]] = (_keep_versions,)
+"""``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
+above appends one that does the same to the tables of older journals."""

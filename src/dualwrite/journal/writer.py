@@ -265,7 +265,8 @@ def _set_states(connection: Connection, rows: list[tuple[str, Values, float]]) -
 
 def _fresh_state(map_name: str, now: float) -> Values:
     state = MapState(map_name)
-    values: Values = {name: getattr(state, name) for name in ("map", "desired", "state", "reason", "master", "initial")}
+    plain = ("map", "desired", "state", "reason", "master", "initial", "version", "publisher")
+    values: Values = {name: getattr(state, name) for name in plain}
     return {**values, "boundaries": _positions_text(state.boundaries), "since": now}
 
 

@@ -70,7 +70,7 @@ _HEAD = ("map", "version", "publisher", "left", "right", "company", "key", "filt
 _ENTRIES = (*_HEAD, "conflict", "rows", "deletes", "on_leave")
 _OPTIONS = ("values", "else", "default", "truncate", "round", "conflict")
 _LONG = ("left", "direction", "right")
-_VERSION = re.compile(r"\d+(\.\d+){3}", re.ASCII)
+_VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){3}", re.ASCII)
 _WORD = re.compile(r"\w[\w$-]*")
 _SYMBOL_LIKE = re.compile(r"[=<>→←-]+")
 _LONG_FORM = "use the long form {left: …, direction: both|right|left, right: …}"
