@@ -149,7 +149,6 @@ CASES = (
          side="right"),
     Case("source_twice", (KEY, "NAME = name", "NAME = note"), "NAME of Items is mapped both ways in line 7",
          side="left"),
-    Case("source_feeds_two", (KEY, "NAME = name", "NAME > note"), "NAME also feeds note", side="left", level="warning"),
     Case("incompatible_types", (KEY, "MADE > made"), "MADE (date) cannot become made (uuid)", side="right"),
     Case("may_lose_data", (KEY, "NAME > name"), "beyond 20", "truncate: true", "right", "warning"),
     Case("may_lose_data", (KEY, "SIZE = size"), "beyond 2", "round: true", "right", "warning"),

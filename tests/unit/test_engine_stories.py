@@ -325,6 +325,36 @@ def test_what_was_written_past_the_capture_is_parked_alone(story: Story) -> None
     assert {code for code, name in story.rows(R, "code", "name") if name == "new"} == {"2", "3", "5", "6"}
 
 
+FEEDS_TWO = """
+map: Items
+left: items
+right: products
+columns:
+  - code = code
+  - name = name
+  - name > note
+"""
+
+
+@pytest.mark.parametrize("master", Side)
+def test_a_column_that_feeds_two(master: Side) -> None:
+    """Whoever changes a column, and on which side: both columns that it feeds follow."""
+    story = Story(FEEDS_TWO)
+    story.insert(L, code="1", name="left")
+    story.insert(R, code="1", name="right", note="?")
+    story.insert(R, code="2", name="two", note="?")
+    story.start(master=master)
+    name = "left" if master is L else "right"
+    assert story.rows(L, "code", "name", "name") == {("1", name, name), ("2", "two", "two")}
+    assert story.rows(R, "code", "name", "note") == {("1", name, name), ("2", "two", "two")}
+    story.update(L, "1", name="b")
+    story.update(R, "2", name="c")
+    story.insert(R, code="3", name="d")
+    story.drain()
+    assert story.rows(R, "code", "name", "note") == {("1", "b", "b"), ("2", "c", "c"), ("3", "d", "d")}
+    story.at_rest()
+
+
 # -- both sides at once ------------------------------------------------------------------------------------------------
 
 

@@ -27,9 +27,8 @@ class Translation:
         self._target = target = source.other
         self.blank: Row = (ABSENT,) * len(compiled.views[target].paths)
         units = compiled.units[target]
-        theirs = {unit.name: unit.indexes for unit in compiled.units[source]}
-        self._ways = [(theirs.get(unit.name, ()), unit.indexes) for unit in units if unit.owner is not target]
-        self._owned = {i for unit in units if unit.owner is source for i in unit.indexes}
+        self._ways = [(feed.cells, feed.indexes) for feed in compiled.feeds[source]]
+        self._owned = {i for feed in compiled.feeds[source] if feed.owned for i in feed.indexes}
         self._ways_from: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         for way in self._ways:
             for index in way[0]:
@@ -38,9 +37,12 @@ class Translation:
 
     @cached_property
     def foreign(self) -> tuple[int, ...]:
-        """The cells of the source's rows whose values belong to the target."""
-        units = self._compiled.units[self._source]
-        return tuple(index for unit in units if unit.owner is self._target for index in unit.indexes)
+        """The cells of the source's rows whose values belong to the target, and those that feed them by way of it."""
+        back = [feed for feed in self._compiled.feeds[self._target] if feed.owned]
+        made_of = {cell for feed in back for cell in feed.cells}
+        found = {index for feed in back for index in feed.indexes}
+        found |= {cell for cells, indexes in self._ways if not made_of.isdisjoint(indexes) for cell in cells}
+        return tuple(sorted(found))
 
     # -- keys -----------------------------------------------------------------------------------------------------
 

@@ -120,11 +120,6 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The map names no key, and the tables offer several.",
         "name the columns that identify a record: key: [COLUMN, …]",
     ),
-    "source_feeds_two": (
-        "A column that both sides write also feeds a second column one way; what the other side changes does not "
-        "reach the second column until the first is changed on its own side.",
-        "carry one of the two lines only, or both of them one way",
-    ),
     "source_twice": (
         "Two two-way lines share a column: coming back, they would overwrite each other.",
         "carry one of them one way",
@@ -285,18 +280,6 @@ def _columns_of(binding: Binding, side: Side, path: Path) -> tuple[str, ...]:
         return path
     reference = binding.tables[side].reference(path[0])
     return reference.columns if reference is not None else ()
-
-
-def _check_feeds(binding: Binding, report: Report) -> None:
-    for side in SIDES:
-        written = binding.written(side)
-        for pair in binding.pairs:
-            path = pair.path(side)
-            writer = written.get(path) if path is not None else None
-            if writer is None or writer is pair or not pair.carries(side) or pair.two_way:
-                continue
-            names = f"{show_path(path or ())} also feeds {pair.name}, one way"
-            report.add("source_feeds_two", names, line=pair.mapping.line, side=side, level="warning")
 
 
 def _check_types(binding: Binding, report: Report) -> None:
@@ -531,7 +514,6 @@ def _check_lookups(binding: Binding, report: Report) -> None:
 
 _CHECKS: Final[tuple[Callable[[Binding, Report], None], ...]] = (
     _check_targets,
-    _check_feeds,
     _check_types,
     _check_mandatory,
     _check_values,

@@ -78,6 +78,18 @@ class _Compared:
     ways: tuple[_Way, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """A unit of a target, by its ``indexes`` there, and the ``cells`` of the source's rows that it is made of.
+
+    A cell may feed several units.  ``owned``: only the source's value counts there.
+    """
+
+    cells: tuple[int, ...]
+    indexes: tuple[int, ...]
+    owned: bool
+
+
 @dataclass(frozen=True)
 class CompiledMap:
     """A table map bound to two schemas; everything the engine needs, as pure functions and data.
@@ -86,7 +98,8 @@ class CompiledMap:
     that was in it.  ``units[target]``: the units of rows of that target that
     take part in the fold (two-way or one-way into or out of it).  ``carried[source]``: is anything carried from there?
     ``parents[side]``: the references of that side's rows which the other side writes.  ``unique[side]``: that side
-    itself makes sure that no key occurs twice.
+    itself makes sure that no key occurs twice.  ``feeds[source]``: how the units of the other side that are carried
+    there are made of that side's cells.
     """
 
     table_map: TableMap
@@ -99,6 +112,7 @@ class CompiledMap:
     rows: str  # policy for update against delete
     deletes: bool
     on_leave: str
+    feeds: Mapping[Side, tuple[Feed, ...]]
     _lines: tuple[Line, ...]
     _key: tuple[Line, ...]
     _compared: tuple[_Compared, ...]
@@ -321,15 +335,17 @@ class _Compiler:
         key = tuple(lines[id(pair)] for pair in self.binding.key)
         every = tuple(lines[id(pair)] for pair in self.binding.pairs)
         table_map = self.binding.table_map
+        units = find_units(self.binding, self.indexes, self.conflict)
         views = {side: self._view(side) for side in SIDES}
         return CompiledMap(
             table_map=table_map,
             views=views,
             whole={side: replace(view, written=self._writable(side, view)) for side, view in views.items()},
-            units=find_units(self.binding, self.indexes, self.conflict),
+            units=units,
             carried={side: self.binding.carried(side) for side in SIDES},
             parents={side: find_parents(self.binding, self.indexes, side) for side in SIDES},
             unique={side: self._is_unique(side) for side in SIDES},
+            feeds={side: _feeds(units[side.other], every, side) for side in SIDES},
             rows=table_map.rows,
             deletes=table_map.deletes,
             on_leave=table_map.on_leave,
@@ -422,6 +438,18 @@ class _Compiler:
         pairs = [pair for pair in self.binding.pairs if pair.path(side) == path]
         pair = max(pairs, key=lambda pair: pair.two_way, default=None)
         return identity if pair is None else comparer(pair, side, self.timezones)
+
+
+def _feeds(units: Sequence[Unit], lines: Sequence[Line], source: Side) -> tuple[Feed, ...]:
+    """What a side's cells feed on the other side, whose units these are."""
+    cells: dict[str, set[int]] = {}
+    for line in lines:
+        cells.setdefault(line.unit, set()).update({line.indexes[source]} if source in line.indexes else ())
+    return tuple(
+        Feed(tuple(sorted(cells[unit.name])), unit.indexes, unit.owner is source)
+        for unit in units
+        if unit.owner is not source.other
+    )
 
 
 def _compared(line: Line) -> _Compared:

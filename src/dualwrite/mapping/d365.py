@@ -15,7 +15,7 @@ from functools import partial
 from typing import Final
 
 from dualwrite.errors import Invalid, Problem
-from dualwrite.expression import Expression
+from dualwrite.expression import FilterError
 from dualwrite.mapping.d365_columns import (
     KEPT,
     Style,
@@ -26,8 +26,7 @@ from dualwrite.mapping.d365_columns import (
     write_column,
 )
 from dualwrite.mapping.jsontext import Json, Missing, decode, difference, encode, laid_over, read_json
-from dualwrite.mapping.notation import read_filter
-from dualwrite.mapping.odata import print_odata
+from dualwrite.mapping.notation import Filter, filter_in, read_filter
 from dualwrite.mapping.published import is_published, read_published
 from dualwrite.mapping.tablemap import ColumnMapping, TableMap, Unread
 from dualwrite.model import Side
@@ -70,6 +69,7 @@ MOST: Final = 100
 _LEFT, _RIGHT = "AX", "CRM"
 _VERSION = re.compile(r"\d+(\.\d+){3}", re.ASCII)
 _LANGUAGES: Final = {_LEFT: "xpp", _RIGHT: "odata"}
+_SPOKEN: Final = {"xpp": "X++", "odata": "OData"}
 
 
 @dataclass
@@ -281,7 +281,7 @@ def _filter_field(side: Side, style: Style) -> str:
     return "sourceFilter" if (side is Side.LEFT) != style.flipped else "reversedSourceFilter"
 
 
-def _filter(leg: Mapping[str, Json], side: Side, style: Style) -> Expression | Unread | None:
+def _filter(leg: Mapping[str, Json], side: Side, style: Style) -> Filter | None:
     name = _filter_field(side, style)
     text = leg.get(name)
     if text is not None and not isinstance(text, str):
@@ -289,7 +289,7 @@ def _filter(leg: Mapping[str, Json], side: Side, style: Style) -> Expression | U
     return _meant(side, text)
 
 
-def _meant(side: Side, text: Json) -> Expression | Unread | None:
+def _meant(side: Side, text: Json) -> Filter | None:
     if not isinstance(text, str) or not text.strip():
         return None
     return read_filter(_LANGUAGES[_LEFT if side is Side.LEFT else _RIGHT], text)
@@ -402,8 +402,11 @@ def _lost(table_map: TableMap, message: str, line: int = 0) -> Problem:
 
 
 def _losses(table_map: TableMap) -> Iterator[str]:
-    if Side.LEFT in table_map.filters:
-        yield f"the left filter {print_odata(table_map.filters[Side.LEFT])!r} cannot be written in X++"
+    for side, language in ((Side.LEFT, _LEFT), (Side.RIGHT, _RIGHT)):
+        try:
+            _filter_text(table_map, side)
+        except FilterError as error:
+            yield f"the {side} filter cannot be written in {_SPOKEN[_LANGUAGES[language]]}: {error.message}"
     for name, value, usual in (
         ("conflict", table_map.conflict, None),
         ("rows", table_map.rows, "keep"),
@@ -440,15 +443,20 @@ def _usual_leg(table_map: TableMap, style: Style, number: int = 1) -> dict[str, 
         "sourceEnvironmentType": kinds[source],
         "destinationSchema": table_map.table(target),
         "destinationEnvironmentType": kinds[target],
-        "sourceFilter": _filter_text(table_map, source),
-        "reversedSourceFilter": _filter_text(table_map, target),
+        "sourceFilter": _filter_or_none(table_map, source),
+        "reversedSourceFilter": _filter_or_none(table_map, target),
     }
 
 
 def _filter_text(table_map: TableMap, side: Side) -> str:
-    """The filter in the language of its side; nothing where it cannot be said in it."""
-    language = _LANGUAGES[_LEFT if side is Side.LEFT else _RIGHT]
-    unread, expression = table_map.unread.get(side), table_map.filters.get(side)
-    if unread is not None and unread.language == language:
-        return unread.text
-    return print_odata(expression) if expression is not None and language == "odata" else ""
+    """The filter in the language of its side; raises FilterError where it cannot be said in it."""
+    found = table_map.unread.get(side) or table_map.filters.get(side)
+    return filter_in(_LANGUAGES[_LEFT if side is Side.LEFT else _RIGHT], found) if found is not None else ""
+
+
+def _filter_or_none(table_map: TableMap, side: Side) -> str:
+    """The same; nothing where it cannot be said."""
+    try:
+        return _filter_text(table_map, side)
+    except FilterError:
+        return ""

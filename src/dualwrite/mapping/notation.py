@@ -240,6 +240,16 @@ def read_filter(language: str, text: str) -> Filter:
         return Unread(language, text, str(error))
 
 
+def filter_in(language: str, found: Filter) -> str:
+    """A filter in one of the languages, as it was written if it was in that one; raises FilterError."""
+    if isinstance(found, Written | Unread) and found.language == language:
+        return found.text
+    if isinstance(found, Unread):
+        raise FilterError(f"{found.text} cannot be read: {found.reason}")
+    expression = found.expression if isinstance(found, Written) else found
+    return print_odata(expression) if language == "odata" else xpp.show(expression)
+
+
 # ------------------------------------------------------------------------------------------------ column lines
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from dualwrite.expression import Expression
 from dualwrite.mapping.d365_columns import Unreadable, path_of
 from dualwrite.mapping.jsontext import Json, encode
-from dualwrite.mapping.notation import read_filter
+from dualwrite.mapping.notation import Filter, read_filter
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Default, Direction, TableMap, Transform, Unread, ValueMap
 from dualwrite.model import Side, Value
 
@@ -56,11 +55,11 @@ def _text(value: Mapping[str, Json], name: str) -> str:
     return text
 
 
-def _filters(found: Json) -> tuple[dict[Side, Expression | Unread], dict[str, Json]]:
+def _filters(found: Json) -> tuple[dict[Side, Filter], dict[str, Json]]:
     """The filter of each side, and those of other versions of the map: the first version's counts."""
     if not isinstance(found, dict):
         raise Unreadable("filters must be an object")
-    filters: dict[Side, Expression | Unread] = {}
+    filters: dict[Side, Filter] = {}
     others: dict[str, Json] = {}
     for name, (side, language) in _SIDES.items():
         versions = found.get(f"{name}_versions")

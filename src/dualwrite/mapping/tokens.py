@@ -38,7 +38,14 @@ def limit(text: str, what: str, error: Callable[[str, int], Misread]) -> None:
 class Cursor:
     """A place in the tokens of a text."""
 
-    def __init__(self, text: str, pattern: re.Pattern[str], what: str, error: Callable[[str, int], Misread]) -> None:
+    def __init__(
+        self,
+        text: str,
+        pattern: re.Pattern[str],
+        what: str,
+        error: Callable[[str, int], Misread],
+        deepest: int = DEEPEST,
+    ) -> None:
         """``pattern`` has a group per kind of token; ``blank`` is passed over, ``junk`` is left to the grammar."""
         limit(text, what, error)
         self._what = what
@@ -51,6 +58,7 @@ class Cursor:
         self._tokens = [*found, Token(END, "", len(text) + 1)]
         self._at = 0
         self._depth = 0
+        self._deepest = deepest
 
     @property
     def here(self) -> Token:
@@ -79,7 +87,7 @@ class Cursor:
     def deeper(self) -> Iterator[None]:
         """One level further in."""
         self._depth += 1
-        if self._depth > DEEPEST:
-            raise self._error(f"{self._what} is nested deeper than {DEEPEST} levels", self.here.column)
+        if self._depth > self._deepest:
+            raise self._error(f"{self._what} is nested deeper than {self._deepest} levels", self.here.column)
         yield
         self._depth -= 1
