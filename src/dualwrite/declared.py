@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from dualwrite.document import Entries, Findings, Items, Node, Text, entries, flag, list_of, read, text_of
 from dualwrite.errors import Problem
-from dualwrite.model import Path, show_path
+from dualwrite.model import Path, read_path, show_path
 from dualwrite.names import guess, match
-from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
+from dualwrite.schema import Branch, Column, ColumnType, Polymorphic, Reference, Schema, Table, TypeName
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class DeclaredColumn:
 class DeclaredTable:
     """What is declared of a table.  ``empty_is_null`` holds for all its text columns.
 
-    ``lines`` tells where its key, its company and each of its references stand.
+    ``lines`` tells where its key, its company and each of its references stand.  The references of ``polymorphic``
+    lookups stand among the others.
     """
 
     name: str
@@ -45,6 +46,7 @@ class DeclaredTable:
     company: Path | None = None
     columns: tuple[DeclaredColumn, ...] = ()
     references: tuple[Reference, ...] = ()
+    polymorphic: tuple[Polymorphic, ...] = ()
     empty_is_null: bool | None = None
     line: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
@@ -94,12 +96,14 @@ def _tables(node: Node, what: str, findings: Findings) -> dict[str, DeclaredTabl
 
 def _table(name: str, line: int, node: Node, findings: Findings) -> DeclaredTable:
     found = entries(node, f"table {name}", ("key", "company", "columns", "references", "empty_is_null"), findings)
+    references, polymorphic = _get(found, "references", _references, findings) or ((), ())
     return DeclaredTable(
         name,
         key=_get(found, "key", lambda item, what, _: list_of(item, what, _path, findings), findings) or (),
         company=_get(found, "company", _path, findings),
         columns=_get(found, "columns", _columns, findings) or (),
-        references=_get(found, "references", _references, findings) or (),
+        references=references,
+        polymorphic=polymorphic,
         empty_is_null=_get(found, "empty_is_null", flag, findings),
         line=line,
         lines=_lines(found),
@@ -123,7 +127,7 @@ def _path(node: Node, what: str, findings: Findings) -> Path | None:
     if isinstance(node, Items):
         return list_of(node, what, text_of, findings) or None
     text = text_of(node, what, findings)
-    return tuple(text.split(".")) if text is not None else None
+    return read_path(text) if text is not None else None
 
 
 def _columns(node: Node, what: str, findings: Findings) -> tuple[DeclaredColumn, ...]:
@@ -188,27 +192,65 @@ def _choices(node: Node, what: str, findings: Findings) -> tuple[tuple[str, str]
     return tuple((name, number) for number, name in pairs.items())
 
 
-def _references(node: Node, what: str, findings: Findings) -> tuple[Reference, ...]:
-    found = entries(node, what, None, findings)
-    references = (_reference(name, value, findings) for name, (_, value) in found.items())
-    return tuple(reference for reference in references if reference is not None)
+_PARTS = ("table", "columns", "to")
+_WRITE = "write {table: TABLE, columns: [COLUMN], to: [COLUMN OF THE OTHER TABLE]}"
 
 
-def _reference(name: str, node: Node, findings: Findings) -> Reference | None:
-    what = f"reference {name}"
-    parts = ("table", "columns", "to")
-    found = entries(node, what, parts, findings)
-    for part in parts:
+def _references(node: Node, what: str, findings: Findings) -> tuple[tuple[Reference, ...], tuple[Polymorphic, ...]]:
+    """The plain references, those of polymorphic lookups among them, and the polymorphic lookups."""
+    references: list[Reference] = []
+    polymorphic: list[Polymorphic] = []
+    for name, (_, value) in entries(node, what, None, findings).items():
+        if isinstance(value, Entries) and any(key.value == "targets" for key, _ in value.pairs):
+            lookup, led = _polymorphic(name, value, findings)
+            polymorphic.append(lookup)
+            references += led
+        else:
+            found = entries(value, f"reference {name}", _PARTS, findings)
+            reference = _reference(name, f"reference {name}", value.line, found, findings)
+            references += [reference] if reference is not None else []
+    return tuple(references), tuple(polymorphic)
+
+
+def _reference(
+    name: str, what: str, line: int, found: Mapping[str, tuple[Text, Node]], findings: Findings
+) -> Reference | None:
+    for part in _PARTS:
         if part not in found:
-            remedy = "write {table: TABLE, columns: [COLUMN], to: [COLUMN OF THE OTHER TABLE]}"
-            findings.add("missing_key", node.line, f"{what} needs {part}:", remedy)
+            findings.add("missing_key", line, f"{what} needs {part}:", _WRITE)
     table = _get(found, "table", text_of, findings)
     columns = _get(found, "columns", _names, findings) or ()
     to = _get(found, "to", _names, findings) or ()
     if columns and to and len(columns) != len(to):
         message = f"{what} pairs {len(columns)} columns with {len(to)}"
-        findings.add("bad_entry", node.line, message, "columns and to must have the same length")
+        findings.add("bad_entry", line, message, "columns and to must have the same length")
     return Reference(name, columns, table, to) if table else None
+
+
+def _polymorphic(name: str, node: Node, findings: Findings) -> tuple[Polymorphic, list[Reference]]:
+    """``{columns: [ID], type: TYPE, targets: {word: {table: TABLE, to: [ID]}}}``, or columns of its own per target."""
+    found = entries(node, f"reference {name}", ("columns", "type", "targets"), findings)
+    kind = _get(found, "type", text_of, findings)
+    if ("columns" in found) != ("type" in found):
+        remedy = "name both the column of the id and the one of its type, or give each target its own columns:"
+        findings.add("bad_entry", node.line, f"reference {name} needs columns: and type: together", remedy)
+    branches: list[Branch] = []
+    references: list[Reference] = []
+    for word, (_, value) in entries(found["targets"][1], "targets", None, findings).items():
+        what = f"reference {name}, target {word}"
+        own = entries(value, what, (*_PARTS, "value"), findings)
+        shared = {"columns": found["columns"]} if "columns" in found and "columns" not in own else {}
+        reference = _reference(f"{name}.{word}", what, value.line, {**own, **shared}, findings)
+        if reference is not None:
+            references.append(reference)
+            branches.append(Branch(word, reference.name, _value(own, findings) or word))
+    if not branches and not findings.problems:
+        findings.add("bad_entry", node.line, f"reference {name} has no targets", "write targets: {WORD: {table: …}}")
+    return Polymorphic(name, tuple(branches), kind), references
+
+
+def _value(found: Mapping[str, tuple[Text, Node]], findings: Findings) -> str | None:
+    return text_of(found["value"][1], "value", findings) if "value" in found else None
 
 
 def _names(node: Node, what: str, findings: Findings) -> tuple[str, ...]:
@@ -277,7 +319,7 @@ def _column_name(table: Table, name: str, line: int, findings: Findings) -> str 
 def _with_references(table: Table, declared: DeclaredTable, tables: Mapping[str, Table], findings: Findings) -> Table:
     references = {reference.name: reference for reference in table.references}
     for wanted in declared.references:
-        line = declared.lines.get(_reference_entry(wanted.name), declared.line)
+        line = _line_of(declared, wanted.name)
         target = match(wanted.table, tables)
         if target is None:
             message = f"reference {wanted.name} leads to table {wanted.table!r}, which does not exist"
@@ -288,7 +330,23 @@ def _with_references(table: Table, declared: DeclaredTable, tables: Mapping[str,
         if None not in columns and None not in to:
             own, theirs = tuple(filter(None, columns)), tuple(filter(None, to))
             references[wanted.name] = Reference(wanted.name, own, target, theirs)
-    return replace(table, references=tuple(references.values()))
+    return _with_polymorphic(replace(table, references=tuple(references.values())), declared, findings)
+
+
+def _line_of(declared: DeclaredTable, reference: str) -> int:
+    names = (reference, reference.partition(".")[0])
+    return next((line for name in names if (line := declared.lines.get(_reference_entry(name)))), declared.line)
+
+
+def _with_polymorphic(table: Table, declared: DeclaredTable, findings: Findings) -> Table:
+    """The polymorphic lookups all of whose references are there."""
+    lookups = {lookup.name: lookup for lookup in table.polymorphic}
+    for wanted in declared.polymorphic:
+        line = _line_of(declared, wanted.name)
+        kind = _column_name(table, wanted.type, line, findings) if wanted.type else None
+        if all(table.reference(branch.reference) for branch in wanted.branches) and bool(kind) == bool(wanted.type):
+            lookups[wanted.name] = replace(wanted, type=kind)
+    return replace(table, polymorphic=tuple(lookups.values()))
 
 
 def _with_paths(table: Table, declared: DeclaredTable, tables: Mapping[str, Table], findings: Findings) -> Table:

@@ -7,6 +7,7 @@ All of them are frozen and none does I/O.  A row is a tuple of canonical text (s
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from enum import Enum
 from functools import total_ordering
@@ -45,7 +46,9 @@ Cell: TypeAlias = str | Literal[Absent.ABSENT] | None
 Row: TypeAlias = tuple[Cell, ...]
 Key: TypeAlias = tuple[Value, ...]
 Path: TypeAlias = tuple[str, ...]
-"""A column ``("name",)`` or a lookup followed to a column of the referenced table ``("paymentterm", "name")``."""
+"""A column ``("name",)`` or a lookup followed to a column of the referenced table ``("paymentterm", "name")``.
+
+A polymorphic lookup ends in what it leads to in each table: ``("customerid", "Account(number).Contact(code)")``."""
 
 
 @total_ordering
@@ -175,11 +178,15 @@ class Contested:
 
 @dataclass(frozen=True, slots=True)
 class MissingParent:
-    """A lookup finds no record: ``lookup`` names it, ``table`` and ``key`` the record that is missing."""
+    """A lookup finds no record: ``lookup`` names it, ``table`` and ``key`` the record that is missing.
+
+    ``others`` are further tables in which it could be.
+    """
 
     lookup: str
     table: str
     key: Key
+    others: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,3 +227,26 @@ def show_key(key: Key) -> str:
 def show_path(path: Path) -> str:
     """A path in the notation of map files."""
     return ".".join(path)
+
+
+_DOT: Final = re.compile(r"\.(?![^()]*\))")
+_TARGET: Final = re.compile(r"(?P<word>[^()]+)\((?P<path>[^()]+)\)")
+
+
+def read_path(text: str) -> Path:
+    """The inverse of ``show_path``, where no name holds a dot: the targets of a polymorphic lookup are one step."""
+    steps = _DOT.split(text)
+    plain = next((number for number, step in enumerate(steps) if _TARGET.fullmatch(step)), len(steps))
+    last = steps[plain:]
+    return (*steps[:plain], ".".join(last)) if last and all(map(_TARGET.fullmatch, last)) else tuple(steps)
+
+
+def targets_of(path: Path) -> tuple[tuple[str, Path], ...]:
+    """The targets that the end of a polymorphic path names, each with the path there; empty for other paths.
+
+    ``customerid.Account(accountnumber).Contact(number)`` may end in two tables.
+    """
+    found = [_TARGET.fullmatch(step) for step in _DOT.split(path[-1])] if len(path) > 1 and "(" in path[-1] else []
+    if not found or None in found:
+        return ()
+    return tuple((target["word"], read_path(target["path"])) for target in found if target is not None)

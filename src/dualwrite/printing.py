@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dualwrite.engine.compare import Difference, Unusable
-from dualwrite.engine.plan import MapPlan, PlannedRow
+from dualwrite.engine.plan import MapPlan, MissingParents, PlannedRow
 from dualwrite.engine.retention import size
 from dualwrite.engine.status import MapStatus
 from dualwrite.engine.troubles import remedy_of
@@ -271,10 +271,22 @@ def plan_json(plans: Sequence[MapPlan]) -> Mapping[str, object]:
                 "skip": {str(side): plan.count("skip", side) for side in Side},
                 "equal": plan.tally.equal,
                 "detached": plan.tally.detached,
+                "missing": [missing_json(missing) for missing in plan.missing],
                 "rows": [planned_json(row) for row in plan.rows],
             }
             for plan in plans
         ]
+    }
+
+
+def missing_json(missing: MissingParents) -> Mapping[str, object]:
+    """One parent that is not there."""
+    return {
+        "side": str(missing.side),
+        "table": missing.table,
+        "key": list(missing.key),
+        "records": missing.records,
+        "examples": [list(key) for key in missing.examples],
     }
 
 
@@ -305,9 +317,22 @@ def planned(plans: Sequence[MapPlan], limit: int) -> None:
         )
     show(made)
     for plan in plans:
+        _missing_parents(plan, limit)
         for action in ("update", "skip", "insert"):
             _planned_rows(plan, action, limit)
     said("nothing was written")
+
+
+def _missing_parents(plan: MapPlan, limit: int) -> None:
+    """The parents that are not there, those first that most records need."""
+    if not plan.missing:
+        return
+    cut = f" (first {limit} of {len(plan.missing)})" if len(plan.missing) > limit else ""
+    console.print(f"\n[bold]{escape(plan.map)}[/bold] · missing parents{cut}", soft_wrap=True)
+    for missing in sorted(plan.missing, key=lambda missing: -missing.records)[:limit]:
+        what = "1 record needs" if missing.records == 1 else f"{missing.records} records need"
+        examples = "; ".join(map(show_key, missing.examples))
+        said(f"  {missing.side} {missing.table} {show_key(missing.key)}  {what} it, such as {examples}")
 
 
 def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:

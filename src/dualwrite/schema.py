@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TypeAlias
 
 from dualwrite.expression import Expression
-from dualwrite.model import ABSENT, Key, Path, Row
+from dualwrite.model import ABSENT, Key, Path, Row, show_path, targets_of
 
 
 class TypeName(str, Enum):
@@ -88,9 +88,36 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """One of the tables that a polymorphic lookup may lead to: what paths call it, the reference that leads there, and
+    what the column of the type holds then."""
+
+    word: str
+    reference: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Polymorphic:
+    """A lookup that leads to a record of one of several tables.
+
+    ``type`` is the column that tells of which; None where each table has columns of its own, of which one is filled.
+    """
+
+    name: str
+    branches: tuple[Branch, ...]
+    type: str | None = None
+
+    def branch(self, word: str) -> Branch | None:
+        """The branch that a path calls exactly so."""
+        return next((branch for branch in self.branches if branch.word == word), None)
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """A table.  ``key`` is the natural key (paths), declared or derived from a unique index; ``company`` is the path
-    that says which company a record belongs to (None: shared by all).  ``uniques`` include the primary key."""
+    that says which company a record belongs to (None: shared by all).  ``uniques`` include the primary key.  The
+    references of ``polymorphic`` lookups stand among the others, too."""
 
     name: str
     columns: tuple[Column, ...]
@@ -99,6 +126,7 @@ class Table:
     references: tuple[Reference, ...] = ()
     key: tuple[Path, ...] = ()
     company: Path | None = None
+    polymorphic: tuple[Polymorphic, ...] = ()
 
     def column(self, name: str) -> Column | None:
         """The column of that exact name."""
@@ -108,6 +136,18 @@ class Table:
         """The reference of that exact name."""
         return next((reference for reference in self.references if reference.name == name), None)
 
+    def polymorphic_lookup(self, name: str) -> Polymorphic | None:
+        """The polymorphic lookup of that exact name."""
+        return next((lookup for lookup in self.polymorphic if lookup.name == name), None)
+
+    def lookup_columns(self, name: str) -> tuple[str, ...]:
+        """The columns in which a lookup of that exact name, polymorphic or not, is stored."""
+        lookup = self.polymorphic_lookup(name)
+        led = [branch.reference for branch in lookup.branches] if lookup else [name]
+        references = [reference for each in led if (reference := self.reference(each)) is not None]
+        columns = [column for reference in references for column in reference.columns]
+        return tuple(dict.fromkeys([*columns, *([lookup.type] if lookup and lookup.type else [])]))
+
 
 @dataclass(frozen=True, slots=True)
 class Schema:
@@ -116,12 +156,65 @@ class Schema:
     tables: Mapping[str, Table] = field(default_factory=dict)
 
     def resolve(self, table: str, path: Path) -> Column | None:
-        """The column at the end of a path, or None where the path leads nowhere."""
+        """The column at the end of a path, or None where the path leads nowhere.
+
+        At the end of a polymorphic path stands what the columns of all its tables have in common.
+        """
+        ends = [self._plain(table, branch) for branch in self.branches(table, path)]
+        if not ends:
+            return self._plain(table, path)
+        columns = [end for end in ends if end is not None]
+        return merged(show_path(path), columns) if len(columns) == len(ends) else None
+
+    def branches(self, table: str, path: Path) -> tuple[Path, ...]:
+        """The plain paths that a polymorphic path stands for; empty for a plain one, and where a name is not known."""
+        here = self._table_behind(table, path[:-2]) if len(path) > 1 else None
+        lookup = here.polymorphic_lookup(path[-2]) if here else None
+        found = [(lookup.branch(word), inner) for word, inner in targets_of(path)] if lookup else []
+        known = [(*path[:-2], branch.reference, *inner) for branch, inner in found if branch is not None]
+        return tuple(known) if len(known) == len(found) else ()
+
+    def _table_behind(self, table: str, steps: Path) -> Table | None:
         here = self.tables.get(table)
-        for step in path[:-1]:
+        for step in steps:
             reference = here.reference(step) if here else None
             here = self.tables.get(reference.table) if reference else None
+        return here
+
+    def _plain(self, table: str, path: Path) -> Column | None:
+        here = self._table_behind(table, path[:-1])
         return here.column(path[-1]) if here else None
+
+
+def merged(name: str, columns: Sequence[Column]) -> Column:
+    """One column that holds what each of several may hold."""
+    kinds = {column.type for column in columns}
+    return Column(
+        name,
+        columns[0].type if len(kinds) == 1 else _wider([column.type for column in columns]),
+        read_only=any(column.read_only for column in columns),
+        choices=columns[0].choices if len({column.choices for column in columns}) == 1 else (),
+        ignore_case=any(column.ignore_case for column in columns),
+        ignore_trailing_blanks=any(column.ignore_trailing_blanks for column in columns),
+        empty_is_null=any(column.empty_is_null for column in columns),
+    )
+
+
+def _wider(types: Sequence[ColumnType]) -> ColumnType:
+    if len({kind.name for kind in types}) > 1:
+        return ColumnType(TypeName.TEXT)
+
+    def most(limits: Sequence[int | None]) -> int | None:
+        known = [limit for limit in limits if limit is not None]
+        return max(known) if len(known) == len(limits) else None
+
+    return ColumnType(
+        types[0].name,
+        most([kind.length for kind in types]),
+        most([kind.precision for kind in types]),
+        most([kind.scale for kind in types]),
+        most([kind.bits for kind in types]),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +229,22 @@ class Lookup:
     reference: str
     parts: tuple[tuple[Path, int], ...]
     own: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alternatives:
+    """A polymorphic lookup of a view that is written: one lookup per table in which its record may be.
+
+    All of them have the same ``own`` cells.
+    """
+
+    name: str
+    lookups: tuple[Lookup, ...]
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The cells that belong to the lookup alone."""
+        return self.lookups[0].own
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +263,7 @@ class View:
     lookups: tuple[Lookup, ...] = ()
     filter: Expression | None = None
     written: tuple[int, ...] = ()
+    alternatives: tuple[Alternatives, ...] = ()
 
     def natural_key(self, row: Row) -> Key:
         """The key of a row of this view; a member that is not known counts as null."""

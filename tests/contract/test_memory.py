@@ -10,7 +10,7 @@ from dualwrite.connectors.base import Connector
 from dualwrite.connectors.memory import MemoryConnector, MemoryDatabase, User
 from dualwrite.model import Kind
 from dualwrite.testing.contract import ConnectorContract
-from dualwrite.testing.example import ACTIONS, SCHEMA
+from dualwrite.testing.example import ACTIONS, DECLARED, SCHEMA
 
 
 class MemorySystem:
@@ -23,7 +23,7 @@ class MemorySystem:
 
     def connector(self, link: str = "contract") -> Connector:
         """See ``System``."""
-        return MemoryConnector(self.database, link)
+        return MemoryConnector(self.database, link, DECLARED)
 
     def user(self) -> AbstractContextManager[User]:
         """See ``System``."""

@@ -17,11 +17,14 @@ from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.model import Side, Value
 from dualwrite.schema import Schema, TypeName
 from dualwrite.testing.contract import ConnectorContract
-from dualwrite.testing.example import SCHEMA, Example, create_sql, quote
+from dualwrite.testing.example import DECLARED, SCHEMA, Example, create_sql, quote
 
 WITHOUT_REFERENCES = Schema({name: replace(table, references=()) for name, table in SCHEMA.tables.items()})
-DECLARED = Declared(
-    tables={name: DeclaredTable(name, references=table.references) for name, table in SCHEMA.tables.items()}
+REFERENCES = Declared(
+    tables={
+        name: DeclaredTable(name, references=table.references, polymorphic=table.polymorphic)
+        for name, table in SCHEMA.tables.items()
+    }
 )
 CAPITALS = """
 CREATE TRIGGER capitals_{event} AFTER {event} ON item WHEN NEW.name <> upper(NEW.name)
@@ -116,7 +119,7 @@ class SqliteSystem:
     def connector(self, link: str = "contract") -> Connector:
         """See ``System``."""
         file = WatchedFile(str(self._path))
-        connector = SqliteConnector(file, link, Side.LEFT, None if self._enforced else DECLARED)
+        connector = SqliteConnector(file, link, Side.LEFT, DECLARED if self._enforced else REFERENCES)
         self._files[id(connector)] = file
         return connector
 

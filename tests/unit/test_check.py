@@ -12,7 +12,7 @@ from dualwrite.mapping.check import CODES, check_map, check_maps
 from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Unread
 from dualwrite.model import Side
-from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
+from dualwrite.schema import Branch, Column, ColumnType, Polymorphic, Reference, Schema, Table, TypeName
 
 TEXT = ColumnType(TypeName.TEXT)
 INTEGER = ColumnType(TypeName.INTEGER, bits=64)
@@ -121,6 +121,31 @@ def right_with(*columns: Column, **flags: object) -> Schema:
 
 NO_COMPANY = "map: Products\nleft: Items\nright: products\nkey: [number]\n"
 
+OWNED = Schema(
+    {
+        **RIGHT.tables,
+        "groups": replace(
+            with_column(GROUPS, column("owner", INTEGER)),
+            uniques=(("id",), ("name",)),
+            references=(Reference("owner", ("owner",), "companies", ("id",)),),
+        ),
+        "products": replace(
+            PRODUCTS,
+            references=(
+                *PRODUCTS.references,
+                Reference("any.group", ("group",), "groups", ("id",)),
+                Reference("any.company", ("twin",), "companies", ("id",)),
+            ),
+            polymorphic=(
+                Polymorphic(
+                    "any", (Branch("group", "any.group", "group"), Branch("company", "any.company", "company"))
+                ),
+            ),
+        ),
+    }
+)
+"""Groups have owners, and products a lookup that may lead to a group or a company."""
+
 CASES = (
     Case("unknown_table", (KEY,), "'Itms'", "'Items'", "left", head=HEAD.replace("Items", "Itms"), entry="left"),
     Case("unknown_table", (KEY,), "'product'", "'products'", "right", head=HEAD.replace("products", "product"),
@@ -164,6 +189,8 @@ CASES = (
     Case("key_one_way", ("NAME = note", "ITEM > number"), "number is not carried to the left side, but note is",
          side="left"),
     Case("key_may_be_absent", ("NAME = note", "ITEM >< number: {values: {a: b}, else: keep}"), "else: keep"),
+    Case("key_polymorphic", (KEY, "GROUP = any.group(name).company(code)"), "may lead to several tables", "name other",
+         "right", head=HEAD + "key: [number, any.group(name).company(code)]\n", entry="", right=OWNED),
     Case("no_unique_index", (KEY,), "products has no unique index on number, company",
          "products_key on products (number, company)", "right", "warning", right=right_with(uniques=(("id",),)),
          head=HEAD + "key: [number]\n", entry="key"),
@@ -178,6 +205,8 @@ CASES = (
          "right", right=Schema({**RIGHT.tables, "groups": replace(GROUPS, primary_key=(), uniques=())})),
     Case("lookup_not_key", (KEY, "GROUP = group.name", "BRAND = group.brand", "NAME = group.title"),
          "group.title is not part of the key", side="right"),
+    Case("lookup_may_find_several", (KEY, "GROUP = group.owner.code"), "several records of groups", "map a key",
+         "right", "warning", right=OWNED),
     Case("lookup_mixed_directions", (KEY, "GROUP = group.name", "BRAND > group.brand"),
          "group: group.name, group.brand",
          side="right", level="warning"),

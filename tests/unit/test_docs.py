@@ -144,6 +144,7 @@ FIELDS = {
     "problems_json": "check",
     "plan_json": "plan",
     "planned_json": "plan",
+    "missing_json": "plan",
     "status_json": "status",
     "verify_json": "verify",
     "difference_json": "verify",
@@ -239,11 +240,11 @@ def test_every_policy_is_described():
 def test_every_key_of_a_schema_file_is_described():
     """Each key of ``schema/left.yaml``, and each type."""
     here = section(page("configuration.md"), "Schema files")
-    ours = {"name", "line", "lines", "file"}
+    ours = {"name", "line", "lines", "file", "polymorphic"}  # which stand among the references
     for kind in (declared.Declared, declared.DeclaredTable, declared.DeclaredColumn):
         keys = {each.name for each in fields(kind)} - ours
         assert keys <= named_in_tables(here), keys - named_in_tables(here)
-    assert {"table", "columns", "to"} <= words(here)
+    assert {"table", "columns", "to", "type", "targets", "value"} <= words(here)
     types = {word.partition("(")[0] for word in named_in_tables(here)}
     assert {name.value for name in TypeName} <= types
 
@@ -280,11 +281,12 @@ def test_the_lines_of_maps_are_some():
 
 def test_the_example_of_settings_is_one(tmp_path):
     """What ``configuration.md`` begins with can be read, and so can its schema file."""
-    settings, schema = examples("configuration.md", "yaml")
+    settings, schema, polymorphic = examples("configuration.md", "yaml")
     (tmp_path / "dualwrite.yaml").write_text(settings)
     (tmp_path / "maps").mkdir()
     assert project.load(tmp_path, {"CRM_URL": "sqlite:////srv/crm.db"}).limits.deletes == 1000
     assert declared.read_declared(schema, "left.yaml").tables["CustomersV3"].references
+    assert len(declared.read_declared(polymorphic, "right.yaml").tables["salesorders"].polymorphic) == 2
 
 
 # ------------------------------------------------------------------------------------------------ links

@@ -7,6 +7,7 @@ from importlib.metadata import entry_points
 from typing import cast
 
 from dualwrite.connectors.base import Connector
+from dualwrite.connectors.polymorphic import Polymorphic
 from dualwrite.declared import Declared
 from dualwrite.errors import Usage
 from dualwrite.model import Side
@@ -45,4 +46,6 @@ def connect(
             f"{side} side: the connector for {scheme} {why}",
             f"pip install 'dualwrite[{point.module.rpartition('.')[2]}]'",
         ) from missing
-    return cast(Connector, make(url, link=link, side=side, declared=declared, schema=schema))
+    connector = cast(Connector, make(url, link=link, side=side, declared=declared, schema=schema))
+    several = declared is not None and any(table.polymorphic for table in declared.tables.values())
+    return Polymorphic(connector) if several else connector

@@ -481,6 +481,7 @@ class Flow:
             parked.remove(map_name, key, number)
             for records in self._to.waiting.values():
                 records.discard((map_name, key))
+            self._to.absent.forget((map_name, key))
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
             if record not in parked and plan.first is not None:
@@ -488,7 +489,8 @@ class Flow:
             for side, change in self._weak(plan):
                 self.link.sides[side].windows.restore(*record, change)
             if trouble.waits_table or trouble.code == "behind":
-                self._to.waiting.setdefault(trouble.waits_table, set()).add(record)
+                self._to.wait(trouble.waits_table, record)
+                self._to.absent.wait(record, trouble.parents)
         for map_name, key in ledger.freed:
             self._let_go(map_name, key)  # unless it was parked again
         for record, hidden in ledger.hidden.items():
@@ -528,6 +530,11 @@ class Flow:
             self._woke = now
             if records:
                 self.retries.retry(records)
+        if idle:
+            heard = {compiled.views[self.target].table for compiled in self.link.maps.values()}
+            arrived = self._to.absent.arrived(self._to.connector, heard)
+            if arrived:
+                self.retries.retry(arrived)
 
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""

@@ -14,6 +14,7 @@ from typing import Final
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden, Loss, Undecided
 from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, LinkSide, hidden_text, key_text
+from dualwrite.engine.parents import Wanted
 from dualwrite.journal import Conflict, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side, show_key
@@ -58,13 +59,14 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """Why a record could not be carried."""
+    """Why a record could not be carried.  ``parents`` are the records of which any one would let it go."""
 
     code: str
     reason: str
     column: str = ""
     waits_table: str = ""
     waits_key: str = ""
+    parents: tuple[Wanted, ...] = ()
 
 
 class Doubt(Exception):

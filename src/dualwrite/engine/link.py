@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
+from dualwrite.engine.parents import Absent
 from dualwrite.engine.window import Windows
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import CompiledMap
@@ -21,6 +22,8 @@ PARKED, HIDDEN, RESTORE = "parked", "hidden", "restore"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
 are to be written again from their source."""
 
+_OR = " or "
+
 Point: TypeAlias = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
 Item = TypeVar("Item")
@@ -28,6 +31,11 @@ Item = TypeVar("Item")
 
 def no_point(point: str) -> None:
     """Fault points do nothing outside tests."""
+
+
+def either(*tables: str) -> str:
+    """Tables of which one may hold a record that is missing, for people and for ``LinkSide.wait``."""
+    return _OR.join(dict.fromkeys(tables))
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -138,9 +146,17 @@ class LinkSide:
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
+    absent: Absent = field(default_factory=Absent)
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
+
+    def wait(self, tables: str, record: tuple[str, Key]) -> list[str]:
+        """Wake the parked record when something comes in one of these tables (``either``); returns them."""
+        names = tables.split(_OR)
+        for name in dict.fromkeys((tables, *names)):  # a table may be called so
+            self.waiting.setdefault(name, set()).add(record)
+        return names
 
     def records(self) -> Iterator[tuple[str, Key]]:
         """Every record, with its map, of which something is kept in the side table."""

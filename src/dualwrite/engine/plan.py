@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
 from dualwrite.engine.initial import outside
+from dualwrite.engine.link import either
+from dualwrite.engine.parents import Wanted
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Key, Path, Row, Side, Value
+from dualwrite.model import ABSENT, Key, Path, Row, Side, Value, show_key
 from dualwrite.schema import Lookup, Schema, View
+
+EXAMPLES = 3
+"""Records that are named as examples of those that need a missing parent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +39,25 @@ class PlannedRow:
 
 
 @dataclass
+class MissingParents:
+    """A record that is not there although others refer to it: on which side, in which table, and who needs it."""
+
+    side: Side
+    table: str
+    key: Key
+    records: int = 0
+    examples: list[Key] = field(default_factory=list)
+
+
+@dataclass
 class MapPlan:
-    """The plan of one map."""
+    """The plan of one map; ``missing`` are the parents that its rows would wait for."""
 
     map: str
     master: Side
     tally: Tally = field(default_factory=Tally)
     rows: list[PlannedRow] = field(default_factory=list)
+    missing: list[MissingParents] = field(default_factory=list)
 
     def count(self, action: str, side: Side) -> int:
         """How many records of a side would meet an action."""
@@ -54,7 +71,7 @@ class Planner:
         self._connectors = connectors
         self._schemas = schemas
         self._coming: set[tuple[Side, str, tuple[tuple[Path, Value], ...]]] = set()
-        self._asked: list[tuple[MapPlan, int, Side, View, Lookup, Key]] = []
+        self._asked: list[tuple[MapPlan, int, Side, tuple[Wanted, ...]]] = []
         self._needed: dict[tuple[Side, str], set[tuple[Path, ...]]] = {}
 
     def plan(self, maps: Sequence[CompiledMap], master: Mapping[str, Side]) -> list[MapPlan]:
@@ -67,9 +84,11 @@ class Planner:
 
     def _note_lookups(self, compiled: CompiledMap) -> None:
         for side in Side:
-            for lookup in compiled.views[side].lookups:
-                table = self._referenced(side, compiled.views[side], lookup)
-                self._needed.setdefault((side, table), set()).add(tuple(path for path, _ in lookup.parts))
+            view = compiled.views[side]
+            for branches in _lookups(view):
+                for lookup in branches:
+                    paths = tuple(path for path, _ in lookup.parts)
+                    self._needed.setdefault((side, self._referenced(side, view, lookup)), set()).add(paths)
 
     def _referenced(self, side: Side, view: View, lookup: Lookup) -> str:
         reference = self._schemas[side].tables[view.table].reference(lookup.reference)
@@ -140,33 +159,54 @@ class Planner:
     def _ask(self, compiled: CompiledMap, plan: MapPlan, side: Side, row: Row, written: Iterable[int]) -> None:
         """Remember which parents a planned row needs."""
         view, indexes = compiled.views[side], set(written)
-        for lookup in view.lookups:
-            own = [row[index] for index in lookup.own]
-            if indexes.issuperset(lookup.own) and any(own) and ABSENT not in own:
-                key = tuple(_text(row[index]) for _, index in lookup.parts)
-                self._asked.append((plan, len(plan.rows) - 1, side, view, lookup, key))
+        for branches in _lookups(view):
+            own = [row[index] for index in branches[0].own]
+            if indexes.issuperset(branches[0].own) and any(own) and ABSENT not in own:
+                parents = tuple(self._wanted(side, view, lookup, row) for lookup in branches)
+                self._asked.append((plan, len(plan.rows) - 1, side, parents))
+
+    def _wanted(self, side: Side, view: View, lookup: Lookup, row: Row) -> Wanted:
+        paths, key = tuple(path for path, _ in lookup.parts), tuple(_text(row[index]) for _, index in lookup.parts)
+        return Wanted(self._referenced(side, view, lookup), paths, key)
 
     def _missing_parents(self) -> None:
-        groups: dict[tuple[Side, str, tuple[Path, ...]], set[Key]] = {}
-        for _, _, side, view, lookup, key in self._asked:
-            paths = tuple(path for path, _ in lookup.parts)
-            groups.setdefault((side, self._referenced(side, view, lookup), paths), set()).add(key)
-        absent = {group: self._absent(*group, keys) for group, keys in groups.items()}
-        for plan, index, side, view, lookup, key in self._asked:
-            table, paths = self._referenced(side, view, lookup), tuple(path for path, _ in lookup.parts)
-            if key in absent[side, table, paths]:
-                row = plan.rows[index]
-                told = f"waits for {table} {', '.join(member or '()' for member in key)}, which is missing"
-                reason = f"{row.reason}; {told}" if row.reason else told
-                plan.rows[index] = PlannedRow(
-                    row.map, row.side, row.action, row.key, row.columns, "missing_parent", reason
-                )
+        groups: dict[tuple[Side, View], set[Wanted]] = {}
+        for _, _, side, parents in self._asked:
+            for parent in parents:
+                groups.setdefault((side, parent.view), set()).add(parent)
+        absent = {(side, each) for (side, view), wanted in groups.items() for each in self._absent(side, view, wanted)}
+        told: dict[tuple[int, Side, tuple[Wanted, ...]], MissingParents] = {}
+        for plan, index, side, parents in self._asked:
+            if all((side, parent) in absent for parent in parents):
+                missing = told.get((id(plan), side, parents))
+                if missing is None:
+                    tables = either(*(parent.table for parent in parents))
+                    missing = told[id(plan), side, parents] = MissingParents(side, tables, parents[0].key)
+                    plan.missing.append(missing)
+                _waits(plan, index, missing)
 
-    def _absent(self, side: Side, table: str, paths: tuple[Path, ...], keys: set[Key]) -> set[Key]:
-        view = View(f"parents of {table}", table, paths, tuple(range(len(paths))))
-        found = self._connectors[side].fetch(view, sorted(keys, key=str))
-        coming = {key for key in keys if (side, table, tuple(zip(paths, key, strict=True))) in self._coming}
-        return keys - coming - {key for key, rows in found.items() if rows}
+    def _absent(self, side: Side, view: View, wanted: set[Wanted]) -> set[Wanted]:
+        found = self._connectors[side].fetch(view, sorted((parent.key for parent in wanted), key=str))
+        return {parent for parent in wanted if not found.get(parent.key) and not self._is_coming(side, parent)}
+
+    def _is_coming(self, side: Side, parent: Wanted) -> bool:
+        return (side, parent.table, tuple(zip(parent.paths, parent.key, strict=True))) in self._coming
+
+
+def _lookups(view: View) -> list[tuple[Lookup, ...]]:
+    """The lookups of a view; a polymorphic one as one per table."""
+    return [*((lookup,) for lookup in view.lookups), *(alternatives.lookups for alternatives in view.alternatives)]
+
+
+def _waits(plan: MapPlan, index: int, missing: MissingParents) -> None:
+    """Note that a planned row waits for a parent."""
+    row = plan.rows[index]
+    missing.records += 1
+    if len(missing.examples) < EXAMPLES:
+        missing.examples.append(row.key)
+    told = f"waits for {missing.table} {show_key(missing.key)}, which is missing"
+    reason = f"{row.reason}; {told}" if row.reason else told
+    plan.rows[index] = replace(row, code="missing_parent", reason=reason)
 
 
 def skipped(plan: MapPlan, side: Side, key: Key, problem: RowProblem) -> PlannedRow:

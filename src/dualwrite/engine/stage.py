@@ -14,7 +14,8 @@ from typing import assert_never
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
 from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
-from dualwrite.engine.link import Link
+from dualwrite.engine.link import Link, either
+from dualwrite.engine.parents import wanted
 from dualwrite.engine.translate import Translation, differing
 from dualwrite.engine.window import is_renamed
 from dualwrite.errors import RowProblem
@@ -279,9 +280,9 @@ class Stage:
     def _edited(self, current: Row, row: Row) -> Row:
         """The cells of a row that the target does not hold already, all of a lookup's together; the others ABSENT."""
         edited = set(differing(current, row))
-        for lookup in self.view.lookups:
-            if not edited.isdisjoint(lookup.own):
-                edited.update(lookup.own)
+        for own in (*(lookup.own for lookup in self.view.lookups), *(each.own for each in self.view.alternatives)):
+            if not edited.isdisjoint(own):
+                edited.update(own)
         return tuple([cell if index in edited else ABSENT for index, cell in enumerate(row)])
 
     # -- writing --------------------------------------------------------------------------------------------------
@@ -413,8 +414,10 @@ class Stage:
     def _trouble(self, plan: Plan, outcome: Outcome) -> None:
         match outcome:
             case MissingParent():
-                reason = f"{outcome.table} has no record {show_key(outcome.key)} for the lookup {outcome.lookup}"
-                trouble = Trouble("missing_parent", reason, outcome.lookup, outcome.table, show_key(outcome.key))
+                tables = either(outcome.table, *outcome.others)
+                reason = f"{tables} has no record {show_key(outcome.key)} for the lookup {outcome.lookup}"
+                missing, parents = show_key(outcome.key), wanted(self.view, outcome)
+                trouble = Trouble("missing_parent", reason, outcome.lookup, tables, missing, parents)
             case Rejected():
                 waits = ANY_TABLE if outcome.code == "reference" else ""
                 trouble = Trouble(outcome.code, outcome.reason, waits_table=waits)

@@ -168,9 +168,7 @@ class Engine:
         state = self.link.sides[side]
         for entry in self.journal.parked_keys(side):
             if entry.waits_table or entry.code == "behind":
-                record = (entry.map, key_of(entry.key))
-                state.waiting.setdefault(entry.waits_table, set()).add(record)
-                state.woken.append(entry.waits_table)
+                state.woken.extend(state.wait(entry.waits_table, (entry.map, key_of(entry.key))))
 
     def close(self) -> None:
         """Let go of the feeds; the databases keep everything for the next ``open``."""

@@ -27,7 +27,7 @@ from dualwrite.mapping.paths import (
 )
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Written
 from dualwrite.mapping.values import sought
-from dualwrite.model import Path, Side, show_path
+from dualwrite.model import Path, Side, show_path, targets_of
 from dualwrite.names import match
 from dualwrite.schema import Reference, Schema, Table
 
@@ -106,6 +106,19 @@ class BoundLookup:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundAlternatives:
+    """A polymorphic lookup that is written: a lookup per table that may hold its record, all with the same ``own``."""
+
+    name: str
+    lookups: tuple[BoundLookup, ...]
+
+    @property
+    def own(self) -> tuple[Path, ...]:
+        """The row's paths that belong to it alone."""
+        return self.lookups[0].own
+
+
+@dataclass(frozen=True, slots=True)
 class Binding:
     """A map with its names found.  ``pairs`` include the company's; ``key`` are those that identify a record."""
 
@@ -118,6 +131,7 @@ class Binding:
     keys: tuple[tuple[Path, ...], ...]
     filters: Mapping[Side, Expression]
     lookups: Mapping[Side, tuple[BoundLookup, ...]]
+    alternatives: Mapping[Side, tuple[BoundAlternatives, ...]]
 
     def carried(self, source: Side) -> bool:
         """Is anything carried from there?"""
@@ -141,7 +155,8 @@ class Binding:
 
     def paths(self, side: Side) -> tuple[Path, ...]:
         """The paths of the side's view: those that the map names, and what lookups need besides."""
-        parts = (path for lookup in self.lookups[side] for _, path in lookup.parts)
+        branches = (lookup for each in self.alternatives[side] for lookup in each.lookups)
+        parts = (path for lookup in (*self.lookups[side], *branches) for _, path in lookup.parts)
         return tuple(dict.fromkeys((*self.named(side), *parts)))
 
 
@@ -180,9 +195,10 @@ class _Binder:
         keys = self._candidates(pairs)
         key = self._key(pairs, company, keys)
         filters = {side: found for side in SIDES if (found := self._filter(side)) is not None}
-        binding = Binding(self.map, self.schemas, self.tables, tuple(pairs), company, key, keys, filters, {})
+        binding = Binding(self.map, self.schemas, self.tables, tuple(pairs), company, key, keys, filters, {}, {})
         lookups = {side: self._lookups(binding, side) for side in SIDES}
-        return replace(binding, lookups=lookups)
+        alternatives = {side: self._alternatives(binding, side) for side in SIDES}
+        return replace(binding, lookups=lookups, alternatives=alternatives)
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -315,11 +331,20 @@ class _Binder:
     def _lookups(self, binding: Binding, side: Side) -> tuple[BoundLookup, ...]:
         by_reference: dict[str, list[Path]] = {}
         for path in binding.written(side):
-            if len(path) > 1:
+            if len(path) > 1 and self.tables[side].polymorphic_lookup(path[0]) is None:
                 by_reference.setdefault(path[0], []).append(path)
         finder = _LookupFinder(binding, side, self.report)
         found = (finder.find(name, paths) for name, paths in by_reference.items())
         return tuple(lookup for lookup in found if lookup is not None)
+
+    def _alternatives(self, binding: Binding, side: Side) -> tuple[BoundAlternatives, ...]:
+        by_name: dict[str, list[Path]] = {}
+        for path in binding.written(side):
+            if self.tables[side].polymorphic_lookup(path[0]) is not None and len(path) > 1:
+                by_name.setdefault(path[0], []).append(path)
+        finder = _LookupFinder(binding, side, self.report)
+        found = (finder.find_alternatives(name, paths) for name, paths in by_name.items())
+        return tuple(alternatives for alternatives in found if alternatives is not None)
 
 
 class _LookupFinder:
@@ -341,8 +366,36 @@ class _LookupFinder:
         """
         reference = self.table.reference(name)
         assert reference is not None
+        return self._find(reference, {path[1:]: path for path in written})
+
+    def find_alternatives(self, name: str, written: Sequence[Path]) -> BoundAlternatives | None:
+        """The polymorphic lookup behind these written paths: in each of its tables a key must be whole."""
+        lookup = self.table.polymorphic_lookup(name)
+        assert lookup is not None
+        found: list[BoundLookup | None] = []
+        for word in dict.fromkeys(word for path in written for word, _ in targets_of(path)):
+            branch = lookup.branch(word)
+            reference = self.table.reference(branch.reference) if branch else None
+            assert reference is not None, "the path was found"
+            ends = {inner: path for path in written for each, inner in targets_of(path) if each == word}
+            if len(ends) < len(written):
+                self._one_sided(lookup.name, word, written)
+                return None
+            found.append(self._find(reference, ends))
+        lookups = [each for each in found if each is not None]
+        if len(lookups) < len(found):
+            return None
+        return BoundAlternatives(name, tuple(replace(each, own=tuple(written)) for each in lookups))
+
+    def _one_sided(self, name: str, word: str, written: Sequence[Path]) -> None:
+        message = f"{show_paths(written)}: not every line says what {name} leads to in {word}"
+        line = self.written[written[-1]].mapping.line
+        self.report.add("lookup_key_unmapped", message, f"add {word}(…) to each of them", line=line, side=self.side)
+
+    def _find(self, reference: Reference, found: Mapping[Path, Path]) -> BoundLookup | None:
+        """The lookup by a reference; ``found`` are the paths behind it, with those of the row."""
+        written = tuple(dict.fromkeys(found.values()))
         parent = self.schema.tables[reference.table]
-        found = {path[1:]: path for path in written}
         complete: list[list[tuple[Path, Path]]] = []
         gaps: list[tuple[bool, list[Path]]] = []
         for key in candidate_keys(self.schema, parent):
@@ -353,13 +406,26 @@ class _LookupFinder:
                 complete.append(present)
             gaps.append((touched, [member for member, path in parts if path is None]))
         if not complete:
+            if all(len(member) > 1 for member in found):
+                return self._by_hops(reference, parent, found)
             _, missing = max(gaps, key=lambda gap: gap[0], default=(False, []))
             self._unmapped(reference, parent, written, missing)
             return None
         best = max(complete, key=lambda parts: sum(path in written for _, path in parts))
-        self._superfluous(parent, written, best)
-        own = tuple(path for _, path in best if path[0] == reference.name)
-        return BoundLookup(reference, tuple(best), own)
+        hops = [(member, path) for member, path in found.items() if len(member) > 1 and (member, path) not in best]
+        self._superfluous(parent, written, [*best, *hops])
+        return BoundLookup(reference, (*best, *hops), tuple(path for _, path in (*best, *hops) if path in written))
+
+    def _by_hops(self, reference: Reference, parent: Table, found: Mapping[Path, Path]) -> BoundLookup:
+        """A record that is found by what it looks up itself, of which several may look up the same."""
+        company = parent.company
+        shared = self._shared(reference, parent, company) if company is not None and company not in found else None
+        parts = [*found.items(), *([(company, shared)] if company is not None and shared is not None else [])]
+        written = tuple(found.values())
+        message = f"{show_paths(written)}: several records of {parent.name} may look up the same record"
+        line = self.written[written[0]].mapping.line
+        self.report.add("lookup_may_find_several", message, line=line, side=self.side, level="warning")
+        return BoundLookup(reference, tuple(parts), written)
 
     def _superfluous(self, parent: Table, written: Sequence[Path], parts: Sequence[tuple[Path, Path]]) -> None:
         for path in written:

@@ -63,6 +63,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A side gets columns but cannot tell which record they belong to: a key column is not carried there.",
         "carry every key column in all directions in which anything is carried",
     ),
+    "key_polymorphic": (
+        "A member of the key is a lookup that may lead to several tables.",
+        "name other columns in key:",
+    ),
     "key_unmapped": (
         "A column of the key is not mapped.",
         "map every column of the key, or name other columns in key:",
@@ -70,6 +74,11 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "lookup_key_unmapped": (
         "A lookup is written, but what is mapped does not identify one record of the table that it points to.",
         "map every member of that table's key, or declare its key in the side's schema file",
+    ),
+    "lookup_may_find_several": (
+        "A record is looked up by what it refers to itself, which is no key of its table; where several match, the "
+        "record that looks it up is parked.",
+        "map a key of that table, or declare it in the side's schema file",
     ),
     "lookup_mixed_directions": (
         "Some parts of a lookup are carried both ways, some one way: a change on the wrong side is put back in part.",
@@ -261,8 +270,8 @@ def _check_twice(binding: Binding, side: Side, first: Pair, pair: Pair, report: 
 
 def _held_in(binding: Binding, side: Side, path: Path) -> Path:
     """The column of the table itself in which a path is stored, where that is one."""
-    reference = binding.tables[side].reference(path[0]) if len(path) > 1 else None
-    return reference.columns if reference is not None and len(reference.columns) == 1 else path
+    columns = binding.tables[side].lookup_columns(path[0]) if len(path) > 1 else ()
+    return columns if len(columns) == 1 else path
 
 
 def _check_writable(binding: Binding, side: Side, pair: Pair, report: Report) -> None:
@@ -276,10 +285,7 @@ def _check_writable(binding: Binding, side: Side, pair: Pair, report: Report) ->
 
 def _columns_of(binding: Binding, side: Side, path: Path) -> tuple[str, ...]:
     """The columns of the table itself that hold a path's value."""
-    if len(path) == 1:
-        return path
-    reference = binding.tables[side].reference(path[0])
-    return reference.columns if reference is not None else ()
+    return path if len(path) == 1 else binding.tables[side].lookup_columns(path[0])
 
 
 def _check_types(binding: Binding, report: Report) -> None:
@@ -431,6 +437,11 @@ def _check_key(binding: Binding, report: Report) -> None:
             if other is not None and not pair.carries(source):
                 message = f"the key column {pair.name} is not carried to the {source.other} side, but {other.name} is"
                 report.add("key_one_way", message, line=pair.mapping.line or line, side=source.other)
+        for side in SIDES:
+            path = pair.ends[side].path
+            if binding.schemas[side].branches(binding.tables[side].name, path):
+                message = f"{show_path(path)} may lead to several tables, so it cannot tell records apart"
+                report.add("key_polymorphic", message, line=pair.mapping.line or line, side=side)
         if any(isinstance(t, ValueMap) and t.otherwise == "keep" for t in pair.mapping.transforms):
             message = f"the key column {pair.name} has else: keep"
             report.add("key_may_be_absent", message, line=pair.mapping.line)
@@ -504,10 +515,11 @@ def _check_policies(binding: Binding, report: Report) -> None:
 
 def _check_lookups(binding: Binding, report: Report) -> None:
     for side in SIDES:
-        for lookup in binding.lookups[side]:
-            parts = [pair for pair in binding.pairs if pair.path(side) in lookup.own and pair.carries(side.other)]
+        lookups = [(lookup.reference.name, lookup.own) for lookup in binding.lookups[side]]
+        for name, own in [*lookups, *((each.name, each.own) for each in binding.alternatives[side])]:
+            parts = [pair for pair in binding.pairs if pair.path(side) in own and pair.carries(side.other)]
             if len({pair.two_way for pair in parts}) > 1:
-                message = f"{lookup.reference.name}: {show_paths(lookup.own)} are not all carried both ways"
+                message = f"{name}: {show_paths(own)} are not all carried both ways"
                 line = parts[-1].mapping.line
                 report.add("lookup_mixed_directions", message, line=line, side=side, level="warning")
 

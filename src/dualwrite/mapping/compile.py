@@ -17,7 +17,7 @@ from dualwrite.casts import CastError, identity
 from dualwrite.errors import Invalid, RowProblem
 from dualwrite.expression import Column, Expression, Literal, OneOf, and_
 from dualwrite.filters import compile_filter
-from dualwrite.mapping.binding import SIDES, Binding, Pair
+from dualwrite.mapping.binding import SIDES, Binding, BoundLookup, Pair
 from dualwrite.mapping.cells import carrier, comparer
 from dualwrite.mapping.check import examine
 from dualwrite.mapping.order import cyclic, order_maps
@@ -39,8 +39,8 @@ from dualwrite.mapping.tablemap import TableMap
 from dualwrite.mapping.units import Parent, Unit, find_parents, find_units, group_pairs
 from dualwrite.mapping.values import as_written
 from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value
+from dualwrite.schema import Alternatives, Lookup, Schema, TypeName, View
 from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import Lookup, Schema, TypeName, View
 
 __all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
 
@@ -387,23 +387,25 @@ class _Compiler:
 
     def _view(self, side: Side) -> View:
         binding, indexes = self.binding, self.indexes[side]
-        lookups = (
-            Lookup(
-                lookup.reference.name,
-                tuple((part, indexes[path]) for part, path in lookup.parts),
-                tuple(indexes[path] for path in lookup.own),
-            )
-            for lookup in binding.lookups[side]
+        alternatives = (
+            Alternatives(each.name, tuple(self._lookup(side, lookup) for lookup in each.lookups))
+            for each in binding.alternatives[side]
         )
         return View(
             name=binding.table_map.name,
             table=binding.tables[side].name,
             paths=self.paths[side],
             key=tuple(indexes[pair.ends[side].path] for pair in binding.key),
-            lookups=tuple(lookups),
+            lookups=tuple(self._lookup(side, lookup) for lookup in binding.lookups[side]),
             filter=and_(self._scope(side), binding.filters.get(side)),
             written=tuple(sorted(indexes[path] for path in binding.written(side))),
+            alternatives=tuple(alternatives),
         )
+
+    def _lookup(self, side: Side, lookup: BoundLookup) -> Lookup:
+        indexes = self.indexes[side]
+        parts = tuple((part, indexes[path]) for part, path in lookup.parts)
+        return Lookup(lookup.reference.name, parts, tuple(indexes[path] for path in lookup.own))
 
     def _writable(self, side: Side, view: View) -> tuple[int, ...]:
         plain = (i for i, path in enumerate(view.paths) if len(path) == 1 and not self._column(side, path).read_only)

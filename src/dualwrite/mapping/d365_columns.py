@@ -6,7 +6,6 @@ far as it differs from the usual, and laid over what the line says when it is wr
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,11 +13,10 @@ from typing import Final
 
 from dualwrite.mapping.jsontext import MISSING, Json, decode, difference, encode, laid_over
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, Transform, ValueMap
-from dualwrite.model import Path, Value, show_path
+from dualwrite.model import Path, Value, read_path, show_path
 
 KEPT: Final = "x-d365"
 _DIRECTIONS: Final = {"1": 1, "2": 2, "3": 3, "forward": 1, "backward": 2, "reverse": 2, "bidirectional": 3, "both": 3}
-_STEPS = re.compile(r"(?:[^.()]|\([^()]*\))+")
 _NO_COLUMN = "none"
 _RELATED = "destinationLookupFieldRelatedEntity"
 
@@ -64,8 +62,8 @@ def path_of(raw: Json) -> Path | None:
         return None
     if not isinstance(raw, str):
         raise Unreadable(f"a field is called {raw!r}, which is no text")
-    steps = tuple(_STEPS.findall(raw))
-    if ".".join(steps) != raw or not all(step.strip() for step in steps):
+    steps = read_path(raw)
+    if not all(step.strip() for step in steps):
         raise Unreadable(f"{raw!r} is not a path")
     return steps
 

@@ -49,7 +49,7 @@ from dualwrite.mapping.tablemap import (
     ValueMap,
     Written,
 )
-from dualwrite.model import Path, Side, Value
+from dualwrite.model import Path, Side, Value, read_path, targets_of
 
 NO_COLUMN: Final = "none"
 SYMBOLS: Final[Mapping[str, tuple[Direction, bool]]] = {
@@ -166,7 +166,7 @@ def _path(node: Node, what: str, findings: Findings) -> Path | None:
     text = text_of(node, what, findings)
     if text is None:
         return None
-    steps = tuple(text.split("."))
+    steps = read_path(text)
     if not all(step.strip() for step in steps):
         findings.add(
             "bad_path", node.line, f"{what}: {text!r} has an empty step", f"for a dot in a name write [{text}]"
@@ -319,11 +319,19 @@ def _split(line: Text, findings: Findings) -> tuple[Path, str, Path] | None:
 def _plain_path(word: str, line: int, findings: Findings) -> Path | None:
     if word == NO_COLUMN:
         return ()
-    steps = tuple(word.split("."))
-    if all(_WORD.fullmatch(step) for step in steps):
+    steps = read_path(word)
+    if _is_made_of_words(steps):
         return steps
     findings.add("bad_path", line, f"{word!r} is not made of plain names", f"for names with other signs {_LONG_FORM}")
     return None
+
+
+def _is_made_of_words(path: Path) -> bool:
+    targets = targets_of(path)
+    plain = path[:-1] if targets else path
+    return all(map(_WORD.fullmatch, plain)) and all(
+        _WORD.fullmatch(word) and _is_made_of_words(inner) for word, inner in targets
+    )
 
 
 def _long(node: Entries, findings: Findings) -> ColumnMapping | None:
@@ -500,7 +508,7 @@ def _setting_lines(table_map: TableMap) -> list[str]:
 
 def _is_plain(path: Path | None) -> bool:
     """Can the path stand in a column line?"""
-    return path is None or (path != (NO_COLUMN,) and all(map(_WORD.fullmatch, path)) and len(".".join(path)) < 200)
+    return path is None or (path != (NO_COLUMN,) and _is_made_of_words(path) and len(".".join(path)) < 200)
 
 
 def _show(path: Path | None) -> str:
@@ -511,8 +519,7 @@ def _path_value(path: Path | None) -> str | list[str]:
     """A path where a text with dots or a list may stand."""
     if path is None:
         return NO_COLUMN
-    dotted = path != (NO_COLUMN,) and not any("." in step for step in path)
-    return ".".join(path) if dotted else list(path)
+    return ".".join(path) if path != (NO_COLUMN,) and read_path(".".join(path)) == path else list(path)
 
 
 def _company_line(company: Company) -> str:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from dualwrite.model import Path, show_path
+from dualwrite.model import Path, show_path, targets_of
 from dualwrite.names import guess, match
-from dualwrite.schema import Column, Reference, Schema, Table, TypeName
+from dualwrite.schema import Column, Polymorphic, Reference, Schema, Table, TypeName
 
 _ID_TYPES = (TypeName.INTEGER, TypeName.UUID)
 
@@ -44,7 +44,11 @@ def find_table(schema: Schema, name: str) -> Table:
 def find_path(schema: Schema, table: Table, path: Path) -> End:
     """The end of a path that starts in ``table``; raises PathError."""
     steps: list[str] = []
-    for step in path[:-1]:
+    start = table
+    for depth, step in enumerate(path[:-1], 1):
+        lookup = match(step, [each.name for each in table.polymorphic])
+        if lookup is not None:
+            return _find_polymorphic(schema, start, table, (*steps, lookup, *path[depth:]), depth)
         reference = find_reference(table, step)
         if reference.table not in schema.tables:
             message = f"the lookup {reference.name} of {table.name} points to {reference.table!r}, which is not there"
@@ -53,6 +57,34 @@ def find_path(schema: Schema, table: Table, path: Path) -> End:
         table = schema.tables[reference.table]
     column = find_column(schema, table, path[-1])
     return End((*steps, column.name), column)
+
+
+def _find_polymorphic(schema: Schema, start: Table, table: Table, path: Path, depth: int) -> End:
+    """A path from ``start`` whose step before ``depth`` is a polymorphic lookup of ``table``, all others found."""
+    lookup = table.polymorphic_lookup(path[depth - 1])
+    assert lookup is not None
+    targets = targets_of(path) if depth == len(path) - 1 else ()
+    if not targets:
+        words = ".".join(f"{branch.word}(…)" for branch in lookup.branches)
+        message = f"the lookup {lookup.name} of {table.name} may lead to several tables"
+        raise PathError("unknown_lookup", message, f"write {lookup.name}.{words}, with a column of each table")
+    step = ".".join(_target(schema, table, lookup, word, inner) for word, inner in targets)
+    whole: Path = (*path[:-1], step)
+    column = schema.resolve(start.name, whole)
+    assert column is not None, "all its ends were found"
+    return End(whole, column)
+
+
+def _target(schema: Schema, table: Table, lookup: Polymorphic, word: str, inner: Path) -> str:
+    """One target of a polymorphic path as the schema spells it; raises PathError."""
+    known = [branch.word for branch in lookup.branches]
+    branch = lookup.branch(match(word, known) or "")
+    if branch is None:
+        message = f"the lookup {lookup.name} of {table.name} has no target {word!r}"
+        raise PathError("unknown_lookup", message, guess(word, known))
+    reference = table.reference(branch.reference)
+    assert reference is not None, "a polymorphic lookup has all its references"
+    return f"{branch.word}({show_path(find_path(schema, schema.tables[reference.table], inner).path)})"
 
 
 def find_column(schema: Schema, table: Table, name: str) -> Column:
@@ -124,7 +156,9 @@ def natural(
 
 
 def _followed(schema: Schema, table: Table, column: str, seen: frozenset[str]) -> list[Path]:
-    reference = next((reference for reference in table.references if reference.columns == (column,)), None)
+    shared = {branch.reference for lookup in table.polymorphic if lookup.type for branch in lookup.branches}
+    own = (reference for reference in table.references if reference.name not in shared)
+    reference = next((reference for reference in own if reference.columns == (column,)), None)
     parent = schema.tables.get(reference.table) if reference else None
     if reference is None or parent is None or parent.name in seen:
         return []

@@ -53,8 +53,9 @@ def group_pairs(binding: Binding) -> list[tuple[str, tuple[Pair, ...]]]:
     """The pairs that make up one unit each, with the unit's name, in the map's order."""
     groups: list[list[Pair]] = [[pair] for pair in binding.pairs]
     for side in SIDES:
-        for lookup in binding.lookups[side]:
-            joined = [group for group in groups if any(pair.path(side) in lookup.own for pair in group)]
+        lookups = [lookup.own for lookup in binding.lookups[side]]
+        for own in [*lookups, *(alternatives.own for alternatives in binding.alternatives[side])]:
+            joined = [group for group in groups if any(pair.path(side) in own for pair in group)]
             apart = [group for group in groups if all(group is not other for other in joined)]
             groups = [*apart, [pair for group in joined for pair in group]]
     named: dict[str, tuple[Pair, ...]] = {}
@@ -138,6 +139,11 @@ def find_parents(binding: Binding, indexes: Indexes, side: Side) -> tuple[Parent
         cells = tuple(indexes[side][path] for path in lookup.own)
         nullable = _nullable(binding, side, lookup.reference) and not key.intersection(lookup.own)
         found.append(Parent(lookup.reference.name, lookup.reference.table, cells, nullable))
+    for alternatives in binding.alternatives[side]:
+        cells = tuple(indexes[side][path] for path in alternatives.own)
+        for lookup in alternatives.lookups:
+            nullable = _nullable(binding, side, lookup.reference)
+            found.append(Parent(alternatives.name, lookup.reference.table, cells, nullable))
     known = {parent.reference for parent in found}
     for reference in table.references:
         columns: list[Path] = [(name,) for name in reference.columns]

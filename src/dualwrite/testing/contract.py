@@ -17,12 +17,13 @@ import pytest
 
 from dualwrite.testing.contract_commit import CommitContract
 from dualwrite.testing.contract_feed import FeedContract
+from dualwrite.testing.contract_lookups import LookupContract
 from dualwrite.testing.contract_read import ReadContract
 from dualwrite.testing.contract_write import WriteContract
 from dualwrite.testing.example import Example, System
 
 
-class ConnectorContract(ReadContract, FeedContract, WriteContract, CommitContract):
+class ConnectorContract(ReadContract, FeedContract, WriteContract, CommitContract, LookupContract):
     """Everything that the engine relies on."""
 
     @pytest.fixture

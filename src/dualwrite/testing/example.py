@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from time import monotonic
 from typing import Literal, Protocol
 
 import pytest
 
 from dualwrite.connectors.base import Connector, Feed
+from dualwrite.connectors.polymorphic import Polymorphic as WithPolymorphic
+from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.model import Batch, Cell, Change, Key, Outcome, Path, Position, Row, Value, Write
-from dualwrite.schema import Column, ColumnType, Lookup, Reference, Schema, Table, TypeName, View
+from dualwrite.schema import (
+    Alternatives,
+    Branch,
+    Column,
+    ColumnType,
+    Lookup,
+    Polymorphic,
+    Reference,
+    Schema,
+    Table,
+    TypeName,
+    View,
+)
 
 PATIENCE = 20.0
 """Seconds after which something that ought to happen counts as not happening."""
@@ -53,7 +68,7 @@ class System(Protocol):
     features: frozenset[str]
 
     def connector(self, link: str = "contract") -> Connector:
-        """A new connector to the same system, as after a restart of dualwrite."""
+        """A new connector to the same system, as after a restart, with ``DECLARED`` laid over its schema."""
         ...
 
     def user(self) -> AbstractContextManager[ExampleUser]:
@@ -164,8 +179,49 @@ KINDS = Table(
     primary_key=("code",),
     uniques=(("code",),),
 )
-SCHEMA = Schema({table.name: table for table in (COMPANY, GRP, ITEM, FLAT, LIST, PRICE, KINDS)})
+_BY_TYPE = (Branch("grp", "subject.grp", "G"), Branch("item", "subject.item", "I"))
+CALL = Table(
+    "call",
+    (
+        _ID,
+        _required("code"),
+        _link("company"),
+        _link("subject_id"),
+        _column("subject_type"),
+        _link("owner_grp"),
+        _link("owner_item"),
+        _column("note"),
+    ),
+    primary_key=("id",),
+    uniques=(("id",), ("code", "company")),
+    references=(
+        _points_to("company"),
+        _points_to("grp", "owner_grp"),
+        _points_to("item", "owner_item"),
+        Reference("subject.grp", ("subject_id",), "grp", ("id",)),
+        Reference("subject.item", ("subject_id",), "item", ("id",)),
+        Reference("owner.grp", ("owner_grp",), "grp", ("id",)),
+        Reference("owner.item", ("owner_item",), "item", ("id",)),
+    ),
+    polymorphic=(
+        Polymorphic("subject", _BY_TYPE, "subject_type"),
+        Polymorphic("owner", (Branch("grp", "owner.grp", "grp"), Branch("item", "owner.item", "item"))),
+    ),
+)
+SCHEMA = Schema({table.name: table for table in (COMPANY, GRP, ITEM, FLAT, LIST, PRICE, KINDS, CALL)})
 """The tables that the system holds.  A reference bears the names of its columns, joined by ``_``."""
+
+LED = frozenset(branch.reference for lookup in CALL.polymorphic for branch in lookup.branches)
+DECLARED = Declared(
+    {
+        "call": DeclaredTable(
+            "call",
+            references=tuple(reference for reference in CALL.references if reference.name in LED),
+            polymorphic=CALL.polymorphic,
+        )
+    }
+)
+"""What no database says of itself, to be laid over what it says."""
 
 ACTIONS: Mapping[tuple[str, str], Literal["restrict", "set null"]] = {
     ("grp", "company"): "restrict",
@@ -173,6 +229,9 @@ ACTIONS: Mapping[tuple[str, str], Literal["restrict", "set null"]] = {
     ("item", "grp"): "set null",
     ("item", "parent"): "restrict",
     ("price", "company_list"): "restrict",
+    ("call", "company"): "restrict",
+    ("call", "owner_grp"): "set null",
+    ("call", "owner_item"): "set null",
 }
 """What deleting a record does to those that refer to it, where the system enforces references."""
 
@@ -215,6 +274,8 @@ def _create_table(
         if column.type.name is TypeName.TEXT and column.type.length:
             lines.append(f"CHECK (length({quote(column.name)}) <= {column.type.length})")
     for reference in table.references:
+        if reference.name in LED:
+            continue  # no database knows such lookups
         action = actions.get((table.name, reference.name), "no action")
         target = f"{quote(reference.table)} ({_names(reference.to)})"
         lines.append(f"FOREIGN KEY ({_names(reference.columns)}) REFERENCES {target} ON DELETE {action.upper()}")
@@ -272,6 +333,41 @@ ALL_KINDS = _view("kinds", KINDS, [(column.name,) for column in KINDS.columns], 
 VIEWS = (COMPANIES, GROUPS, ITEMS, FLATS, PRICES, ALL_KINDS)
 
 
+def _leading(name: str, cell: int) -> Alternatives:
+    """A lookup of ``CALLS`` that leads to a group or an item of the record's company."""
+    company = (("company", "code"), 0)
+    grp = Lookup(f"{name}.grp", ((("name",), cell), company), (cell,))
+    return Alternatives(name, (grp, Lookup(f"{name}.item", ((("code",), cell), company), (cell,))))
+
+
+CALLS = replace(
+    _view(
+        "calls",
+        CALL,
+        [
+            ("company", "code"),
+            ("code",),
+            ("subject", "grp(name).item(code)"),
+            ("owner", "grp(name).item(code)"),
+            ("note",),
+        ],
+        [0, 1],
+        [_TO_COMPANY],
+    ),
+    alternatives=(_leading("subject", 2), _leading("owner", 3)),
+)
+DEEP = _view(
+    "deep",
+    ITEM,
+    [("company", "code"), ("code",), ("parent", "code"), ("parent", "grp", "company", "code"), ("note",)],
+    [0, 1],
+    [
+        _TO_COMPANY,
+        Lookup("parent", ((("code",), 2), (("grp", "company", "code"), 3), (("company", "code"), 0)), (2, 3)),
+    ],
+)
+
+
 def item(
     company: Cell,
     code: Cell,
@@ -301,11 +397,13 @@ def peer(number: int) -> Position:
 class Example:
     """Shorthands for tests: a system whose capture is installed, and one connector to it."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, views: Sequence[View] = VIEWS) -> None:
         """Connect and install all views."""
         self.system = system
-        self.connector = system.connector()
-        self.connector.install(VIEWS)
+        self.views = views
+        connector = system.connector()
+        self.connector = WithPolymorphic(connector) if any(view.alternatives for view in views) else connector
+        self.connector.install(views)
 
     def need(self, feature: str) -> None:
         """Skip the test where the system lacks a feature."""
@@ -364,7 +462,7 @@ class Example:
 
     def write(self, view: View, *writes: Write, position: Position | None = None) -> list[Outcome]:
         """One transaction of the link with these writes."""
-        with self.connector.transaction("flow", VIEWS) as transaction:
+        with self.connector.transaction("flow", self.views) as transaction:
             outcomes = transaction.write(view, writes)
             transaction.commit(position)
         return outcomes
@@ -383,13 +481,13 @@ class Example:
         cells = [row[index] for index in view.key]
         return tuple(cell for cell in cells if cell is None or isinstance(cell, str))
 
-    def changes(self, after: Position | None = None, views: Sequence[View] = VIEWS) -> list[Change]:
+    def changes(self, after: Position | None = None, views: Sequence[View] = ()) -> list[Change]:
         """Everything in the feed behind a position."""
         return [change for batch in self.batches(after, views) for change in batch.changes]
 
-    def batches(self, after: Position | None = None, views: Sequence[View] = VIEWS, limit: int = 1000) -> list[Batch]:
+    def batches(self, after: Position | None = None, views: Sequence[View] = (), limit: int = 1000) -> list[Batch]:
         """All batches of the feed behind a position, up to its present end."""
-        feed = self.connector.feed(views, after)
+        feed = self.connector.feed(views or self.views, after)
         try:
             return drain(feed, self.connector.end(), limit)
         finally:
