@@ -66,7 +66,8 @@ _BYTES = re.compile(r"[\\0]x((?:[0-9a-fA-F]{2})*)")
 class CastError(ValueError):
     """A value cannot become one of a type.
 
-    ``code`` is stable: ``not_a_value``, ``too_long``, ``out_of_range``, ``digits_lost`` or ``time_lost``.
+    ``code`` is stable: ``not_a_value``, ``too_long``, ``out_of_range``, ``digits_lost``, ``time_lost``, and for a
+    formula ``not_computed``.
     """
 
     def __init__(self, code: str, message: str) -> None:

@@ -30,6 +30,7 @@ from dualwrite.names import guess
 
 CODES: Final[Mapping[str, str]] = {
     "bad_entry": "An entry has a value that it cannot have.",
+    "bad_expr": "An `expr:` cannot be read.",
     "bad_filter": "A filter cannot be read.",
     "bad_line": "A column line is not of the form LEFT SYMBOL RIGHT, or says something that makes no sense.",
     "bad_path": "A path is not made of names.",

@@ -18,12 +18,15 @@ from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import (
     POLICIES,
     ROW_POLICIES,
+    Case,
     ColumnMapping,
     Company,
     Default,
     Direction,
+    Formula,
     Round,
     TableMap,
+    Trim,
     Truncate,
     Unread,
     ValueMap,
@@ -66,8 +69,11 @@ VALUE_MAPS = st.builds(
     ValueMap,
     st.lists(st.tuples(VALUES, VALUES), max_size=8).map(tuple),
     st.one_of(st.none(), st.sampled_from(["park", "keep", "=park", "=keep"]), TEXTS.map(lambda text: f"={text}")),
+    st.none() | st.lists(st.tuples(VALUES, VALUES), max_size=4).map(tuple),
 )
-TRANSFORMS = st.one_of(st.builds(Default, VALUES), VALUE_MAPS, st.just(Truncate()), st.just(Round()))
+FLAGS = [Truncate(), Round(), Case("upper"), Case("lower"), Trim()]
+TRANSFORMS = st.one_of(st.builds(Default, VALUES), VALUE_MAPS, st.sampled_from(FLAGS))
+FORMULAS = st.sampled_from(["A & 'x'", 'if(A = "", 1, [b #] / 2)', "'null'", "\n upper(lookup.A)", "1", "' {:#'"])
 POLICY = st.one_of(st.none(), st.sampled_from(POLICIES))
 EXTRA = st.recursive(
     VALUES,
@@ -89,12 +95,12 @@ CONSTANTS = st.builds(
         None if to_right else path,
         Direction.TO_RIGHT if to_right else Direction.TO_LEFT,
         path if to_right else None,
-        (Default(value), *more),
+        (value, *more),
         policy,
     ),
     PATHS,
     st.booleans(),
-    VALUES,
+    st.builds(Default, VALUES) | st.builds(Formula, FORMULAS),
     st.lists(TRANSFORMS, max_size=2),
     POLICY,
 )
@@ -140,6 +146,8 @@ columns:
   - A = b
   - A >< b: {values: {x: 1, null: 2}, else: park, truncate: true, x-own: {a: b}}
   - none >> c: {default: ~}
+  - none >> d: {expr: "if(A = 1, 'x', [b #] & A)", trim: true}
+  - A >< e: {values: {x: 1}, reverse: {1: x, 2: x}, upper: true}
   - {left: [a, b], direction: both, right: "c d"}
 x-own: {a: [1, 2]}
 """.splitlines(keepends=True)

@@ -481,6 +481,129 @@ def test_value_maps_in_a_row() -> None:
 # -- units ------------------------------------------------------------------------------------------------------------
 
 
+# -- other transforms ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "value", "wanted"),
+    [
+        ("{upper: true}", "aß", "ASS"),
+        ("{lower: true}", "AÉ", "aé"),
+        ("{trim: true}", "  a b ", "a b"),
+        ("{trim: true, upper: true}", " a ", "A"),
+        ("{upper: true}", None, None),
+        ("{upper: true}", ABSENT, ABSENT),
+        ("{upper: true, default: x}", None, "x"),
+        ("[{default: x}, {upper: true}]", None, "X"),
+        ("[{upper: true}, {values: {A: b}}]", "a", "b"),
+        ("[{values: {a: b}}, {upper: true}]", "a", "B"),
+        ("[{default: a}, {values: {a: b}}]", None, "b"),
+        ("[{values: {a: null}}, {default: c}]", "a", "c"),
+        ("[{values: {a: b}}, {default: c}, {values: {c: d, b: e}}]", "q", "q"),
+        ("[{values: {a: null}}, {default: c}, {values: {c: d, b: e}}]", "a", "d"),
+    ],
+)
+def test_transforms_in_their_order(options: str, value: Cell, wanted: Cell) -> None:
+    """Each step takes what the one before it has made; from right to left they are taken backwards."""
+    assert carry(f"NOTE >> note: {options}", value) == wanted
+    if "values" not in options:
+        assert carry(f"NOTE << note: {_backwards(options)}", value, RIGHT) == wanted
+
+
+def _backwards(options: str) -> str:
+    steps = options.strip("[]{}").replace("}, {", ", ").split(", ")
+    return f"[{', '.join(f'{{{step}}}' for step in reversed(steps))}]"
+
+
+def test_an_empty_text_is_nothing_behind_trim_too() -> None:
+    """Where a side takes empty text for null, so does what comes behind a step."""
+    assert carry("CITY >> city: {trim: true, default: x}", "  ") == "x"
+    assert carry("NOTE >> city: {trim: true, default: x}", "  ") == ""
+
+
+def test_a_value_map_with_a_way_back_of_its_own() -> None:
+    """Two values may become one, when it is said which of them it becomes on the way back."""
+    line = "HOLD >< type: {values: {no: 1, all: 1}, reverse: {1: all, 2: no}}"
+    assert [carry(line, value) for value in ("no", "0", "all")] == ["1", "1", "1"]
+    assert [carry(line, value, RIGHT) for value in ("1", "2")] == ["all", "no"]
+    found = compiled(KEY, line)
+    for held, there in (("no", "1"), ("all", "1"), ("no", "2")):
+        assert found.agree(left_of(found, HOLD=held), right_of(found, type=there)) == []
+    assert found.agree(left_of(found, HOLD="all"), right_of(found, type="2")) == ["type"]
+    with_default = "HOLD >< type: {values: {no: 1, all: 1}, reverse: {1: all, 2: no}, default: 2}"
+    assert [carry(with_default, None), carry(with_default, None, RIGHT)] == ["2", "no"]
+
+
+FULL_NAME = """none >> note: {expr: "NOTE & ' in ' & CITY", upper: true}"""
+
+
+def test_a_formula_over_several_columns() -> None:
+    """What is computed is carried, compared, and told as one unit of the target; its columns need no line."""
+    found = compiled(KEY, FULL_NAME)
+    left = left_of(found, NOTE="a", CITY="b")
+    assert cells(found, RIGHT, found.map_row(LEFT, left))["note"] == "A IN B"
+    assert found.map_rows(LEFT, [left]) == [found.map_row(LEFT, left)]
+    assert found.agree(left, right_of(found, note="A IN B")) == []
+    assert found.agree(left, right_of(found, note="a in b")) == ["note"]
+    assert found.agree(left_of(found, NOTE=ABSENT), right_of(found, note="x")) == []
+    assert [feed.cells for feed in found.feeds[LEFT] if feed.owned] == [
+        tuple(sorted(found.views[LEFT].paths.index((name,)) for name in ("NOTE", "CITY")))
+    ]
+    changed, failed = found.map_known(LEFT, left)
+    assert (changed, failed) == (found.map_row(LEFT, left), ())
+
+
+def test_a_formula_to_the_left() -> None:
+    """The other way it reads columns of the right."""
+    found = compiled(KEY, "NOTE << none: {expr: \"if(flag, limit * 2 & '', group_link.groupid)\"}")
+    right = right_of(found, flag="f", limit="1.5", group_link__groupid="g")
+    assert cells(found, LEFT, found.map_row(RIGHT, right))["NOTE"] == "g"
+    right = right_of(found, flag="t", limit="1.5", group_link__groupid="g")
+    assert cells(found, LEFT, found.map_row(RIGHT, right))["NOTE"] == "3"
+
+
+def test_a_formula_is_cast_like_a_column() -> None:
+    """What does not fit is refused, or rounded and cut where the map says so."""
+    assert compute_right("limit: {expr: LIMIT / 3, round: true}", LIMIT="1") == "0.3"
+    assert compute_right("city: {expr: NOTE & NOTE, truncate: true}", NOTE="abc") == "abcab"
+    assert compute_right("hold: {expr: \"if(LIMIT > 1, 'everything', 'none')\"}", LIMIT="2") in ("everything", "801")
+    assert compute_right("flag: {expr: LIMIT > 1}", LIMIT="2") == "t"
+    assert compute_right("note: {expr: NOTE, default: none}", NOTE=None) == "none"
+    assert compute_right("note: {expr: 1 + 1}") == "2"
+
+
+def compute_right(line: str, **values: Cell) -> Cell:
+    """What a computed column of the right becomes."""
+    found = compiled(KEY, f"none >> {line}")
+    return cells(found, RIGHT, found.map_row(LEFT, left_of(found, **values)))[line.partition(":")[0]]
+
+
+@pytest.mark.parametrize(
+    ("line", "values", "code", "said"),
+    [
+        ("limit: {expr: LIMIT / LIMIT}", {"LIMIT": "0"}, "not_computed", "with LIMIT = '0', LIMIT = '0'"),
+        ("limit: {expr: number(NOTE)}", {"NOTE": "x"}, "not_computed", "'x' is not a number"),
+        ("limit: {expr: LIMIT / 3}", {"LIMIT": "1"}, "digits_lost", "expr: LIMIT / 3, with LIMIT = '1',"),
+        ("note: {expr: 1 / 0 & ''}", {}, "not_computed", "left expr: 1 / 0 & '' cannot become right note"),
+    ],
+)
+def test_a_record_on_which_a_formula_fails(line: str, values: dict[str, Cell], code: str, said: str) -> None:
+    """The problem names the formula with its cells, and the column that it was for."""
+    found = compiled(KEY, f"none >> {line}")
+    left = left_of(found, **values)
+    with pytest.raises(RowProblem) as caught:
+        found.map_row(LEFT, left)
+    assert (caught.value.code, caught.value.column) == (code, line.partition(":")[0])
+    assert said.replace(", LIMIT = '0'", "") in caught.value.message
+    assert caught.value.remedy
+    assert found.map_rows(LEFT, [left]) == [None]
+    with pytest.raises(RowProblem, match="cannot become"):
+        found.agree(left, right_of(found, **{line.partition(":")[0]: "1"}))
+    known, failed = found.map_known(LEFT, left)
+    assert cells(found, RIGHT, known)[line.partition(":")[0]] is ABSENT
+    assert bool(failed) == bool(values)
+
+
 def unit(found: CompiledMap, side: Side, name: str) -> Unit:
     """The unit of that name."""
     return next(each for each in found.units[side] if each.name == name)

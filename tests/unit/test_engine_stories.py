@@ -15,6 +15,7 @@ from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase,
 from dualwrite.engine import flow
 from dualwrite.engine.commands import execute
 from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.verify import verify
 from dualwrite.errors import PositionLost, Superseded
 from dualwrite.journal import Conflict, Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
@@ -352,6 +353,74 @@ def test_a_column_that_feeds_two(master: Side) -> None:
     story.insert(R, code="3", name="d")
     story.drain()
     assert story.rows(R, "code", "name", "note") == {("1", "b", "b"), ("2", "c", "c"), ("3", "d", "d")}
+    story.at_rest()
+
+
+COMPUTED = """
+map: Items
+left: items
+right: products
+columns:
+  - code = code
+  - name = name
+  - amount = amount
+  - none >> note: {expr: "name & ' ' & grp", truncate: true}
+  - none >> tag: {expr: "if(amount = null, null, code & '-' & 12 / amount)"}
+  - kind >> kind: {trim: true, upper: true, default: NONE}
+"""
+
+
+def clean(story: Story) -> bool:
+    """Do both sides agree?"""
+    connectors = {side: MemoryConnector(database) for side, database in story.databases.items()}
+    return all(verify(compiled, connectors).clean for compiled in story.maps)
+
+
+@pytest.mark.parametrize("master", Side)
+def test_computed_columns(master: Side) -> None:
+    """What is computed follows its columns, whoever changes them and wherever, and is put back where it is edited."""
+    story = Story(COMPUTED)
+    story.insert(L, code="1", name="left", grp="g", amount="4", kind=" a ")
+    story.insert(R, code="1", name="right", note="?", amount="3", kind="a")
+    story.insert(R, code="2", name="two", note="?", amount="6", kind="?")
+    story.start(master=master)
+    name, amount = ("left", "4") if master is L else ("right", "3")
+    first = ("1", name, f"{name} g", f"1-{12 // int(amount)}", "A")
+    assert story.rows(R, "code", "name", "note", "tag", "kind") == {first, ("2", "two", "two ", "2-2", "NONE")}
+    assert clean(story)
+    story.update(L, "1", grp="h", kind="b\n")
+    story.update(R, "2", name="zwei", amount="12")
+    story.insert(R, code="3", name="three")
+    story.insert(L, code="4", name="four", amount="1")
+    story.drain()
+    assert story.rows(R, "code", "note", "tag", "kind") == {
+        ("1", f"{name} h", first[3], "B"),
+        ("2", "zwei ", "2-1", "NONE"),
+        ("3", "three ", None, "NONE"),
+        ("4", "four ", "4-12", "NONE"),
+    }
+    story.update(R, "1", note="mine", kind="mine")
+    story.update(R, "4", name="vier", note="mine")
+    story.drain()
+    assert story.rows(R, "code", "note", "kind") >= {("1", f"{name} h", "B"), ("4", "vier ", "NONE")}
+    assert clean(story)
+    story.at_rest()
+
+
+def test_a_record_on_which_a_formula_fails_waits_alone() -> None:
+    """It is parked with its reason; once its columns are corrected, a retry lets it through."""
+    story = Story(COMPUTED).start()
+    story.insert(L, code="1", amount="0")
+    story.insert(L, code="2", amount="2")
+    story.drain()
+    assert story.rows(R, "code", "tag") == {("2", "2-6")}
+    (parked,) = story.parked()
+    assert (parked.shown_key, parked.code, parked.column) == ("1", "not_computed", "tag")
+    assert "amount = '0', code = '1', cannot become right tag: it divides by zero" in parked.reason
+    story.update(L, "1", amount="3")
+    story.drain()
+    execute(story.engine, "retry", {})
+    assert story.rows(R, "code", "tag") == {("1", "1-4"), ("2", "2-6")}
     story.at_rest()
 
 

@@ -10,13 +10,16 @@ from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import Column, Compare, Literal
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import (
+    Case,
     ColumnMapping,
     Company,
     Default,
     Direction,
+    Formula,
     Round,
     TableMap,
     Transform,
+    Trim,
     Truncate,
     Unread,
     ValueMap,
@@ -156,6 +159,13 @@ def test_symbols_with_transform(line: str, direction: Direction):
         ('{values: {a: b}, else: ""}', (ValueMap((("a", "b"),), "="),)),
         ("{values: [[a, b], [a, c]]}", (ValueMap((("a", "b"), ("a", "c"))),)),
         ("{truncate: true}", (Truncate(),)),
+        ("{values: {a: b}, reverse: {b: a, c: a}}", (ValueMap((("a", "b"),), None, (("b", "a"), ("c", "a"))),)),
+        (
+            "{reverse: [[b, a], [b, null]], else: keep, values: {}}",
+            (ValueMap((), "keep", (("b", "a"), ("b", None))),),
+        ),
+        ("{trim: true, upper: yes, lower: no}", (Trim(), Case("upper"))),
+        ("[{lower: true}, {values: {a: b}}, {lower: true}]", (Case("lower"), ValueMap((("a", "b"),)), Case("lower"))),
         ("{truncate: yes, round: no, default: 1}", (Truncate(), Default("1"))),
         ("{default: 1, values: {a: b}, round: true}", (Default("1"), ValueMap((("a", "b"),)), Round())),
         (
@@ -189,6 +199,12 @@ def test_long_form(line: str, left: tuple[str, ...] | None, right: tuple[str, ..
     """The long form takes any name: a path may be a list, and quotes make ``none`` a name."""
     found = column(line)
     assert (found.left, found.right) == (left, right)
+
+
+def test_a_formula_stands_where_no_column_is():
+    """What is computed names its columns itself."""
+    found = column("""none >> c: {expr: "A & ' ' & [b #]", default: x, trim: true}""")
+    assert found == ColumnMapping(None, Direction.TO_RIGHT, ("c",), (Formula("A & ' ' & [b #]"), Default("x"), Trim()))
 
 
 def test_long_form_takes_every_option():
@@ -240,6 +256,16 @@ def test_settings_and_extra():
         (["- none >> b: {truncate: true}"], "bad_line", "add {default: VALUE}"),
         (["- none >> none: {default: 1}"], "bad_line", "name the column"),
         (["- a = b:", "  conflict: max"], "bad_line", "indent the options"),
+        (["- a > b: {upper: true}"], "bad_symbol", "write >>"),
+        (["- a >> b: {uper: true}"], "unknown_key", "did you mean 'upper'?"),
+        (["- a >> b: {upper: [a]}"], "bad_entry", "true or false"),
+        (["- a >> b: {reverse: {a: b}}"], "bad_line", "add values:"),
+        (["- a >> b: {values: {a: b}, reverse: c}"], "bad_entry", "{RIGHT: LEFT, …}"),
+        (["- a >> b: {expr: a}"], "bad_line", "write none for the column"),
+        (["- none >> b: [{expr: a}, {expr: b}]"], "bad_line", "put both into one"),
+        (["- none > b: {expr: a}"], "bad_symbol", "write >>"),
+        (["- none >> b: {expr: a b}"], "bad_expr", "an expr looks like"),
+        (["- none >> b: {expr: [a]}"], "bad_entry", "write one value"),
         (["- a = b: {conflct: max}"], "unknown_key", "did you mean 'conflict'?"),
         (["- a = b: {conflict: maxi}"], "bad_entry", "did you mean 'max'?"),
         (["- a = b: {truncate: perhaps}"], "bad_entry", "true or false"),

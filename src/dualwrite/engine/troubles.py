@@ -91,6 +91,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The target refused a value: by its type, its length or a check constraint.",
         f"correct the value, {RETRY}",
     ),
+    "not_computed": (
+        "An `expr:` of the map fails on the record: it divides by zero, or a text is no number.",
+        f"correct the record's values, or let the `expr:` take care of them with `if(…)`, {RETRY}",
+    ),
     "value_not_mapped": (
         "A value is not listed in the column's value map.",
         f"add it to `values:`, or say with `else:` what happens to such values, {RETRY}",

@@ -15,6 +15,9 @@ from dualwrite.errors import Problem
 from dualwrite.expression import And, Column, Compare, Expression, Literal, Not, OneOf, Or
 from dualwrite.expression import paths as filter_paths
 from dualwrite.filters import compile_filter
+from dualwrite.mapping.compute import Computed, compile_formula
+from dualwrite.mapping.formula import Field, FormulaError, fields
+from dualwrite.mapping.formula import parse as parse_formula
 from dualwrite.mapping.paths import (
     End,
     PathError,
@@ -25,7 +28,7 @@ from dualwrite.mapping.paths import (
     show_paths,
     terminal,
 )
-from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Written
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, Formula, TableMap, Written
 from dualwrite.mapping.values import sought
 from dualwrite.model import Path, Side, show_path, targets_of
 from dualwrite.names import match
@@ -63,20 +66,35 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A column mapping with its ends found; a side for which it says ``none`` has no end."""
+    """A column mapping with its ends found; a side for which it says ``none`` has no end.
+
+    ``computed`` is its formula, over columns of the side without an end.
+    """
 
     mapping: ColumnMapping
     ends: Mapping[Side, End]
+    computed: Computed | None = None
 
     def carries(self, source: Side) -> bool:
         """Does it write into the other side's row?"""
-        has_source = source in self.ends or self.constant is not None
+        has_source = source in self.ends or self.constant is not None or self.computed is not None
         return self.mapping.direction.carries(source) and source.other in self.ends and has_source
 
     @property
     def constant(self) -> Default | None:
         """Its default."""
         return next((t for t in self.mapping.transforms if isinstance(t, Default)), None)
+
+    @property
+    def formula(self) -> str:
+        """Its formula as written; empty where it has none."""
+        return next((t.text for t in self.mapping.transforms if isinstance(t, Formula)), "")
+
+    def reads(self, side: Side) -> tuple[Path, ...]:
+        """The paths from which its value is made when it is carried from a side."""
+        if side in self.ends:
+            return (self.ends[side].path,)
+        return self.computed.paths if self.computed is not None else ()
 
     @property
     def two_way(self) -> bool:
@@ -147,8 +165,7 @@ class Binding:
 
     def named(self, side: Side) -> tuple[Path, ...]:
         """The paths that the map names on a side: key, mapped columns, filter."""
-        mapped = (pair.path(side) for pair in (*self.key, *self.pairs))
-        found = [path for path in mapped if path is not None]
+        found = [path for pair in (*self.key, *self.pairs) for path in pair.reads(side)]
         if side in self.filters:
             found += filter_paths(self.filters[side])
         return tuple(dict.fromkeys(found))
@@ -219,7 +236,29 @@ class _Binder:
                 end = self._end(side, path, mapping.line)
                 if end is not None:
                     ends[side] = end
-        return Pair(mapping, ends) if len(ends) == wanted else None
+        if len(ends) != wanted:
+            return None
+        formula = next((t for t in mapping.transforms if isinstance(t, Formula)), None)
+        if formula is None or len(ends) != 1:
+            return Pair(mapping, ends)
+        computed = self._computed(formula.text, next(iter(ends)).other, mapping.line)
+        return Pair(mapping, ends, computed) if computed is not None else None
+
+    def _computed(self, text: str, source: Side, line: int) -> Computed | None:
+        """A formula over columns of the source; what is wrong with it is noted."""
+        try:
+            node = parse_formula(text)
+            columns = {field.path: self._field(source, field) for field in fields(node)}
+            return compile_formula(node, text, columns)
+        except FormulaError as error:
+            self.report.add("bad_formula", f"expr: {text}: {error}", line=line, side=source)
+            return None
+
+    def _field(self, source: Side, field: Field) -> End:
+        try:
+            return find_path(self.schemas[source], self.tables[source], field.path)
+        except PathError as error:
+            raise FormulaError(f"{error.message}{': ' if error.remedy else ''}{error.remedy}", field.at) from None
 
     def _company(self, pairs: Sequence[Pair]) -> Pair | None:
         """The pair that carries the company: the map's own line for it, else one made up for the purpose."""

@@ -7,14 +7,16 @@ of a map into one function.  What cannot be carried raises CastError.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from dualwrite.casts import CastError, cast, common_form, identity
 from dualwrite.mapping.binding import Pair
-from dualwrite.mapping.tablemap import Round, Truncate, ValueMap
+from dualwrite.mapping.tablemap import Case, Default, Formula, Round, Transform, Trim, Truncate, ValueMap
 from dualwrite.mapping.values import as_written, spellings
 from dualwrite.model import ABSENT, Cell, Side, Value
-from dualwrite.schema import Column, TypeName
+from dualwrite.schema import Column, ColumnType, TypeName
 
 _LISTED = (TypeName.CHOICE, TypeName.BOOLEAN)
 
@@ -47,9 +49,9 @@ def zone_of(pair: Pair, timezones: Mapping[Side, str]) -> str:
 def carrier(pair: Pair, source: Side, timezones: Mapping[Side, str]) -> Carrier:
     """How the pair's value gets from ``source`` to the other side (whether or not the map says that it does)."""
     empty = fallback(pair, source)
-    if source not in pair.ends:
+    if source not in pair.ends and pair.computed is None:
         return Carrier("c{n}", {"c{n}": empty})
-    column, target = pair.ends[source].column, pair.ends[source.other].column
+    column, target = given_by(pair, source), pair.ends[source.other].column
     transforms = pair.mapping.transforms
     into = cast(
         column,
@@ -58,6 +60,10 @@ def carrier(pair: Pair, source: Side, timezones: Mapping[Side, str]) -> Carrier:
         round_=any(isinstance(t, Round) for t in transforms),
         timezone=zone_of(pair, timezones),
     )
+    if pair.computed is not None:
+        return Carrier("s{n}(e{n}({v}))", {"e{n}": pair.computed.function, "s{n}": _stepwise(pair, source, into)})
+    if is_stepwise(pair):
+        return Carrier("s{n}({v})", {"s{n}": _stepwise(pair, source, into)})
     maps = [transform for transform in transforms if isinstance(transform, ValueMap)]
     if maps:
         return _mapped(pair, source, maps, into, empty)
@@ -76,13 +82,35 @@ def spells_null(column: Column) -> bool:
     return column.empty_is_null and column.type.name in (TypeName.TEXT, TypeName.CHOICE, TypeName.OTHER)
 
 
+def given_by(pair: Pair, source: Side) -> Column:
+    """The column of which the pair's values are, coming from that side."""
+    if source in pair.ends:
+        return pair.ends[source].column
+    return pair.computed.result if pair.computed is not None else Column("none", ColumnType(TypeName.TEXT))
+
+
 def fallback(pair: Pair, source: Side) -> Value:
-    """What is written where the source has nothing."""
+    """What is written where the source has nothing; null where that cannot be carried, which ``check`` tells."""
+    if is_stepwise(pair):
+        with suppress(CastError):
+            return constant(pair, source)
+        return None
     target = pair.ends[source.other].column
     default = pair.constant
     if default is not None and default.value is not None:
         back = source is Side.RIGHT and pair.two_way
         return as_written(target, _partner(pair, default.value) if back else default.value)
+    return _nothing(pair, target)
+
+
+def constant(pair: Pair, source: Side) -> Value:
+    """What the steps of a pair make of nothing.  Raises CastError."""
+    made = _stepwise(pair, source, cast(given_by(pair, source), pair.ends[source.other].column))(None)
+    return None if made is ABSENT else made
+
+
+def _nothing(pair: Pair, target: Column) -> Value:
+    """Nothing, as the target has it: a text that must not be null is empty where that means the same."""
     needed = not target.nullable and target.type.name is TypeName.TEXT
     return "" if needed and any(end.column.empty_is_null for end in pair.ends.values()) else None
 
@@ -92,7 +120,7 @@ def _partner(pair: Pair, value: str) -> Value:
     right = pair.ends[Side.RIGHT].column
     for transform in pair.mapping.transforms:
         if isinstance(transform, ValueMap):
-            for one, other in transform.pairs:
+            for other, one in directed(Side.RIGHT, transform):
                 if other is not None and set(spellings(right, other)) & set(spellings(right, value)):
                     return one
     return value
@@ -139,7 +167,93 @@ class Members(dict[Cell, Cell]):
 
 def directed(source: Side, value_map: ValueMap) -> list[tuple[Value, Value]]:
     """A value map's members as seen from ``source``."""
-    return [(one, other) if source is Side.LEFT else (other, one) for one, other in value_map.pairs]
+    if source is Side.LEFT:
+        return list(value_map.pairs)
+    if value_map.reverse is not None:
+        return list(value_map.reverse)
+    return [(other, one) for one, other in value_map.pairs]
+
+
+# one step after the other
+
+
+def is_stepwise(pair: Pair) -> bool:
+    """Do the pair's transforms have to be done step by step, in their order?"""
+    kinds = [type(transform) for transform in pair.mapping.transforms]
+    if any(kind in (Case, Trim, Formula) for kind in kinds):
+        return True
+    return Default in kinds and ValueMap in kinds[kinds.index(Default) :]
+
+
+def in_order(pair: Pair, source: Side) -> Sequence[Transform]:
+    """The steps in the order in which a value from ``source`` takes them: from left to right as written, and back."""
+    flags = (Truncate, Round, Formula)
+    found = [transform for transform in pair.mapping.transforms if not isinstance(transform, flags)]
+    return found if source is Side.LEFT else found[::-1]
+
+
+def _stepwise(pair: Pair, source: Side, into: Callable[[str], str]) -> Callable[[Cell], Cell]:
+    """The pair's steps as one function.  What no value map has translated is cast behind the last step for text."""
+    steps = in_order(pair, source)
+    target = pair.ends[source.other].column
+    maps = [place for place, step in enumerate(steps) if isinstance(step, ValueMap)]
+    last = max((place for place, step in enumerate(steps) if isinstance(step, ValueMap | Case | Trim)), default=-1)
+    functions: list[_Step] = [_cleared] if spells_null(given_by(pair, source)) else []
+    functions += [] if maps or last >= 0 else [_cast(into)]
+    for place, step in enumerate(steps):
+        match step:
+            case Default(value=value):
+                functions.append(_default(value if place < last else as_written(target, value)))
+            case ValueMap():
+                functions.append(_member(pair, source, step, place == maps[0], place == maps[-1], into))
+            case Case(to=to):
+                functions.append(_texts(str.upper if to == "upper" else str.lower))
+            case Trim():
+                functions.append(_texts(str.strip))
+                functions += [_cleared] if spells_null(given_by(pair, source)) else []
+        functions += [_cast(into)] if place == last and not maps else []
+    nothing = _nothing(pair, target)
+
+    def carried(cell: Cell) -> Cell:
+        for function in functions:
+            if cell is ABSENT:
+                return cell
+            cell = function(cell)
+        return nothing if cell is None else cell
+
+    return carried
+
+
+_Step: TypeAlias = Callable[[Value], Cell]
+
+
+def _cleared(value: Value) -> Cell:
+    return value or None
+
+
+def _cast(into: Callable[[str], str]) -> _Step:
+    return lambda value: None if value is None else into(value)
+
+
+def _texts(change: Callable[[str], str]) -> _Step:
+    return lambda value: None if value is None else change(value)
+
+
+def _default(value: Value) -> _Step:
+    return lambda given: value if given is None else given
+
+
+def _member(
+    pair: Pair, source: Side, value_map: ValueMap, first: bool, last: bool, into: Callable[[str], str]
+) -> _Step:
+    target, column = pair.ends[source.other].column, given_by(pair, source)
+    listed: dict[Cell, Cell] = {}
+    for member, result in directed(source, value_map):
+        made = as_written(target, result) if last else result
+        for spelling in _members(column, member) if first else (member,):
+            listed.setdefault(spelling, made)
+    listed.setdefault(None, None)
+    return Members(listed, _otherwise(pair, source, value_map, into if last else identity, last)).__getitem__
 
 
 def _mapped(pair: Pair, source: Side, maps: Sequence[ValueMap], into: Callable[[str], str], empty: Value) -> Carrier:

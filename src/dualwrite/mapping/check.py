@@ -9,18 +9,22 @@ from typing import Final
 
 from dualwrite.casts import CastError
 from dualwrite.errors import Problem
-from dualwrite.filters import never_both
+from dualwrite.filters import TEXTUAL, never_both
 from dualwrite.losses import incompatible, loses
 from dualwrite.mapping.binding import SIDES, Binding, Pair, Report, bind
-from dualwrite.mapping.cells import fallback, spells_null
+from dualwrite.mapping.cells import constant, directed, fallback, given_by, in_order, is_stepwise, spells_null
 from dualwrite.mapping.paths import natural, show_paths
 from dualwrite.mapping.tablemap import (
     POLICIES,
     ROW_POLICIES,
+    Case,
     ColumnMapping,
     Default,
+    Formula,
     Round,
     TableMap,
+    Transform,
+    Trim,
     Truncate,
     ValueMap,
 )
@@ -31,8 +35,13 @@ from dualwrite.names import guess
 from dualwrite.schema import Column, Schema, TypeName
 
 ON_LEAVE: Final = ("detach", "delete")
+_LISTED: Final = (TypeName.CHOICE, TypeName.BOOLEAN)
 
 CODES: Final[Mapping[str, tuple[str, str]]] = {
+    "bad_formula": (
+        "An expr: names a column that is not there, or its parts do not go together.",
+        "correct it at the character that the message names",
+    ),
     "bad_value": (
         "A value in the map (default, values, else, filter) is none of its column's values.",
         "write a value that the column can hold",
@@ -113,6 +122,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A line carries nothing in one of its directions: it has no column there, and no default.",
         "name the column, turn the direction, or say default: VALUE",
     ),
+    "no_way_back": (
+        "A line is carried both ways through upper, lower, trim or expr, which cannot be undone.",
+        "carry it one way, with >> or <<",
+    ),
     "no_unique_index": (
         "No unique index stands behind the key: looking records up is slow, and a key may occur twice.",
         "create a unique index on the key's columns",
@@ -140,6 +153,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "unit_policies_differ": (
         "Lines that are decided as one (the parts of a lookup) name different policies.",
         "name the same policy for all parts of the lookup",
+    ),
+    "transform_on_key": (
+        "A key column goes through upper, lower, trim or expr: the other side's record could not be found back.",
+        "carry the key as it is, or by a value map",
     ),
     "two_maps_one_column": (
         "Two maps write the same column of the same records.",
@@ -230,7 +247,7 @@ def _check_words(report: Report) -> None:
 
 
 def _check_source(mapping: ColumnMapping, report: Report) -> None:
-    constant = any(isinstance(transform, Default) for transform in mapping.transforms)
+    constant = any(isinstance(transform, Default | Formula) for transform in mapping.transforms)
     for source in SIDES:
         if not mapping.direction.carries(source):
             continue
@@ -291,12 +308,41 @@ def _columns_of(binding: Binding, side: Side, path: Path) -> tuple[str, ...]:
 def _check_types(binding: Binding, report: Report) -> None:
     for pair in binding.pairs:
         for source in SIDES:
-            if pair.carries(source) and source in pair.ends:
+            if pair.carries(source) and (source in pair.ends or pair.computed is not None):
                 _check_type(pair, source, report)
+        _check_texts(pair, report)
+
+
+def _check_texts(pair: Pair, report: Report) -> None:
+    """upper, lower and trim: of texts, and one way."""
+    texts = [step for step in pair.mapping.transforms if isinstance(step, Case | Trim | Formula)]
+    if pair.two_way and texts:
+        message = f"{pair.name} is carried both ways, and {_called(texts[0])} has no way back"
+        report.add("no_way_back", message, line=pair.mapping.line)
+    for source in SIDES:
+        given = given_by(pair, source)
+        if not pair.carries(source) or given.type.name in TEXTUAL:
+            continue
+        for step in in_order(pair, source):
+            if isinstance(step, ValueMap | Default):
+                break
+            if isinstance(step, Case | Trim):
+                message = f"{_called(step)} changes texts, and {given.name} is {given.type}"
+                report.add("incompatible_types", message, "take it off", line=pair.mapping.line, side=source)
+
+
+def _called(step: Transform) -> str:
+    match step:
+        case Case(to=to):
+            return to
+        case Trim():
+            return "trim"
+        case _:
+            return "expr"
 
 
 def _check_type(pair: Pair, source: Side, report: Report) -> None:
-    column, target = pair.ends[source].column, pair.ends[source.other].column
+    column, target = given_by(pair, source), pair.ends[source.other].column
     maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
     listed = {column.type.name, target.type.name} & {TypeName.CHOICE, TypeName.BOOLEAN}
     if maps and (maps[0].otherwise is not None or listed):
@@ -354,16 +400,28 @@ def _check_values(binding: Binding, report: Report) -> None:
                 _check_default(pair, report)
         maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
         for number, value_map in enumerate(maps):
-            _check_members(pair, Side.LEFT, [one for one, _ in value_map.pairs] if number == 0 else [], report)
+            back = directed(Side.RIGHT, value_map) if value_map.reverse is not None else []
+            lefts = [*(one for one, _ in value_map.pairs), *(one for _, one in back)]
+            _check_members(pair, Side.LEFT, lefts if number == 0 else [], report)
             last = number == len(maps) - 1
-            _check_members(pair, Side.RIGHT, [other for _, other in value_map.pairs] if last else [], report)
+            rights = [*(other for _, other in value_map.pairs), *(other for other, _ in back)]
+            _check_members(pair, Side.RIGHT, rights if last else [], report)
             _check_reversible(pair, value_map, report)
+            _check_way_back(pair, value_map, report)
             _check_else(pair, value_map, report)
 
 
 def _check_default(pair: Pair, report: Report) -> None:
     for source in SIDES:
-        if pair.carries(source) and (value := fallback(pair, source)) is not None:
+        if not pair.carries(source):
+            continue
+        try:
+            value = constant(pair, source) if is_stepwise(pair) else fallback(pair, source)
+        except CastError as error:
+            message = f"default: it cannot be carried to {show_path(pair.ends[source.other].path)}: {error.message}"
+            report.add("bad_value", message, line=pair.mapping.line, side=source.other)
+            continue
+        if value is not None:
             _check_literal(pair, source.other, value, "default", report)
 
 
@@ -389,7 +447,7 @@ def _check_else(pair: Pair, value_map: ValueMap, report: Report) -> None:
     if rule is None or not rule.startswith("="):
         return
     if pair.two_way:
-        results = [other for _, other in value_map.pairs]
+        results = [other for other, _ in directed(Side.RIGHT, value_map)]
         if not _repeated(pair, Side.RIGHT, [rule[1:]], results):
             message = f"else: {rule[1:]!r} is not among the right-hand values, so it has no way back"
             report.add("value_map_not_reversible", message, line=pair.mapping.line)
@@ -403,14 +461,30 @@ def _check_reversible(pair: Pair, value_map: ValueMap, report: Report) -> None:
     for source in SIDES:
         if not pair.carries(source) or source not in pair.ends:
             continue
-        members = [(one, other) if source is Side.LEFT else (other, one) for one, other in value_map.pairs]
+        members = directed(source, value_map)
+        undone = pair.two_way and value_map.reverse is None
         for number, (member, result) in enumerate(members):
-            earlier = [one for one, other in members[:number] if pair.two_way or other != result]
+            earlier = [one for one, other in members[:number] if undone or other != result]
             if _repeated(pair, source, [member], earlier):
-                code = "value_map_not_reversible" if pair.two_way else "value_map_ambiguous"
+                code = "value_map_not_reversible" if undone else "value_map_ambiguous"
                 shown = "null" if member is None else repr(member)
                 message = f"{show_path(pair.ends[source].path)}: {shown} is listed twice"
                 report.add(code, message, line=pair.mapping.line, side=source)
+
+
+def _check_way_back(pair: Pair, value_map: ValueMap, report: Report) -> None:
+    """With a way back of its own, what one way makes must be known to the other: whole records are carried."""
+    if not pair.two_way or value_map.reverse is None or value_map.otherwise not in (None, "park"):
+        return
+    if value_map.otherwise is None and not any(end.column.type.name in _LISTED for end in pair.ends.values()):
+        return
+    for source in SIDES:
+        known = [member for member, _ in directed(source.other, value_map)]
+        for _, result in directed(source, value_map):
+            if result is not None and not _repeated(pair, source.other, [result], known):
+                entry = "reverse" if source is Side.LEFT else "values"
+                message = f"{result!r} is not listed in {entry}:, so it has no way back"
+                report.add("value_map_not_reversible", message, line=pair.mapping.line, side=source.other)
 
 
 def _repeated(pair: Pair, side: Side, values: Sequence[Value], others: Sequence[Value]) -> bool:
@@ -442,6 +516,10 @@ def _check_key(binding: Binding, report: Report) -> None:
             if binding.schemas[side].branches(binding.tables[side].name, path):
                 message = f"{show_path(path)} may lead to several tables, so it cannot tell records apart"
                 report.add("key_polymorphic", message, line=pair.mapping.line or line, side=side)
+        texts = [step for step in pair.mapping.transforms if isinstance(step, Case | Trim | Formula)]
+        if texts:
+            message = f"the key column {pair.name} goes through {_called(texts[0])}"
+            report.add("transform_on_key", message, line=pair.mapping.line)
         if any(isinstance(t, ValueMap) and t.otherwise == "keep" for t in pair.mapping.transforms):
             message = f"the key column {pair.name} has else: keep"
             report.add("key_may_be_absent", message, line=pair.mapping.line)

@@ -61,12 +61,12 @@ class _Functions:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """One direction in which a line is carried: from which cell (None: a constant) to which, and how both compare."""
+    """One direction in which a line is carried: from which cells (none: a constant) to which, and how both compare."""
 
     source: Side
-    index: int | None
+    inputs: tuple[int, ...]
     target: int
-    carried: Callable[[Cell], Cell]
+    carried: Callable[..., Cell]
     common: Common
 
 
@@ -167,10 +167,9 @@ class CompiledMap:
         """
         ways, failed = self._ways[source], []
         for cell in cells:
-            value = None if cell is None else row[cell]
             for way in ways.get(cell, ()):
                 try:
-                    mapped[way.target] = way.carried(value)
+                    mapped[way.target] = way.carried(*[row[index] for index in way.inputs])
                 except CastError:
                     mapped[way.target] = ABSENT
                     failed += [] if cell is None else [cell]
@@ -182,7 +181,8 @@ class CompiledMap:
         found: dict[Side, dict[int | None, list[_Way]]] = {side: {} for side in SIDES}
         for compared in self._compared:
             for way in compared.ways:
-                found[way.source].setdefault(way.index, []).append(way)
+                for cell in way.inputs or (None,):
+                    found[way.source].setdefault(cell, []).append(way)
         return found
 
     def key(self, side: Side, row: Row) -> Key:
@@ -277,14 +277,14 @@ def _agrees(compared: _Compared, rows: Mapping[Side, Row]) -> bool:
     """Does the line agree in one of its directions?  Raises RowProblem when none tells."""
     trouble, told = None, False
     for way in compared.ways:
-        value = None if way.index is None else rows[way.source][way.index]
+        values = [rows[way.source][index] for index in way.inputs]
         there = rows[way.source.other][way.target]
-        if value is ABSENT or there is ABSENT:
+        if there is ABSENT or ABSENT in values:
             return True
         try:
-            here = way.carried(value)
+            here = way.carried(*values)
         except CastError as error:
-            trouble = trouble or problem(compared.line, way.source, value, error)
+            trouble = trouble or problem(compared.line, way.source, values, error)
             continue
         told = True
         if here is ABSENT or here == there or way.common(here) == way.common(there):
@@ -383,6 +383,9 @@ class _Compiler:
             carriers={side: made for side, made in could.items() if pair.carries(side)},
             could=could,
             common={side: comparer(pair, side, self.timezones) for side in pair.ends},
+            inputs={side: tuple(self.indexes[side][path] for path in pair.reads(side)) for side in SIDES},
+            formula=pair.formula,
+            names=pair.computed.paths if pair.computed is not None else (),
         )
 
     def _view(self, side: Side) -> View:
@@ -446,7 +449,7 @@ def _feeds(units: Sequence[Unit], lines: Sequence[Line], source: Side) -> tuple[
     """What a side's cells feed on the other side, whose units these are."""
     cells: dict[str, set[int]] = {}
     for line in lines:
-        cells.setdefault(line.unit, set()).update({line.indexes[source]} if source in line.indexes else ())
+        cells.setdefault(line.unit, set()).update(line.inputs[source])
     return tuple(
         Feed(tuple(sorted(cells[unit.name])), unit.indexes, unit.owner is source)
         for unit in units
@@ -456,7 +459,13 @@ def _feeds(units: Sequence[Unit], lines: Sequence[Line], source: Side) -> tuple[
 
 def _compared(line: Line) -> _Compared:
     ways = [
-        _Way(side, line.indexes.get(side), line.indexes[side.other], cell_function(made), line.common[side.other])
+        _Way(
+            side,
+            line.inputs[side],
+            line.indexes[side.other],
+            cell_function(made, len(line.inputs[side])),
+            line.common[side.other],
+        )
         for side, made in line.carriers.items()
     ]
     return _Compared(line, tuple(ways))

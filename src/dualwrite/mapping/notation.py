@@ -33,17 +33,22 @@ from dualwrite.document import (
 from dualwrite.errors import Invalid
 from dualwrite.expression import Expression, FilterError
 from dualwrite.mapping import xpp
+from dualwrite.mapping.formula import FormulaError
+from dualwrite.mapping.formula import parse as parse_formula
 from dualwrite.mapping.odata import parse, print_odata
 from dualwrite.mapping.tablemap import (
     POLICIES,
     ROW_POLICIES,
+    Case,
     ColumnMapping,
     Company,
     Default,
     Direction,
+    Formula,
     Round,
     TableMap,
     Transform,
+    Trim,
     Truncate,
     Unread,
     ValueMap,
@@ -68,7 +73,8 @@ LANGUAGES: Final = ("odata", "xpp")
 _SLIPS = {"<>": "><", "==": "=", "<->": "=", "<=>": "=", "->": ">", "=>": ">", "<-": "<", "<=": "<", "→": ">", "←": "<"}
 _HEAD = ("map", "version", "publisher", "left", "right", "company", "key", "filter", "columns")
 _ENTRIES = (*_HEAD, "conflict", "rows", "deletes", "on_leave")
-_OPTIONS = ("values", "else", "default", "truncate", "round", "conflict")
+_OPTIONS = ("expr", "values", "reverse", "else", "default", "upper", "lower", "trim", "truncate", "round", "conflict")
+_BESIDE_VALUES = ("else", "reverse")
 _LONG = ("left", "direction", "right")
 _VERSION = re.compile(r"\d{1,9}(\.\d{1,9}){3}", re.ASCII)
 _WORD = re.compile(r"\w[\w$-]*")
@@ -283,18 +289,18 @@ def _short(line: Text, options: Node | None, findings: Findings) -> ColumnMappin
     converting = _converting(transforms)
     if converting and not doubled:
         right_one = next(sign for sign, meaning in SYMBOLS.items() if meaning == (direction, True))
-        message = f"{symbol} carries values as they are, but this line has a value map or default"
+        message = f"{symbol} carries values as they are, but this line changes them"
         findings.add("bad_symbol", line.line, message, f"write {right_one}")
     elif doubled and not transforms and noted == len(findings.problems):
         right_one = next(sign for sign, meaning in SYMBOLS.items() if meaning == (direction, False))
         message = f"{symbol} announces a transform, but none is given"
-        findings.add("bad_symbol", line.line, message, f"write {right_one}, or add values: or default:")
+        findings.add("bad_symbol", line.line, message, f"write {right_one}, or add values:, default: or another")
     mapping = ColumnMapping(left or None, direction, right or None, transforms, conflict, line.line, extra)
     return _checked(mapping, findings)
 
 
 def _converting(transforms: tuple[Transform, ...]) -> bool:
-    return any(isinstance(transform, Default | ValueMap) for transform in transforms)
+    return any(not isinstance(transform, Truncate | Round) for transform in transforms)
 
 
 def _split(line: Text, findings: Findings) -> tuple[Path, str, Path] | None:
@@ -361,7 +367,9 @@ def _end(node: Node, what: str, findings: Findings) -> Path | None:
 
 
 def _checked(mapping: ColumnMapping, findings: Findings) -> ColumnMapping:
-    """Note what makes no sense beside ``none``."""
+    """Note what makes no sense beside ``none``, in a line that is well otherwise."""
+    if any(problem.line == mapping.line for problem in findings.problems):
+        return mapping
     if mapping.left is None and mapping.right is None:
         remedy = "name the column that receives the constant"
         findings.add("bad_line", mapping.line, "there is no column on either side", remedy)
@@ -370,8 +378,14 @@ def _checked(mapping: ColumnMapping, findings: Findings) -> ColumnMapping:
         if mapping.direction is not receives:
             message = "none can neither give nor receive values"
             findings.add("bad_symbol", mapping.line, message, f"a constant is written with {symbol} and a default")
-        elif not any(isinstance(transform, Default) for transform in mapping.transforms):
-            findings.add("bad_line", mapping.line, "a constant needs its value", "add {default: VALUE}")
+        elif not any(isinstance(transform, Default | Formula) for transform in mapping.transforms):
+            findings.add("bad_line", mapping.line, "a constant needs its value", "add {default: VALUE}, or {expr: …}")
+    formulas = sum(isinstance(transform, Formula) for transform in mapping.transforms)
+    if formulas and mapping.left is not None and mapping.right is not None:
+        remedy = "write none for the column that it is computed from, as in none >> NAME: {expr: …}"
+        findings.add("bad_line", mapping.line, "an expr: names its columns itself", remedy)
+    elif formulas > 1:
+        findings.add("bad_line", mapping.line, "a column is computed by one expr:", "put both into one")
     return mapping
 
 
@@ -403,9 +417,9 @@ def _transforms(
                 conflict = _policy(value, name, findings)
             elif name in own:
                 extra[name] = plain(value, findings)
-            elif name == "else" and "values" not in options:
-                findings.add("bad_line", key.line, "else: belongs to a value map", "add values: {LEFT: RIGHT}")
-            elif name != "else" and (transform := _transform(name, value, options, findings)) is not None:
+            elif name in _BESIDE_VALUES and "values" not in options:
+                findings.add("bad_line", key.line, f"{name}: belongs to a value map", "add values: {LEFT: RIGHT}")
+            elif name not in _BESIDE_VALUES and (transform := _transform(name, value, options, findings)) is not None:
                 transforms.append(transform)
     return tuple(transforms), conflict, extra
 
@@ -417,11 +431,34 @@ def _transform(name: str, node: Node, options: Mapping[str, tuple[Text, Node]], 
             return Default(constant.value) if constant else None
         case "values":
             otherwise = _otherwise(options["else"][1], findings) if "else" in options else None
-            return ValueMap(_pairs(node, findings), otherwise)
-        case "truncate":
-            return Truncate() if flag(node, name, findings) else None
+            reverse = _pairs(options["reverse"][1], findings, "reverse") if "reverse" in options else None
+            return ValueMap(_pairs(node, findings), otherwise, reverse)
+        case "expr":
+            return _formula(node, findings)
         case _:
-            return Round() if flag(node, name, findings) else None
+            return _FLAGS[name] if flag(node, name, findings) else None
+
+
+_FLAGS: Final[Mapping[str, Transform]] = {
+    "upper": Case("upper"),
+    "lower": Case("lower"),
+    "trim": Trim(),
+    "truncate": Truncate(),
+    "round": Round(),
+}
+
+
+def _formula(node: Node, findings: Findings) -> Formula | None:
+    text = text_of(node, "expr", findings)
+    if text is None:
+        return None
+    try:
+        parse_formula(text)
+    except FormulaError as error:
+        remedy = "an expr looks like: FIRST & ' ' & LAST, or if(QTY = 0, 0, AMOUNT / QTY)"
+        findings.add("bad_expr", node.line, f"expr: {error}", remedy)
+        return None
+    return Formula(text)
 
 
 def _scalar(node: Node, what: str, findings: Findings) -> Text | None:
@@ -433,14 +470,15 @@ def _scalar(node: Node, what: str, findings: Findings) -> Text | None:
     return None
 
 
-def _pairs(node: Node, findings: Findings) -> tuple[tuple[Value, Value], ...]:
+def _pairs(node: Node, findings: Findings, what: str = "values") -> tuple[tuple[Value, Value], ...]:
     """``{left: right}``, or a list of ``[left, right]`` where a left value comes twice."""
     if isinstance(node, Entries):
-        found = [(key, _scalar(value, "a value in values", findings)) for key, value in node.pairs]
+        found = [(key, _scalar(value, f"a value in {what}", findings)) for key, value in node.pairs]
         return tuple((left.value, right.value) for left, right in found if right is not None)
     if isinstance(node, Items):
-        return list_of(node, "values", _pair, findings)
-    findings.add("bad_entry", node.line, "values must be a mapping", "write {LEFT: RIGHT, …}")
+        return list_of(node, what, _pair, findings)
+    shape = "{LEFT: RIGHT, …}" if what == "values" else "{RIGHT: LEFT, …}"
+    findings.add("bad_entry", node.line, f"{what} must be a mapping", f"write {shape}")
     return ()
 
 
@@ -584,10 +622,21 @@ def _option(transform: Transform) -> dict[str, object]:
             return {"truncate": "true"}
         case Round():
             return {"round": "true"}
-        case ValueMap(pairs=pairs, otherwise=otherwise):
-            left = [pair[0] for pair in pairs]
-            values: object = dict(pairs) if len(set(left)) == len(left) else [list(pair) for pair in pairs]
-            return {"values": values} if otherwise is None else {"values": values, "else": _otherwise_value(otherwise)}
+        case Case(to=to):
+            return {to: "true"}
+        case Trim():
+            return {"trim": "true"}
+        case Formula(text=text):
+            return {"expr": Verbatim(text)}
+        case ValueMap(pairs=pairs, otherwise=otherwise, reverse=reverse):
+            option: dict[str, object] = {"values": _pairs_value(pairs)}
+            option |= {} if reverse is None else {"reverse": _pairs_value(reverse)}
+            return option if otherwise is None else option | {"else": _otherwise_value(otherwise)}
+
+
+def _pairs_value(pairs: tuple[tuple[Value, Value], ...]) -> object:
+    members = [pair[0] for pair in pairs]
+    return dict(pairs) if len(set(members)) == len(members) else [list(pair) for pair in pairs]
 
 
 def _otherwise_value(otherwise: str) -> str:

@@ -25,7 +25,8 @@ class Line:
     """A column mapping between two views: its unit, its cell on each side, how it is carried and compared.
 
     ``carriers`` hold the directions in which the map carries it, ``could`` those in which it can be (of key columns
-    both).
+    both).  ``inputs`` are the cells that its carriers read: its own one, none for a constant, several for a
+    ``formula``, of which ``names`` are the paths.
     """
 
     unit: str
@@ -34,6 +35,9 @@ class Line:
     carriers: Mapping[Side, Carrier]
     could: Mapping[Side, Carrier]
     common: Mapping[Side, Common]
+    inputs: Mapping[Side, tuple[int, ...]]
+    formula: str = ""
+    names: tuple[Path, ...] = ()
 
     @property
     def meeting(self) -> Side:
@@ -89,14 +93,16 @@ def _tuple(cells: Sequence[str]) -> str:
     return f"({', '.join(cells)}{',' if len(cells) == 1 else ''})"
 
 
-def _variable(line: Line, side: Side, prefix: str) -> str:
-    return f"{prefix}{line.indexes[side]}" if side in line.indexes else "None"
+def _given(line: Line, source: Side, prefix: str) -> str:
+    """What a carrier is applied to."""
+    return ", ".join(f"{prefix}{index}" for index in line.inputs.get(source, ()))
 
 
-def cell_function(carrier: Carrier) -> Callable[[Cell], Cell]:
-    """One cell, carried by itself."""
+def cell_function(carrier: Carrier, width: int = 1) -> Callable[..., Cell]:
+    """One cell, carried by itself; ``width`` is how many cells it is made of."""
     text = Text()
-    return text.function("v", [f"return {text.cell(carrier, 'v')}"])
+    given = ", ".join(f"v{number}" for number in range(width))
+    return text.function(given, [f"return {text.cell(carrier, given)}"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +127,15 @@ def row_function(lines: Sequence[Line], source: Side, width: int, target_width: 
     used = set()
     for line in lines:
         if source in line.carriers:
-            cells[line.indexes[source.other]] = text.cell(line.carriers[source], _variable(line, source, "v"))
-            used |= {line.indexes[source]} if source in line.indexes else set()
+            cells[line.indexes[source.other]] = text.cell(line.carriers[source], _given(line, source, "v"))
+            used |= set(line.inputs.get(source, ()))
     return _made(text, cells, used, width)
 
 
 def target_key_function(key: Sequence[Line], source: Side, width: int) -> Callable[[Row], Row]:
     """The function from a source row to the other side's key, in that side's natural form.  Raises CastError."""
     text = Text()
-    cells = [text.cell(line.could[source], _variable(line, source, "v")) for line in key]
+    cells = [text.cell(line.could[source], _given(line, source, "v")) for line in key]
     used = {line.indexes[source] for line in key}
     return text.function("row", [_unpack("row", "v", used, width), f"return {_tuple(cells)}"])
 
@@ -139,7 +145,7 @@ def key_function(key: Sequence[Line], side: Side, width: int) -> Made:
     text = Text()
     cells = []
     for line in key:
-        own = _variable(line, side, "v")
+        own = f"v{line.indexes[side]}"
         at_meeting = own if line.meeting is side else text.cell(line.could[side], own)
         cells.append(text.common(line.common[line.meeting], at_meeting))
     return _made(text, cells, {line.indexes[side] for line in key}, width)
@@ -161,10 +167,10 @@ def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Alike:
     prefixes = {Side.LEFT: "l", Side.RIGHT: "r"}
     for line in lines:
         source = Side.LEFT if Side.LEFT in line.carriers else Side.RIGHT
-        cell = text.cell(line.carriers[source], _variable(line, source, prefixes[source]))
-        tests.append(f"{cell} == {_variable(line, source.other, prefixes[source.other])}")
-        for side, index in line.indexes.items():
-            used[side].add(index)
+        cell = text.cell(line.carriers[source], _given(line, source, prefixes[source]))
+        tests.append(f"{cell} == {prefixes[source.other]}{line.indexes[source.other]}")
+        used[source].update(line.inputs.get(source, ()))
+        used[source.other].add(line.indexes[source.other])
     test = " and ".join(tests) or "True"
     unpacked = [_unpack(str(side), prefixes[side], used[side], widths[side]) for side in Side]
     one = text.function("left, right", [*unpacked, f"return {test}"])
@@ -173,15 +179,24 @@ def alike_function(lines: Sequence[Line], widths: Mapping[Side, int]) -> Alike:
     return Alike(one, many)
 
 
-def problem(line: Line, source: Side, value: Cell, error: CastError) -> RowProblem:
-    """What is said about a cell that cannot be carried."""
-    column = show_path(line.paths[source]) if source in line.paths else "none"
+def problem(line: Line, source: Side, values: Sequence[Cell], error: CastError) -> RowProblem:
+    """What is said about a cell that cannot be carried, or cannot be computed."""
     target = show_path(line.paths[source.other])
-    shown = "nothing" if value is None else repr(value)
-    if isinstance(value, str) and len(value) > SHOWN:
-        shown = f"{value[:SHOWN]!r}…"
-    message = f"{source} {column} = {shown} cannot become {source.other} {target}: {error.message}"
+    shown = [_shown(value) for value in values]
+    if line.formula:
+        column, cells = target, (f"{show_path(path)} = {value}" for path, value in zip(line.names, shown, strict=True))
+        given = f"expr: {line.formula}, with {', '.join(cells)}," if shown else f"expr: {line.formula}"
+    else:
+        column = show_path(line.paths[source]) if source in line.paths else "none"
+        given = f"{column} = {shown[0] if shown else 'nothing'}"
+    message = f"{source} {given} cannot become {source.other} {target}: {error.message}"
     return RowProblem(error.code, column, message, REMEDIES.get(error.code, ""))
+
+
+def _shown(value: Cell) -> str:
+    if isinstance(value, str):
+        return repr(value) if len(value) <= SHOWN else f"{value[:SHOWN]!r}…"
+    return "nothing"
 
 
 def find_problem(lines: Sequence[Line], source: Side, row: Row, error: CastError, *, keys: bool = False) -> RowProblem:
@@ -190,11 +205,11 @@ def find_problem(lines: Sequence[Line], source: Side, row: Row, error: CastError
         carrier = (line.could if keys else line.carriers).get(source)
         if carrier is None:
             continue
-        value = row[line.indexes[source]] if source in line.indexes else None
+        values = [row[index] for index in line.inputs.get(source, ())]
         try:
-            cell_function(carrier)(value)
+            cell_function(carrier, len(values))(*values)
         except CastError as found:
-            return problem(line, source, value, found)
+            return problem(line, source, values, found)
     return RowProblem(error.code, "", error.message)
 
 

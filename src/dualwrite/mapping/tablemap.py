@@ -43,10 +43,14 @@ class Default:
 
 @dataclass(frozen=True, slots=True)
 class ValueMap:
-    """Left value → right value, and back.  ``otherwise``: None (decide by type), ``park``, ``keep`` or ``=VALUE``."""
+    """Left value → right value, and back.  ``otherwise``: None (decide by type), ``park``, ``keep`` or ``=VALUE``.
+
+    ``reverse`` says right value → left value where the way back is another one (None: it is the same).
+    """
 
     pairs: tuple[tuple[Value, Value], ...]
     otherwise: str | None = None
+    reverse: tuple[tuple[Value, Value], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +63,26 @@ class Round:
     """Round to the target's digits instead of parking the row."""
 
 
-Transform: TypeAlias = Default | ValueMap | Truncate | Round
+@dataclass(frozen=True, slots=True)
+class Case:
+    """Write text in capitals or small letters; ``to`` is ``upper`` or ``lower``.  One way only."""
+
+    to: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Take off the blanks before and behind a text.  One way only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Formula:
+    """A value computed from columns of the source's record (see ``formula``).  One way only."""
+
+    text: str
+
+
+Transform: TypeAlias = Default | ValueMap | Truncate | Round | Case | Trim | Formula
 
 
 @dataclass(frozen=True, slots=True)

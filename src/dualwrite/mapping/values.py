@@ -15,6 +15,7 @@ REMEDIES: Mapping[str, str] = {
     "time_lost": "take off the time of day, or say round: true for the column",
     "out_of_range": "correct the value, or widen the column",
     "not_a_value": "correct the value, or map it with values:",
+    "not_computed": "correct the record's values, or let the expr: take care of them with if(…)",
     "value_not_mapped": "add it to values:, or say with else: what happens to values that are not listed",
 }
 """What to do about a CastError, by its code."""
