@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -31,3 +33,9 @@ def guess(name: str, known: Iterable[str]) -> str:
     if near is not None:
         return f"did you mean {near!r}?"
     return f"known are: {', '.join(candidates)}" if 0 < len(candidates) <= 20 else ""
+
+
+def slug(text: str) -> str:
+    """A name for a file, made of a text; empty where nothing of it is left."""
+    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:60].strip("-")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
@@ -26,7 +25,7 @@ from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
-from dualwrite.names import guess
+from dualwrite.names import guess, slug
 from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
@@ -418,7 +417,7 @@ def create(
 
 def link_name(folder: Path) -> str:
     """A link's name made from a folder's."""
-    word = _slug(folder.resolve().name).replace("-", "_")[:30].strip("_")
+    word = slug(folder.resolve().name).replace("-", "_")[:30].strip("_")
     return word if _LINK.fullmatch(word) else f"link_{word}"[:30].strip("_")
 
 
@@ -433,26 +432,21 @@ def _name(url: str, side: Side) -> str:
     return stem if re.fullmatch(r"\w[\w-]*", stem) else side.value
 
 
-def _slug(text: str) -> str:
-    ascii_text = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text).strip("-")[:60].strip("-")
-
-
 def _named(maps: Sequence[TableMap]) -> list[tuple[str, TableMap]]:
     """Each map with its file's name; names that clash are numbered."""
     taken: dict[str, TableMap] = {}
     for table_map in maps:
-        slug = _slug(table_map.name) or "map"
-        names = (f"{slug}-{number}.yaml" if number > 1 else f"{slug}.yaml" for number in count(1))
+        word = slug(table_map.name) or "map"
+        names = (f"{word}-{number}.yaml" if number > 1 else f"{word}.yaml" for number in count(1))
         taken[next(name for name in names if name not in taken)] = table_map
     return list(taken.items())
 
 
 def new_file(project: Project, name: str) -> Path:
     """A file that is not there yet, for a map of this name."""
-    slug = _slug(name) or "map"
+    word = slug(name) or "map"
     marks = chain([""], (f"-{number}" for number in count(2)))
-    files = (project.folder / project.place / f"{slug}{mark}.yaml" for mark in marks)
+    files = (project.folder / project.place / f"{word}{mark}.yaml" for mark in marks)
     return next(file for file in files if not file.exists())
 
 
