@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from dualwrite.casts import canonical
 from dualwrite.connectors._pg_session import Database, written_out
-from dualwrite.expression import And, Column, Compare, Literal, Not, OneOf, Or, simplify
+from dualwrite.expression import And, Column, Compare, FilterError, Literal, Not, OneOf, Or, simplify
 from dualwrite.filters import POSTGRESQL, SQLITE, compile_filter, never_both, prepare_sqlite, render_sql
+from dualwrite.mapping import odata, xpp
 from dualwrite.schema import Column as SchemaColumn
 from dualwrite.schema import ColumnType, TypeName
 
@@ -210,6 +211,26 @@ def answer(expression, row):
             return not answer(part, row)
         case _:
             return compile_filter(expression, lambda path: (NAMES.index(path[0]), COLUMNS[path[0]][0]))(row)
+
+
+@settings(max_examples=300, deadline=None)
+@given(expressions, rows)
+def test_what_is_written_means_the_same(expression, row):
+    """A condition that is written in OData or in X++, and read again, gives the same answer of every row."""
+    wanted = answer(expression, row)
+    assert answer(odata.parse(odata.print_odata(expression)), row) is wanted
+    assert answer(odata.parse(odata.print_odata(expression, lambda path: COLUMNS[path[0]][0])), row) is wanted
+    for column in (None, lambda path: COLUMNS[path[0]][0]):
+        assert reread(expression, column, row) in (wanted, None)
+
+
+def reread(expression, column, row):
+    """The answer of what X++ makes of a condition; None where it has no words for it."""
+    try:
+        text = xpp.show(expression, column)
+    except FilterError:
+        return None
+    return answer(xpp.parse(text), row)
 
 
 @settings(max_examples=200, deadline=None)

@@ -233,6 +233,32 @@ def test_without_company_there_is_no_scope() -> None:
     assert found.passes(LEFT, ("any",))
 
 
+@pytest.mark.parametrize(
+    ("text", "passing"),
+    [
+        ('(CITY == "")', ["", None]),
+        ('(Customers.City == "")', ["", None]),
+        ('(CITY != "")', ["x", "y"]),
+        ('(CITY != "x")', ["", None, "y"]),
+        ('!(CITY == "x")', ["", None, "y"]),
+        ('(CITY like "*")', ["", None, "x", "y"]),
+        ('((CITY == "x") || (CITY == ""))', ["", None, "x"]),
+        ("(HOLD == CustVendorBlocked::All)", ["x", "y"]),
+    ],
+)
+def test_nothing_is_null_in_xpp(text: str, passing: list[Cell]) -> None:
+    """Where empty text means null, X++ finds both as its users mean: an empty text differs from every other one."""
+    found = compiled(KEY, head=f"{HEAD}filter: {{left: {{xpp: '{text}'}}}}\n")
+    assert [
+        cell for cell in ("", None, "x", "y") if found.passes(LEFT, left_of(found, **_named(text, cell)))
+    ] == passing
+
+
+def _named(text: str, cell: Cell) -> dict[str, Cell]:
+    held = {"x": "1", "y": "all"}  # a choice by its number, and by its name
+    return {"HOLD": held.get(str(cell))} if "HOLD" in text else {"CITY": cell}
+
+
 def test_filter_literals_are_canonical() -> None:
     """A filter may spell a value as people do; connectors get the canonical one."""
     head = HEAD + "filter:\n  right: \"flag eq 'False' and hold eq 'EVERYTHING'\"\n"

@@ -46,6 +46,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A value in the map (default, values, else, filter) is none of its column's values.",
         "write a value that the column can hold",
     ),
+    "circular": (
+        "One-way lines feed each other in a circle, so that no value of theirs would ever settle.",
+        "leave one of them out, or carry one column both ways instead",
+    ),
     "company_differs": (
         "The map names another company column than the table declares.",
         "name the same column in company: and in the side's schema file",
@@ -303,6 +307,42 @@ def _check_writable(binding: Binding, side: Side, pair: Pair, report: Report) ->
 def _columns_of(binding: Binding, side: Side, path: Path) -> tuple[str, ...]:
     """The columns of the table itself that hold a path's value."""
     return path if len(path) == 1 else binding.tables[side].lookup_columns(path[0])
+
+
+def _check_circles(binding: Binding, report: Report) -> None:
+    """Columns that are carried both ways are one; what they feed one way must not lead back to them."""
+    home: dict[tuple[Side, Path], tuple[Side, Path]] = {}
+    for pair in (pair for pair in binding.pairs if pair.two_way):
+        left, right = ((side, pair.ends[side].path) for side in SIDES)
+        home[right] = home.get(left, left)
+        home.setdefault(left, home[right])
+    feeds: dict[tuple[Side, Path], set[tuple[Side, Path]]] = {}
+    for pair in (pair for pair in binding.pairs if not pair.two_way):
+        for source in SIDES:
+            if pair.carries(source):
+                end = (source.other, pair.ends[source.other].path)
+                givers = {home.get((source, path), (source, path)) for path in pair.reads(source)}
+                target = home.get(end, end)
+                if any(_leads(feeds, target, giver) for giver in givers):
+                    message = f"{pair.name} is made of what is made of it"
+                    report.add("circular", message, line=pair.mapping.line, side=source.other)
+                for giver in givers:
+                    feeds.setdefault(giver, set()).add(target)
+
+
+def _leads(
+    feeds: Mapping[tuple[Side, Path], set[tuple[Side, Path]]], start: tuple[Side, Path], goal: tuple[Side, Path]
+) -> bool:
+    """Does one column feed another, perhaps by way of others?"""
+    seen, open_ = {start}, [start]
+    while open_:
+        here = open_.pop()
+        if here == goal:
+            return True
+        further = feeds.get(here, set()) - seen
+        seen |= further
+        open_ += further
+    return False
 
 
 def _check_types(binding: Binding, report: Report) -> None:
@@ -604,6 +644,7 @@ def _check_lookups(binding: Binding, report: Report) -> None:
 
 _CHECKS: Final[tuple[Callable[[Binding, Report], None], ...]] = (
     _check_targets,
+    _check_circles,
     _check_types,
     _check_mandatory,
     _check_values,
