@@ -17,7 +17,7 @@ import typer
 from dualwrite import document
 from dualwrite.cli import app
 from dualwrite.connectors import _pg_health, _sqlite_health
-from dualwrite.engine import troubles
+from dualwrite.engine import data, troubles
 from dualwrite.mapping import check
 
 HERE = Path(__file__).parent
@@ -98,6 +98,13 @@ def problems() -> str:
             "warnings are for you to judge.",
             "",
             *_table(check.CODES),
+            "",
+            "## Data",
+            "",
+            "Codes of `dualwrite check --data` about the data of both sides. Records with errors would be parked; all",
+            "else flows.",
+            "",
+            *_table(data.CODES),
             "",
             "## Files",
             "",

@@ -618,16 +618,20 @@ def events(found: Sequence[Event]) -> None:
 # -- progress ---------------------------------------------------------------------------------------------------------
 
 
+STEPS = {"compare": "comparing", "left": "writing left", "right": "writing right"}
+"""What is shown of the steps of an initial sync."""
+
+
 @contextmanager
 def progress() -> Iterator[Callable[[str, str, int, int], None]]:
-    """Progress bars of initial syncs, one per map, on a terminal only."""
+    """Progress bars of what takes long, one per map, on a terminal only."""
     words = (SpinnerColumn(), TextColumn("{task.description}"))
     numbers = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     tasks: dict[str, TaskID] = {}
     with Progress(*words, *numbers, console=console, disable=not console.is_terminal) as bars:
 
         def report(map_name: str, step: str, done: int, total: int) -> None:
-            doing = f"{escape(map_name)} · {'comparing' if step == 'compare' else f'writing {step}'}"
+            doing = f"{escape(map_name)} · {STEPS.get(step, step)}"
             if map_name not in tasks:
                 finish(bars)
                 tasks[map_name] = bars.add_task(doing, total=None)

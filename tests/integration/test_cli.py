@@ -81,6 +81,20 @@ def test_check_examines_both_sides(shop):
     assert "0 error(s)" in shop.call("check").out
 
 
+def test_check_reads_the_data(shop):
+    """With ``--data``, records that would be parked are counted; nothing is written to the databases."""
+    assert shop.call("check", "--data").code == 0
+    with closing(sqlite3.connect(shop.left)) as database, database:
+        database.execute("INSERT INTO customers VALUES ('', 'x', 1, 'open')")
+    before = (shop.left.read_bytes(), shop.right.read_bytes())
+    found = shop.call("check", "--data", "--json")
+    assert found.code == 1
+    (problem,) = [each for each in found.json()["problems"] if each["level"] == "error"]
+    assert (problem["code"], problem["side"], problem["map"]) == ("empty_key", "left", "customers")
+    assert "1 record:" in problem["message"]
+    assert (shop.left.read_bytes(), shop.right.read_bytes()) == before
+
+
 def test_the_plan_says_what_would_happen(shop):
     """Inserts and updates per side with old and new values; nothing is written to the databases."""
     before = (shop.left.read_bytes(), shop.right.read_bytes())

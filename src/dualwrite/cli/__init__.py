@@ -134,14 +134,19 @@ def init(
 
 
 @app.command()
-def check(folder: Folder = HERE, as_json: Json = False) -> None:
+def check(
+    folder: Folder = HERE,
+    as_json: Json = False,
+    data: Annotated[bool, typer.Option("--data", help="Read the data of both sides, too.")] = False,
+) -> None:
     """Examine both systems and all maps.
 
     Every problem is told at once, each with its remedy.  Nothing is written.
     """
     project, problems = load_readable(folder)
     if project is not None:
-        problems += examine(project)
+        with printing.progress() as bars:
+            problems += examine(project, bars if data else None)
     printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 

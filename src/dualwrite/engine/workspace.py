@@ -15,6 +15,7 @@ from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
+from dualwrite.engine.data import DataCheck
 from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.lifecycle import wants_to_run
 from dualwrite.engine.link import Point, no_point
@@ -179,8 +180,11 @@ def compiled_maps(project: Project, schemas: Mapping[Side, Schema], problems: li
     return {one.name: one for one in order_maps(compiled)}
 
 
-def examine(project: Project) -> list[Problem]:
-    """Everything that ``dualwrite check`` tells: prerequisites of both systems and all problems of all maps."""
+def examine(project: Project, data: Progress | None = None) -> list[Problem]:
+    """Everything that ``dualwrite check`` tells: prerequisites of both systems and all problems of all maps.
+
+    With ``data``, which is told how far it is, also what in the data would hinder the maps that have no errors.
+    """
     problems: list[Problem] = []
     connectors: dict[Side, Connector] = {}
     schemas: dict[Side, Schema] = {}
@@ -200,6 +204,8 @@ def examine(project: Project) -> list[Problem]:
                 problems += _health(side, connector, maps.values())
             problems += over_budget(retained_by(connectors), project.limits.retained)
             problems += _obstacles(project, connectors)
+            if data is not None:
+                problems += DataCheck(connectors, schemas, list(maps.values()), data).problems()
         else:
             for side in schemas:
                 problems += _health(side, connectors[side], ())

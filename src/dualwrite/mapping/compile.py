@@ -99,7 +99,9 @@ class CompiledMap:
     take part in the fold (two-way or one-way into or out of it).  ``carried[source]``: is anything carried from there?
     ``parents[side]``: the references of that side's rows which the other side writes.  ``unique[side]``: that side
     itself makes sure that no key occurs twice.  ``feeds[source]``: how the units of the other side that are carried
-    there are made of that side's cells.
+    there are made of that side's cells.  ``company[side]``: the cell of that side's rows that says which company they
+    belong to, where the map has one; ``open[side]``: its view with all companies, those too that the link does not
+    cover.  ``required[side]``: the cells that the other side writes there and that must not be null.
     """
 
     table_map: TableMap
@@ -113,6 +115,9 @@ class CompiledMap:
     deletes: bool
     on_leave: str
     feeds: Mapping[Side, tuple[Feed, ...]]
+    company: Mapping[Side, int]
+    open: Mapping[Side, View]
+    required: Mapping[Side, tuple[int, ...]]
     _lines: tuple[Line, ...]
     _key: tuple[Line, ...]
     _compared: tuple[_Compared, ...]
@@ -153,6 +158,23 @@ class CompiledMap:
             if all(map(member, mapped)):
                 return mapped  # type: ignore[return-value]  # a list of rows is one of rows or None
         return _each_or_none(partial(self.map_row, source), rows)
+
+    def problems(self, source: Side, row: Row) -> list[RowProblem]:
+        """Everything that keeps a row from being carried: cell by cell, or that its key is empty."""
+        found: list[RowProblem] = []
+        for compared in self._compared:
+            for way in compared.ways:
+                if way.source is source:
+                    values = [row[index] for index in way.inputs]
+                    try:
+                        way.carried(*values)
+                    except CastError as error:
+                        found.append(problem(compared.line, source, values, error))
+        try:
+            self.map_row(source, row)
+        except RowProblem as trouble:
+            return found or [trouble]
+        return found
 
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
         """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
@@ -346,6 +368,9 @@ class _Compiler:
             parents={side: find_parents(self.binding, self.indexes, side) for side in SIDES},
             unique={side: self._is_unique(side) for side in SIDES},
             feeds={side: _feeds(units[side.other], every, side) for side in SIDES},
+            company=self._company(),
+            open={side: replace(view, filter=self.binding.filters.get(side)) for side, view in views.items()},
+            required={side: self._required(side) for side in SIDES},
             rows=table_map.rows,
             deletes=table_map.deletes,
             on_leave=table_map.on_leave,
@@ -356,6 +381,14 @@ class _Compiler:
             _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
             _alike=alike_function(every, self.widths),
         )
+
+    def _company(self) -> dict[Side, int]:
+        pair = self.binding.company
+        return {} if pair is None else {side: self.indexes[side][end.path] for side, end in pair.ends.items()}
+
+    def _required(self, side: Side) -> tuple[int, ...]:
+        flat = [path for path in self.binding.written(side) if len(path) == 1]
+        return tuple(self.indexes[side][path] for path in flat if not self._column(side, path).nullable)
 
     def _is_unique(self, side: Side) -> bool:
         """Does one of the side's own constraints keep keys apart, as the two sides together compare them?"""
