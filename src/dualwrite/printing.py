@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,7 +31,7 @@ from dualwrite.engine.versions import History, Switched, called
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Conflict, Event, MapVersion, Parked
 from dualwrite.mapping.difference import Difference as MapDifference
-from dualwrite.mapping.propose import Proposal
+from dualwrite.mapping.propose import LEVELS, Proposal
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
 from dualwrite.project import Created
@@ -144,6 +145,7 @@ def created(made: Created, proposal: Proposal, empty: Sequence[Side]) -> None:
         said(f"the {side} database has no tables yet, or the URL leads to another one than you mean")
     for sentence in proposal.skipped:
         console.print(f"[dim]{escape(sentence)}[/dim]", soft_wrap=True)
+    proposed(proposal)
     for file in made.files:
         said(f"wrote {file}")
     for variable in made.variables:
@@ -151,6 +153,20 @@ def created(made: Created, proposal: Proposal, empty: Sequence[Side]) -> None:
     folder = folder_of(made.files)
     there = "" if folder == FilePath() else f" -C {folder}"
     said(f"{len(proposal.maps)} map(s) proposed; next: look at them, then dualwrite check{there}")
+
+
+def proposed(proposal: Proposal) -> None:
+    """How sure the columns of the proposed maps are, and what to look at in each."""
+    made = table("map", *(f"#{level}" for level in LEVELS))
+    for one in proposal.maps:
+        counts = Counter(remark.confidence for remark in proposal.remarks[one.name])
+        made.add_row(escape(one.name), *(str(counts[level]) for level in LEVELS))
+    show(made)
+    for one in proposal.maps:
+        for mapping, remark in zip(one.columns, proposal.remarks[one.name], strict=True):
+            if remark.confidence != LEVELS[0]:
+                ends = " – ".join(show_path(path) for path in (mapping.left, mapping.right) if path)
+                said(f"  {one.name}: {ends} {remark}")
 
 
 def folder_of(files: Sequence[FilePath]) -> FilePath:

@@ -392,10 +392,12 @@ def create(
     right_url: str,
     maps: Sequence[TableMap],
     schemas: Mapping[Side, str | None] = MappingProxyType({}),
+    remarks: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> Created:
     """Write a new project; refuses, before writing anything, when one of its files exists.
 
-    A URL that holds a password is written as a variable.  A relative SQLite path is taken from the current directory.
+    ``remarks`` are comments for the columns of a map, by its name.  A URL that holds a password becomes a variable.
+    A relative SQLite path is taken from the current directory.
     """
     if not _LINK.fullmatch(link):
         remedy = "use at most 30 of a-z, 0-9 and _, starting with a letter"
@@ -406,7 +408,7 @@ def create(
         side: f"${{{variables[side]}}}" if side in variables else relative_to(located(url, Path.cwd(), folder), folder)
         for side, url in urls.items()
     }
-    files = {folder / MAPS / name: write_map(table_map) for name, table_map in _named(maps)}
+    files = {folder / MAPS / name: write_map(one, remarks.get(one.name, ())) for name, one in _named(maps)}
     places = {side: {"name": _name(url, side), "url": Quoted(shown[side])} for side, url in urls.items()}
     for side, schema in schemas.items():
         places[side] |= {"schema": schema} if schema else {}

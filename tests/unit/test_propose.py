@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from dualwrite.mapping import propose as module
+import pytest
+
+from dualwrite.mapping import pairing as module
 from dualwrite.mapping.check import check_maps
 from dualwrite.mapping.propose import Proposal, propose
-from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction
+from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction, ValueMap
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
 TEXT, INTEGER, DATE = ColumnType(TypeName.TEXT), ColumnType(TypeName.INTEGER), ColumnType(TypeName.DATE)
@@ -207,8 +209,8 @@ def test_proposals_are_valid_maps():
 
 def test_many_tables_are_matched_by_their_spellings(monkeypatch):
     """Twice the tables take twice the work: no table is compared with all others."""
-    spelled, forms = [], module._forms
-    monkeypatch.setattr(module, "_forms", lambda name: spelled.append(name) or forms(name))
+    spelled, forms = [], module.forms
+    monkeypatch.setattr(module, "forms", lambda name: spelled.append(name) or forms(name))
     work = []
     for count in (50, 100):
         many = schema(*(table(f"orders_{number}", ["code", "name"], ("code",)) for number in range(count)))
@@ -216,3 +218,186 @@ def test_many_tables_are_matched_by_their_spellings(monkeypatch):
         work.append(len(spelled))
         spelled.clear()
     assert work[1] <= 2.1 * work[0]
+
+
+# ------------------------------------------------------------------------------------------------------ confidence
+
+
+def remarks(proposal: Proposal, name: str) -> list[str]:
+    """Column, confidence and reason of each line of a proposed map."""
+    found = next(each for each in proposal.maps if each.name == name)
+    ends = [(".".join(line.left or ()), ".".join(line.right or ())) for line in found.columns]
+    return [f"{a} {b} {remark}" for (a, b), remark in zip(ends, proposal.remarks[name], strict=True)]
+
+
+def reading(**rows):
+    """Rows for tables of either side: ``left_NAME`` or ``right_NAME``."""
+    return lambda side, table: rows.get(f"{side}_{table.name}", [])
+
+
+def test_names_that_share_their_letters_match():
+    """The nearest name is taken, with how sure that is; one with a rival that is as near is not."""
+    left = table("items", ["number", "SALESCURRENCYCODE", "Deliverymode", "ADDRESS"], ("number",))
+    right = table("items", ["number", "currencycode", "msdyn_deliverymodeid", "address1", "address2"], ("number",))
+    proposal = propose(schema(left), schema(right))
+    assert lines(proposal, "items") == [
+        "number = number",
+        "SALESCURRENCYCODE = currencycode",
+        "Deliverymode = msdyn_deliverymodeid",
+    ]
+    assert [remark.confidence for remark in proposal.remarks["items"]] == ["sure", "unsure", "likely"]
+    assert proposal.skipped == ("items and items could pair ADDRESS with address1 or address2: say which.",)
+
+
+def test_records_on_both_sides_settle_what_names_leave_open():
+    """Of columns with names as near, or of other names, those match that hold the same in the same records."""
+    left = table("items", ["number", "address", "remark", "size"], ("number",))
+    right = table("items", ["number", "address1", "address2", "note", "colour"], ("number",))
+    mine = [(f"I{n}", f"a{n}", f"r{n}", f"s{n}") for n in range(30)]
+    theirs = [(f"i{n} ", f"x{n}", f"A{n}", f"r{n}", f"c{n}") for n in range(10, 40)]
+    proposal = propose(schema(left), schema(right), read=reading(left_items=mine, right_items=theirs))
+    assert remarks(proposal, "items") == [
+        "number number sure: same name, 67% of the values are the same",
+        "address address2 sure: names alike by 66%, 20 of 20 records agree",
+        "remark note likely: other name, 20 of 20 records agree",
+    ]
+    assert proposal.skipped == ()
+
+
+def test_names_alike_are_doubted_where_the_records_differ():
+    """A column that holds something else in the same records is no counterpart, however alike the names are."""
+    side = table("items", ["number", "sales_price", "salesprices"], ("number",))
+    other = table("items", ["number", "salesprice_x"], ("number",))
+    mine = [(f"{n}", f"{n}.50", f"{n * 7}") for n in range(20)]
+    theirs = [(f"{n}", f"{n * 3}") for n in range(20)]
+    proposal = propose(schema(side), schema(other), read=reading(left_items=mine, right_items=theirs))
+    assert lines(proposal, "items") == ["number = number"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "lefts", "rights", "pairs", "why"),
+    [
+        (Column("state", INTEGER), ["open", "held"], ["0", "1"], [("held", "1"), ("open", "0")], "20 of 20 records"),
+        (
+            Column("state", ColumnType(TypeName.BOOLEAN)),
+            ["no", "yes"],
+            ["f", "t"],
+            [("no", "false"), ("yes", "true")],
+            "",
+        ),
+    ],
+)
+def test_codes_get_a_value_map_from_the_same_records(theirs, lefts, rights, pairs, why):
+    """Each code has the counterpart that stands beside it in the same records."""
+    left = schema(table("items", ["number", "status"], ("number",)))
+    right = schema(Table("items", (Column("number", TEXT), theirs), ("number",), (("number",),)))
+    mine = [(str(n), lefts[n % 2]) for n in range(20)]
+    others = [(str(n), rights[n % 2]) for n in range(20)]
+    proposal = propose(left, right, read=reading(left_items=mine, right_items=others))
+    (line,) = (each for each in proposal.maps[0].columns if each.left == ("status",))
+    assert line.transforms == (ValueMap(tuple(pairs)),)
+    assert why in str(proposal.remarks["items"][1])
+    assert check_maps(proposal.maps, left, right) == []
+
+
+def test_codes_get_a_value_map_without_common_records():
+    """Words for yes and no mean each other, and codes that are the labels of a choice mean its numbers."""
+    choice = Column("hold", ColumnType(TypeName.CHOICE), choices=(("On Hold", "1"), ("Free", "0"), ("Gone", "2")))
+    left = schema(table("items", ["number", "hold", "active"], ("number",)))
+    right = schema(
+        Table("items", (Column("number", TEXT), choice, Column("active", TEXT)), ("number",), (("number",),))
+    )
+    mine = [(str(n), ["on_hold", "free"][n % 2], ["yes", "no"][n % 2]) for n in range(20)]
+    theirs = [(str(100 + n), str(n % 3), ["Y", "N"][n % 2]) for n in range(20)]
+    proposal = propose(left, right, read=reading(left_items=mine, right_items=theirs))
+    transforms = [each.transforms for each in proposal.maps[0].columns]
+    assert transforms == [
+        (),
+        (ValueMap((("free", "0"), ("on_hold", "1"))),),
+        (ValueMap((("no", "N"), ("yes", "Y"))),),
+    ]
+    assert check_maps(proposal.maps, left, right) == []
+
+
+def test_codes_without_a_counterpart_are_left_out():
+    """Where codes differ and nothing tells what they mean, no line is written, and it is said."""
+    left = schema(table("items", ["number", "kind"], ("number",)))
+    right = schema(table("items", ["number", "kind"], ("number",)))
+    mine = [(str(n), "abc"[n % 3]) for n in range(30)]
+    theirs = [(str(100 + n), "xyz"[n % 3]) for n in range(30)]
+    proposal = propose(left, right, read=reading(left_items=mine, right_items=theirs))
+    assert lines(proposal, "items") == ["number = number"]
+    assert proposal.skipped == (
+        "items and items kind and kind hold different codes (a, b, c and x, y, z): write a value map.",
+    )
+
+
+def test_a_lookup_is_recognised_by_its_records():
+    """A code and a reference of another name, whose records have the same codes."""
+    group = table("grp", [("id", INTEGER), "code"], ("id",), (("id",), ("code",)))
+    reference = Reference("parent", ("parent_id",), "grp", ("id",))
+    right = table("items", ["number", ("parent_id", INTEGER)], ("number",), references=(reference,))
+    left = table("items", ["number", "family"], ("number",))
+    read = reading(
+        left_items=[(str(n), f"G{n % 6}") for n in range(30)],
+        right_items=[(str(n), str(n % 6)) for n in range(30)],
+        right_grp=[(str(n), f"G{n}") for n in range(6)],
+    )
+    assert lines(propose(schema(left), schema(group, right), read=read), "items") == [
+        "number = number",
+        "family = parent.code",
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------ keys
+
+
+def test_the_keys_of_both_sides_belong_together():
+    """One key on each side, of other names: they are paired, unless their values have nothing in common."""
+    left = schema(table("items", ["account", "name"], ("account",)))
+    right = schema(table("items", ["number", "name"], ("number",)))
+    assert remarks(propose(left, right), "items")[0] == "account number unsure: both tell the records apart"
+    mine, theirs = ([(f"{letter}{n}", "x") for n in range(9)] for letter in "AB")
+    alike = propose(left, right, read=reading(left_items=mine, right_items=mine))
+    assert remarks(alike, "items")[0] == (
+        "account number likely: both tell the records apart, and 100% of the values are the same"
+    )
+    unlike = propose(left, right, read=reading(left_items=mine, right_items=theirs))
+    assert unlike.maps == ()
+
+
+def test_a_key_of_one_side_will_do():
+    """Where the other side has but an id of its own, or no key at all, the one that is declared is taken."""
+    left = schema(table("items", ["number", "name"], ("number",)))
+    for right in (table("items", [("id", INTEGER), "number", "name"], ("id",)), table("items", ["number", "name"])):
+        assert propose(left, schema(right)).maps[0].key == (("number",),)
+        assert propose(schema(right), left).maps[0].key == (("number",),)
+
+
+def test_a_key_is_recognised_by_its_values():
+    """Where no side declares one, the only column that tells the records apart is it; of several none is taken."""
+    side = schema(table("items", ["number", "name"]))
+    rows = [(str(n), "same") for n in range(20)]
+    assert propose(side, side, read=reading(left_items=rows, right_items=rows)).maps[0].key == (("number",),)
+    rows = [(str(n), f"name {n}") for n in range(20)]
+    assert propose(side, side, read=reading(left_items=rows, right_items=rows)).maps == ()
+
+
+# ---------------------------------------------------------------------------------------------------------- tables
+
+
+def test_tables_of_other_names_are_paired_by_columns_or_keys():
+    """What they have in common is said; a table with two such counterparts gets none."""
+    columns = ["code", "street", "city", "country", "zip", "phone"]
+    left = schema(table("customers", columns, ("code",)), table("terms", ["term"], ("term",)))
+    right = schema(table("accounts", columns, ("code",)), table("conditions", ["code_x"], ("code_x",)))
+    rows = [(f"N{n}",) for n in range(9)]
+    read = reading(left_terms=rows, right_conditions=rows)
+    proposal = propose(left, right, read=read)
+    assert [(each.left, each.right) for each in proposal.maps] == [("customers", "accounts"), ("terms", "conditions")]
+    assert proposal.skipped == (
+        "customers and accounts have other names, but 6 of 6 columns have the same names.",
+        "terms and conditions have other names, but 100% of their keys' values are the same.",
+    )
+    rival = schema(*right.tables.values(), table("clients", columns, ("code",)))
+    assert [each.left for each in propose(left, rival, read=read).maps] == ["terms"]

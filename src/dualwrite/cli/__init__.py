@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -21,18 +21,20 @@ from dualwrite import printing
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
 from dualwrite.connectors import connect
+from dualwrite.connectors.base import Connector
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.lifecycle import ATTENTION, NOT_RUNNING, RUNNING, STOPPED
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.runner import Runner
+from dualwrite.engine.samples import sampler
 from dualwrite.engine.status import MapStatus, status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
 from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
-from dualwrite.mapping.propose import propose
+from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
 from dualwrite.project import Project, create, expanded, link_name, load, load_readable
 
@@ -114,23 +116,27 @@ def init(
     include: Annotated[
         list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
     ] = None,
+    no_values: Annotated[
+        bool, typer.Option("--no-values", help="Look at names and types alone, not at any records.")
+    ] = False,
 ) -> None:
     """Start a project.
 
-    Looks at both systems and proposes a map for every pair of tables that match by name and key.
+    Looks at both systems and proposes a map for every pair of tables that match by name, type and values.
     """
     name = link or link_name(folder)
     where = {Side.LEFT: left_schema, Side.RIGHT: right_schema}
-    schemas = {}
-    for side, url in ((Side.LEFT, left), (Side.RIGHT, right)):
-        connector = connect(expanded(url), link=name, side=side, schema=where[side])
-        try:
-            schemas[side] = connector.schema()
-        finally:
-            connector.close()
-    proposal = propose(schemas[Side.LEFT], schemas[Side.RIGHT], include or ())
+    with ExitStack() as stack:
+        connectors: dict[Side, Connector] = {}
+        for side, url in ((Side.LEFT, left), (Side.RIGHT, right)):
+            connectors[side] = connect(expanded(url), link=name, side=side, schema=where[side])
+            stack.callback(connectors[side].close)
+        schemas = {side: connector.schema() for side, connector in connectors.items()}
+        read = no_rows if no_values else sampler(connectors)
+        proposal = propose(schemas[Side.LEFT], schemas[Side.RIGHT], include or (), read)
     empty = [side for side in Side if not schemas[side].tables]
-    printing.created(create(folder, name, left, right, proposal.maps, where), proposal, empty)
+    remarks = {each: [str(remark) for remark in found] for each, found in proposal.remarks.items()}
+    printing.created(create(folder, name, left, right, proposal.maps, where, remarks), proposal, empty)
 
 
 @app.command()

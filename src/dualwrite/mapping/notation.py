@@ -7,7 +7,7 @@ inverse of reading: ``read_map(write_map(m))`` is ``m``, apart from lines.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import Final, TypeAlias, TypeVar
 
@@ -503,8 +503,11 @@ def _otherwise(node: Node, findings: Findings) -> str | None:
 # ---------------------------------------------------------------------------------------------------- writing
 
 
-def write_map(table_map: TableMap) -> str:
-    """The map as the text of a map file; what has its usual value is left out."""
+def write_map(table_map: TableMap, remarks: Sequence[str] = ()) -> str:
+    """The map as the text of a map file; what has its usual value is left out.
+
+    ``remarks`` are comments, one for each column.
+    """
     lines = [_top("map", table_map.name), _top("version", table_map.version)]
     if table_map.publisher:
         lines.append(_top("publisher", table_map.publisher))
@@ -515,9 +518,16 @@ def write_map(table_map: TableMap) -> str:
         lines.append(_top("key", [_path_value(path) for path in table_map.key]))
     lines += _filter_lines(table_map)
     lines += _setting_lines(table_map)
-    lines += ["columns:", *_column_lines(table_map.columns)]
+    columns = _column_lines(table_map.columns)
+    lines += ["columns:", *(map(_remarked, columns, remarks) if remarks else columns)]
     lines += [_top(name, value) for name, value in table_map.extra.items()]
     return "\n".join(lines) + "\n"
+
+
+def _remarked(entry: str, remark: str) -> str:
+    """An entry with a comment at the end of its first line."""
+    first, mark, rest = entry.partition("\n")
+    return f"{first}  # {remark}{mark}{rest}" if remark else entry
 
 
 def _top(name: str, value: object) -> str:

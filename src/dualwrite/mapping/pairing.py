@@ -1,0 +1,158 @@
+"""Which tables of two schemas belong together: by their names, else by their columns and the values of their keys."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Final
+
+from dualwrite.mapping.evidence import Samples, normal
+from dualwrite.mapping.likeness import Names, forms
+from dualwrite.mapping.paths import candidate_keys, is_id
+from dualwrite.model import Side
+from dualwrite.schema import Table, TypeName
+
+NO_NAME: Final = "has no table of that name on the"
+LEAST: Final = 0.5
+"""Tables that are less alike than this are not paired."""
+MARGIN: Final = 0.1
+"""By how much a pair has to be better than its rivals."""
+COMMON: Final = 10
+"""Tables with a column of the same name, from which on that name says nothing."""
+SAMPLED: Final = 200
+"""Tables of a side without counterpart, up to which their keys' values are looked at."""
+FEW: Final = 5
+"""Columns or values in common, below which nothing is concluded from them alone."""
+
+
+def table_pairs(samples: Samples, include: Sequence[str]) -> tuple[list[tuple[Table, Table]], list[str]]:
+    """The tables that belong together, and sentences about the others; ``include`` are patterns of their names."""
+    left, right = (samples.schemas[side] for side in Side)
+    pairs: list[tuple[Table, Table]] = []
+    skipped: list[str] = []
+    lonely: list[Table] = []
+    seen: set[str] = set()
+    lefts, rights = _Names(left.tables), _Names(right.tables)
+    for table in left.tables.values():
+        candidates = rights.alike(table.name)
+        seen.update(candidates)
+        if not _included(include, table.name, *candidates):
+            continue
+        reason = _rivals(table.name, candidates, lefts) if candidates else None
+        if not candidates:
+            lonely.append(table)
+        elif reason is None:
+            pairs.append((table, right.tables[candidates[0]]))
+        else:
+            skipped.append(f"{table.name} on the left {reason}.")
+    others = [table for name, table in right.tables.items() if name not in seen and _included(include, name)]
+    found = _Strangers(samples, lonely, others).pairs()
+    paired = [{pair[at] for pair in found} for at in (0, 1)]
+    skipped += [f"{one.name} on the left {NO_NAME} right." for one in lonely if one.name not in paired[0]]
+    skipped += [f"{one.name} on the right {NO_NAME} left." for one in others if one.name not in paired[1]]
+    skipped += [f"{a} and {b} have other names, but {why}." for (a, b), why in found.items()]
+    return pairs + [(left.tables[a], right.tables[b]) for a, b in found], skipped
+
+
+def _rivals(name: str, candidates: Sequence[str], lefts: _Names) -> str | None:
+    """Why it is not clear which table a left one belongs to; None where it is."""
+    if len(candidates) > 1:
+        return f"could be any of {', '.join(candidates)}"
+    rivals = [rival for rival in lefts.alike(candidates[0]) if rival != name]
+    return f"could be {candidates[0]}, and so could {', '.join(rivals)}" if rivals else None
+
+
+class _Names:
+    """The names of a schema's tables, by the spellings under which they match."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._by_form: dict[str, list[str]] = {}
+        for name in known:
+            for form in forms(name):
+                self._by_form.setdefault(form, []).append(name)
+
+    def alike(self, name: str) -> list[str]:
+        """Those that match a name best: all letters, else without a prefix."""
+        mine = forms(name)
+        ranked: dict[int, list[str]] = {}
+        for candidate in dict.fromkeys(each for form in mine for each in self._by_form.get(form, ())):
+            rank = 0 if candidate == name else 1 if mine[0] == forms(candidate)[0] else 2
+            ranked.setdefault(rank, []).append(candidate)
+        return ranked[min(ranked)] if ranked else []
+
+
+def _included(include: Sequence[str], *names: str) -> bool:
+    return not include or any(fnmatchcase(name.casefold(), pattern.casefold()) for pattern in include for name in names)
+
+
+# --------------------------------------------------------------------------------------------------- strangers
+
+
+class _Strangers:
+    """Tables of both sides that have no counterpart by their names."""
+
+    def __init__(self, samples: Samples, lefts: Sequence[Table], rights: Sequence[Table]) -> None:
+        self._samples = samples
+        self._tables = {Side.LEFT: {one.name: one for one in lefts}, Side.RIGHT: {one.name: one for one in rights}}
+        self._names = Names(forms(one.name) for one in (*lefts, *rights))
+
+    def pairs(self) -> Mapping[tuple[str, str], str]:
+        """The names of each pair that no rival comes near, and why they are one."""
+        scores = self._scores()
+        found: dict[tuple[str, str], str] = {}
+        best: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+        for pair, (score, _) in scores.items():
+            for at, name in enumerate(pair):
+                best[at].setdefault(name, []).append(score)
+        for pair, (score, why) in scores.items():
+            rivals = [other for at, name in enumerate(pair) for other in best[at][name] if other > score - MARGIN]
+            if score >= LEAST and len(rivals) == 2:  # itself, seen from both sides
+                found[pair] = why
+        return found
+
+    def _scores(self) -> Mapping[tuple[str, str], tuple[float, str]]:
+        columns = {side: {name: _columns(one) for name, one in self._tables[side].items()} for side in Side}
+        values = {side: {name: self._values(side, one) for name, one in self._tables[side].items()} for side in Side}
+        shared = _shared(columns), _shared(values)
+        found: dict[tuple[str, str], tuple[float, str]] = {}
+        for a, b in {**shared[0], **shared[1]}:
+            names = self._names.likeness(forms(a), forms(b))
+            fewest = [min(len(words[Side.LEFT][a]), len(words[Side.RIGHT][b])) for words in (columns, values)]
+            same = [shared[0][a, b], shared[1][a, b]]
+            shares = [part / of if part >= FEW or of > part == 3 else 0 for part, of in zip(same, fewest, strict=True)]
+            told = [f"{same[0]} of {fewest[0]} columns have the same names"] if shares[0] else []
+            told += [f"{shares[1]:.0%} of their keys' values are the same"] if shares[1] else []
+            found[a, b] = (0.4 * names + 0.6 * max(shares), " and ".join(told))
+        return found
+
+    def _values(self, side: Side, table: Table) -> frozenset[str]:
+        """The values of the table's key, where it is one text; none where there are too many tables to look into."""
+        if len(self._tables[side]) > SAMPLED:
+            return frozenset()
+        schema = self._samples.schemas[side]
+        keys = [key[0] for key in candidate_keys(schema, table) if len(key) == 1 and len(key[0]) == 1]
+        texts = (path for path in keys if (end := schema.resolve(table.name, path)) and end.type.name is TypeName.TEXT)
+        path = next(texts, None)
+        values = () if path is None else self._samples.values(side, table, path)
+        return frozenset(text for text in map(normal, values) if text is not None)
+
+
+def _columns(table: Table) -> frozenset[str]:
+    """The names of a table's columns, apart from its own id, as they match."""
+    own = table.primary_key if is_id(table) else ()
+    return frozenset(forms(column.name)[-1] for column in table.columns if column.name not in own)
+
+
+def _shared(words: Mapping[Side, Mapping[str, frozenset[str]]]) -> Counter[tuple[str, str]]:
+    """Per pair of tables how many words both have; words of many tables do not count."""
+    holders: dict[str, list[str]] = {}
+    for name, held in words[Side.RIGHT].items():
+        for word in held:
+            holders.setdefault(word, []).append(name)
+    found: Counter[tuple[str, str]] = Counter()
+    for name, held in words[Side.LEFT].items():
+        for word in held:
+            if len(holders.get(word, ())) <= COMMON:
+                found.update((name, other) for other in holders.get(word, ()))
+    return found
