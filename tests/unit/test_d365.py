@@ -236,6 +236,21 @@ def test_what_dual_write_cannot_say_is_told():
 
 
 @pytest.mark.parametrize(
+    ("line", "option"),
+    [
+        ("X >> y: {upper: true}", "upper"),
+        ("X >> y: {trim: true}", "trim"),
+        ("none >> y: {expr: X}", "expr"),
+        ("X >< y: {values: {a: b}, reverse: {b: a}}", "reverse:"),
+    ],
+)
+def test_transforms_that_dual_write_does_not_have_are_told(line: str, option: str):
+    """Each is named by the option that people write."""
+    exported = write_rows([read_map(f"map: m\nleft: A\nright: b\ncolumns:\n  - {line}\n", "m.yaml")])
+    assert [each.message for each in exported.problems if f"{option} has no counterpart there" in each.message]
+
+
+@pytest.mark.parametrize(
     ("text", "code", "message"),
     [
         ("", "json", "this is not JSON"),

@@ -11,8 +11,8 @@ from dualwrite.errors import Problem
 from dualwrite.filters import never_both
 from dualwrite.losses import incompatible, loses
 from dualwrite.mapping.binding import SIDES, Binding, Pair, Report, bind
-from dualwrite.mapping.cells import fallback, given_by, spells_null
-from dualwrite.mapping.check_values import called, check_texts, check_values
+from dualwrite.mapping.cells import directed, fallback, given_by, spells_null
+from dualwrite.mapping.check_values import check_texts, check_values
 from dualwrite.mapping.paths import natural, show_paths
 from dualwrite.mapping.tablemap import (
     POLICIES,
@@ -26,6 +26,7 @@ from dualwrite.mapping.tablemap import (
     Trim,
     Truncate,
     ValueMap,
+    called,
 )
 from dualwrite.mapping.units import group_pairs, unfit
 from dualwrite.model import Path, Side, show_path
@@ -393,8 +394,8 @@ def _check_null(binding: Binding, side: Side, pair: Pair, report: Report) -> Non
     spelled = spells_null(column) and not column.choices
     empty = spelled or column.nullable or any(each is not None and each.nullable for each in held)
     maps = [transform for transform in pair.mapping.transforms if isinstance(transform, ValueMap)]
-    results = {(one if source is Side.LEFT else other) is None for each in maps for one, other in each.pairs}
-    if empty and True not in results:
+    lists_null = any(member is None for each in maps for member, _ in directed(source, each))
+    if empty and not lists_null:
         message = f"{pair.name}: {show_path(path)} may be empty, {binding.tables[side].name} needs a value"
         report.add("mandatory_may_be_null", message, line=pair.mapping.line, side=side, level="warning")
 

@@ -9,7 +9,7 @@ from dualwrite.casts import CastError
 from dualwrite.filters import TEXTUAL
 from dualwrite.mapping.binding import SIDES, Binding, Pair, Report
 from dualwrite.mapping.cells import constant, directed, fallback, given_by, in_order, is_stepwise
-from dualwrite.mapping.tablemap import Case, Default, Formula, Transform, Trim, ValueMap
+from dualwrite.mapping.tablemap import Case, Default, Formula, Trim, ValueMap, called
 from dualwrite.mapping.values import literal, spellings
 from dualwrite.model import Side, Value, show_path
 from dualwrite.schema import Column, TypeName
@@ -33,17 +33,6 @@ def check_texts(pair: Pair, report: Report) -> None:
             if isinstance(step, Case | Trim):
                 message = f"{called(step)} changes texts, and {given.name} is {given.type}"
                 report.add("incompatible_types", message, "take it off", line=pair.mapping.line, side=source)
-
-
-def called(step: Transform) -> str:
-    """What people call a step."""
-    match step:
-        case Case(to=to):
-            return to
-        case Trim():
-            return "trim"
-        case _:
-            return "expr"
 
 
 def check_values(binding: Binding, report: Report) -> None:

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from dualwrite.mapping.jsontext import MISSING, Json, decode, difference, encode, laid_over
-from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, Transform, ValueMap
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, Transform, ValueMap, called
 from dualwrite.model import Path, Value, read_path, show_path
 
 KEPT: Final = "x-d365"
@@ -267,9 +267,11 @@ def _losses(mapping: ColumnMapping) -> Iterator[str]:
                 yield "a value map can name no empty left value there"
             if len(set(sources)) < len(sources):
                 yield "a value map can name a left value once only there; the first one is written"
+            if transform.reverse is not None:
+                yield "reverse: has no counterpart there"
             if transform.otherwise in ("park", "keep"):
                 yield f"else: {transform.otherwise} has no counterpart there"
         elif not isinstance(transform, Default):
-            yield f"{type(transform).__name__.lower()} has no counterpart there"
+            yield f"{called(transform)} has no counterpart there"
     if mapping.conflict is not None:
         yield f"conflict: {mapping.conflict} has no counterpart there"

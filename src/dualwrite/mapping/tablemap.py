@@ -85,6 +85,19 @@ class Formula:
 Transform: TypeAlias = Default | ValueMap | Truncate | Round | Case | Trim | Formula
 
 
+def called(transform: Transform) -> str:
+    """The option by which people write a transform."""
+    match transform:
+        case ValueMap():
+            return "values"
+        case Formula():
+            return "expr"
+        case Case(to=to):
+            return to
+        case _:
+            return type(transform).__name__.lower()
+
+
 @dataclass(frozen=True, slots=True)
 class ColumnMapping:
     """One line of a map: left path, direction, right path, transforms in order, policy when contested.
