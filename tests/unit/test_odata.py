@@ -60,6 +60,11 @@ A, B = is_("eq", "1"), is_("eq", "2", "b")
         ("startswith(x/y, 'q')", is_("startswith", "q", "x", "y")),
         ("endswith(x.y.z, 'q')", is_("endswith", "q", "x", "y", "z")),
         ("x/y.z eq 1", is_("eq", "1", "x", "y", "z")),
+        ("matchesPattern(a, '^x.y.*$')", is_("like", "x?y*")),
+        ("matchesPattern(a, '^x.*$')", is_("startswith", "x")),
+        ("matchesPattern(a, 'x')", is_("contains", "x")),
+        (r"matchesPattern(a, '^\.\*')", is_("startswith", ".*")),
+        ("matchesPattern(a, null)", is_("like", None)),
         ("a in (1)", OneOf(Column(("a",)), (Literal("1"),))),
         ("a in ('x', null)", OneOf(Column(("a",)), (Literal("x"), Literal(None)))),
         ("a in (1) and b eq 2", And((OneOf(Column(("a",)), (Literal("1"),)), B))),
@@ -121,6 +126,12 @@ def test_parse(text, wanted):
         ("a eq 1 and Contains(a, 'x')", 12, "Contains is not supported"),
         ("contains('x', a)", 1, "column first"),
         ("contains(a)", 1, "a column and a text"),
+        ("matchesPattern(a)", 1, "a column and a text"),
+        ("matchesPattern(a, '^[ab]$')", 19, "^ $ . and .* alone"),
+        ("(" * 60 + "a eq 1" + ")" * 60, 51, "nested deeper than 50 levels"),
+        ("not " * 60 + "a", 201, "nested deeper than 50 levels"),
+        ("a" + "/b" * 60 + " eq 1", 102, "nested deeper than 50 levels"),
+        ("a eq 1" + " or a eq 1" * 6000, 50_001, "longer than 50000 characters"),
         ("a add 1 eq 2", 1, "arithmetic"),
         ("a eq 1 eq 2", 1, "a condition stands where"),
         ("a in ()", 7, ")"),
@@ -132,7 +143,7 @@ def test_parse(text, wanted):
         ("a eq duration'P1D'", 1, "a duration"),
         ("a eq 2024-02-31T00:00:00Z", 6, "not a timestamp"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 def test_parse_refuses_with_a_place(text, column, words):
     """What cannot be read is told in words, with the character where it stands."""
@@ -141,6 +152,11 @@ def test_parse_refuses_with_a_place(text, column, words):
     assert words in caught.value.message
     assert caught.value.column == column
     assert (f"(at character {column})" in str(caught.value)) == bool(column)
+
+
+def test_parse_reads_long_chains():
+    """Length alone is no nesting."""
+    assert len(parse(" or ".join(["a eq 1"] * 4000)).parts) == 4000
 
 
 def test_parse_refuses_unknown_paths():

@@ -124,6 +124,7 @@ def test_parse(text, wanted):
         ("(" * 60 + "a == 1" + ")" * 60, 52, "nested deeper than 50 levels"),
         ("!" * 60 + "(a == 1)", 52, "nested deeper than 50 levels"),
         ("a" * 60_000, 50_001, "longer than 50000 characters"),
+        ("(a == " + '"\\' * 20_000, 7, "no closing quote"),
     ],
     ids=lambda value: str(value)[:40],
 )

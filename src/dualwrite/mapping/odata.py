@@ -337,8 +337,10 @@ def _call(name: str, arguments: list[Node], known: Known) -> Compare:
     column, literal = arguments
     if not _is_column(column) or not _is_literal(literal):
         raise FilterError(f"{name} takes a column first and a value second", getattr(name, "column", 0))
-    if name == _PATTERN:
+    if name == _PATTERN and not isinstance(literal, ast.Null):
         return matching(_column(column, known), _pattern(literal))
+    if name == _PATTERN:
+        return Compare("like", _column(column, known), Literal(None))
     return Compare(str(name), _column(column, known), _literal(literal))
 
 
@@ -451,7 +453,8 @@ def _printed(expression: Expression, column: ColumnOf, inner: bool) -> str:
         case Compare(operator, Column(path), literal):
             value = _spelled(literal, column(path))
             if operator == "like":
-                return f"{_PATTERN}({_printed_path(path)}, {_quoted(regex(literal.value or ''))})"
+                pattern = "null" if literal.value is None else _quoted(regex(literal.value))
+                return f"{_PATTERN}({_printed_path(path)}, {pattern})"
             if operator in _FUNCTIONS:
                 return f"{operator}({_printed_path(path)}, {value})"
             return f"{_printed_path(path)} {operator} {value}"

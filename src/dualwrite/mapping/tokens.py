@@ -46,16 +46,17 @@ class Cursor:
         error: Callable[[str, int], Misread],
         deepest: int = DEEPEST,
     ) -> None:
-        """``pattern`` has a group per kind of token; ``blank`` is passed over, ``junk`` is left to the grammar."""
+        """``pattern`` has a group per kind of token; ``blank`` is passed over, and nothing is read behind ``junk``."""
         limit(text, what, error)
         self._what = what
         self._error = error
-        found = [
-            Token(match.lastgroup or "", match[0], match.start() + 1)
-            for match in pattern.finditer(text)
-            if match.lastgroup != "blank"
-        ]
-        self._tokens = [*found, Token(END, "", len(text) + 1)]
+        self._tokens: list[Token] = []
+        for match in pattern.finditer(text):
+            if match.lastgroup != "blank":
+                self._tokens.append(Token(match.lastgroup or "", match[0], match.start() + 1))
+            if match.lastgroup == "junk":  # no grammar takes it, and a text without an end is looked through just once
+                break
+        self._tokens.append(Token(END, "", len(text) + 1))
         self._at = 0
         self._depth = 0
         self._deepest = deepest
