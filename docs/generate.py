@@ -17,8 +17,9 @@ import typer
 from dualwrite import document
 from dualwrite.cli import app
 from dualwrite.connectors import _pg_health, _sqlite_health
+from dualwrite.dipv import NUMBERS
 from dualwrite.engine import data, troubles
-from dualwrite.mapping import check
+from dualwrite.mapping import check, d365, d365_keys, offline
 
 HERE = Path(__file__).parent
 SYSTEMS = {
@@ -77,7 +78,7 @@ def problems() -> str:
             "<!-- Written by docs/generate.py: edit the tables of codes in the program instead. -->",
             "",
             "Every problem has a code that stays the same from version to version. Messages say more: what happened,",
-            "where, and what to do next.",
+            "where, and what to do next. Beside a code stands Dual-write's number for the same, if it has one.",
             "",
             "## Parked changes",
             "",
@@ -106,6 +107,13 @@ def problems() -> str:
             "",
             *_table(data.CODES),
             "",
+            "## Exports of Dual-write",
+            "",
+            "Codes of `dualwrite maps import` and `dualwrite maps export`, and of `dualwrite check` about exports. The",
+            "maps in them get the codes of maps as well.",
+            "",
+            *_table(d365.CODES | d365_keys.CODES | offline.CODES),
+            "",
             "## Files",
             "",
             "Codes of `dualwrite check` about the files of a project.",
@@ -120,7 +128,8 @@ def _table(codes: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     yield "| code | what it means | what to do |"
     yield "|---|---|---|"
     for code, (meaning, remedy) in sorted(codes.items()):
-        yield f"| `{code}` | {_cell(meaning)} | {_cell(remedy[:1].upper() + remedy[1:])} |"
+        numbers = f" ({', '.join(NUMBERS[code])})" if code in NUMBERS else ""
+        yield f"| `{code}`{numbers} | {_cell(meaning)} | {_cell(remedy[:1].upper() + remedy[1:])} |"
 
 
 def _cell(text: str) -> str:
@@ -132,12 +141,16 @@ def _cell(text: str) -> str:
 
 def commands() -> dict[str, Command]:
     """Every command by its words: ``plan``, ``parked list``."""
-    found: dict[str, Command] = {}
-    for name, command in vars(typer.main.get_command(app))["commands"].items():
-        inner = getattr(command, "commands", None)
-        here = {name: command} if inner is None else {f"{name} {word}": each for word, each in inner.items()}
-        found |= cast(dict[str, Command], here)
-    return found
+    return dict(_within(typer.main.get_command(app), ""))
+
+
+def _within(group: object, words: str) -> Iterator[tuple[str, Command]]:
+    for name, command in vars(group)["commands"].items():
+        called = f"{words} {name}".strip()
+        if hasattr(command, "commands"):
+            yield from _within(command, called)
+        else:
+            yield called, cast(Command, command)
 
 
 def usage(name: str, command: Command) -> str:

@@ -19,6 +19,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dualwrite.dipv import NUMBERS
+
 
 class DualwriteError(Exception):
     """Base of all our errors.  ``message`` says what happened and where, ``remedy`` what to do next."""
@@ -86,9 +88,19 @@ class Problem:
     map: str = ""
     side: str = ""
 
+    @property
+    def dipv(self) -> tuple[str, ...]:
+        """The numbers under which Dual-write tells the same."""
+        return NUMBERS.get(self.code, ())
+
+    @property
+    def called(self) -> str:
+        """The code, with Dual-write's numbers."""
+        return f"{self.code} ({', '.join(self.dipv)})" if self.dipv else self.code
+
     def __str__(self) -> str:
         where = f"{self.file}:{self.line}: " if self.file and self.line else f"{self.file}: " if self.file else ""
-        what = f"{where}{self.level} {self.code}: {self.message}"
+        what = f"{where}{self.level} {self.called}: {self.message}"
         return f"{what} — {self.remedy}" if self.remedy else what
 
 

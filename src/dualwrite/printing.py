@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path as FilePath
 
@@ -31,8 +32,9 @@ from dualwrite.engine.versions import History, Switched, called
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Conflict, Event, MapVersion, Parked
 from dualwrite.mapping.difference import Difference as MapDifference
+from dualwrite.mapping.notation import filter_in, write_map
 from dualwrite.mapping.propose import LEVELS, Proposal
-from dualwrite.mapping.tablemap import TableMap
+from dualwrite.mapping.tablemap import TableMap, Unread, Written
 from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
 from dualwrite.project import Created
 
@@ -72,6 +74,11 @@ def problems(found: Iterable[Problem]) -> None:
     """Problems of files, on the error stream."""
     for problem in found:
         print(problem, file=sys.stderr)
+
+
+def verbatim(text: str) -> None:
+    """A text as it stands."""
+    print(text, end="")
 
 
 def json_out(value: object) -> None:
@@ -115,7 +122,8 @@ def cell(value: Cell) -> str:
 
 def problems_json(found: Iterable[Problem]) -> Mapping[str, object]:
     """Problems with all their fields."""
-    return {"problems": [{name: getattr(problem, name) for name in Problem.__slots__} for problem in found]}
+    names = (*Problem.__slots__, "dipv")
+    return {"problems": [{name: getattr(problem, name) for name in names} for problem in found]}
 
 
 def checked(found: Sequence[Problem]) -> None:
@@ -132,7 +140,7 @@ def told(found: Iterable[Problem]) -> None:
         where = f"{problem.file}:{problem.line} " if problem.line else f"{problem.file} " if problem.file else ""
         side = f"{problem.side}: "
         of = side if problem.side and not where and not problem.message.startswith(side) else ""
-        colour, code = COLOURS[problem.level], escape(f"[{problem.code}]")
+        colour, code = COLOURS[problem.level], escape(f"[{problem.called}]")
         message = escape(f"{where}{of}{problem.message}")
         console.print(f"[{colour}]{problem.level}[/{colour}] {message} [dim]{code}[/dim]", soft_wrap=True)
         if problem.remedy:
@@ -204,6 +212,42 @@ def maps(found: Sequence[TableMap]) -> None:
     show(made)
     if not found:
         said("no maps: dualwrite init proposes some")
+
+
+def map_shown_json(table_map: TableMap) -> Mapping[str, object]:
+    """A map with all that its file says."""
+    conditions = {side.value: filter_text(table_map, side) for side in Side}
+    company = table_map.company
+    return {
+        **map_json(table_map),
+        "key": [show_path(path) for path in table_map.key] if table_map.key is not None else None,
+        "company": {"left": show_path(company.left), "right": show_path(company.right)} if company else None,
+        "filter": conditions,
+        "text": write_map(table_map),
+    }
+
+
+def filter_text(table_map: TableMap, side: Side) -> str | None:
+    """A filter as its file has it."""
+    found = table_map.unread.get(side) or table_map.filters.get(side)
+    if found is None:
+        return None
+    return found.text if isinstance(found, Unread | Written) else filter_in("odata", found)
+
+
+def map_shown(table_map: TableMap) -> None:
+    """A map with all that its file says, in the notation of map files."""
+    said(f"# {table_map.file}")
+    verbatim(
+        write_map(replace(table_map, extra={}, columns=tuple(replace(each, extra={}) for each in table_map.columns)))
+    )
+
+
+def export_text(rows: Sequence[Mapping[str, object]], *, bare: bool) -> str:
+    """Rows of stored maps as JSON, or the stored maps alone: the only one by itself, several as a list."""
+    stored = [json.loads(str(row["msdyn_mapping"])) for row in rows]
+    value: object = {"value": rows} if not bare else stored[0] if len(stored) == 1 else stored
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def history_json(found: History) -> Mapping[str, object]:

@@ -200,7 +200,7 @@ def _environment(folder: Path, side: Side, written: _Environment) -> Environment
     return Environment(written.name or side.value, url, written.schema_name, written.timezone)
 
 
-def _text(path: Path, problems: list[Problem]) -> str | None:
+def text_of_file(path: Path, problems: list[Problem]) -> str | None:
     """A file's text; trouble in reading it is noted."""
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -212,7 +212,7 @@ def _text(path: Path, problems: list[Problem]) -> str | None:
 
 
 def _settings(folder: Path, variables: Mapping[str, str], problems: list[Problem]) -> _Settings | None:
-    text = _text(folder / FILE, problems)
+    text = text_of_file(folder / FILE, problems)
     findings = Findings(str(folder / FILE))
     node = read(text, findings) if text is not None else None
     settings = None
@@ -345,7 +345,7 @@ def _maps(folder: Path, name: str, problems: list[Problem]) -> tuple[TableMap, .
 
 
 def _map(path: Path, problems: list[Problem]) -> TableMap | None:
-    text = _text(path, problems)
+    text = text_of_file(path, problems)
     try:
         return None if text is None else read_map(text, str(path))
     except Invalid as error:
@@ -357,7 +357,7 @@ def _declared(folder: Path, side: Side, problems: list[Problem]) -> Declared:
     path = folder / "schema" / f"{side}.yaml"
     if not path.exists():
         return Declared()
-    text = _text(path, problems)
+    text = text_of_file(path, problems)
     try:
         return Declared() if text is None else read_declared(text, str(path))
     except Invalid as error:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from dualwrite import document
+from dualwrite.dipv import NUMBERS
 from dualwrite.errors import Problem
+from dualwrite.mapping import d365, offline
 from dualwrite.mapping.check import CODES, check_map, check_maps
 from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Unread
@@ -455,9 +458,33 @@ def test_a_filter_that_cannot_be_read_keeps_the_map_from_running() -> None:
     assert "'length(number) eq 3' cannot be read: length is not known" in found[0].message
 
 
+def test_what_is_kept_of_an_export_without_being_done_is_told() -> None:
+    """A transform of an unknown kind keeps the map from running; a field mapping that no line can say does not."""
+    clean = read(*CLEAN)
+    kept = {"x-d365": {"valueTransforms": [{"unread": {"transformType": "Truncate"}}]}}
+    columns = (replace(clean.columns[0], extra=kept), *clean.columns[1:])
+    unread = {"x-d365": {"unread": [{"at": "1", "entry": {"syncDirection": "7"}}]}}
+    found = check_map(replace(clean, columns=columns, extra=unread), LEFT, RIGHT)
+    assert {(problem.code, problem.level) for problem in found} == {
+        ("bad_field_mapping", "warning"),
+        ("unread_transform", "error"),
+    }
+    assert any("'Truncate' is not known" in problem.message for problem in found)
+    assert any('{"syncDirection": 7}' in problem.message for problem in found)
+
+
+def test_codes_name_the_numbers_of_dual_write() -> None:
+    """A problem that Dual-write would tell carries its number, wherever it is told."""
+    (found,) = check_map(replace(read(*CLEAN), left="nowhere"), LEFT, RIGHT)
+    assert found.dipv == ("DIPV1018", "DIPV1020")
+    assert "error unknown_table (DIPV1018, DIPV1020): " in str(found)
+    assert set(NUMBERS) <= {*CODES, *d365.CODES, *offline.CODES, *document.CODES, "connection"}
+
+
 def test_every_code_is_tested() -> None:
     """No code is listed without a case that shows it."""
     shown = {case.code for case in CASES}
     shown |= {"unknown_policy", "unknown_row_policy", "unknown_on_leave", "no_columns", "no_source", "unread_filter"}
+    shown |= {"bad_field_mapping", "unread_transform"}
     shown |= {"two_maps_one_column", "maps_share_records", "filters_overlap", "duplicate_map"}
     assert shown == set(CODES)

@@ -155,6 +155,7 @@ FIELDS = {
     "event_json": "log",
     "maps_json": "maps list",
     "map_json": "maps list",
+    "map_shown_json": "maps show",
     "history_json": "maps versions",
     "version_json": "maps versions",
     "differences_json": "maps diff",
@@ -185,7 +186,7 @@ def test_every_field_is_described(function):
         for key in node.keys
         if isinstance(key, ast.Constant)
     }
-    keys |= {"problems_json": set(Problem.__slots__), "status_json": set(status.MapStatus.__annotations__)}.get(
+    keys |= {"problems_json": {*Problem.__slots__, "dipv"}, "status_json": set(status.MapStatus.__annotations__)}.get(
         function, set()
     )
     here = section(page("commands.md"), FIELDS[function])

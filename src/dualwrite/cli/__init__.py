@@ -18,6 +18,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
+from dualwrite.cli import exchange
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
 from dualwrite.connectors import connect
@@ -141,6 +142,11 @@ def init(
 
 @app.command()
 def check(
+    exports: Annotated[
+        list[Path] | None,
+        typer.Argument(help="JSON exports of Dual-write: they are examined by themselves.", metavar="FILE"),
+    ] = None,
+    keys: exchange.KeysFile = None,
     folder: Folder = HERE,
     as_json: Json = False,
     data: Annotated[bool, typer.Option("--data", help="Read the data of both sides, too.")] = False,
@@ -149,10 +155,17 @@ def check(
 
     Every problem is told at once, each with its remedy.  Nothing is written.
     """
-    project, problems = load_readable(folder)
-    if project is not None:
-        with printing.progress() as bars:
-            problems += examine(project, bars if data else None)
+    if exports:
+        if data:
+            raise Usage("--data needs the systems, and an export has none", "leave out the files, or --data")
+        problems = exchange.examined(exports, keys)
+    elif keys is not None:
+        raise Usage("--keys belongs to exports", "name the JSON files, too")
+    else:
+        project, problems = load_readable(folder)
+        if project is not None:
+            with printing.progress() as bars:
+                problems += examine(project, bars if data else None)
     printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 

@@ -13,6 +13,7 @@ from dualwrite.losses import incompatible, loses
 from dualwrite.mapping.binding import SIDES, Binding, Pair, Report, bind
 from dualwrite.mapping.cells import directed, fallback, given_by, spells_null
 from dualwrite.mapping.check_values import check_texts, check_values
+from dualwrite.mapping.d365_columns import KEPT, unread_entries, unread_transforms
 from dualwrite.mapping.paths import natural, show_paths
 from dualwrite.mapping.tablemap import (
     POLICIES,
@@ -177,6 +178,14 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         f"use one of {', '.join(ROW_POLICIES)}",
     ),
     "unknown_table": ("A table is not there.", "correct the name"),
+    "bad_field_mapping": (
+        "A field mapping came out of Dual-write that no line can say: it is kept for the way back, and nothing else.",
+        "write a line for it, or remove it from x-d365",
+    ),
+    "unread_transform": (
+        "A transform came out of Dual-write that is not known: without it, wrong values would be carried.",
+        "say what it does with the options of the line, then remove it from x-d365",
+    ),
     "unread_filter": (
         "A filter cannot be read; it is kept as it stands, but the map does not run.",
         "write the filter anew, in OData or X++",
@@ -239,7 +248,12 @@ def _check_words(report: Report) -> None:
     for side, unread in table_map.unread.items():
         message = f"the filter {unread.text!r} cannot be read: {unread.reason}"
         report.add("unread_filter", message, line=report.line("filter"), side=side)
+    for entry in unread_entries(table_map):
+        message = f"nothing is carried by the field mapping {entry}"
+        report.add("bad_field_mapping", message, line=report.line(KEPT), level="warning")
     for mapping in table_map.columns:
+        for kind in unread_transforms(mapping):
+            report.add("unread_transform", f"a transform of type {kind!r} is not known", line=mapping.line)
         word = mapping.conflict
         if word is not None and word not in POLICIES:
             report.add("unknown_policy", f"conflict is {word!r}", guess(word, POLICIES), line=mapping.line)

@@ -16,6 +16,7 @@ from typing import Final
 
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import FilterError
+from dualwrite.mapping import check
 from dualwrite.mapping.d365_columns import (
     KEPT,
     Style,
@@ -38,14 +39,6 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "give it a stored map (msdyn_mapping), or rows of msdyn_dualwriteentitymap as the Web API returns them",
     ),
     "bad_export": ("A part of an export is not of the shape that Dual-write writes.", "export it anew"),
-    "bad_field_mapping": (
-        "A field mapping cannot be said in a column line: it is kept and written back, but nothing is carried by it.",
-        "correct it in Dual-write and export it anew, or write a line for it",
-    ),
-    "unread_transform": (
-        "A transform is none that is known: it is kept and written back, but values are carried without it.",
-        "say what it does with values:, default: or another option of the line, then remove it from x-d365",
-    ),
     "not_done": (
         "An export asks for something that dualwrite keeps and writes back, but does not do.",
         "look whether the map needs it",
@@ -56,7 +49,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "older_version": (
         "A file holds several versions of a map; the newest one is taken.",
-        "name another with its row alone",
+        "give the file of another one alone",
     ),
     "not_in_dual_write": (
         "A map says something that Dual-write has no place for; the export is without it.",
@@ -66,6 +59,8 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
 """What can be said about an export, and what to do about it."""
 MOST: Final = 100
 """Problems that are told one by one."""
+MOST_FIELDS: Final = 10_000
+"""Field mappings that a leg may have: many times what a table of either system can have."""
 _LEFT, _RIGHT = "AX", "CRM"
 _VERSION = re.compile(r"\d+(\.\d+){3}", re.ASCII)
 _LANGUAGES: Final = {_LEFT: "xpp", _RIGHT: "odata"}
@@ -87,7 +82,7 @@ class Imported:
             self.left_out += 1
             return
         said = f"{place}: {message}" if place else message
-        self.problems.append(Problem(code, said, CODES[code][1], level, self.file, map=map))
+        self.problems.append(Problem(code, said, {**check.CODES, **CODES}[code][1], level, self.file, map=map))
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -126,6 +121,9 @@ def _documents(value: Json, place: str, found: Imported) -> Iterator[_Found]:
     """Every stored map in a value, with its place and the row that it comes from."""
     if isinstance(value, list):
         for number, inner in enumerate(value):
+            if len(found.problems) >= MOST and not isinstance(inner, dict):
+                found.left_out += 1
+                continue
             yield from _documents(inner, f"{place}[{number}]", found)
     elif not isinstance(value, dict):
         found.add("bad_export", place, f"an object was expected, not {_shown(value)}")
@@ -238,6 +236,8 @@ class _Reader:
     ) -> tuple[tuple[ColumnMapping, ...], list[Json]]:
         if not isinstance(entries, list) or not entries:
             raise Unreadable(f"fieldMappings must be a list that is not empty, not {_shown(entries)}")
+        if len(entries) > MOST_FIELDS:
+            raise Unreadable(f"it has {len(entries)} fieldMappings, more than any table has columns")
         columns: list[ColumnMapping] = []
         unread: list[Json] = []
         for number, entry in enumerate(entries):

@@ -6,13 +6,14 @@ far as it differs from the usual, and laid over what the line says when it is wr
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from dualwrite.mapping.jsontext import MISSING, Json, decode, difference, encode, laid_over
-from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, Transform, ValueMap, called
+from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Transform, ValueMap, called
 from dualwrite.model import Path, Value, read_path, show_path
 
 KEPT: Final = "x-d365"
@@ -161,6 +162,23 @@ def unread_transforms(mapping: ColumnMapping) -> Iterator[str]:
         if isinstance(item, dict) and "unread" in item:
             raw = item["unread"]
             yield str(raw.get("transformType", "")) if isinstance(raw, dict) else ""
+
+
+def related_table(mapping: ColumnMapping) -> str | None:
+    """The table behind the lookup of a line, where an export has named it."""
+    kept = mapping.extra.get(KEPT)
+    related = kept.get(_RELATED) if isinstance(kept, dict) else None
+    table = related.get(_column(mapping)) if isinstance(related, dict) else None
+    return table if isinstance(table, str) and table else None
+
+
+def unread_entries(table_map: TableMap) -> Iterator[str]:
+    """The field mappings that are kept although no line can say them, shortened."""
+    kept = table_map.extra.get(KEPT)
+    items = kept.get("unread") if isinstance(kept, dict) else None
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict):
+            yield json.dumps(decode(item.get("entry")), ensure_ascii=False)[:80]
 
 
 # ------------------------------------------------------------------------------------------------------ writing

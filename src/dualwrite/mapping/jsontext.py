@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from enum import Enum
+from itertools import chain
 from typing import Any, Final, TypeAlias
 
 from dualwrite.errors import Invalid, Problem
@@ -36,7 +37,7 @@ def read_json(text: str, file: str) -> Json:
     """The value in a text; raises Invalid with file, line and remedy where it is none, or holds what cannot be kept."""
     try:
         value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-        _check(value)
+        _check(value, escapes="\\u" in text)
     except json.JSONDecodeError as error:
         remedy = "export it anew, as it comes from the system; an editor may have cut or changed it"
         said = f"this is not JSON: {error.msg}, in column {error.colno}"
@@ -78,21 +79,25 @@ def _finite(text: str) -> float:
     return number
 
 
-def _check(value: Json) -> None:
-    """Refuse what a map file cannot hold, without recursion, as a text may nest however deep it likes."""
-    todo: list[tuple[Json, int]] = [(value, 1)]
-    while todo:
-        here, depth = todo.pop()
-        if depth > DEEPEST:
-            raise _Unfit(f"it is nested deeper than {DEEPEST} levels")
-        inner: list[Json] = []
-        if isinstance(here, dict):
-            inner = [*here.keys(), *here.values()]
-        elif isinstance(here, list):
-            inner = here
-        elif isinstance(here, str) and _UNSTORABLE.search(here):
-            raise _Unfit(f"the text {here[:40]!r} holds a character that no system can store")
-        todo += [(each, depth + 1) for each in inner]
+def _check(value: Json, *, escapes: bool) -> None:
+    """Refuse what a map file cannot hold, level by level, as a text may nest however deep it likes.
+
+    Only where a text has ``escapes`` can its values hold what no system stores.
+    """
+    level: list[Json] = [[value]]
+    for _ in range(DEEPEST + 1):
+        below: list[Json] = []
+        for here in level:
+            items = chain(here, here.values()) if isinstance(here, dict) else here
+            for each in items:
+                if isinstance(each, dict | list):
+                    below.append(each)
+                elif escapes and isinstance(each, str) and _UNSTORABLE.search(each):
+                    raise _Unfit(f"the text {each[:40]!r} holds a character that no system can store")
+        if not below:
+            return
+        level = below
+    raise _Unfit(f"it is nested deeper than {DEEPEST} levels")
 
 
 # ------------------------------------------------------------------------------------------------------ as text
