@@ -166,11 +166,16 @@ class Shop(Project):
         self.left, self.right = folder / "erp.db", folder / "crm.db"
         self.map = folder / "maps" / "customers.yaml"
         for file, script in ((self.left, LEFT), (self.right, RIGHT)):
-            with closing(sqlite3.connect(file)) as database:
-                database.executescript(script)
+            self.make(file, script)
         self.map.parent.mkdir()
         self.map.write_text(MAP)
         (folder / "dualwrite.yaml").write_text(SETTINGS)
+
+    @staticmethod
+    def make(file: Path, script: str) -> None:
+        """A new database."""
+        with closing(sqlite3.connect(file)) as database:
+            database.executescript(script)
 
     def sql(self, file: Path, statement: str, *values: object) -> list[tuple]:
         """What an application does: its own connection, plain SQL."""

@@ -23,8 +23,8 @@ def check_identity(journal: Journal, side: Side, connector: Connector) -> None:
     if known is not None and known != found:
         raise Denied(
             f"{side}: this is {found}, but the link was made with {known}",
-            "point the environment to the right system; if this is a backup from before the link, dualwrite uninstall "
-            "and start anew",
+            "point the environment to the right system; if this folder is a copy for another pair of systems, remove "
+            ".dualwrite from it; if this is a backup from before the link, dualwrite uninstall and start anew",
         )
 
 
@@ -83,17 +83,16 @@ def check_feed(
 
 
 def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Problem]:
-    """Why an engine could not take up the link as it stands; nothing is asked where no map is live.
+    """Why an engine could not take up the link as it stands; of feeds nothing is asked where no map is live.
 
     To be asked while no engine runs: beside one, positions move between two questions.
     """
-    if not any(is_live(state) for state in journal.states().values()):
-        return []
+    is_carried = any(is_live(state) for state in journal.states().values())
     found: list[Problem] = []
     for side, connector in connectors.items():
         try:
             check_identity(journal, side, connector)
-            committed = connectors[side.other].positions().get(f"{side}>{side.other}")
+            committed = connectors[side.other].positions().get(f"{side}>{side.other}") if is_carried else None
             if committed is not None:
                 check_feed(journal, connectors, side, (), committed[0])
         except PositionLost as lost:
