@@ -181,3 +181,25 @@ def test_what_is_computed_follows_its_columns(world: World) -> None:
     left("UPDATE region SET zone = 'uk' WHERE code = 'S'")
     assert world.shops(R, columns)[0] == ("1", "Y in Bath, uk", "top", 6)
     assert world.is_clean()
+
+
+CHAIN = """
+columns:
+  - code = code
+  - name << name: {default: none}
+  - none >> state: {expr: name & '!'}
+"""
+
+
+def test_what_is_written_back_feeds_what_is_made_of_it(world: World) -> None:
+    """A chain of one-way columns to and fro is followed to its end."""
+    world.run[L](insert("1", "mine"))
+    world.run[R](insert("2", "x", state="?"))
+    world.start(CHAIN)
+    assert world.shops(L) == [("1", "none"), ("2", "x")]
+    assert world.shops(R, "code, name, state") == [("1", None, "none!"), ("2", "x", "x!")]
+    world.run[R]("UPDATE shop SET name = 'y' WHERE code = '1'")
+    world.run[L]("UPDATE shop SET name = 'mine' WHERE code = '2'")
+    assert world.shops(R, "code, state") == [("1", "y!"), ("2", "x!")]
+    assert world.shops(L) == [("1", "y"), ("2", "x")]
+    assert world.is_clean()

@@ -407,6 +407,43 @@ def test_computed_columns(master: Side) -> None:
     story.at_rest()
 
 
+CHAIN = """
+map: Items
+left: items
+right: products
+columns:
+  - code = code
+  - name << name: {default: none}
+  - none >> note: {expr: "name & '!'"}
+  - tag << note: {upper: true}
+  - none >> kind: {expr: "tag & '?'"}
+"""
+
+
+@pytest.mark.parametrize("crash", ["", "inside restore"])
+@pytest.mark.parametrize("side", Side)
+def test_one_way_columns_that_feed_each_other(side: Side, crash: str) -> None:
+    """A chain that goes to and fro is followed to its end, whoever changes its first column, and after a crash, too."""
+    story = Story(CHAIN)
+    story.insert(side, code="1")
+    story.start()
+    assert story.rows(L, "name", "tag") == {("none", "NONE!")}
+    assert story.rows(R, "name", "note", "kind") == {(None, "none!", "NONE!?")}
+    story.crash_at = crash
+    story.update(R, "1", name="a")
+    if crash:
+        with pytest.raises(Crash):
+            story.drain()
+        story.resume()
+    story.drain()
+    story.update(L, "1", name="mine", tag="mine")
+    story.drain()
+    assert story.rows(L, "name", "tag") == {("a", "A!")}
+    assert story.rows(R, "name", "note", "kind") == {("a", "a!", "A!?")}
+    assert clean(story)
+    story.at_rest()
+
+
 def test_a_record_on_which_a_formula_fails_waits_alone() -> None:
     """It is parked with its reason; once its columns are corrected, a retry lets it through."""
     story = Story(COMPUTED).start()

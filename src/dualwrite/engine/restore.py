@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from dualwrite.engine.link import Link, Point, chunks, key_text
 from dualwrite.errors import RowProblem
@@ -27,7 +28,6 @@ class Restorer:
         self._source = source
         self._target = source.other
         self._point = point
-        self._from = link.sides[source]
         self._to = link.sides[self._target]
         self._refused: dict[tuple[str, Key], Key] = {}
 
@@ -54,39 +54,82 @@ class Restorer:
         self._refused.clear()
 
     def _restore(self, map_name: str, naturals: Sequence[Key]) -> dict[Key, str]:
-        """Returns what the source has refused, with its reason."""
+        """Returns what the source has refused, with its reason.
+
+        What is written back may feed columns that belong to the source, and they others again: the target gets these at
+        once, to and fro as long as anything changes.  Lines do not feed each other in a circle (``check`` sees to it).
+        """
         compiled = self._link.maps[map_name]
-        owned = {i for unit in compiled.units[self._source] if unit.owner is self._target for i in unit.indexes}
-        rows = self._to.connector.fetch(compiled.views[self._target], naturals)
+        owned = _owned(compiled, self._source)
+        keys = self._copy(compiled, self._target, naturals, owned)
+        refused = {natural: found.reason for natural, found in keys.items() if found.reason}
+        fed = _fed(compiled, self._source, owned)
+        while fed and keys:
+            back = self._copy(compiled, self._source, [found.key for found in keys.values() if not found.reason], fed)
+            changed = [found.key for found in back.values() if found.is_new]
+            owned = _fed(compiled, self._target, fed)
+            keys = self._copy(compiled, self._target, changed, owned) if owned and changed else {}
+            fed = _fed(compiled, self._source, owned) if any(found.is_new for found in keys.values()) else frozenset()
+        return refused
+
+    def _copy(
+        self, compiled: CompiledMap, giver: Side, naturals: Sequence[Key], cells: frozenset[int]
+    ) -> dict[Key, _Copied]:
+        """Write these cells of the other side's records as they are at ``giver``; by the keys of its records."""
         writes: dict[Key, Write] = {}
-        for natural, found in rows.items():
-            if len(found) != 1 or not compiled.passes(self._target, found[0]):
+        for natural, found in self._link.sides[giver].connector.fetch(compiled.views[giver], naturals).items():
+            if len(found) != 1 or not compiled.passes(giver, found[0]):
                 continue
             with suppress(RowProblem):  # a record without a usable key has no counterpart
-                row = self._known(compiled, found[0])
-                wanted = tuple(cell if index in owned else ABSENT for index, cell in enumerate(row))
-                key = compiled.target_key(self._target, found[0])
-                writes[natural] = Write(key, (ABSENT,) * len(row), wanted)
-        return self._put_back(compiled, writes) if writes else {}
+                row = _known(compiled, giver, found[0])
+                wanted = tuple(cell if index in cells else ABSENT for index, cell in enumerate(row))
+                writes[natural] = Write(compiled.target_key(giver, found[0]), (ABSENT,) * len(row), wanted)
+        return self._write(compiled, giver, writes) if writes else {}
 
-    def _known(self, compiled: CompiledMap, row: Row) -> Row:
-        try:
-            return compiled.map_row(self._target, row)
-        except RowProblem:  # whoever carries the row tells
-            return compiled.map_known(self._target, row)[0]
-
-    def _put_back(self, compiled: CompiledMap, writes: Mapping[Key, Write]) -> dict[Key, str]:
-        view = compiled.views[self._source]
-        with self._from.connector.transaction(self._link.stream(self._target)) as transaction:
+    def _write(self, compiled: CompiledMap, giver: Side, writes: Mapping[Key, Write]) -> dict[Key, _Copied]:
+        taker = giver.other
+        view = compiled.views[taker]
+        with self._link.sides[taker].connector.transaction(self._link.stream(giver)) as transaction:
             now = transaction.fetch(view, [write.key for write in writes.values()])
             within = {
                 natural: write
                 for natural, write in writes.items()
-                if any(compiled.passes(self._source, row) for row in now.get(write.key, ()))
+                if any(compiled.passes(taker, row) for row in now.get(write.key, ()))
             }
             outcomes = transaction.write(view, list(within.values()))
             self._point("inside restore")
             if any(isinstance(outcome, Applied) for outcome in outcomes):
                 transaction.commit(None)
-        refused = zip(within, outcomes, strict=True)
-        return {natural: str(found) for natural, found in refused if not isinstance(found, Applied | Unchanged)}
+        return {
+            natural: _Copied(
+                write.key, isinstance(found, Applied), "" if isinstance(found, Applied | Unchanged) else str(found)
+            )
+            for (natural, write), found in zip(within.items(), outcomes, strict=True)
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Copied:
+    """What became of a record: its key where it was written, whether anything is new there, and why it was refused."""
+
+    key: Key
+    is_new: bool
+    reason: str
+
+
+def _owned(compiled: CompiledMap, side: Side) -> frozenset[int]:
+    """The cells of a side's rows whose values belong to the other side."""
+    return frozenset(index for feed in compiled.feeds[side.other] if feed.owned for index in feed.indexes)
+
+
+def _fed(compiled: CompiledMap, side: Side, cells: frozenset[int]) -> frozenset[int]:
+    """The cells of the other side that belong to this one and are made of some of its cells."""
+    feeds = (feed for feed in compiled.feeds[side] if feed.owned and not cells.isdisjoint(feed.cells))
+    return frozenset(index for feed in feeds for index in feed.indexes)
+
+
+def _known(compiled: CompiledMap, side: Side, row: Row) -> Row:
+    try:
+        return compiled.map_row(side, row)
+    except RowProblem:  # whoever carries the row tells
+        return compiled.map_known(side, row)[0]
