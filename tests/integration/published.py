@@ -113,8 +113,8 @@ def facts(folder: str) -> Mapping[str, Mapping[str, dict]]:
 class Place:
     """A table: its columns with their kinds, its lookups with the tables that they lead to, and what is unique.
 
-    ``forks`` are lookups with a table for each of their words.  Behind one, a table holds some ``numbers`` of records
-    only, and its key is what the ``line`` has on the left.
+    ``steps`` lead there from the map's own table.  ``forks`` are lookups with a table for each of their words.  A table
+    behind one holds some ``numbers`` of records only, and its key is what the ``line`` has on the left.
     """
 
     name: str
@@ -123,12 +123,13 @@ class Place:
     forks: dict[str, dict[str, str]] = field(default_factory=dict)
     unique: list[str] = field(default_factory=list)
     has_id: bool = True
+    steps: Steps = ()
     line: ColumnMapping | None = None
     numbers: Sequence[int] = range(RECORDS)
 
-    def ddl(self) -> str:
-        """The statement that creates it."""
-        lines = [f'"{ID}" INTEGER PRIMARY KEY'] if self.has_id else []
+    def ddl(self, numbered: str) -> str:
+        """The statement that creates it; ``numbered`` is how the system says that it gives out ids."""
+        lines = [f'"{ID}" {numbered}'] if self.has_id else []
         lines += [f'"{name}" {_SQL[kind]}' for name, kind in self.columns.items()]
         lines += [f'"{name}" INTEGER REFERENCES "{table}" ("{ID}")' for name, table in self.lookups.items()]
         lines += [f'"{name}" INTEGER, "{name}_type" VARCHAR(40)' for name in self.forks]
@@ -262,8 +263,11 @@ class World:
             place.lookups[step] = place.name
             return
         is_company = self.company is not None and step == self.company.right[0]
-        parent = self.parents.setdefault("companies" if is_company else f"{place.name}__{step}", Place(""))
-        parent.name = place.lookups[step] = "companies" if is_company else f"{place.name}__{step}"
+        steps = () if is_company else (*place.steps, step)
+        known = next((name for name, each in self.parents.items() if each.steps == steps and not each.line), None)
+        name = known or ("companies" if is_company else f"parent{len(self.parents)}_{step}")
+        parent = self.parents.setdefault(name, Place(name, steps=steps))
+        place.lookups[step] = name
         if len(rest) > 1:
             self._look_up(parent, rest)
         else:
@@ -277,8 +281,10 @@ class World:
         assert line.right
         step, targets = line.right[0], targets_of(line.right)
         for index, (word, (column,)) in enumerate(targets):
-            name = f"{place.name}__{step}_{word}"
-            parent = Place(name, {column: "text"}, line=line, numbers=range(index, RECORDS, len(targets)))
+            name = f"parent{len(self.parents)}_{word}"
+            parent = Place(
+                name, {column: "text"}, steps=(step, word), line=line, numbers=range(index, RECORDS, len(targets))
+            )
             if self.company is not None:
                 self._look_up(parent, self.company.right)
             parent.unique = [*parent.columns, *parent.lookups]
@@ -289,14 +295,12 @@ class World:
         """Does the lookup name another record of the same table, by a key that is this table's own?"""
         return [line.right for line in self.key] == [path[1:]] and path[1:] != ("msdyn_name",)
 
-    def scripts(self) -> dict[Side, list[str]]:
+    def scripts(self, numbered: str) -> dict[Side, list[str]]:
         """The statements that create the tables, and fill those of parents."""
-        behind_first = sorted(
-            self.parents.values(), key=lambda place: (place.name != "companies", -place.name.count("__"))
-        )
+        behind_first = sorted(self.parents.values(), key=lambda place: (place.name != "companies", -len(place.steps)))
         rows = [self._parent(place, number) for place in behind_first for number in place.numbers]
-        tables = [place.ddl() for place in (*behind_first, self.places[Side.RIGHT])]
-        return {Side.LEFT: [self.places[Side.LEFT].ddl()], Side.RIGHT: [*tables, *filter(None, rows)]}
+        tables = [place.ddl(numbered) for place in (*behind_first, self.places[Side.RIGHT])]
+        return {Side.LEFT: [self.places[Side.LEFT].ddl(numbered)], Side.RIGHT: [*tables, *filter(None, rows)]}
 
     def _parent(self, place: Place, number: int) -> str:
         if place.name == "companies":
@@ -311,8 +315,7 @@ class World:
         """What the record of that number has in the left column that leads there."""
         if place.line is not None:
             return self.left_cell(place.line, number)
-        lookup = place.name.split("__")[1:]
-        path = (*lookup, name)
+        path = (*place.steps, name)
         line = next((line for line in self.map.columns if line.right == path and line.left), None)
         return self.left_cell(line, number) if line is not None else value(place.columns[name], name, number)
 
