@@ -31,8 +31,8 @@ SYSTEMS = {
     "other_system": (
         "A system is not the one that the link was made with: the folder is a copy for other systems, the URL leads to "
         "another one, or it is a backup from before the link.",
-        "remove `.dualwrite` from a copied folder; or point the URL to the right system; or `dualwrite uninstall`, then "
-        "start anew",
+        "remove `.dualwrite` from a copied folder; or point the URL to the right system; or `dualwrite uninstall`, "
+        "then start anew",
     ),
     "retained": (
         "A system keeps much of its log for the link: dualwrite does not run, or cannot keep up.",

@@ -461,6 +461,13 @@ def test_a_filter_in_xpp_is_kept_as_written(written: str):
     assert (again.filters, again.unread) == (found.filters, found.unread)
 
 
+def test_xpp_that_does_not_say_so_is_told_how_to():
+    """A filter that is X++ all over gets the remedy that fits."""
+    (found,) = problems(with_columns("- a = b") + "filter:\n  left: '((a == \"x\") && (b > 1))'\n")
+    assert found.code == "bad_filter"
+    assert found.remedy == """this is X++, so say so: {xpp: '((a == "x") && (b > 1))'}"""
+
+
 def test_a_filter_in_xpp_says_what_it_means():
     """What X++ says is read beside its words, and what it cannot say is told with its place."""
     text = with_columns("- a = b") + "filter: {left: {xpp: '(a = 1)'}, right: {xpp: '(a == b)'}}\n"

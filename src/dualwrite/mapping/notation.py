@@ -22,6 +22,7 @@ from dualwrite.document import (
     block,
     entries,
     flag,
+    flow,
     list_of,
     one_of,
     plain,
@@ -220,10 +221,16 @@ def _filter(node: Node, what: str, findings: Findings) -> Filter | None:
     try:
         return parse(text)
     except FilterError as error:
-        findings.add(
-            "bad_filter", node.line, f"{what}: {error}", "a filter looks like: COUNTRY eq 'DE' and STATE ne null"
-        )
+        findings.add("bad_filter", node.line, f"{what}: {error}", _filter_remedy(text))
         return None
+
+
+def _filter_remedy(text: str) -> str:
+    try:
+        xpp.parse(text)
+    except FilterError:
+        return "a filter looks like: COUNTRY eq 'DE' and STATE ne null"
+    return f"this is X++, so say so: {flow({'xpp': Verbatim(text)})}"
 
 
 def _kept_filter(node: Entries, what: str, findings: Findings) -> Filter | None:
