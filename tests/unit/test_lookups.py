@@ -392,3 +392,21 @@ def test_a_lookup_over_hops_that_are_no_key_may_find_several() -> None:
     world.left("Orders", ORDER="2", STORE="S")
     world.engine.drain()
     assert [entry.code for entry in world.journal.parked({})] == ["ambiguous"]
+
+
+def test_filters_and_formulas_look_through_polymorphic_lookups() -> None:
+    """A condition, and what is computed, may look at whatever record a polymorphic lookup leads to."""
+    orders = ORDERS.replace(
+        "columns:\n", "filter: {right: \"customer/[Account(number).Contact(code)] ne 'C1'\"}\ncolumns:\n"
+    ).replace("  - NOTE = note\n", "  - NOTE << none: {expr: \"'for ' & customer.[Account(number).Contact(code)]\"}\n")
+    world = World(orders, ACCOUNTS)
+    account = world.right("accounts", number="A1", company=world.ids["usmf"])
+    for number, target, kind in (("1", account, "account"), ("2", world.ids["contact"], "person")):
+        world.right("orders", number=number, company=world.ids["usmf"], customer=target, customertype=kind)
+    world.start()
+    assert world.orders("ORDER", "CUSTOMER", "NOTE") == [("1", "A1", "for A1")]
+    world.edit(R, "orders", {"number": "2"}, customer=account, customertype="account")
+    assert world.orders("ORDER", "NOTE") == [("1", "for A1"), ("2", "for A1")]
+    world.edit(R, "accounts", {"number": "A1"}, number="A9")
+    assert world.orders("ORDER", "CUSTOMER", "NOTE") == [("1", "A9", "for A9"), ("2", "A9", "for A9")]
+    world.at_rest()
