@@ -202,7 +202,7 @@ CASES = (
     Case("duplicate_target", (KEY, "GROUP > group.name", "BRAND > group.brand", "SIZE > group"), "group is written",
          side="right"),
     Case("source_twice", (KEY, "NAME = name", "NAME = note"), "NAME of Items is mapped both ways in line 7",
-         side="left"),
+         side="left", level="warning"),
     Case("incompatible_types", (KEY, "MADE > made"), "MADE (date) cannot become made (uuid)", side="right"),
     Case("may_lose_data", (KEY, "NAME > name"), "beyond 20", "truncate: true", "right", "warning"),
     Case("may_lose_data", (KEY, "SIZE = size"), "beyond 2", "round: true", "right", "warning"),

@@ -461,6 +461,21 @@ def test_a_record_on_which_a_formula_fails_waits_alone() -> None:
     story.at_rest()
 
 
+def test_two_lines_carry_one_column_both_ways() -> None:
+    """The first of them carries back; what the second one leads to follows, and an edit there is undone."""
+    story = Story(FEEDS_TWO.replace("name > note", "name = note"))
+    story.insert(L, code="1", name="left")
+    story.insert(R, code="2", name="two", note="?")
+    story.start()
+    assert story.rows(R, "code", "name", "note") == {("1", "left", "left"), ("2", "two", "two")}
+    story.update(R, "1", name="b")
+    story.update(R, "2", note="c")
+    story.drain()
+    assert story.rows(L, "code", "name", "name") == {("1", "b", "b"), ("2", "two", "two")}
+    assert story.rows(R, "code", "name", "note") == {("1", "b", "b"), ("2", "two", "two")}
+    story.at_rest()
+
+
 # -- both sides at once ------------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ reports those and adds its own; ``compile`` builds on a binding without errors.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import assert_never
@@ -211,6 +212,7 @@ class _Binder:
             pairs.append(company)
         keys = self._candidates(pairs)
         key = self._key(pairs, company, keys)
+        pairs = self._narrowed(pairs, key)
         filters = {side: found for side in SIDES if (found := self._filter(side)) is not None}
         binding = Binding(self.map, self.schemas, self.tables, tuple(pairs), company, key, keys, filters, {}, {})
         lookups = {side: self._lookups(binding, side) for side in SIDES}
@@ -328,6 +330,28 @@ class _Binder:
         remedy = f"map {show_paths(key)}, or say which columns do: key: [COLUMN, …]" if key else ""
         line = self.report.line("right")
         self.report.add("no_key", message, remedy, line=line)
+
+    def _narrowed(self, pairs: Sequence[Pair], key: Sequence[Pair]) -> list[Pair]:
+        """The pairs, where of several two-way ones that share a left column a single one carries back to it.
+
+        A member of the key does, else a part of a lookup of several parts, else the first; the others follow it.
+        """
+        steps = Counter(pair.ends[Side.RIGHT].path[0] for pair in pairs if Side.RIGHT in pair.ends)
+        leads: dict[Path, Pair] = {}
+        found = list(pairs)
+        two_way = (pair for pair in pairs if pair.two_way)
+        for pair in sorted(two_way, key=lambda each: (each not in key, steps[each.ends[Side.RIGHT].path[0]] == 1)):
+            lead = leads.setdefault(pair.ends[Side.LEFT].path, pair)
+            if lead is not pair and pair not in key:
+                found[found.index(pair)] = self._following(pair, lead)
+        return found
+
+    def _following(self, pair: Pair, lead: Pair) -> Pair:
+        """The pair, carried to the right alone."""
+        column = f"{show_path(pair.ends[Side.LEFT].path)} of {self.tables[Side.LEFT].name}"
+        message = f"{column} is mapped both ways in line {lead.mapping.line} already; this line only follows it"
+        self.report.add("source_twice", message, line=pair.mapping.line, side=Side.LEFT, level="warning")
+        return replace(pair, mapping=replace(pair.mapping, direction=Direction.TO_RIGHT))
 
     # -- filters --------------------------------------------------------------------------------------------------
 

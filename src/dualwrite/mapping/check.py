@@ -146,8 +146,8 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "name the columns that identify a record: key: [COLUMN, …]",
     ),
     "source_twice": (
-        "Two two-way lines share a column: coming back, they would overwrite each other.",
-        "carry one of them one way",
+        "Two two-way lines share a column: one of them carries back, edits of what the other one leads to are undone.",
+        "carry one of them one way, which says the same",
     ),
     "sum_not_number": (
         "sum adds numbers, and this column is none, is part of the key, or has a value map.",
