@@ -199,6 +199,17 @@ def test_values_that_do_not_go_through_are_counted(code: str, values: dict[str, 
     assert {each for each, _ in rows.parked()} == {code}
 
 
+def test_records_on_which_a_formula_fails_are_counted() -> None:
+    """With the column that it is computed for; the cells that it is made of may be several."""
+    rows = Data(ITEMS.replace("  - NOTE = note\n", '  - none >> note: {expr: "NOTE & 1 / SIZE"}\n'), GROUPS)
+    rows.item("1", SIZE="0.00")
+    rows.item("2", SIZE="2.00")
+    message = rows.only("not_computed")
+    assert "note: 1 record: an expr: of the map fails on a record" in message
+    assert message.endswith(("such as usmf, 1", "such as 1, usmf"))
+    assert rows.parked() == {("not_computed", "1, usmf")}
+
+
 def test_everything_wrong_with_a_row_is_told() -> None:
     """A record with several troubles counts in each of them."""
     rows = Data()

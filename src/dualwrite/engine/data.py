@@ -70,6 +70,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A value is none that the target's column can hold; such records are parked.",
         "correct the values, or map them with `values:`",
     ),
+    "not_computed": (
+        "An expr: of the map fails on a record: it divides by zero, or a text is no number; such records are parked.",
+        "correct the values, or let the `expr:` take care of them with `if(…)`",
+    ),
     "other_company": (
         "Records belong to companies that `companies:` does not name; they are left out.",
         "nothing, or add the companies to `companies:` in dualwrite.yaml",
@@ -163,6 +167,7 @@ class _Table:
         self._view = compiled.open[side]
         self._parents = parents[self._target]
         self._found: dict[tuple[str, str], _Trouble] = {}
+        self._computed = compiled.computed(self._target)
         self._led = [index for index, path in enumerate(self._view.paths) if len(path) > 1]
         table = schemas[self._target].tables[compiled.views[self._target].table]
         self._lookups = [
@@ -254,6 +259,8 @@ class _Table:
                     self._note(problem.code, problem.column, row, self._value(row, problem.column))
 
     def _value(self, row: Row, column: str) -> object:
+        if column in self._computed:
+            return None
         return next((row[i] for i, path in enumerate(self._view.paths) if show_path(path) == column), None)
 
     def _needed(self, rows: Sequence[Row], mapped: Sequence[Row]) -> None:

@@ -38,7 +38,7 @@ from dualwrite.mapping.rows import (
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.mapping.units import Parent, Unit, find_parents, find_units, group_pairs
 from dualwrite.mapping.values import as_written
-from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value
+from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value, show_path
 from dualwrite.schema import Alternatives, Lookup, Schema, TypeName, View
 from dualwrite.schema import Column as SchemaColumn
 
@@ -236,6 +236,10 @@ class CompiledMap:
         except CastError as error:
             raise find_problem(self._key, source, row, error, keys=True) from None
         return settled_key(key, self._key, source)
+
+    def computed(self, side: Side) -> frozenset[str]:
+        """The columns of a side that formulas are for."""
+        return frozenset(show_path(line.paths[side]) for line in self._lines if line.formula and side in line.paths)
 
     def common(self, side: Side, index: int, value: Value) -> Value:
         """A cell of that side's rows in common form."""
