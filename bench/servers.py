@@ -105,6 +105,8 @@ class Servers:
                     connection.execute(b"CHECKPOINT")
                 stack.callback(_drop, database)
                 databases.append(database)
+            for database in databases:  # before either is dropped: a subscription would hold the other's slot
+                stack.callback(_unsubscribe, database)
             yield databases[0], databases[1]
 
     def project(self, left: Database, right: Database) -> Path:
@@ -120,8 +122,8 @@ class Servers:
         return folder
 
 
-def _drop(database: Database) -> None:
-    """Remove a database with the slots and origins of links and subscriptions in it."""
+def _unsubscribe(database: Database) -> None:
+    """Remove the subscriptions of a database; their slots stay."""
     for (name,) in database.run(
         "SELECT subname FROM pg_subscription WHERE subdbid = (SELECT oid FROM pg_database "
         "WHERE datname = current_database())"
@@ -129,6 +131,10 @@ def _drop(database: Database) -> None:
         database.run(f"ALTER SUBSCRIPTION {name} DISABLE")
         database.run(f"ALTER SUBSCRIPTION {name} SET (slot_name = NONE)")
         database.run(f"DROP SUBSCRIPTION {name}")
+
+
+def _drop(database: Database) -> None:
+    """Remove a database with the slots and origins of links and subscriptions in it."""
     with database.server.connect() as connection:
         end = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s"
         connection.execute(end, [database.name])

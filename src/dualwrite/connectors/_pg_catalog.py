@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
@@ -25,6 +25,8 @@ from dualwrite.connectors._pg_schema import (
     name_in_maps,
 )
 from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_trip import Answer, Asked, trip
+from dualwrite.connectors._pg_values import array
 from dualwrite.connectors._sql import natural_key, quote
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
@@ -189,19 +191,27 @@ _OF_THESE: Final = _VERSIONS.format(
 )
 
 
-def _read_versions(connection: Connection, tables: Collection[int] | None = None) -> dict[int, str]:
-    """The version of each table that is there, or of these."""
-    if tables is None:
-        found = connection.execute(_ALL.encode()).fetchall()
-    else:
-        found = connection.execute(_OF_THESE.encode(), [list(tables)]).fetchall()
-    return {int(oid): version for oid, version in found}
+def _read_versions(connection: Connection) -> dict[int, str]:
+    """The version of each table that is there."""
+    return {int(oid): version for oid, version in connection.execute(_ALL.encode()).fetchall()}
 
 
 def are_current(connection: Connection, tables: Iterable[Facts]) -> bool:
     """Are these tables what they were when the catalog was read?  Far cheaper than ``read_catalog``."""
-    versions = {facts.oid: facts.version for facts in tables}
-    return _read_versions(connection, versions) == versions
+    question = Question(tables)
+    return question.is_answered(trip(connection, [question.asked])[0])
+
+
+class Question:
+    """``are_current`` as a statement and what it must answer."""
+
+    def __init__(self, tables: Iterable[Facts]) -> None:
+        self._versions = {facts.oid: facts.version for facts in tables}
+        self.asked = Asked(_OF_THESE, [array([str(oid) for oid in self._versions])])
+
+    def is_answered(self, answer: Answer) -> bool:
+        """Are the tables what they were?"""
+        return {int(oid): version for oid, version in answer} == self._versions
 
 
 def read_catalog(connection: Connection, default: str = "public") -> Catalog:

@@ -10,6 +10,7 @@ from dualwrite.connectors._pg_cells import Pattern, Shape
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_statements import Target, Targets, patterns
+from dualwrite.connectors._pg_trip import Asked, trip
 from dualwrite.connectors._pg_values import array, is_storable
 from dualwrite.connectors._sql import Lookups
 from dualwrite.model import Key, Value
@@ -64,5 +65,5 @@ def transposed(rows: Sequence[Sequence[Value]]) -> list[list[Value]]:
 
 def _run(connection: Connection, statement: str, columns: Sequence[Sequence[Value]]) -> list[tuple[Any, ...]]:
     bound = [array(column) for column in columns]
-    prepare = None if len(columns[0]) <= PREPARED else False
-    return connection.execute(statement.encode(), bound, prepare=prepare).fetchall()
+    (answer,) = trip(connection, [Asked(statement, bound, prepare=len(columns[0]) <= PREPARED)])
+    return answer

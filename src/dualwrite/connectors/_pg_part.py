@@ -23,6 +23,7 @@ from dualwrite.connectors._pg_rows import Ready, Rows
 from dualwrite.connectors._pg_schema import ForeignKey
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
+from dualwrite.connectors._pg_trip import Asked, trip
 from dualwrite.connectors._pg_values import BadTextError, array, copy_lines
 from dualwrite.connectors._sql import Lookups, folder, names
 from dualwrite.model import (
@@ -44,6 +45,9 @@ _STRAIGHT: Final = 50
 _APPLIED, _UNCHANGED = Applied(), Unchanged()
 _LEFT_OUT: Final = Rejected("other", "the database left the row out (a trigger or rule ignores it)")
 _BAD_TEXT: Final = Rejected("value", "a text holds a zero character or half of a character, which PostgreSQL refuses")
+
+_SAVEPOINT: Final = Asked("SAVEPOINT dualwrite_rows", prepare=False)
+_RELEASE: Final = Asked("RELEASE dualwrite_rows", prepare=False)
 
 Answer: TypeAlias = tuple[int, str, bool, tuple[Value, ...]]
 """Of a statement: a row's number, its verdict, whether it was fresh, and what tells its record apart."""
@@ -268,22 +272,9 @@ class Part:
         horizon = self._ledger.horizon
         bound = [str(horizon & 0xFFFFFFFF)] if shape.horizon and horizon is not None else []
         bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
-        prepare = None if len(batch) <= PREPARED else False
-        execute = self._connection.execute
-        failed: psycopg.Error | None = None
-        try:
-            with self._connection.pipeline():
-                try:  # psycopg would believe in a preparation that an error has cut off
-                    execute("SAVEPOINT dualwrite_rows", prepare=False)
-                    cursor = execute(statement.encode(), bound, prepare=prepare)
-                    execute("RELEASE dualwrite_rows", prepare=False)
-                except psycopg.Error as exc:  # psycopg would log what the end of the pipeline says of it again
-                    failed = exc
-        except psycopg.Error as exc:
-            failed = failed or exc
-        if failed is not None:
-            raise failed
-        return [(int(row[0]), row[1], row[2] == "t", row[3:]) for row in cursor.fetchall()]
+        asked = Asked(statement, bound, prepare=len(batch) <= PREPARED)
+        _, answers, _ = trip(self._connection, [_SAVEPOINT, asked, _RELEASE])
+        return [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers]
 
     def _judge(self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
         """The outcomes of a statement that went through; returns the new records that are there already."""

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from selectors import EVENT_READ, DefaultSelector
+from select import POLLIN, poll
 from typing import Any, Final, TypeAlias
 
 import psycopg
@@ -218,11 +218,11 @@ def is_usable(connection: Connection) -> bool:
     """Is an idle session still there?  What its server or the network have ended is not noticed by itself."""
     if connection.closed:
         return False
-    with DefaultSelector() as selector:
-        selector.register(connection.pgconn.socket, EVENT_READ)
-        while selector.select(0):
-            try:
-                connection.pgconn.consume_input()  # a notice, or the end
-            except psycopg.OperationalError:
-                return False
+    waiting = poll()
+    waiting.register(connection.pgconn.socket, POLLIN)
+    while not connection.closed and waiting.poll(0):
+        try:
+            connection.pgconn.consume_input()  # a notice, or the end
+        except psycopg.OperationalError:
+            return False
     return not connection.closed

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
 from time import monotonic
-from typing import Final, LiteralString, Protocol
+from typing import Final, Protocol
 
 import psycopg
 
@@ -25,6 +25,8 @@ from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_log import QUIET
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
+from dualwrite.connectors._pg_trip import Answer, Asked, trip
+from dualwrite.connectors._pg_values import array
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
 from dualwrite.model import Batch, Key, Outcome, Position, Row, Write
@@ -45,6 +47,10 @@ _MOMENTS: Final = 64
 _MOMENT: Final = (  # the end of the log is read behind the snapshot, so what had ended then lies before it
     "SELECT pg_snapshot_xmin(pg_current_snapshot()), pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
 )
+_SAY: Final = "SELECT pg_logical_emit_message(true, $1, $2::text)"
+_ORIGIN: Final = (  # without it the commit would carry the time of the origin's last one
+    "SELECT pg_replication_origin_xact_setup('0/0'::pg_lsn + $1::numeric, clock_timestamp())"
+)
 _RESET: Final = "SELECT pg_replication_origin_session_reset()"
 _SETTINGS: Final = f"""
     SELECT set_config('synchronous_commit', 'local', false),
@@ -61,8 +67,9 @@ class Work:
     """What one transaction does with rows, in the session that it was made for; each as in ``Transaction``.
 
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``doubts``: may
-    users just have changed what was met?  ``beginning`` are statements that the transaction begins with.  ``is_quiet``:
-    no reader will want to know what it writes.
+    users just have changed what was met?  ``beginning`` are statements that the transaction begins with.  ``question``
+    is what to ask the database to know, by ``is_current``, whether the tables are what the work takes them for; where
+    they are not, the work is made anew.  ``is_quiet``: no reader will want to know what it writes.
     """
 
     since: Callable[[Position, int], Batch]
@@ -70,7 +77,9 @@ class Work:
     write: Callable[[View, Sequence[Write]], list[Outcome]]
     wrote: Callable[[], Wrote | None]
     doubts: Callable[[], bool]
-    beginning: Sequence[LiteralString] = ()
+    beginning: Sequence[str] = ()
+    question: Asked | None = None
+    is_current: Callable[[Answer], bool] = lambda _answer: True
     insert: Callable[[View, Sequence[Row]], bool] = lambda _view, _rows: False
     is_quiet: bool = False
 
@@ -108,25 +117,25 @@ class Writer:
     ) -> PostgresqlTransaction:
         """Begin a transaction for a stream; waits for other writers of the link, in this process and elsewhere.
 
-        ``work`` gets the session and the horizon up to which ``known`` tells what users did (see ``Ledger``).  Raises
-        Unavailable when the others do not end, Usage where the link is not installed.
+        ``work`` gets the session and the horizon up to which ``known`` tells what users did (see ``Ledger``); it is
+        asked again where the tables are not what it took them for.  Raises Unavailable when the others do not end,
+        Usage where the link is not installed.
         """
         if not self._turn.acquire(timeout=self._patience):
             raise Unavailable(f"{self._database.shown}: another transaction of this process does not end", "try again")
         try:
             with self._database.errors():
                 connection, names = self._session()
-                transaction = PostgresqlTransaction(
-                    self._database,
-                    connection,
-                    names,
-                    stream,
-                    work(connection, self._horizon(known)),
-                    self._known,
-                    self._release,
-                )
-                self._moments.append(transaction.begin(self._patience))
-                return transaction
+                horizon = self._horizon(known)
+                while True:
+                    transaction = PostgresqlTransaction(
+                        self._database, connection, names, stream, work(connection, horizon), self._known, self._release
+                    )
+                    moment = transaction.begin(self._patience)
+                    if moment is not None:
+                        self._moments.append(moment)
+                        return transaction
+                    _leave(connection, holds_origin=True)
         except BaseException:
             self._release()
             raise
@@ -199,8 +208,11 @@ class PostgresqlTransaction:
         self._holds_origin = True
         self.is_open = True
 
-    def begin(self, patience: float) -> Moment:
-        """Take the origin and read where we are; a session that died may hold the origin for a moment longer."""
+    def begin(self, patience: float) -> Moment | None:
+        """Take the origin and read where we are; a session that died may hold the origin for a moment longer.
+
+        None where the tables are not what the work takes them for.
+        """
         deadline, pause, attempt = monotonic() + patience, Event(), 0
         while True:
             try:
@@ -216,30 +228,31 @@ class PostgresqlTransaction:
             except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable) as exc:
                 raise self._not_installed() from exc
 
-    def _begin(self) -> Moment:
+    def _begin(self) -> Moment | None:
         """All in one round trip: without the origin, nothing behind it is done."""
-        meta, execute = self._names.table("meta"), self._connection.execute
-        with self._connection.pipeline():
-            execute("SELECT pg_replication_origin_session_setup($1)", [self._names.slot])
-            execute("BEGIN")
-            commits = execute(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE".encode())
-            seen = execute(f"SELECT value FROM {meta} WHERE name = 'seen'".encode())
-            sql = f"SELECT position FROM {self._names.table('position')} WHERE stream = $1"
-            stored = execute(sql.encode(), [self._stream])
-            moment = execute(_MOMENT)
-            if self._work.is_quiet:
-                execute("SELECT pg_logical_emit_message(true, $1, $2::text)", [self._names.schema, QUIET.decode()])
-            for statement in self._work.beginning:
-                execute(statement)
-        row, last, position = commits.fetchone(), seen.fetchone(), stored.fetchone()
-        if row is None:
+        work, names = self._work, self._names
+        meta = names.table("meta")
+        asked = [
+            Asked("SELECT pg_replication_origin_session_setup($1)", [names.slot]),
+            Asked("BEGIN", prepare=False),
+            Asked(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE"),
+            Asked(f"SELECT value FROM {meta} WHERE name = 'seen'"),
+            Asked(f"SELECT position FROM {names.table('position')} WHERE stream = $1", [self._stream]),
+            Asked(_MOMENT),
+        ]
+        asked += [work.question] if work.question else []
+        asked += [Asked(_SAY, [names.schema, QUIET.decode()])] if work.is_quiet else []
+        asked += [Asked(statement) for statement in work.beginning]
+        _, _, commits, seen, stored, moment, *others = trip(self._connection, asked)
+        if not commits:
             raise self._not_installed()
-        self._number = int(row[0]) + 1
-        self._seen = Position.parse(last[0]) if last else None
-        self._stored = Position.parse(position[0]) if position else None
-        began = moment.fetchone()
-        assert began is not None
-        return Moment(int(began[0]), int(began[1]))
+        if work.question and not work.is_current(others[0]):
+            return None
+        self._number = int(commits[0][0]) + 1
+        self._seen = Position.parse(seen[0][0]) if seen else None
+        self._stored = Position.parse(stored[0][0]) if stored else None
+        ((oldest, lsn),) = moment
+        return Moment(int(oldest), int(lsn))
 
     def _not_installed(self) -> Usage:
         return Usage(f"{self._database.shown}: link {self._names.link} is not installed in it", _INSTALL)
@@ -314,48 +327,48 @@ class PostgresqlTransaction:
 
     def _commit(self, marker: Marker, position: Position | None) -> None:
         """All that is left, in one round trip."""
-        names, execute = self._names, self._connection.execute
+        names = self._names
         meta = {"commits": str(marker.number)}
         if position is not None:
             meta["seen"] = str(position)
-        with self._connection.pipeline():
-            self._write_notes()
+        upsert = (
+            f"INSERT INTO {names.table('meta')} SELECT * FROM unnest($1::text[], $2::text[]) "
+            "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        )
+        asked = [*self._notes_asked(), Asked(upsert, [array(list(meta)), array(list(meta.values()))])]
+        if position is not None:
             upsert = (
-                f"INSERT INTO {names.table('meta')} SELECT * FROM unnest($1::text[], $2::text[]) "
-                "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+                f"INSERT INTO {names.table('position')} VALUES ($1, $2) "
+                "ON CONFLICT (stream) DO UPDATE SET position = excluded.position"
             )
-            execute(upsert.encode(), [list(meta), list(meta.values())])
-            if position is not None:
-                upsert = (
-                    f"INSERT INTO {names.table('position')} VALUES ($1, $2) "
-                    "ON CONFLICT (stream) DO UPDATE SET position = excluded.position"
-                )
-                execute(upsert.encode(), [self._stream, str(position)])
-            execute("SELECT pg_logical_emit_message(true, $1, $2)", [names.schema, marker.text()])
-            execute(  # without it the commit would carry the time of the origin's last one
-                "SELECT pg_replication_origin_xact_setup('0/0'::pg_lsn + $1::numeric, clock_timestamp())",
-                [str(marker.number)],
-            )
-            execute("COMMIT")
-            execute(_RESET)
+            asked.append(Asked(upsert, [self._stream, str(position)]))
+        asked += [
+            Asked(_SAY, [names.schema, marker.text()]),
+            Asked(_ORIGIN, [str(marker.number)]),
+            Asked("COMMIT", prepare=False),
+            Asked(_RESET),
+        ]
+        trip(self._connection, asked)
         self._holds_origin = False
 
-    def _write_notes(self) -> None:
+    def _notes_asked(self) -> list[Asked]:
         if not self._notes:
-            return
+            return []
         side, number = self._names.table("side"), str(self._number)
-        columns = [[key[part] for key in self._notes] for part in range(3)]
+        columns = [array([key[part] for key in self._notes]) for part in range(3)]
         end = (
             f"UPDATE {side} AS s SET until = $4::bigint FROM unnest($1::text[], $2::text[], $3::text[]) "
             "AS n (kind, view, key) WHERE (s.kind, s.view, s.key) = (n.kind, n.view, n.key) AND s.until IS NULL"
         )
-        self._connection.execute(end.encode(), [*columns, number])
         begin = (
             f"INSERT INTO {side} (kind, view, key, value, since) "
             "SELECT kind, view, key, value, $5::bigint FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) "
             "WITH ORDINALITY AS n (kind, view, key, value, place) WHERE value IS NOT NULL ORDER BY place"
         )
-        self._connection.execute(begin.encode(), [*columns, list(self._notes.values()), number])
+        return [
+            Asked(end, [*columns, number]),
+            Asked(begin, [*columns, array(list(self._notes.values())), number]),
+        ]
 
     def rollback(self) -> None:
         """End the transaction; what was not committed is gone.  Idempotent."""

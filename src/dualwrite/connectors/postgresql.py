@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from threading import RLock
 from typing import Final
 
 from dualwrite.connectors._pg_capture import Capture
-from dualwrite.connectors._pg_catalog import are_current, read_catalog
+from dualwrite.connectors._pg_catalog import Question, are_current, read_catalog
 from dualwrite.connectors._pg_echo import Wrote, loud_tables
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source, begin_read
 from dualwrite.connectors._pg_health import inspect
@@ -23,6 +24,7 @@ from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_transaction import PostgresqlTransaction, Work, Writer, positions, remembered
+from dualwrite.connectors._pg_trip import Answer
 from dualwrite.connectors._pg_view import Plans, ViewPlan
 from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.connectors._sql import needs
@@ -47,6 +49,26 @@ def open_postgresql(
     return PostgresqlConnector(Database.of(url, link), side, declared, schema)
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a transaction for some views goes by: the catalog, whether it still holds, and what others may do besides.
+
+    ``loud`` are the tables where they may, and ``is_quiet`` says that nobody will want to know what is written.
+    """
+
+    catalog: Catalog
+    question: Question
+    loud: frozenset[str]
+    is_quiet: bool
+
+    @classmethod
+    def of(cls, catalog: Catalog, views: Sequence[View]) -> Scene:
+        """The scene of views in a catalog."""
+        loud = loud_tables(catalog, views)
+        is_quiet = not loud and all(len(path) == 1 for view in views for path in view.paths)
+        return cls(catalog, Question(catalog.facts[name] for name in needs(catalog.schema, views)), loud, is_quiet)
+
+
 class PostgresqlConnector:
     """A link's access to a PostgreSQL database.  See ``Connector`` for what each method promises."""
 
@@ -60,6 +82,7 @@ class PostgresqlConnector:
         self._schema = schema
         self._catalog: Catalog | None = None
         self._plans = Plans()
+        self._scenes: dict[tuple[View, ...], Scene] = {}
         self._reading = RLock()
         self._reader: Connection | None = None
         self._names: Names | None = None
@@ -115,6 +138,13 @@ class PostgresqlConnector:
             with suppress(Usage):  # what the views name may have come since
                 return self._known(connection, needs(catalog.schema, views))
         return self._load(connection)
+
+    def _scene(self, connection: Connection, views: tuple[View, ...]) -> Scene:
+        """What these views mean by the catalog that was read last, which may have changed since."""
+        scene = self._scenes.get(views)
+        if scene is None or scene.catalog is not self._catalog:
+            scene = self._scenes[views] = Scene.of(self._known_to(connection, views), views)
+        return scene
 
     def _plan(self, connection: Connection, view: View) -> ViewPlan:
         """The plan of a view, as its tables are now."""
@@ -229,9 +259,9 @@ class PostgresqlConnector:
         """See ``Connector``."""
 
         def work(connection: Connection, horizon: int | None) -> Work:
-            catalog = self._known_to(connection, views)
-            loud = loud_tables(catalog, views)
-            rows = RowWriter(connection, self._database, catalog, self._targets, horizon=horizon, loud=loud)
+            scene = self._scene(connection, tuple(views))
+            loud = scene.loud
+            rows = RowWriter(connection, self._database, scene.catalog, self._targets, horizon=horizon, loud=loud)
 
             def since(after: Position, limit: int) -> Batch:
                 return self._source.since(views, after, limit)
@@ -242,8 +272,24 @@ class PostgresqlConnector:
             def doubts() -> bool:
                 return rows.ledger.has_doubts
 
-            is_quiet = not loud and all(len(path) == 1 for view in views for path in view.paths)
-            return Work(since, rows.fetch, rows.write, wrote, doubts, BEGINNING, rows.insert, is_quiet)
+            def is_current(answer: Answer) -> bool:
+                is_same = scene.question.is_answered(answer)
+                if not is_same:
+                    self._scenes.clear()
+                return is_same
+
+            return Work(
+                since,
+                rows.fetch,
+                rows.write,
+                wrote,
+                doubts,
+                BEGINNING,
+                scene.question.asked,
+                is_current,
+                rows.insert,
+                scene.is_quiet,
+            )
 
         return self._writer.begin(stream, work, known)
 
