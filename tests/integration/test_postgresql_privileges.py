@@ -139,7 +139,7 @@ def test_the_documented_statements_are_enough(database: Database) -> None:
     assert [problem for problem in problems if problem.level == "error"] == []
 
     writer = Writer(access(database))
-    with writer.begin("flow", lambda connection, _horizon: inserting(connection), None) as transaction:
+    with writer.begin("flow", lambda connection, *_: inserting(connection), None) as transaction:
         transaction.write(CUSTOMERS, [])
         transaction.remember("parked", "customers", "k", "v")
         transaction.commit(Position("x", (1,)))

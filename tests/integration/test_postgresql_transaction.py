@@ -122,7 +122,7 @@ def lab(each_postgresql: Server) -> Iterator[Lab]:
 
 def begin(writer: Writer, stream: str = "flow", work: Callable[[Connection], Work] = plain):
     """A transaction of the flow."""
-    return writer.begin(stream, lambda connection, _horizon: work(connection), None)
+    return writer.begin(stream, lambda connection, *_: work(connection), None)
 
 
 def at(number: int) -> Position:

@@ -608,6 +608,31 @@ def test_records_that_users_may_just_have_changed_are_told(bench: Bench) -> None
         assert ours.writer.ledger.touched["item"] == set()
 
 
+def test_records_that_we_wrote_last_ourselves_do_not_count(bench: Bench) -> None:
+    """However young they are, inserted or updated; until a user changes them again."""
+    bench.run(SHOP)
+    horizon = _horizon(bench)
+    update = Write(("c1",), (ABSENT,) * 3, (ABSENT, "5", ABSENT)), Write(("new",), (ABSENT,) * 3, (ABSENT, "6", ABSENT))
+    with bench.ours(horizon) as ours:
+        written = ours.writer.ledger.ours
+        ours.write(
+            PLAIN, Write(("c1",), (ABSENT,) * 3, (ABSENT, "4", ABSENT)), Write(("new",), None, ("new", "1", "1"))
+        )
+        ours.commit()
+    with bench.ours(horizon) as ours:
+        ours.write(PLAIN, *update)
+        assert ours.writer.ledger.touched["item"] == {("c1",), ("new",)}
+    with bench.ours(horizon) as ours:
+        ours.writer.ledger.ours += written
+        ours.write(PLAIN, *update)
+        assert ours.writer.ledger.touched["item"] == set()
+    bench.run("UPDATE item SET b = 9 WHERE code = 'new'")
+    with bench.ours(horizon) as ours:
+        ours.writer.ledger.ours += written
+        ours.write(PLAIN, *update)
+        assert ours.writer.ledger.touched["item"] == {("new",)}
+
+
 def test_without_a_horizon_every_record_counts(bench: Bench) -> None:
     """Nothing is known to be old."""
     bench.run(SHOP)

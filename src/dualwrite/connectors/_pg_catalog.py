@@ -27,7 +27,7 @@ from dualwrite.connectors._pg_schema import (
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_trip import Answer, Asked, trip
 from dualwrite.connectors._pg_values import array
-from dualwrite.connectors._sql import natural_key, quote
+from dualwrite.connectors._sql import literal, natural_key, quote
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
 
 _ACTIONS: Final[dict[str, Action]] = {
@@ -207,7 +207,8 @@ class Question:
 
     def __init__(self, tables: Iterable[Facts]) -> None:
         self._versions = {facts.oid: facts.version for facts in tables}
-        self.asked = Asked(_OF_THESE, [array([str(oid) for oid in self._versions])])
+        oids = array([str(oid) for oid in self._versions])
+        self.asked = Asked(_OF_THESE.replace("$1", literal(oids)))  # bound, it would be planned anew each time
 
     def is_answered(self, answer: Answer) -> bool:
         """Are the tables what they were?"""

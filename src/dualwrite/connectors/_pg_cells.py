@@ -85,8 +85,8 @@ class Shape:
     ``given`` are the cells that some rows set, ``expected`` those that some expect a value of, ``lookups`` those
     that some resolve; ``mixed``: not all rows do, so masks tell which.  ``columns`` are those that an insert fills or
     that are looked up.  Without ``writes`` an update is only judged.  With a ``horizon``, the first parameter, records
-    are told that were written since.  A ``loud`` statement tells of every record that it writes, with what tells it
-    apart.
+    are told that were written since, unless by transactions in the second one.  A ``loud`` statement tells of every
+    record that it writes, with what tells it apart.
     """
 
     pattern: Pattern | None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableSequence, Sequence
 from dataclasses import dataclass, field
 
 from dualwrite.model import Key, Value
@@ -28,13 +28,15 @@ class Ledger:
     """What a transaction has met and written.
 
     ``touched`` are, per view, the keys of records met that users may have changed in a transaction which is not surely
-    older than ``horizon``, the ``pg_snapshot_xmin`` of an earlier moment; without one all of them.  What was not there
-    has no version to tell, so it always counts; what we wrote before in this transaction does not.  ``written`` tells
-    of the records of ``loud`` tables.
+    older than ``horizon``, the ``pg_snapshot_xmin`` of an earlier moment; without one all of them.  Those that one of
+    ``ours``, earlier transactions of this session, wrote last do not count: nobody has changed them since.  What was
+    not there has no version to tell, so it always counts; what we wrote before in this transaction does not.
+    ``written`` tells of the records of ``loud`` tables.
     """
 
     horizon: int | None = None
     loud: frozenset[str] = frozenset()
+    ours: MutableSequence[str] = field(default_factory=list)
     touched: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))
     written: list[Written] = field(default_factory=list)
     _ours: dict[str, set[Key]] = field(default_factory=lambda: defaultdict(set))

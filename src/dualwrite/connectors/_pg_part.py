@@ -270,14 +270,19 @@ class Part:
         """One statement behind a savepoint, in one round trip."""
         statement = self._target.statement(kind, shape)
         horizon = self._ledger.horizon
-        bound = [str(horizon & 0xFFFFFFFF)] if shape.horizon and horizon is not None else []
+        bound = [] if horizon is None else [str(horizon & 0xFFFFFFFF), array(self._own(shape))]
         bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
         asked = Asked(statement, bound, prepare=len(batch) <= PREPARED)
         _, answers, _ = trip(self._connection, [_SAVEPOINT, asked, _RELEASE])
         return [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers]
 
+    def _own(self, shape: Shape) -> Sequence[str]:
+        """The transactions of ours behind which a record is what we have left it as."""
+        return () if shape.loud else list(self._ledger.ours)
+
     def _judge(self, kind: str, shape: Shape, batch: Sequence[Ready], answers: Sequence[Answer]) -> list[Ready]:
         """The outcomes of a statement that went through; returns the new records that are there already."""
+        self._ledger.ours += [verdict[1:] for place, verdict, _, _ in answers if not place and verdict[0] == "x"]
         told = {place: verdict for place, verdict, _, _ in answers if place > 0}
         others: dict[str, list[Ready]] = defaultdict(list)
         for place, verdict in told.items():
@@ -288,7 +293,8 @@ class Part:
             self._contest([ready for group in others.values() for ready in group])
             return []
         applied = [ready for place, ready in enumerate(batch, 1) if told.get(place, "w") == "w"]
-        count = next((int(verdict) for place, verdict, _, _ in answers if not place), len(applied))
+        counts = [int(verdict) for place, verdict, _, _ in answers if not place and verdict[0] != "x"]
+        count = counts[0] if counts else len(applied)
         assert count == len(applied) or len(batch) == 1, "triggers and rules that leave rows out get them one by one"
         done = _APPLIED if count == len(applied) else _LEFT_OUT
         self._outcomes.update(dict.fromkeys([ready.number for ready in applied], done))

@@ -11,8 +11,9 @@ carry out: its number (from 1), a *verdict*, and whether it was ``fresh``::
     u   the record holds what was wanted already    x   the database has left the row out
     b   refused beforehand, if there is no record   w   written (only told where fresh, or loud)
 
-Fresh is a record that was last written by a transaction which is not surely older than the horizon.  An insert answers
-with the count of its records besides, as number 0, and a loud one with each of them, numbered -1, -2 ….
+Fresh is a record that was last written by a transaction which is not surely older than the horizon, nor one of ours.
+An insert answers with the count of its records besides, as number 0, and a loud one with each of them, numbered -1,
+-2 ….  A statement with a horizon tells as ``x17``, numbered 0, which transaction has written, where that can be told.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ class Target:
         """The records that are there, locked, as ``c``."""
         flags = sorted({flag for each in cells if (flag := self.plan.flag_of[each]) is not None})
         chosen = ["s.i", "t.tableoid", "t.ctid"]
-        chosen += ["age(t.xmin) <= age($1::xid) AS fresh"] if shape.horizon else []
+        chosen += ["age(t.xmin) <= age($1::xid) AND t.xmin <> ALL ($2::xid[]) AS fresh"] if shape.horizon else []
         chosen += [f"t.{quote(name)}::text AS p{n}" for n, name in enumerate(self.identity if shape.loud else ())]
         chosen += [f"{self.plan.cells[each]} AS c{each}" for each in cells]
         chosen += [f"{self.plan.flags[each]} AS f{each}" for each in flags]
@@ -196,7 +197,7 @@ class Target:
 
     @staticmethod
     def _arrays(shape: Shape) -> Arrays:
-        return Arrays(first=2 if shape.horizon else 1)
+        return Arrays(first=3 if shape.horizon else 1)
 
     def _lock(self, shape: Shape) -> str:
         arrays = self._arrays(shape)
@@ -229,6 +230,7 @@ class Target:
             into = f"({names(self._any_default)}) SELECT {', '.join('NULL' for _ in self._any_default)} FROM v"
         identity = self.identity if shape.loud else ()
         returned = ", ".join(f"{quote(name)}::text AS p{n}" for n, name in enumerate(identity))
+        returned = returned or ("xmin" if self._tells_writer(shape) else "1")
         nothing = ", NULL" * len(identity)
         each = " UNION ALL SELECT -row_number() OVER (), 'w', false, x.* FROM x" if identity else ""
         several = " ".join([*self._several, "WHEN c.i IS NOT NULL THEN 'f'"])
@@ -236,9 +238,9 @@ class Target:
             f"WITH {arrays.sql}, {found}, v AS MATERIALIZED (SELECT s.*{self._extra(shape)}, "
             f"CASE {several} WHEN s.bad = 't' THEN 'b' ELSE 'w' END AS verdict FROM s LEFT JOIN c USING (i)), "
             f"x AS (INSERT INTO {self.plan.facts.sql} {into} WHERE v.verdict = 'w' ORDER BY v.i "
-            f"RETURNING {returned or '1'}) "
+            f"RETURNING {returned}) "
             f"SELECT {self._told(shape)} FROM v WHERE v.verdict <> 'w' "
-            f"UNION ALL SELECT 0, count(*)::text, false{nothing} FROM x{each}"
+            f"UNION ALL SELECT 0, count(*)::text, false{nothing} FROM x{each}{self._writer(shape, 'x')}"
         )
 
     @property
@@ -313,9 +315,18 @@ class Target:
             return f"{head} SELECT {self._told(shape)} FROM v"
         return (
             f"{head}, u AS (UPDATE {self.plan.facts.sql} AS t SET {', '.join(sets)} FROM v "
-            f"WHERE {self._same_record} AND v.verdict = 'w' RETURNING v.i) "
-            f"{self._answer(shape)}"
+            f"WHERE {self._same_record} AND v.verdict = 'w' RETURNING v.i{', t.xmin' * self._tells_writer(shape)}) "
+            f"{self._answer(shape)}{self._writer(shape, 'u')}"
         )
+
+    def _tells_writer(self, shape: Shape) -> bool:
+        """Partitions do not tell; and where others act when we write, a record that we wrote last is no sure one."""
+        return shape.horizon and not shape.loud and not self._is_spread
+
+    def _writer(self, shape: Shape, written: str) -> str:
+        """The number of the transaction, a part of ours, that has written."""
+        told = f" UNION ALL (SELECT 0, 'x' || xmin, false FROM {written} LIMIT 1)"
+        return told if self._tells_writer(shape) else ""
 
     def _new_value(self, place: int) -> str:
         cell = self.cells[place]

@@ -12,7 +12,7 @@ Locks are waited for shortly only, so that in a deadlock with the application it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Event, Lock
@@ -44,6 +44,7 @@ _PAUSE: Final = 0.02
 _LONGEST_PAUSE: Final = 0.3
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _MOMENTS: Final = 64
+_OURS: Final = 256
 _MOMENT: Final = (  # the end of the log is read behind the snapshot, so what had ended then lies before it
     "SELECT pg_snapshot_xmin(pg_current_snapshot()), pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
 )
@@ -111,15 +112,19 @@ class Writer:
         self._names: Names | None = None
         self._known: dict[str, Position | None] = {}  # what each stream's position was when we last saw it
         self._moments: deque[Moment] = deque(maxlen=_MOMENTS)  # at which our last transactions began
+        self._ours: deque[str] = deque(maxlen=_OURS)  # the numbers of our last transactions, or parts of them
 
     def begin(
-        self, stream: str, work: Callable[[Connection, int | None], Work], known: Position | None
+        self,
+        stream: str,
+        work: Callable[[Connection, int | None, MutableSequence[str]], Work],
+        known: Position | None,
     ) -> PostgresqlTransaction:
         """Begin a transaction for a stream; waits for other writers of the link, in this process and elsewhere.
 
-        ``work`` gets the session and the horizon up to which ``known`` tells what users did (see ``Ledger``); it is
-        asked again where the tables are not what it took them for.  Raises Unavailable when the others do not end,
-        Usage where the link is not installed.
+        ``work`` gets the session, the horizon up to which ``known`` tells what users did, and the place for the numbers
+        of our transactions (see ``Ledger``); it is asked again where the tables are not what it took them for.  Raises
+        Unavailable when the others do not end, Usage where the link is not installed.
         """
         if not self._turn.acquire(timeout=self._patience):
             raise Unavailable(f"{self._database.shown}: another transaction of this process does not end", "try again")
@@ -128,8 +133,9 @@ class Writer:
                 connection, names = self._session()
                 horizon = self._horizon(known)
                 while True:
+                    doing = work(connection, horizon, self._ours)
                     transaction = PostgresqlTransaction(
-                        self._database, connection, names, stream, work(connection, horizon), self._known, self._release
+                        self._database, connection, names, stream, doing, self._known, self._release
                     )
                     moment = transaction.begin(self._patience)
                     if moment is not None:
@@ -161,6 +167,7 @@ class Writer:
             connection = self._connection = self._database.connect()
             connection.execute(_SETTINGS.encode(), [f"{SILENT}ms"])
             self._moments.clear()  # it may be another server, from a backup
+            self._ours.clear()
             self._names = Names.of(connection, self._database.link)
         return self._connection, self._names
 

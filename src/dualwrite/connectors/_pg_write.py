@@ -7,7 +7,7 @@ says how long that may take, and whoever holds a lock for longer makes us give w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, MutableSequence, Sequence
 from operator import itemgetter
 from typing import Final
 
@@ -36,8 +36,8 @@ BEGINNING: Final = (
 class RowWriter:
     """Writes and reads rows inside one open transaction (READ COMMITTED, ``BEGINNING``).
 
-    ``ledger`` tells what users may have changed meanwhile (see there for ``horizon``), and what was written to the
-    ``loud`` tables.  Errors that are not about a row pass as they are.
+    ``ledger`` tells what users may have changed meanwhile (see there for ``horizon`` and ``ours``), and what was
+    written to the ``loud`` tables.  Errors that are not about a row pass as they are.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class RowWriter:
         *,
         horizon: int | None = None,
         loud: Collection[str] = (),
+        ours: MutableSequence[str] | None = None,
     ) -> None:
-        self.ledger = Ledger(horizon, frozenset(loud))
+        self.ledger = Ledger(horizon, frozenset(loud), [] if ours is None else ours)
         self._connection = connection
         self._database = database
         self._catalog = catalog

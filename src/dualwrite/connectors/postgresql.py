@@ -8,7 +8,7 @@ no cleaning up.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import RLock
@@ -258,10 +258,12 @@ class PostgresqlConnector:
     ) -> PostgresqlTransaction:
         """See ``Connector``."""
 
-        def work(connection: Connection, horizon: int | None) -> Work:
+        def work(connection: Connection, horizon: int | None, ours: MutableSequence[str]) -> Work:
             scene = self._scene(connection, tuple(views))
             loud = scene.loud
-            rows = RowWriter(connection, self._database, scene.catalog, self._targets, horizon=horizon, loud=loud)
+            rows = RowWriter(
+                connection, self._database, scene.catalog, self._targets, horizon=horizon, loud=loud, ours=ours
+            )
 
             def since(after: Position, limit: int) -> Batch:
                 return self._source.since(views, after, limit)
