@@ -122,7 +122,13 @@ def lab(each_postgresql: Server) -> Iterator[Lab]:
 
 def begin(writer: Writer, stream: str = "flow", work: Callable[[Connection], Work] = plain):
     """A transaction of the flow."""
-    return writer.begin(stream, lambda connection, *_: work(connection), None)
+    transaction = writer.begin(stream, lambda connection, *_: work(connection), None)
+    try:
+        assert transaction.number  # it begins with the first thing that is asked of it
+    except BaseException:
+        transaction.rollback()
+        raise
+    return transaction
 
 
 def at(number: int) -> Position:

@@ -15,8 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, MutableSequence, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Event, Lock
-from time import monotonic
+from threading import Lock
+from time import monotonic, sleep
 from typing import Final, Protocol
 
 import psycopg
@@ -25,10 +25,10 @@ from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_log import QUIET
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
-from dualwrite.connectors._pg_trip import Answer, Asked, trip
+from dualwrite.connectors._pg_trip import Answer, Asked, put_ahead, trip
 from dualwrite.connectors._pg_values import array
 from dualwrite.connectors.base import NO_LIMIT, Remembered
-from dualwrite.errors import Denied, Superseded, Unavailable, Usage
+from dualwrite.errors import Busy, Denied, Superseded, Unavailable, Usage
 from dualwrite.model import Batch, Key, Outcome, Position, Row, Write
 from dualwrite.schema import View
 
@@ -70,7 +70,8 @@ class Work:
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``doubts``: may
     users just have changed what was met?  ``beginning`` are statements that the transaction begins with.  ``question``
     is what to ask the database to know, by ``is_current``, whether the tables are what the work takes them for; where
-    they are not, the work is made anew.  ``is_quiet``: no reader will want to know what it writes.
+    they are not, the work is made anew.  ``is_quiet``: no reader will want to know what it writes.  Up to ``few``
+    writes at once use the session for trips only, so what the transaction begins with can go in the first of these.
     """
 
     since: Callable[[Position, int], Batch]
@@ -83,6 +84,7 @@ class Work:
     is_current: Callable[[Answer], bool] = lambda _answer: True
     insert: Callable[[View, Sequence[Row]], bool] = lambda _view, _rows: False
     is_quiet: bool = False
+    few: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,25 +125,26 @@ class Writer:
         """Begin a transaction for a stream; waits for other writers of the link, in this process and elsewhere.
 
         ``work`` gets the session, the horizon up to which ``known`` tells what users did, and the place for the numbers
-        of our transactions (see ``Ledger``); it is asked again where the tables are not what it took them for.  Raises
-        Unavailable when the others do not end, Usage where the link is not installed.
+        of our transactions (see ``Ledger``).  The transaction begins with the first thing that is asked of it, which
+        raises Unavailable when the others do not end, Usage where the link is not installed.
         """
         if not self._turn.acquire(timeout=self._patience):
             raise Unavailable(f"{self._database.shown}: another transaction of this process does not end", "try again")
         try:
             with self._database.errors():
                 connection, names = self._session()
-                horizon = self._horizon(known)
-                while True:
-                    doing = work(connection, horizon, self._ours)
-                    transaction = PostgresqlTransaction(
-                        self._database, connection, names, stream, doing, self._known, self._release
-                    )
-                    moment = transaction.begin(self._patience)
-                    if moment is not None:
-                        self._moments.append(moment)
-                        return transaction
-                    _leave(connection, holds_origin=True)
+                doing = work(connection, self._horizon(known), self._ours)
+                return PostgresqlTransaction(
+                    self._database,
+                    connection,
+                    names,
+                    stream,
+                    doing,
+                    self._known,
+                    self._patience,
+                    self._moments.append,
+                    self._release,
+                )
         except BaseException:
             self._release()
             raise
@@ -192,7 +195,11 @@ def _leave(connection: Connection, holds_origin: bool) -> None:
 
 
 class PostgresqlTransaction:
-    """See ``Transaction``; to be begun by a ``Writer``.  ``done`` is called once at the end."""
+    """See ``Transaction``; to be made by a ``Writer``.  ``done`` is called once at the end.
+
+    What it begins with goes ahead of the first statement, in the same round trip: taking the origin and the lock, and
+    reading where we are.
+    """
 
     def __init__(
         self,
@@ -202,41 +209,33 @@ class PostgresqlTransaction:
         stream: str,
         work: Work,
         known: dict[str, Position | None],
+        patience: float,
+        began: Callable[[Moment], object],
         done: Done,
     ) -> None:
+        """``patience`` are the seconds that others may keep the origin; ``began`` is told when it began."""
         self._database = database
         self._connection = connection
         self._names = names
         self._stream = stream
         self._work = work
         self._known = known
+        self._began = began
         self._done = done
         self._notes: dict[tuple[str, str, str], str | None] = {}
-        self._holds_origin = True
+        self._patience = patience
+        self._attempts = 0
+        self._deadline = 0.0
+        self._has_begun = False
+        self._may_hold_origin = False
         self.is_open = True
+        self.asked = self._beginning()
+        put_ahead(connection, self)
 
-    def begin(self, patience: float) -> Moment | None:
-        """Take the origin and read where we are; a session that died may hold the origin for a moment longer.
+    # -- beginning ------------------------------------------------------------------------------------------------
 
-        None where the tables are not what the work takes them for.
-        """
-        deadline, pause, attempt = monotonic() + patience, Event(), 0
-        while True:
-            try:
-                return self._begin()
-            except psycopg.errors.ObjectInUse as exc:
-                if monotonic() > deadline:
-                    raise Unavailable(
-                        f"{self._database.shown}: another session writes for this link ({exc.diag.message_primary})",
-                        "another dualwrite may run this link; a dead session lets go when the server has noticed it",
-                    ) from exc
-                pause.wait(min(_PAUSE * 2**attempt, _LONGEST_PAUSE))
-                attempt += 1
-            except (psycopg.errors.UndefinedObject, psycopg.errors.UndefinedTable) as exc:
-                raise self._not_installed() from exc
-
-    def _begin(self) -> Moment | None:
-        """All in one round trip: without the origin, nothing behind it is done."""
+    def _beginning(self) -> Sequence[Asked]:
+        """Without the origin, nothing behind it is done."""
         work, names = self._work, self._names
         meta = names.table("meta")
         asked = [
@@ -249,35 +248,57 @@ class PostgresqlTransaction:
         ]
         asked += [work.question] if work.question else []
         asked += [Asked(_SAY, [names.schema, QUIET.decode()])] if work.is_quiet else []
-        asked += [Asked(statement) for statement in work.beginning]
-        _, _, commits, seen, stored, moment, *others = trip(self._connection, asked)
+        return asked + [Asked(statement) for statement in work.beginning]
+
+    def learn(self, answers: Sequence[Answer]) -> None:
+        """The transaction has begun.  Raises Busy where the tables are not what the work takes them for."""
+        _, _, commits, seen, stored, moment, *others = answers
+        self._has_begun = self._may_hold_origin = True
         if not commits:
             raise self._not_installed()
-        if work.question and not work.is_current(others[0]):
-            return None
+        if self._work.question and not self._work.is_current(others[0]):
+            raise Busy(f"{self._database.shown}: a table was changed meanwhile", "try again")
         self._number = int(commits[0][0]) + 1
         self._seen = Position.parse(seen[0][0]) if seen else None
         self._stored = Position.parse(stored[0][0]) if stored else None
         ((oldest, lsn),) = moment
-        return Moment(int(oldest), int(lsn))
+        self._began(Moment(int(oldest), int(lsn)))
+
+    def mend(self, failed: psycopg.Error) -> None:
+        """A session that died may hold the origin for a moment longer."""
+        self._may_hold_origin = True
+        if isinstance(failed, psycopg.errors.UndefinedObject | psycopg.errors.UndefinedTable):
+            raise self._not_installed() from failed
+        if not isinstance(failed, psycopg.errors.ObjectInUse):
+            raise failed
+        self._deadline = self._deadline or monotonic() + self._patience
+        if monotonic() > self._deadline:
+            raise Unavailable(
+                f"{self._database.shown}: another session writes for this link ({failed.diag.message_primary})",
+                "another dualwrite may run this link; a dead session lets go when the server has noticed it",
+            ) from failed
+        sleep(min(_PAUSE * 2**self._attempts, _LONGEST_PAUSE))
+        self._attempts += 1
 
     def _not_installed(self) -> Usage:
         return Usage(f"{self._database.shown}: link {self._names.link} is not installed in it", _INSTALL)
 
     @property
     def number(self) -> int:
-        """See ``Transaction``."""
+        """See ``Transaction``; it may be asked for behind the end as well."""
+        if not self._has_begun:
+            self._begin()
         return self._number
 
     def position(self) -> Position | None:
         """See ``Transaction``.  Nobody else can move it: writers of a link follow one another."""
-        self._in_use()
+        self._begin()
         self._known[self._stream] = self._stored
         return self._stored
 
     def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """See ``Transaction``."""
-        self._in_use()
+        self._begin()
         with self._database.errors():
             return self._work.since(after, limit)
 
@@ -288,19 +309,19 @@ class PostgresqlTransaction:
 
     def fetch(self, view: View, keys: Sequence[Key]) -> dict[Key, list[Row]]:
         """See ``Transaction``."""
-        self._in_use()
+        self._begin()
         with self._database.errors():
             return self._work.fetch(view, keys)
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """See ``Transaction``."""
-        self._in_use()
+        self._begin(at_once=len(writes) > self._work.few)
         with self._database.errors():
             return self._work.write(view, writes)
 
     def insert(self, view: View, rows: Sequence[Row]) -> bool:
         """See ``Transaction``."""
-        self._in_use()
+        self._begin()
         with self._database.errors():
             return self._work.insert(view, rows)
 
@@ -311,7 +332,7 @@ class PostgresqlTransaction:
 
     def commit(self, position: Position | None) -> None:
         """See ``Transaction``."""
-        self._in_use()
+        self._begin()
         expected = self._known.get(self._stream, self._stored)
         if self._stored != expected:
             raise Superseded(
@@ -356,7 +377,7 @@ class PostgresqlTransaction:
             Asked(_RESET),
         ]
         trip(self._connection, asked)
-        self._holds_origin = False
+        self._may_hold_origin = False
 
     def _notes_asked(self) -> list[Asked]:
         if not self._notes:
@@ -384,7 +405,15 @@ class PostgresqlTransaction:
     def _end(self) -> None:
         if self.is_open:
             self.is_open = False
-            self._done(holds_origin=self._holds_origin)
+            put_ahead(self._connection, None)
+            self._done(holds_origin=self._may_hold_origin)
+
+    def _begin(self, *, at_once: bool = True) -> None:
+        """Begin by now; without ``at_once`` with the next trip."""
+        self._in_use()
+        if at_once and not self._has_begun:
+            with self._database.errors():
+                trip(self._connection, [])
 
     def _in_use(self) -> None:
         if not self.is_open:

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from select import POLLIN, POLLOUT, poll
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from weakref import WeakKeyDictionary
 
 import psycopg
@@ -41,6 +41,18 @@ Answer = list[tuple[Any, ...]]
 """The rows of a statement, each value as text or None; none where it returns none."""
 
 
+class Prelude(Protocol):
+    """Statements that go ahead of the next ones, in their trip."""
+
+    asked: Sequence[Asked]
+
+    def learn(self, answers: Sequence[Answer]) -> None:
+        """They were answered."""
+
+    def mend(self, failed: psycopg.Error) -> None:
+        """One of them failed, and nothing behind it was run: returns when all shall be tried again, else raises."""
+
+
 def trip(connection: Connection, asked: Sequence[Asked]) -> list[Answer]:
     """Run statements in their order, in one round trip; returns the answers of all.
 
@@ -48,15 +60,41 @@ def trip(connection: Connection, asked: Sequence[Asked]) -> list[Answer]:
     they are one.  A session whose answers cannot be read to their end is closed.  Raises Unavailable when a table has
     changed so that what is prepared answers something else now.
     """
-    statements = _SESSIONS.get(connection)
-    if statements is None:
-        statements = _SESSIONS[connection] = _Statements(connection)
-    try:
-        return statements.run(asked)
-    except BaseException:
-        if connection.pgconn.pipeline_status != PipelineStatus.OFF:  # interrupted, or cut off
-            connection.close()
-        raise
+    statements = _statements(connection)
+    prelude, statements.prelude = statements.prelude, None
+    before: Sequence[Asked] = () if prelude is None else prelude.asked
+    while True:
+        try:
+            answers, failed = statements.run([*before, *asked])
+        except BaseException:
+            if connection.pgconn.pipeline_status != PipelineStatus.OFF:  # interrupted, or cut off
+                connection.close()
+            raise
+        if prelude is None or failed is None or len(answers) >= len(before):
+            break
+        prelude.mend(failed)
+    if prelude is not None:
+        prelude.learn(answers[: len(before)])
+    if failed is not None and failed.sqlstate == _OUTDATED:
+        raise Unavailable(f"a table was changed meanwhile ({failed.diag.message_primary})", "try again") from failed
+    if failed is not None:
+        raise failed
+    return answers[len(before) :]
+
+
+def put_ahead(connection: Connection, prelude: Prelude | None) -> None:
+    """Let the session's next trip begin with these statements; None: with none.
+
+    Whoever uses the session otherwise goes on an empty trip first.
+    """
+    _statements(connection).prelude = prelude
+
+
+def _statements(connection: Connection) -> _Statements:
+    found = _SESSIONS.get(connection)
+    if found is None:
+        found = _SESSIONS[connection] = _Statements(connection)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +117,10 @@ class _Statements:
         self._stale: list[str] = []
         self._count = 0
         self._poll = poll()
+        self.prelude: Prelude | None = None
 
-    def run(self, asked: Sequence[Asked]) -> list[Answer]:
-        """As ``trip``, but leaves a session that broke as it is."""
+    def run(self, asked: Sequence[Asked]) -> tuple[list[Answer], psycopg.Error | None]:
+        """The answers of what was run, and why the one behind them failed."""
         self._pgconn.enter_pipeline_mode()
         steps = [self._send(f"DEALLOCATE {name}", ()) for name in self._stale]
         self._stale.clear()
@@ -92,11 +131,7 @@ class _Statements:
         self._flush()
         answers, failed = self._answers(steps)
         self._pgconn.exit_pipeline_mode()
-        if failed is not None and failed.sqlstate == _OUTDATED:
-            raise Unavailable(f"a table was changed meanwhile ({failed.diag.message_primary})", "try again") from failed
-        if failed is not None:
-            raise failed
-        return answers[begins:]
+        return answers[begins:], failed
 
     # -- sending --------------------------------------------------------------------------------------------------
 

@@ -387,21 +387,12 @@ class Flow:
         return change
 
     def begin(self, is_read: bool = True) -> Transaction:
-        """A target transaction that knows (unless ``is_read`` is False) what the target's users committed before it.
-
-        Raises Superseded when the position is not where this flow left it: another engine runs the link.
-        """
+        """A target transaction that knows (unless ``is_read`` is False) what the target's users committed before it."""
         while True:
             known = self._to.windows.end
             transaction = self._to.connector.transaction(self.stream, self.link.views(self.target), known)
             self._locked = time.monotonic()
             try:
-                if transaction.position() != self.committed:
-                    raise Superseded(
-                        f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
-                        f"{self.committed} as this engine left it",
-                        "another engine runs this link: stop one of them",
-                    )
                 self._to.is_read, self._looked = is_read, known
                 if known is not None and (not is_read or self._knows_all(transaction, known)):
                     return transaction
@@ -434,7 +425,16 @@ class Flow:
 
     def finish(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
         """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
-        count."""
+        count.
+
+        Raises Superseded when the position is not where this flow left it: another engine runs the link.
+        """
+        if transaction.position() != self.committed:
+            raise Superseded(
+                f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
+                f"{self.committed} as this engine left it",
+                "another engine runs this link: stop one of them",
+            )
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")

@@ -94,7 +94,6 @@ class Ledger:
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
         """``here`` is the target that the transaction writes to; ``divisible``: its work may be done in parts."""
-        self.number = transaction.number
         self.parked: list[tuple[Plan, Trouble]] = []
         self.queued: list[tuple[CompiledMap, Key, Change]] = []
         self.freed: list[tuple[str, Key]] = []
@@ -112,6 +111,11 @@ class Ledger:
         self._transaction = transaction
         self._parked: set[tuple[str, Key]] = set()
         self._freed: set[tuple[str, Key]] = set()
+
+    @property
+    def number(self) -> int:
+        """The transaction's (see ``Transaction``)."""
+        return self._transaction.number
 
     def decide(self) -> None:
         """From here on, decisions depend on what the target's users are known to have done."""
