@@ -6,16 +6,16 @@ import threading
 
 import pytest
 
-from dualwrite.engine.ahead import Ahead
+from dualwrite.engine.ahead import WORTH_IT, Ahead
 from dualwrite.errors import PositionLost
 from dualwrite.model import Batch, Change, Kind, Position
 
 
 class Slow:
-    """A feed of one change at each reading; ``last`` of them, then what ``end`` raises, or nothing more."""
+    """A feed of ``size`` changes at each reading; ``last`` readings, then what ``end`` raises, or nothing more."""
 
-    def __init__(self, last: int, end: Exception | None = None) -> None:
-        self.last, self.end = last, end
+    def __init__(self, last: int, end: Exception | None = None, size: int = WORTH_IT) -> None:
+        self.last, self.end, self.size = last, end, size
         self.number = 0
         self.timeouts: list[float] = []
         self.began: dict[int, threading.Event] = {n: threading.Event() for n in range(1, last + 3)}
@@ -32,7 +32,7 @@ class Slow:
             if self.end is not None:
                 raise self.end
             return Batch((), position)
-        return Batch((Change("v", Kind.DELETE, ("k",), ("k",), None, 0.0, position),), position)
+        return Batch((Change("v", Kind.DELETE, ("k",), ("k",), None, 0.0, position),) * self.size, position)
 
     def close(self) -> None:
         """Nothing is read behind this."""
@@ -62,4 +62,14 @@ def test_what_reading_ahead_meets_is_raised_to_who_asks() -> None:
     assert slow.began[2].wait(10)
     with pytest.raises(PositionLost, match="gone"):
         ahead.read(10, 0)
+    ahead.close()
+
+
+def test_behind_a_few_changes_nothing_is_read_ahead() -> None:
+    """Whoever asks next reads for himself."""
+    slow = Slow(3, size=WORTH_IT - 1)
+    ahead = Ahead(slow, "test")
+    for _ in range(3):
+        assert ahead.read(10, 5.0).changes
+    assert slow.timeouts == [5.0, 5.0, 5.0]
     ahead.close()

@@ -1,6 +1,6 @@
 """Reads a feed one batch ahead: while a batch is applied, the next one is decoded in a thread of its own.
 
-Only a feed that has just delivered something is read ahead, and never waited for there: a quiet feed is read by whoever
+Only a feed that has just delivered a good deal is read ahead, and never waited for there: a quiet feed is read by whoever
 asks, at once.  What was read ahead and not asked for is read again from its position after the next opening.
 """
 
@@ -10,6 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from dualwrite.connectors.base import Feed
 from dualwrite.model import Batch
+
+WORTH_IT = 50
+"""Changes in a batch from which on the next one is read ahead; of fewer, another thread costs more than it brings."""
 
 
 class Ahead:
@@ -26,7 +29,7 @@ class Ahead:
         batch = None if ready is None else ready.result()
         if batch is None or not (batch.changes or batch.halts):
             batch = self._feed.read(limit, timeout)
-        if batch.changes:
+        if len(batch.changes) >= WORTH_IT:
             self._next = self._reader.submit(self._feed.read, limit, 0.0)
         return batch
 
