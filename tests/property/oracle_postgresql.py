@@ -48,6 +48,17 @@ UNION ALL SELECT 'identity of ' || relname FROM pg_class WHERE oid >= 16384 AND 
 """
 
 
+_RESET = (
+    "CLOSE ALL",
+    "RESET ALL",
+    "UNLISTEN *",
+    "SELECT pg_advisory_unlock_all()",
+    "DISCARD TEMP",
+    "DISCARD SEQUENCES",
+)
+"""What DISCARD ALL does, except that statements stay prepared: the product knows which are."""
+
+
 class Sessions:
     """Sessions that are used again, each as good as new: a fresh one has to learn the server's catalog first."""
 
@@ -70,7 +81,8 @@ class Sessions:
     def putconn(self, session: Connection) -> None:
         """Called when somebody closes a session; one in any state is ended."""
         if session.info.transaction_status == TransactionStatus.IDLE:
-            session.execute("DISCARD ALL")
+            for what in _RESET:
+                session.execute(what)
             session.execute(
                 "SELECT pg_replication_origin_session_reset() WHERE pg_replication_origin_session_is_setup()"
             )

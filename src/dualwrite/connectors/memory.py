@@ -253,12 +253,13 @@ class MemoryTransaction:
         except BaseException:
             database.release()
             raise
+        self._number = self._link.number + 1
         self.is_open = True
 
     @property
     def number(self) -> int:
         """See ``Transaction``."""
-        return self._link.number + 1
+        return self._number
 
     def position(self) -> Position | None:
         """See ``Transaction``."""

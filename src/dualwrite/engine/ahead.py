@@ -1,7 +1,7 @@
 """Reads a feed one batch ahead: while a batch is applied, the next one is decoded in a thread of its own.
 
-Only a feed that has just delivered a good deal is read ahead, and never waited for there: a quiet feed is read by whoever
-asks, at once.  What was read ahead and not asked for is read again from its position after the next opening.
+Only a feed that has just delivered a good deal is read ahead, and never waited for there: a quiet one is read by
+whoever asks, at once.  What was read ahead and not asked for is read again from its position after the next opening.
 """
 
 from __future__ import annotations
