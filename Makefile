@@ -10,7 +10,7 @@ demo: $(READY)
 	$(BIN)/dualwrite demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak" $(ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n auto --dist worksteal $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(ARGS)
