@@ -28,16 +28,6 @@ pytestmark = pytest.mark.skipif(
     not FACTS.exists(), reason="the published facts about columns (../shared) are not there"
 )
 
-MIXED = "lookups whose parts are carried in different directions"
-WAITS: Mapping[str, str] = {
-    "CDS sales order lines (salesorderdetails)": MIXED,
-    "CDS sales quotation lines (quotedetails)": MIXED,
-    "Dynamics 365 Sales order lines (salesorderdetails)": MIXED,
-    "Product categories (msdyn_productcategories)": MIXED,
-}
-"""Maps that do not run yet, and what is missing."""
-
-
 LARGEST = (
     "CDS sales order headers (salesorders)",
     "CDS sales order lines (salesorderdetails)",
@@ -57,13 +47,10 @@ LARGEST = (
 
 
 def each_map(names: Collection[str] = ()) -> Iterator[object]:
-    """All maps of the library, or those of some names; those that wait for something must fail until it is there."""
+    """All maps of the library, or those of some names."""
     for table_map in library.maps():
-        if names and table_map.name not in names:
-            continue
-        missing = WAITS.get(table_map.name)
-        marks = [pytest.mark.xfail(reason=missing, strict=True)] if missing else []
-        yield pytest.param(table_map, id=table_map.name, marks=marks)
+        if not names or table_map.name in names:
+            yield pytest.param(table_map, id=table_map.name)
 
 
 Run = Callable[[Side, str], list[tuple]]

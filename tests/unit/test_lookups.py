@@ -162,7 +162,7 @@ class World:
     def orders(self, *columns: str) -> list[tuple[Value, ...]]:
         """The left side's orders."""
         with self.databases[L].user() as user:
-            return sorted(tuple(row[name] for name in columns) for row in user.rows("Orders"))
+            return sorted((tuple(row[name] for name in columns) for row in user.rows("Orders")), key=str)
 
     def order(self, number: str) -> Mapping[str, Value]:
         """One of the right side's orders."""
@@ -222,6 +222,31 @@ def test_live_edits_lead_from_table_to_table() -> None:
     world.edit(R, "contacts", {"code": "C1"}, code="C9")
     world.edit(R, "orders", {"number": "1"}, customer=world.ids["contact"], customertype="person")
     assert world.orders("CUSTOMER") == [("C9",)]
+    world.at_rest()
+
+
+def test_parts_of_a_lookup_may_go_in_different_directions() -> None:
+    """A part that is carried one way helps to find the record; what the other side chooses by itself stays."""
+    world = World(ORDERS.replace("STORE =", "STORE >"), ACCOUNTS)
+    other = world.right("shelves", name="top", store=world.right("stores", code="T"))
+    low = world.right("shelves", name="low", store=world.ids["store"])
+    world.left("Orders", ORDER="1", SHELF="top", STORE="S")
+    world.right("orders", number="2", company=world.ids["usmf"], shelf=other)
+    world.start()
+    assert world.order("1")["shelf"] == world.ids["shelf"]
+    assert world.orders("ORDER", "SHELF", "STORE") == [("1", "top", "S"), ("2", "top", None)]
+    assert world.order("2")["shelf"] == other
+    world.at_rest()
+    world.edit(L, "Orders", {"ORDER": "1"}, SHELF="low")
+    assert world.order("1")["shelf"] == low
+    world.edit(R, "orders", {"number": "1"}, shelf=other)
+    assert world.orders("ORDER", "SHELF")[0] == ("1", "top")
+    assert world.order("1")["shelf"] == other
+    world.edit(L, "Orders", {"ORDER": "1"}, STORE="T", NOTE="new")
+    world.edit(L, "Orders", {"ORDER": "1"}, STORE="S")
+    assert world.order("1")["shelf"] == world.ids["shelf"]
+    world.edit(R, "orders", {"number": "1"}, shelf=None)
+    assert world.orders("ORDER", "SHELF")[0] == ("1", None)
     world.at_rest()
 
 

@@ -93,7 +93,8 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "map a key of that table, or declare it in the side's schema file",
     ),
     "lookup_mixed_directions": (
-        "Some parts of a lookup are carried both ways, some one way: a change on the wrong side is put back in part.",
+        "Some parts of a lookup are carried both ways, some one way: those only help to find the record, and where "
+        "they alone differ, both sides count as equal.",
         "carry all parts of the lookup in the same directions",
     ),
     "lookup_not_key": (

@@ -72,10 +72,11 @@ class _Way:
 
 @dataclass(frozen=True, slots=True)
 class _Compared:
-    """One line as ``agree`` looks at it."""
+    """One line as ``agree`` looks at it.  ``helps``: it only helps to find a record that others carry both ways."""
 
     line: Line
     ways: tuple[_Way, ...]
+    helps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +263,8 @@ class CompiledMap:
         except CastError:
             pass  # told below, unless the way back shows that the cells agree
         rows = {Side.LEFT: left, Side.RIGHT: right}
-        found = (compared.line.unit for compared in self._compared if not _agrees(compared, rows))
+        counting = (compared for compared in self._compared if not compared.helps)
+        found = (compared.line.unit for compared in counting if not _agrees(compared, rows))
         return list(dict.fromkeys(found))
 
     def surely_agree(self, lefts: Sequence[Row], rights: Sequence[Row]) -> list[bool]:
@@ -360,6 +362,8 @@ class _Compiler:
         lines = {id(pair): self._line(name, pair) for name, group in group_pairs(self.binding) for pair in group}
         key = tuple(lines[id(pair)] for pair in self.binding.key)
         every = tuple(lines[id(pair)] for pair in self.binding.pairs)
+        both_ways = {line.unit for line in every if len(line.carriers) == len(SIDES)}
+        helping = [line for line in every if line.unit in both_ways and len(line.carriers) < len(SIDES)]
         table_map = self.binding.table_map
         units = find_units(self.binding, self.indexes, self.conflict)
         views = {side: self._view(side) for side in SIDES}
@@ -380,10 +384,10 @@ class _Compiler:
             on_leave=table_map.on_leave,
             _lines=every,
             _key=key,
-            _compared=tuple(_compared(line) for line in every),
+            _compared=tuple(_compared(line, helps=line in helping) for line in every),
             _left=self._functions(Side.LEFT, every, key, views[Side.LEFT]),
             _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
-            _alike=alike_function(every, self.widths),
+            _alike=alike_function([line for line in every if line not in helping], self.widths),
         )
 
     def _company(self) -> dict[Side, int]:
@@ -494,7 +498,7 @@ def _feeds(units: Sequence[Unit], lines: Sequence[Line], source: Side) -> tuple[
     )
 
 
-def _compared(line: Line) -> _Compared:
+def _compared(line: Line, *, helps: bool) -> _Compared:
     ways = [
         _Way(
             side,
@@ -505,7 +509,7 @@ def _compared(line: Line) -> _Compared:
         )
         for side, made in line.carriers.items()
     ]
-    return _Compared(line, tuple(ways))
+    return _Compared(line, tuple(ways), helps)
 
 
 def _carried(carry: Callable[[Cell], Cell], code: Value) -> Value:
