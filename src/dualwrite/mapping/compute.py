@@ -1,7 +1,7 @@
 """Formulas as functions: a tree of ``formula`` is held against the columns' types, then becomes generated Python.
 
 Nothing that a person wrote gets into the generated text; it consists of names made here.  Numbers are exact up to a
-hundred digits, quotients have twenty-eight.
+hundred digits; a quotient that never ends has fifteen, or four behind the point where these are more.
 
 Null: ``&`` and ``concat`` take it for an empty text; ``=`` and ``!=`` compare it like any value, the other comparisons
 with it are false, and so is a truth that is null; all else with a null is null.  A text of a column that declares
@@ -14,6 +14,7 @@ import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import (
+    ROUND_DOWN,
     ROUND_HALF_UP,
     Context,
     Decimal,
@@ -39,7 +40,7 @@ LONGEST: Final = 1_000_000
 
 _TRAPS: Final = [InvalidOperation, DivisionByZero, Overflow]
 _EXACT: Final = Context(prec=100, rounding=ROUND_HALF_UP, traps=[*_TRAPS, Inexact])
-_QUOTIENT: Final = Context(prec=28, rounding=ROUND_HALF_UP, traps=_TRAPS)
+_NEARLY: Final = Context(prec=5, rounding=ROUND_DOWN, traps=_TRAPS)
 _ROUNDED: Final = Context(prec=100_000, rounding=ROUND_HALF_UP, traps=_TRAPS)
 
 _KINDS: Final[Mapping[TypeName, str]] = {
@@ -383,11 +384,20 @@ def _joined(sign: str, one: Decimal, other: Decimal) -> Decimal:
             case "*":
                 return _EXACT.multiply(one, other)
             case _:
-                return _QUOTIENT.divide(one, other)
+                return _divided(one, other)
     except (DivisionByZero, InvalidOperation):
         raise _failed("it divides by zero") from None
     except DecimalException:
         raise _failed("a number gets more than a hundred digits") from None
+
+
+def _divided(one: Decimal, other: Decimal) -> Decimal:
+    """The quotient; one that never ends has as many digits as any system keeps of a number."""
+    try:
+        return _EXACT.divide(one, other)
+    except Inexact:
+        whole = _NEARLY.divide(one, other).adjusted() + 1
+        return Context(prec=max(15, whole + 4), rounding=ROUND_HALF_UP, traps=_TRAPS).divide(one, other)
 
 
 def _of_values(function: Callable[..., Any]) -> Callable[..., Any]:
