@@ -29,6 +29,7 @@ from dualwrite.errors import Invalid, Problem
 from dualwrite.names import guess
 
 CODES: Final[Mapping[str, str]] = {
+    "and_more": "So much is wrong with a file that the rest is not told.",
     "bad_entry": "An entry has a value that it cannot have.",
     "bad_expr": "An `expr:` cannot be read.",
     "bad_filter": "A filter cannot be read.",
@@ -42,6 +43,7 @@ CODES: Final[Mapping[str, str]] = {
     "no_maps": "The folder of the maps does not exist or cannot be read.",
     "secret": "A password stands in the file itself instead of in an environment variable.",
     "swallowed": "YAML takes a # for the start of a comment, and what follows may have been meant.",
+    "too_large": "A file is larger than any that people write: it is not read.",
     "unknown_column": "A schema file declares a column that the table does not have.",
     "unknown_key": "An entry is not known; the nearest known one is named.",
     "unknown_reference": "A path in a schema file goes through a reference that does not exist.",
@@ -51,6 +53,7 @@ CODES: Final[Mapping[str, str]] = {
     "yaml": "The text is not YAML, or uses tags, anchors, aliases, directives or several documents.",
 }
 """The codes of problems in files that people write, and what each means."""
+MOST = 200  # problems of one file that are told: nobody reads more
 DEEPEST = 40  # levels of nesting; no file of ours needs ten
 _NULLS = ("", "~", "null")
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
@@ -101,8 +104,12 @@ class Findings:
     problems: list[Problem] = field(default_factory=list)
 
     def add(self, code: str, line: int, message: str, remedy: str = "") -> None:
-        """Note one error."""
-        self.problems.append(Problem(code, message, remedy, file=self.file, line=line))
+        """Note one error; where there are very many, that there are more."""
+        if len(self.problems) < MOST:
+            self.problems.append(Problem(code, message, remedy, file=self.file, line=line))
+        elif len(self.problems) == MOST:
+            more = f"more than {MOST} things are wrong here"
+            self.problems.append(Problem("and_more", more, "correct these first", file=self.file, line=line))
 
     def raise_if_any(self) -> None:
         """Raise Invalid with everything noted, sorted by line."""

@@ -30,6 +30,8 @@ from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
 MAPS: Final = "maps/"
+LARGEST: Final = 1_000_000
+"""Bytes of the largest file that people write: a map of ten thousand columns has less."""
 RETAINED: Final = 1 << 30
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -200,14 +202,32 @@ def _environment(folder: Path, side: Side, written: _Environment) -> Environment
     return Environment(written.name or side.value, url, written.schema_name, written.timezone)
 
 
-def text_of_file(path: Path, problems: list[Problem]) -> str | None:
-    """A file's text; trouble in reading it is noted."""
+def text_of_file(path: Path, problems: list[Problem], most: int = LARGEST) -> str | None:
+    """A file's text; trouble in reading it is noted, and so is a file of more than ``most`` bytes."""
     try:
-        return path.read_text(encoding="utf-8-sig")
+        if path.exists() and not path.is_file():
+            problems.append(Problem("unreadable", "this is not a file", "move it elsewhere", file=str(path)))
+            return None
+        data = _bytes(path, most, problems)
+        return None if data is None else data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
-        problems.append(Problem("unreadable", f"cannot be read: {error.strerror}", file=str(path)))
-    except UnicodeDecodeError:
-        problems.append(Problem("unreadable", "this is not UTF-8 text", "save it as UTF-8", file=str(path)))
+        remedy = "let this user read it, or remove it"
+        problems.append(Problem("unreadable", f"cannot be read: {error.strerror}", remedy, file=str(path)))
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        remedy = "save it as UTF-8"
+        problems.append(Problem("unreadable", "this is not UTF-8 text", remedy, file=str(path), line=line))
+    return None
+
+
+def _bytes(path: Path, most: int, problems: list[Problem]) -> bytes | None:
+    size = path.stat().st_size
+    if size <= most:
+        return path.read_bytes()
+    message = f"this file has {size / 1e6:,.1f} MB, and more than {most / 1e6:,.0f} MB are not read"
+    problems.append(
+        Problem("too_large", message, "check that it is the file that you mean, or divide it", file=str(path))
+    )
     return None
 
 
@@ -355,7 +375,7 @@ def _map(path: Path, problems: list[Problem]) -> TableMap | None:
 
 def _declared(folder: Path, side: Side, problems: list[Problem]) -> Declared:
     path = folder / "schema" / f"{side}.yaml"
-    if not path.exists():
+    if not path.exists() and not path.is_symlink():
         return Declared()
     text = text_of_file(path, problems)
     try:

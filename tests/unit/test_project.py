@@ -103,7 +103,7 @@ def test_all_files_are_reported_at_once(folder: Path):
         "dualwrite.yaml:1: error missing_key: link is missing — add link: …",
         "dualwrite.yaml:1: error unknown_key: there is no entry 'lnk' — did you mean 'link'?",
         "dualwrite.yaml:3: error unknown_key: there is no entry 'right.schma' — did you mean 'schema'?",
-        "maps/latin.yaml: error unreadable: this is not UTF-8 text — save it as UTF-8",
+        "maps/latin.yaml:1: error unreadable: this is not UTF-8 text — save it as UTF-8",
         "maps/one.yaml:6: error bad_entry: rows cannot be 'kep' — did you mean 'keep'?",
         "maps/two.yml:1: error duplicate_map: map 'two' is also in maps/three.yaml — give one of them another name",
         "schema/right.yaml:1: error unknown_key: a schema file has no entry 'tabels' — did you mean 'tables'?",

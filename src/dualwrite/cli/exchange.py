@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -24,6 +24,8 @@ from dualwrite.project import Project, new_file, text_of_file
 
 library_app = typer.Typer(help="Published maps, ready to use.", no_args_is_help=True)
 maps_app.add_typer(library_app, name="library")
+EXPORTED: Final = 100_000_000
+"""Bytes of the largest export that is read."""
 Exports = Annotated[list[Path], typer.Argument(help="JSON files.", metavar="FILE")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 KeysFile = Annotated[
@@ -50,7 +52,7 @@ def imported(files: Iterable[Path], keys: Keys | None) -> tuple[list[TableMap], 
 
 def _read(file: Path) -> Imported:
     problems: list[Problem] = []
-    text = text_of_file(file, problems)
+    text = text_of_file(file, problems, EXPORTED)
     try:
         return read_export(text, str(file)) if text is not None else Imported(str(file), problems=problems)
     except Invalid as invalid:
@@ -62,7 +64,7 @@ def keys_in(file: Path | None) -> Keys | None:
     if file is None:
         return None
     problems: list[Problem] = []
-    text = text_of_file(file, problems)
+    text = text_of_file(file, problems, EXPORTED)
     if text is None:
         raise Invalid(problems)
     return read_keys(text, str(file))
