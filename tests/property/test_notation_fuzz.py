@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualwrite.declared import read_declared
+from dualwrite.document import flow
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import And, Column, Compare, Literal, Or
 from dualwrite.mapping import xpp
@@ -234,3 +235,23 @@ def load_settings(text: str, _: str) -> object:
 def test_any_settings_are_a_project_or_invalid(text: str):
     """And for the settings of a project."""
     assert all(problem.message and problem.file for problem in problems(load_settings, text))
+
+
+NODES = st.recursive(
+    st.sampled_from(["", "a", "A = b", "none", "p.q", "x" * 300, "9" * 400, "1.0.0.0", "left", "A eq", "{", "[x"])
+    | ODD,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["values", "left", "a", "expr"]), inner)
+    ),
+    max_leaves=5,
+)
+ENTRIES = ("map", "version", "publisher", "left", "right", "company", "key", "filter", "columns", "rows", "x-own")
+
+
+@given(st.dictionaries(st.sampled_from(ENTRIES), NODES, min_size=1), st.lists(NODES, max_size=2))
+@settings(max_examples=300, deadline=None)
+def test_any_tree_is_a_map_or_invalid(entries: dict[str, object], columns: list[object]):
+    """Whatever stands where something else is meant is told with its line and a remedy."""
+    whole = {"map": "m", "left": "L", "right": "R", "columns": ["A = b", *columns], **entries}
+    text = "".join(f"{name}: {flow(value)}\n" for name, value in whole.items())
+    assert all(problem.line and problem.remedy for problem in problems(read_map, text))
