@@ -143,7 +143,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "carry it out of that side only",
     ),
     "several_keys": (
-        "The map names no key, and the tables offer several.",
+        "The map names no key, and the tables offer several; an error where nothing speaks for one of them.",
         "name the columns that identify a record: key: [COLUMN, …]",
     ),
     "source_twice": (
@@ -466,7 +466,22 @@ def _check_choice_of_key(binding: Binding, report: Report) -> None:
         used, *others = reversed(offered.values())
         could = " or ".join(map(show_paths, others))
         message = f"records are told apart by {show_paths(used)}; {could} would do as well"
-        report.add("several_keys", message, line=report.line("right"), level="warning")
+        equals = any(_rank(binding, key) == _rank(binding, used) for key in others)
+        report.add("several_keys", message, line=report.line("right"), level="error" if equals else "warning")
+
+
+def _rank(binding: Binding, key: Sequence[Path]) -> tuple[bool, bool, bool]:
+    """What speaks for a key: it was declared, it is carried wherever anything is, and none of it may be empty."""
+    side, company = Side.RIGHT, binding.company.path(Side.RIGHT) if binding.company else None
+    table, own = binding.tables[side], [path for path in key if path != company]
+    declared = [natural(binding.schemas[side], table, path) if len(path) == 1 else (path,) for path in table.key]
+    pairs = [pair for pair in binding.pairs if pair.path(side) in own]
+    columns = [table.column(name) for path in own for name in _columns_of(binding, side, path)]
+    return (
+        {path for paths in declared for path in paths} - {company} == set(own),
+        all(any(pair.path(side) == path and pair.two_way for pair in pairs) for path in own),
+        not any(column is None or column.nullable for column in columns),
+    )
 
 
 def _check_company(binding: Binding, report: Report) -> None:
