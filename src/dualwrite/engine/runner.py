@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -40,19 +41,27 @@ BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between attempts while a system does not answer."""
 
 
-@contextlib.contextmanager
-def seldom_collected() -> Iterator[None]:
-    """Python looks for cycles of garbage a few times less often inside.
+SWITCH: Final = 0.001
+"""Seconds after which a thread of Python lets another one go on."""
 
-    The rows of a large batch are hundreds of thousands of tuples that live for a moment and form no cycles; looking
-    through them again and again takes a quarter of an initial sync.
+
+@contextlib.contextmanager
+def tuned() -> Iterator[None]:
+    """The interpreter as an engine needs it.
+
+    Python looks for cycles of garbage less often: the rows of a large batch are hundreds of thousands of tuples that
+    live for a moment and form no cycles; looking through them again and again takes a quarter of an initial sync.
+    And threads take turns more often: a flow has three answers to wait for in each transaction, and would wait behind
+    the other threads after each.
     """
-    before = gc.get_threshold()
-    gc.set_threshold(20_000, *before[1:])
+    collects, switches = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(20_000, *collects[1:])
+    sys.setswitchinterval(SWITCH)
     try:
         yield
     finally:
-        gc.set_threshold(*before)
+        gc.set_threshold(*collects)
+        sys.setswitchinterval(switches)
 
 
 class Runner:
@@ -97,7 +106,7 @@ class Runner:
         committed: with growing pauses, and without that map.
         """
         attempt, is_open, began = 0, True, time.monotonic()
-        with seldom_collected():
+        with tuned():
             while not self.stop.is_set():
                 try:
                     if not is_open:
