@@ -11,7 +11,7 @@ from dualwrite.testing.proxy import DOWN, UP, Proxy
 
 from .postgresql_world import World
 
-WRITING = b"pg_replication_origin_session_setup"
+WRITING = b"BEGIN\0"  # how only our transactions begin
 READING = b"REPEATABLE READ"
 STREAMING = b"START_REPLICATION"
 Proxies = dict[Side, Proxy]
