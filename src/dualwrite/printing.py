@@ -30,12 +30,12 @@ from dualwrite.engine.troubles import remedy_of
 from dualwrite.engine.verify import Report
 from dualwrite.engine.versions import History, Switched, called
 from dualwrite.errors import DualwriteError, Problem
-from dualwrite.journal import Conflict, Event, MapVersion, Parked
+from dualwrite.journal import Conflict, Event, KeptChange, MapVersion, Parked
 from dualwrite.mapping.difference import Difference as MapDifference
 from dualwrite.mapping.notation import filter_in, write_map
 from dualwrite.mapping.propose import LEVELS, Proposal
 from dualwrite.mapping.tablemap import TableMap, Unread, Written
-from dualwrite.model import ABSENT, Cell, Change, Path, Row, Side, Value, show_key, show_path
+from dualwrite.model import ABSENT, Cell, Row, Side, Value, show_key, show_path
 from dualwrite.project import Created
 
 PIPED = 120
@@ -546,18 +546,27 @@ def parked_json(entry: Parked) -> dict[str, object]:
     }
 
 
-def changes_json(changes: Sequence[Change], paths: Sequence[Path]) -> list[Mapping[str, object]]:
-    """The waiting changes of a parked record."""
+def changes_json(changes: Sequence[KeptChange], paths: Sequence[str]) -> list[Mapping[str, object]]:
+    """The waiting changes of a parked record; ``paths`` are those of rows that do not say it themselves."""
 
-    def named(row: Row | None) -> Mapping[str, Value] | None:
+    def named(row: Row | None, kept: KeptChange) -> Mapping[str, Value] | None:
         if row is None:
             return None
-        return {show_path(path): value for path, value in zip(paths, row, strict=False) if value is not ABSENT}
+        return {path: value for path, value in zip(_paths(kept, paths), row, strict=False) if value is not ABSENT}
 
     return [
-        {"kind": str(change.kind), "at": stamp(change.at), "before": named(change.before), "after": named(change.after)}
-        for change in changes
+        {
+            "kind": str(kept.change.kind),
+            "at": stamp(kept.change.at),
+            "before": named(kept.change.before, kept),
+            "after": named(kept.change.after, kept),
+        }
+        for kept in changes
     ]
+
+
+def _paths(kept: KeptChange, paths: Sequence[str]) -> Sequence[str]:
+    return paths if kept.layout is None else kept.layout.paths
 
 
 def parked(entries: Sequence[Parked]) -> None:
@@ -604,17 +613,19 @@ def fitting(rows: Sequence[Sequence[str]], space: int, giving: Sequence[str], na
     return widths
 
 
-def parked_one(entry: Parked, changes: Sequence[Change], paths: Sequence[Path]) -> None:
-    """A parked record with its waiting changes, and what to do."""
+def parked_one(entry: Parked, changes: Sequence[KeptChange], paths: Sequence[str]) -> None:
+    """A parked record with its waiting changes, and what to do; ``paths`` as for ``changes_json``."""
     parked_table([entry])
-    for change in changes:
+    for kept in changes:
+        change = kept.change
         console.print(f"\n{change.kind} by the {entry.side.other} side {when(change.at)}")
         made = table("column", "before", "after")
-        for index, path in enumerate(paths):
+        width = max(len(row) for row in (change.before, change.after) if row is not None)
+        for index, path in enumerate(_paths(kept, paths)[:width]):
             before, after = (None if row is None else row[index] for row in (change.before, change.after))
             if before != after:
                 shown = ("" if row is None else cell(row[index]) for row in (change.before, change.after))
-                made.add_row(escape(show_path(path)), *shown)
+                made.add_row(escape(path), *shown)
         show(made)
 
 

@@ -20,7 +20,18 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, inspect, text
 
 from dualwrite.errors import Denied, DualwriteError, Usage
-from dualwrite.journal import Conflict, Journal, Lease, MapState, MapVersion, ParkedKey, Tally, change_from, change_text
+from dualwrite.journal import (
+    Conflict,
+    Journal,
+    KeptChange,
+    Lease,
+    MapState,
+    MapVersion,
+    ParkedKey,
+    Tally,
+    change_from,
+    change_text,
+)
 from dualwrite.journal.database import Database, locate
 from dualwrite.journal.tables import STEPS, metadata
 from dualwrite.model import ABSENT, Change, Kind, Position, Side
@@ -42,6 +53,11 @@ def change(place: int, feed: str = "feed") -> Change:
 def record(key: str = KEY, side: Side = RIGHT, **changes: str) -> ParkedKey:
     """A record that was refused."""
     return replace(ParkedKey(side, "customers", key, "10", "value", "too long", "name"), **changes)
+
+
+def changes_of(queue: Sequence[KeptChange]) -> list[Change]:
+    """The changes of a queue, whatever their rows are of."""
+    return [kept.change for kept in queue]
 
 
 def contested(side: Side = RIGHT, **changes: object) -> Conflict:
@@ -128,7 +144,7 @@ def test_text_that_is_no_proper_unicode_is_kept(journal: Journal) -> None:
     broken = replace(change(1), after=("10", "\udc80\0"))
     journal.park(record(reason="bad \udc80 byte \0"), [broken], 1)
     assert journal.parked({})[0].reason == "bad \\udc80 byte \\u0000"
-    assert journal.queue(RIGHT, "customers", KEY) == [broken]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [broken]
 
 
 # Maps
@@ -190,7 +206,7 @@ def test_parking_again_puts_changes_behind(journal: Journal, clock: Clock) -> No
     (entry,) = journal.parked({RIGHT: 2})
     assert (entry.code, entry.reason, entry.column, entry.shown_key) == ("value", "too long", "name", "10")
     assert (entry.since, entry.attempts, entry.changes) == (1000.0, 1, 3)
-    assert journal.queue(RIGHT, "customers", KEY) == [change(1), change(3), change(2)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [change(1), change(3), change(2)]
     assert journal.parked_keys(RIGHT) == [record()]
     assert journal.parked_keys(LEFT) == []
 
@@ -216,7 +232,7 @@ def test_what_is_parked_counts_with_its_commit(journal: Journal) -> None:
     assert journal.parked({RIGHT: 1})[0].changes == 1
     assert journal.parked({RIGHT: 2})[0].changes == 2
     assert journal.parked({LEFT: 0})[0].changes == 2
-    assert journal.queue(RIGHT, "customers", KEY, {RIGHT: 1}) == [change(1)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY, {RIGHT: 1})) == [change(1)]
 
 
 def test_settle_drops_what_was_parked_for_nothing(journal: Journal) -> None:
@@ -225,8 +241,8 @@ def test_settle_drops_what_was_parked_for_nothing(journal: Journal) -> None:
     journal.park(record(), [change(2)], 8)
     journal.park(record(side=LEFT), [change(3)], 8)
     journal.settle(RIGHT, 7)
-    assert journal.queue(RIGHT, "customers", KEY) == [change(1)]
-    assert journal.queue(LEFT, "customers", KEY) == [change(3)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [change(1)]
+    assert changes_of(journal.queue(LEFT, "customers", KEY)) == [change(3)]
     journal.settle(RIGHT, 6)
     assert journal.parked_keys(RIGHT) == []
 
@@ -240,7 +256,7 @@ def test_removal_counts_with_its_commit(journal: Journal) -> None:
     assert journal.parked({RIGHT: 2}) == []
     journal.settle(RIGHT, 1)
     assert journal.parked_keys(RIGHT) == [record()]
-    assert journal.queue(RIGHT, "customers", KEY) == [change(1)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [change(1)]
 
 
 def test_settle_purges_what_is_removed(journal: Journal, tmp_path: Path) -> None:
@@ -277,14 +293,14 @@ def test_a_failed_retry_replaces_the_queue(journal: Journal, clock: Clock) -> No
     assert journal.parked({RIGHT: 3}) == [replace(changed, attempts=3)]
     journal.settle(RIGHT, 1)
     assert journal.parked({}) == before
-    assert journal.queue(RIGHT, "customers", KEY) == [change(1), change(2)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [change(1), change(2)]
 
 
 def test_requeue_parks_a_record_that_is_not_parked(journal: Journal) -> None:
     """Nothing is lost when the entry is not there."""
     journal.requeue(record(), [change(1)], 1)
     assert [entry.attempts for entry in journal.parked({RIGHT: 1})] == [1]
-    assert journal.queue(RIGHT, "customers", KEY) == [change(1)]
+    assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [change(1)]
 
 
 operations = st.lists(
@@ -329,7 +345,9 @@ def shown(journal: Journal, numbers: dict[Side, int]) -> dict[str, tuple[int, li
     """Per parked key its attempts and the places of its queue."""
     found = {}
     for entry in journal.parked(numbers):
-        queued = [change.position.place[0] for change in journal.queue(RIGHT, "customers", entry.key, numbers)]
+        queued = [
+            change.position.place[0] for change in changes_of(journal.queue(RIGHT, "customers", entry.key, numbers))
+        ]
         assert entry.changes == len(queued)
         found[entry.key] = (entry.attempts, queued)
     return found
@@ -429,15 +447,15 @@ def test_windows_are_kept_once_and_in_feed_order(journal: Journal) -> None:
     journal.keep_window(LEFT, [("customers", KEY, change(5)), ("customers", '["11"]', change(4))])
     journal.keep_window(LEFT, [("customers", KEY, change(n)) for n in (3, 5, 6)])
     journal.keep_window(RIGHT, [("customers", KEY, change(1))])
-    kept = [(key, entry.position.place[0]) for _, key, entry in journal.kept_windows(LEFT)]
+    kept = [(key, entry.change.position.place[0]) for _, key, entry in journal.kept_windows(LEFT)]
     assert kept == [(KEY, 3), ('["11"]', 4), (KEY, 5), (KEY, 6)]
-    assert journal.kept_windows(RIGHT) == [("customers", KEY, change(1))]
+    assert journal.kept_windows(RIGHT) == [("customers", KEY, KeptChange(change(1), None))]
 
 
 def test_windows_of_different_feeds_are_kept_apart(journal: Journal) -> None:
     """The same place in another incarnation of the feed is another change."""
     journal.keep_window(LEFT, [("customers", KEY, change(5)), ("customers", KEY, change(5, feed="new"))])
-    assert [entry.position.feed for _, _, entry in journal.kept_windows(LEFT)] == ["feed", "new"]
+    assert [entry.change.position.feed for _, _, entry in journal.kept_windows(LEFT)] == ["feed", "new"]
 
 
 def test_windows_are_dropped_per_record_or_map(journal: Journal) -> None:
@@ -561,7 +579,7 @@ def test_threads_share_a_journal(journal: Journal) -> None:
         thread.join()
     assert len(journal.parked({})) == 4
     for entry in journal.parked({}):
-        assert journal.queue(entry.side, "customers", entry.key) == [change(place) for place in range(20)]
+        assert changes_of(journal.queue(entry.side, "customers", entry.key)) == [change(place) for place in range(20)]
 
 
 def test_writers_that_read_first_do_not_trip_over_each_other(tmp_path: Path) -> None:
@@ -699,31 +717,52 @@ def test_an_older_journal_is_lifted_step_by_step(tmp_path: Path) -> None:
 
 FIRST = """
 CREATE TABLE journal (number INTEGER NOT NULL, PRIMARY KEY (number));
+CREATE TABLE parked (row INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, origin BIGINT, side TEXT NOT NULL,
+  map TEXT NOT NULL, key TEXT NOT NULL, shown_key TEXT NOT NULL, code TEXT NOT NULL, reason TEXT NOT NULL,
+  "column" TEXT NOT NULL, waits_table TEXT NOT NULL, waits_key TEXT NOT NULL, attempts BIGINT NOT NULL,
+  since DOUBLE NOT NULL, number BIGINT NOT NULL, gone BIGINT);
+CREATE UNIQUE INDEX parked_live ON parked (side, map, key) WHERE gone IS NULL;
+CREATE INDEX parked_number ON parked (side, number);
+CREATE INDEX parked_gone ON parked (side, gone);
+CREATE TABLE queue (row INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, side TEXT NOT NULL, map TEXT NOT NULL,
+  key TEXT NOT NULL, change TEXT NOT NULL, number BIGINT NOT NULL, gone BIGINT);
+CREATE INDEX queue_record ON queue (side, map, key);
+CREATE INDEX queue_number ON queue (side, number);
+CREATE INDEX queue_gone ON queue (side, gone);
+CREATE TABLE kept (row INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, side TEXT NOT NULL, map TEXT NOT NULL,
+  key TEXT NOT NULL, position TEXT NOT NULL, change TEXT NOT NULL, UNIQUE (side, map, key, position));
 CREATE TABLE map_state (map TEXT NOT NULL, desired TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
   initial TEXT NOT NULL, boundaries TEXT NOT NULL, master TEXT, since DOUBLE NOT NULL, PRIMARY KEY (map));
 INSERT INTO journal VALUES (1);
+INSERT INTO parked VALUES (1, NULL, 'right', 'm', '["1"]', '1', 'value', 'too long', 'x', '', '', 1, 5.0, 1, NULL);
+INSERT INTO queue VALUES (1, 'right', 'm', '["1"]', '{CHANGE}', 1, NULL);
+INSERT INTO kept VALUES (1, 'left', 'm', '["1"]', 'feed@1', '{CHANGE}');
 INSERT INTO map_state VALUES ('m', 'running', 'running', '', 'done', '{"left": null, "right": null}', 'left', 5.0);
 """
 
 
 def columns_of(file: Path) -> dict[str, list[tuple]]:
-    """Every table that versions concern, with its columns and indexes."""
+    """Every table that a step has changed, with its columns and indexes."""
     with closing(sqlite3.connect(file)) as raw:
         return {
             table: raw.execute(f"PRAGMA table_info({table})").fetchall()
-            + [row[2:] for row in raw.execute(f"PRAGMA index_list({table})")]
-            for table in ("map_state", "map_version")
+            + sorted(row[1:] for row in raw.execute(f"PRAGMA index_list({table})"))
+            for table in ("map_state", "map_version", "parked", "queue", "kept", "layout")
         }
 
 
 def test_a_journal_of_the_first_number_is_lifted(tmp_path: Path) -> None:
-    """Its maps have no version yet, and it is as if it had been made anew."""
+    """Its maps have no version yet, nobody knows of what its rows are, and it is as if it had been made anew."""
     old, new = tmp_path / "old.db", tmp_path / "new.db"
     with closing(sqlite3.connect(old)) as raw:
-        raw.executescript(FIRST)
+        raw.executescript(FIRST.replace("{CHANGE}", change_text(change(1))))
     with Journal.open(old) as journal, Journal.open(new):
         assert journal.states()["m"] == MapState("m", "running", "running", "", "left", "done", since=5.0)
         assert journal.versions() == []
+        unknown = KeptChange(change(1), None)
+        assert [entry.reason for entry in journal.parked({})] == ["too long"]
+        assert journal.queue(RIGHT, "m", '["1"]') == [unknown]
+        assert journal.kept_windows(LEFT) == [("m", '["1"]', unknown)]
     assert columns_of(old) == columns_of(new)
 
 

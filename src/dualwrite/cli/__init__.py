@@ -35,6 +35,7 @@ from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
 from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
+from dualwrite.journal import Layout
 from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
 from dualwrite.project import Project, create, expanded, link_name, load, load_readable
@@ -400,7 +401,7 @@ def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> Non
             raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
         changes = work.journal.queue(entry.side, entry.map, entry.key)
         compiled = work.maps.get(entry.map)
-        paths = compiled.views[entry.side.other].paths if compiled else ()
+        paths = Layout.of(compiled.views[entry.side.other]).paths if compiled else ()
         if as_json:
             printing.json_out(printing.parked_json(entry) | {"queue": printing.changes_json(changes, paths)})
         else:

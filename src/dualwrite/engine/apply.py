@@ -116,7 +116,7 @@ class Application:
 
     def _restore_later(self, compiled: CompiledMap, row: Row) -> None:
         natural = compiled.target_key(self.source, row)
-        self.ledger.restore_later(compiled.name, compiled.key(self.source, row), natural)
+        self.ledger.restore_later(compiled, compiled.key(self.source, row), natural)
 
     def _keys(self, compiled: CompiledMap, change: Change) -> tuple[Key, ...] | None:
         try:

@@ -29,6 +29,7 @@ from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
 from dualwrite.errors import Busy, Halted, PositionLost, RowProblem, Superseded, Unavailable
+from dualwrite.journal import Layout
 from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
 LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
@@ -458,7 +459,8 @@ class Flow:
                 park = journal.requeue if again else journal.park
                 park(parked_key(self.target, plan, trouble), plan.changes, number)
                 for side, change in self._weak(plan):
-                    journal.keep_window(side, [(plan.compiled.name, key_text(plan.key), change)])
+                    layout = {plan.compiled.name: Layout.of(plan.compiled.views[side])}
+                    journal.keep_window(side, [(plan.compiled.name, key_text(plan.key), change)], layout)
             for compiled, key, change in ledger.queued:
                 plan = Plan(compiled, key, [change], key)
                 journal.park(parked_key(self.target, plan, behind(key)), [change], number)
@@ -485,7 +487,7 @@ class Flow:
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
             if record not in parked and plan.first is not None:
-                parked.add(*record, plan.first, number)
+                parked.add(*record, plan.first, number if plan.since is None else plan.since)
             for side, change in self._weak(plan):
                 self.link.sides[side].windows.restore(*record, change)
             if trouble.waits_table or trouble.code == "behind":
@@ -581,7 +583,8 @@ class Flow:
             held = windows.forget(seen, self._is_held)
             if held:
                 kept = [(name, key_text(key), change) for name, key, change in held]
-                self.link.journal.keep_window(self.target, kept)
+                layouts = {view.name: Layout.of(view) for view in self.link.views(self.target)}
+                self.link.journal.keep_window(self.target, kept, layouts)
             self._drop_hidden(seen)
         for record in self._from.parked.prune(batch.mark):
             self._let_go(*record)

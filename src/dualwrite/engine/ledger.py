@@ -13,9 +13,18 @@ from typing import Final
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden, Loss, Undecided
-from dualwrite.engine.link import HIDDEN, PARKED, RESTORE, LinkSide, hidden_text, key_text
+from dualwrite.engine.link import (
+    HIDDEN,
+    PARKED,
+    RESTORE,
+    LinkSide,
+    hidden_text,
+    key_text,
+    parked_text,
+    restore_text,
+)
 from dualwrite.engine.parents import Wanted
-from dualwrite.journal import Conflict, ParkedKey
+from dualwrite.journal import Conflict, Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side, show_key
 
@@ -30,6 +39,7 @@ class Plan:
     new_key: Key
     fetched: list[Row] | None = None
     first: Position | None = None  # where the other side's seeing of the record ends, once it is parked
+    since: int | None = None  # from which earlier commit on it has been parked
 
     @property
     def renames(self) -> bool:
@@ -130,15 +140,16 @@ class Ledger:
         record = (map_name, key)
         return record in self._parked or (record not in self._freed and record in self._here.parked)
 
-    def park(self, plan: Plan, trouble: Trouble, first: Position | None = None) -> None:
-        """Park a record with the changes of its plan; ``first`` is where its parked changes begin."""
+    def park(self, plan: Plan, trouble: Trouble, first: Position | None = None, since: int | None = None) -> None:
+        """Park a record with the changes of its plan; ``first`` is where its parked changes begin, ``since`` the commit
+        from which on it has been parked, if that was an earlier one."""
         first = first or plan.changes[0].position
         for key in dict.fromkeys((plan.key, plan.new_key)):
             mine = plan if key == plan.key else Plan(plan.compiled, key, [], key)
-            mine.first = first
+            mine.first, mine.since = first, since
             self.parked.append((mine, trouble if key == plan.key else behind(plan.key)))
             self._parked.add((plan.compiled.name, key))
-            self._transaction.remember(PARKED, plan.compiled.name, key_text(key), str(first))
+            self._transaction.remember(PARKED, plan.compiled.name, key_text(key), parked_text(first, since))
         self.counts["parked"] += 1
 
     def suspect(self, plan: Plan, trouble: Trouble) -> None:
@@ -174,11 +185,12 @@ class Ledger:
 
     # -- rows under a delete, one-way columns to be restored ------------------------------------------------------
 
-    def hide(self, map_name: str, key: Key, hidden: Hidden | None) -> None:
+    def hide(self, compiled: CompiledMap, key: Key, hidden: Hidden | None) -> None:
         """Keep, or drop, the row that lies under a record's delete."""
+        map_name = compiled.name
         if self.row_under(map_name, key) != hidden:
             self.hidden[map_name, key] = hidden
-            text = None if hidden is None else hidden_text(hidden)
+            text = None if hidden is None else hidden_text(hidden, compiled.views[self._here.side])
             self._transaction.remember(HIDDEN, map_name, key_text(key), text)
 
     def row_under(self, map_name: str, key: Key) -> Hidden | None:
@@ -186,11 +198,12 @@ class Ledger:
         record = (map_name, key)
         return self.hidden[record] if record in self.hidden else self._here.hidden.get(record)
 
-    def restore_later(self, map_name: str, key: Key, natural: Key) -> None:
+    def restore_later(self, compiled: CompiledMap, key: Key, natural: Key) -> None:
         """The source is to take the target's one-way columns again; ``natural`` finds the record here."""
-        if (map_name, key) not in self.restore:
-            self.restore[map_name, key] = natural
-            self._transaction.remember(RESTORE, map_name, key_text(key), key_text(natural))
+        if (compiled.name, key) not in self.restore:
+            self.restore[compiled.name, key] = natural
+            text = restore_text(natural, compiled.views[self._here.side])
+            self._transaction.remember(RESTORE, compiled.name, key_text(key), text)
 
     # -- conflicts ------------------------------------------------------------------------------------------------
 
@@ -259,4 +272,5 @@ def parked_key(target: Side, plan: Plan, trouble: Trouble) -> ParkedKey:
         column=trouble.column,
         waits_table=trouble.waits_table,
         waits_key=trouble.waits_key,
+        layout=Layout.of(plan.compiled.views[target.other]),
     )

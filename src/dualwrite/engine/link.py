@@ -13,7 +13,7 @@ from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
 from dualwrite.engine.parents import Absent
 from dualwrite.engine.window import Windows
-from dualwrite.journal import Journal
+from dualwrite.journal import Journal, Layout
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Position, Side, decode, encode
 from dualwrite.schema import View
@@ -73,7 +73,8 @@ class ParkedKeys:
         self._intervals: dict[tuple[str, Key], tuple[Interval, ...]] = {}
         self._lock = threading.Lock()
         for entry in entries:
-            interval = Interval(Position.parse(entry.value), entry.since, entry.until)
+            first, since = parked_from(entry.value)
+            interval = Interval(first, entry.since if since is None else since, entry.until)
             self._append((entry.view, key_of(entry.key)), interval)
 
     def __bool__(self) -> bool:
@@ -241,22 +242,55 @@ class Link:
 def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap], journal: Journal) -> LinkSide:
     """A side as its own database (and, for windows of parked records, the journal) remembers it."""
     state = LinkSide(side, connector, Windows(side, maps), ParkedKeys(connector.remembered(PARKED)))
+    views = {name: compiled.views[side] for name, compiled in maps.items()}
     for entry in connector.remembered(HIDDEN):
         if entry.until is None:
-            state.hidden[entry.view, key_of(entry.key)] = hidden_from(entry.value)
-    restore = [entry for entry in connector.remembered(RESTORE) if entry.until is None]
-    state.restore = {(entry.view, key_of(entry.key)): key_of(entry.value) for entry in restore}
-    for map_name, key, change in journal.kept_windows(side):
-        state.windows.restore(map_name, key_of(key), change)
+            state.hidden[entry.view, key_of(entry.key)] = hidden_from(entry.value, views.get(entry.view))[0]
+    for entry in connector.remembered(RESTORE):
+        natural = restore_from(entry.value, views.get(entry.view))
+        if entry.until is None and natural is not None:
+            state.restore[entry.view, key_of(entry.key)] = natural
+    for map_name, key, kept in journal.kept_windows(side):
+        if map_name in views:
+            state.windows.restore(map_name, key_of(key), kept.brought(views[map_name]))
     return state
 
 
-def hidden_text(hidden: Hidden) -> str:
+def parked_text(first: Position, since: int | None) -> str:
+    """Where the changes of a parked record begin, as side-table text; ``since`` as in ``Plan``."""
+    return str(first) if since is None else json.dumps([str(first), since])
+
+
+def parked_from(text: str) -> tuple[Position, int | None]:
+    """The inverse of ``parked_text``."""
+    first, since = json.loads(text) if text.startswith("[") else (text, None)
+    return Position.parse(first), since
+
+
+def hidden_text(hidden: Hidden, view: View) -> str:
     """A hidden row as side-table text."""
-    return json.dumps([None if hidden.after is None else str(hidden.after), encode(hidden.row)])
+    after = None if hidden.after is None else str(hidden.after)
+    return json.dumps([after, encode(hidden.row), str(Layout.of(view))])
 
 
-def hidden_from(text: str) -> Hidden:
-    """The inverse of ``hidden_text``."""
-    after, row = json.loads(text)
-    return Hidden(decode(row) or (), None if after is None else Position.parse(after))
+def hidden_from(text: str, view: View | None) -> tuple[Hidden, Layout | None]:
+    """A hidden row as one of the view (None: as it is), and of what it was when it was kept, where that was said."""
+    after, cells, *said = json.loads(text)
+    layout = Layout.parse(said[0]) if said else None
+    row = decode(cells) or ()
+    brought = row if layout is None or view is None else layout.row(row, view)
+    return Hidden(brought, None if after is None else Position.parse(after)), layout
+
+
+def restore_text(natural: Key, view: View) -> str:
+    """A record whose one-way columns wait to be restored, as side-table text."""
+    return json.dumps([natural, view.table, Layout.of(view).key])
+
+
+def restore_from(text: str, view: View | None) -> Key | None:
+    """Its natural key in the view (None: as it is); None where it is not known there."""
+    found = json.loads(text)
+    if not found or not isinstance(found[0], list):  # an earlier program did not say what the members are
+        return key_of(text)
+    natural, table, key = found
+    return tuple(natural) if view is None else Layout(table, (), tuple(key)).natural(tuple(natural), view)

@@ -50,7 +50,7 @@ class Retries:
     def _retry_doubled(self, record: tuple[str, Key]) -> int:
         """A key that several records of the source held: look at the source again, and never pick one of them."""
         compiled = self._link.maps[record[0]]
-        queue = self._queued(self._with_linked([record]))
+        queue = self.queued(self._with_linked([record]))
         naturals = dict.fromkeys(
             compiled.views[self._source].natural_key(row)
             for change in queue
@@ -72,15 +72,20 @@ class Retries:
         kind = Kind.UPDATE if known else Kind.INSERT
         return replace(change, kind=kind, before=None, after=row, at=at, weak=True)
 
-    def _queued(self, records: Iterable[tuple[str, Key]]) -> list[Change]:
-        queues = (self._link.journal.queue(self._target, name, key_text(key)) for name, key in records)
+    def queued(self, records: Iterable[tuple[str, Key]]) -> list[Change]:
+        """The changes of parked records, as the maps have them now, in the order in which they are to be applied."""
+        queues = (self._queue(name, key) for name, key in records)
         return sorted((change for queue in queues for change in queue), key=lambda change: change.position.place)
+
+    def _queue(self, map_name: str, key: Key) -> list[Change]:
+        view = self._link.maps[map_name].views[self._source]
+        return [kept.brought(view) for kept in self._link.journal.queue(self._target, map_name, key_text(key))]
 
     def _retry(self, records: Sequence[tuple[str, Key]], instead: Sequence[Change] | None = None) -> int:
         linked = self._with_linked(records)
         if not linked:
             return 0
-        changes = self._queued(linked) if instead is None else instead
+        changes = self.queued(linked) if instead is None else instead
 
         def work(transaction: Transaction) -> Ledger:
             application = Application(self._link, self._source, transaction)
@@ -110,7 +115,7 @@ class Retries:
         for entry in self._link.journal.parked({}, map=map_name, side=self._target, key=key_text(key)):
             if entry.code == "behind":
                 yield map_name, key_of(entry.waits_key)
-        for change in self._link.journal.queue(self._target, map_name, key_text(key)):
+        for change in self._queue(map_name, key):
             with suppress(RowProblem):
                 yield from ((map_name, other) for other in record_keys(compiled, self._source, change))
 

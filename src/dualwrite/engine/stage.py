@@ -156,9 +156,7 @@ class Stage:
             if after is not None and (foreign or moved):
                 last = plan.changes[-1].after
                 if last is not None:
-                    self.ledger.restore_later(
-                        self.compiled.name, plan.new_key, self.compiled.target_key(self.source, last)
-                    )
+                    self.ledger.restore_later(self.compiled, plan.new_key, self.compiled.target_key(self.source, last))
                 return
 
     # -- folding --------------------------------------------------------------------------------------------------
@@ -232,7 +230,7 @@ class Stage:
                     assert_never(verdict)
         for loss in losses:
             self.ledger.conflict(plan, loss)
-        self.ledger.hide(self.compiled.name, plan.key, hidden)
+        self.ledger.hide(self.compiled, plan.key, hidden)
         self._note_one_way(plan, made_anew=current is None and row is not None)
         self._write_result(plan, current, row)
 
@@ -425,7 +423,7 @@ class Stage:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)
         if plan.key in self._under:  # nothing was written: what lay under a delete lies there still
-            self.ledger.hide(self.compiled.name, plan.key, self._under[plan.key])
+            self.ledger.hide(self.compiled, plan.key, self._under[plan.key])
 
 
 def _has_seen(change: Change, hidden: Hidden) -> bool:

@@ -169,12 +169,13 @@ class Windows:
             self._insert((map_name, key), change)
 
     def _insert(self, record: tuple[str, Key], change: Change) -> None:
-        """Put a change into its place; what the journal has kept may come out of the feed as well."""
+        """Put a change into its place; what the journal has kept may come out of the feed as well, which knows all
+        columns that the map has by now."""
         kept = self._records.setdefault(record, [])
-        if not kept or kept[-1].position < change.position:
-            kept.append(change)
-        elif all(other.position != change.position for other in kept):
-            kept.append(change)
+        if kept and not kept[-1].position < change.position:
+            kept[:] = [other for other in kept if other.position != change.position]
+        kept.append(change)
+        if len(kept) > 1 and change.position < kept[-2].position:
             kept.sort(key=lambda other: other.position)
 
     def floor(self, map_name: str, boundary: Position, weak: WeakChanges | None = None) -> None:

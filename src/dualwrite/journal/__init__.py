@@ -19,6 +19,7 @@ from dualwrite.journal.entries import (
     change_from,
     change_text,
 )
+from dualwrite.journal.layout import KeptChange, Layout
 from dualwrite.journal.lease import Lease
 from dualwrite.journal.store import Journal
 from dualwrite.journal.writer import Writer
@@ -31,6 +32,8 @@ __all__ = [
     "Event",
     "Initial",
     "Journal",
+    "KeptChange",
+    "Layout",
     "Lease",
     "MapState",
     "MapVersion",

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, TypedDict
 
+from dualwrite.journal.layout import Layout
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
 
 Desired: TypeAlias = Literal["running", "stopped"]
@@ -80,7 +81,7 @@ class ParkedKey:
     """A record whose changes could not be applied at ``side``, and why.
 
     ``code`` and ``column`` are stable, ``reason`` is for people; ``waits_table`` and ``waits_key`` name the missing
-    parent that it waits for.
+    parent that it waits for.  ``layout`` is that of the rows of the changes that come with it.
     """
 
     side: Side
@@ -92,6 +93,7 @@ class ParkedKey:
     column: str = ""
     waits_table: str = ""
     waits_key: str = ""
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from dualwrite.journal.entries import (
     Tally,
     change_from,
 )
+from dualwrite.journal.layout import KeptChange, Layout
 from dualwrite.journal.tables import (
     STEPS,
     Step,
@@ -39,6 +40,7 @@ from dualwrite.journal.tables import (
     decision,
     event,
     kept,
+    layout,
     map_state,
     map_version,
     parked,
@@ -179,12 +181,18 @@ class Journal:
         with self.batch() as batch:
             batch.unpark(side, map, key, number)
 
-    def queue(self, side: Side, map: str, key: str, numbers: Mapping[Side, int] = NOW) -> list[Change]:
+    def note(self, side: Side, map: str, key: str, note: str) -> None:
+        """As ``Writer.note``."""
+        with self.batch() as batch:
+            batch.note(side, map, key, note)
+
+    def queue(self, side: Side, map: str, key: str, numbers: Mapping[Side, int] = NOW) -> list[KeptChange]:
         """The changes of a parked record, in the order in which they are to be applied."""
-        found = select(queue.c.change).where(*_equal(queue, side=side.value, map=map, key=key), _counts(queue, numbers))
+        of_record = (*_equal(queue, side=side.value, map=map, key=key), _counts(queue, numbers))
+        found = _with_layout(queue, queue.c.change).where(*of_record)
         with self._database.reading() as connection:
-            texts = connection.scalars(found.order_by(queue.c.row)).all()
-        return [change_from(text) for text in texts]
+            rows = connection.execute(found.order_by(queue.c.row)).all()
+        return [KeptChange(change_from(row.change), _layout(row.layout_text)) for row in rows]
 
     def parked(
         self, numbers: Mapping[Side, int], map: str | None = None, side: Side | None = None, key: str | None = None
@@ -196,14 +204,15 @@ class Journal:
             .scalar_subquery()
         )
         wanted = _equal(parked, map=map, side=None if side is None else side.value, key=key)
-        found = select(parked, queued.label("changes")).where(*wanted, _counts(parked, numbers))
+        found = _with_layout(parked, parked, queued.label("changes")).where(*wanted, _counts(parked, numbers))
         with self._database.reading() as connection:
             rows = connection.execute(found.order_by(_id(parked))).all()
         return [_parked(row) for row in rows]
 
     def parked_keys(self, side: Side) -> list[ParkedKey]:
         """The records parked at a side, as last written."""
-        found = select(parked).where(parked.c.side == side.value, parked.c.gone.is_(None)).order_by(_id(parked))
+        at_side = (parked.c.side == side.value, parked.c.gone.is_(None))
+        found = _with_layout(parked, parked).where(*at_side).order_by(_id(parked))
         with self._database.reading() as connection:
             rows = connection.execute(found).all()
         return [_parked_key(row) for row in rows]
@@ -280,18 +289,22 @@ class Journal:
 
     # Windows of parked records
 
-    def keep_window(self, side: Side, changes: Iterable[tuple[str, str, Change]]) -> None:
+    def keep_window(
+        self, side: Side, changes: Iterable[tuple[str, str, Change]], layouts: Mapping[str, Layout] | None = None
+    ) -> None:
         """As ``Writer.keep_window``."""
         with self.batch() as batch:
-            batch.keep_window(side, changes)
+            batch.keep_window(side, changes, layouts)
 
-    def kept_windows(self, side: Side) -> list[tuple[str, str, Change]]:
+    def kept_windows(self, side: Side) -> list[tuple[str, str, KeptChange]]:
         """Map, key and change of everything kept for a side, in feed order."""
+        found = _with_layout(kept, kept).where(kept.c.side == side.value).order_by(kept.c.row)
         with self._database.reading() as connection:
-            rows = connection.execute(select(kept).where(kept.c.side == side.value).order_by(kept.c.row)).all()
-        changes = [(row.map, row.key, change_from(row.change)) for row in rows]
-        feeds = {feed: order for order, feed in enumerate(dict.fromkeys(c.position.feed for _, _, c in changes))}
-        return sorted(changes, key=lambda entry: (feeds[entry[2].position.feed], entry[2].position.place))
+            rows = connection.execute(found).all()
+        changes = [(row.map, row.key, KeptChange(change_from(row.change), _layout(row.layout_text))) for row in rows]
+        places = [entry.change.position for _, _, entry in changes]
+        feeds = {feed: order for order, feed in enumerate(dict.fromkeys(place.feed for place in places))}
+        return sorted(changes, key=lambda e: (feeds[e[2].change.position.feed], e[2].change.position.place))
 
     def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
         """As ``Writer.drop_windows``."""
@@ -369,6 +382,17 @@ def _id(table: Table) -> ColumnElement[int]:
     return func.coalesce(table.c.origin, table.c.row)
 
 
+def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[Any]:
+    """What is wanted of a table, with the text of each row's layout."""
+    return select(*wanted, layout.c.text.label("layout_text")).select_from(
+        table.outerjoin(layout, table.c.layout == layout.c.row)
+    )
+
+
+def _layout(text: str | None) -> Layout | None:
+    return None if text is None else Layout.parse(text)
+
+
 def _count_by_map(table: Table) -> Select[tuple[str, int]]:
     return select(table.c.map, func.count()).group_by(table.c.map)
 
@@ -407,6 +431,7 @@ def _parked_key(row: Row[Any]) -> ParkedKey:
         row.column,
         row.waits_table,
         row.waits_key,
+        _layout(row.layout_text),
     )
 
 
@@ -418,7 +443,7 @@ def _parked(row: Row[Any]) -> Parked:
         key=row.key,
         shown_key=row.shown_key,
         code=row.code,
-        reason=row.reason,
+        reason=f"{row.reason}; {row.note}" if row.note else row.reason,
         column=row.column,
         attempts=row.attempts,
         since=row.since,

@@ -92,6 +92,9 @@ map_version = _table(
 
 setting = Table("setting", metadata, Column("name", Words, primary_key=True), _word("value"))
 
+# Of what the rows of kept changes are: many changes, of one map or of several, share a layout.
+layout = _table("layout", _row(), _word("text"), UniqueConstraint("text"))
+
 event = _table(
     "event",
     _row(),
@@ -110,6 +113,8 @@ parked = _table(
     _time("since"),
     _count("number"),
     _count("gone", optional=True),
+    _count("layout", optional=True),
+    Column("note", Words, nullable=False, server_default=""),
 )
 # A record is parked once; what a commit is about to remove, or has removed, stands beside it until it is settled.
 Index(
@@ -128,6 +133,7 @@ queue = _table(
     *map(_word, ("side", "map", "key", "change")),
     _count("number"),
     _count("gone", optional=True),
+    _count("layout", optional=True),
     Index("queue_record", "side", "map", "key"),
     Index("queue_number", "side", "number"),
     Index("queue_gone", "side", "gone"),
@@ -171,6 +177,7 @@ kept = _table(
     "kept",
     _row(),
     *map(_word, ("side", "map", "key", "position", "change")),
+    _count("layout", optional=True),
     UniqueConstraint("side", "map", "key", "position"),
 )
 
@@ -193,6 +200,15 @@ def _keep_versions(connection: Connection) -> None:
     Table("map_version", MetaData(), _row(), *words, _time("at"), unique, sqlite_autoincrement=True).create(connection)
 
 
-STEPS: Final[tuple[Step, ...]] = (_keep_versions,)
+def _keep_layouts(connection: Connection) -> None:
+    """Number 3: of what the rows of kept changes are.  Where an older program has kept them, nobody knows."""
+    for name in ("parked", "queue", "kept"):
+        connection.execute(text(f"ALTER TABLE {name} ADD COLUMN layout BIGINT"))
+    connection.execute(text("ALTER TABLE parked ADD COLUMN note TEXT DEFAULT '' NOT NULL"))
+    unique = UniqueConstraint("text")
+    Table("layout", MetaData(), _row(), _word("text"), unique, sqlite_autoincrement=True).create(connection)
+
+
+STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts)
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""

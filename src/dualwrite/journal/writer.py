@@ -23,12 +23,14 @@ from sqlalchemy import (
 from sqlalchemy.sql.elements import BindParameter
 
 from dualwrite.journal.entries import Conflict, MapChanges, MapState, ParkedKey, change_text
+from dualwrite.journal.layout import Layout
 from dualwrite.journal.tables import (
     closure,
     conflict,
     decision,
     event,
     kept,
+    layout,
     map_state,
     parked,
     queue,
@@ -60,12 +62,16 @@ class Writer:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._work: list[tuple[Operation, list[Any]]] = []
+        self._layouts: dict[Layout | None, None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._work)
 
     def write(self, connection: Connection) -> None:
         """Do all of it, in order."""
+        layouts = [{"b_text": str(found)} for found in self._layouts if found is not None]
+        if layouts:
+            connection.execute(_LAYOUT, layouts)
         for operation, rows in self._work:
             operation(connection, rows)
 
@@ -93,15 +99,21 @@ class Writer:
 
     def park(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
         """Park a record with these changes, or put them behind those that are parked already (whose reason stays)."""
+        self._layouts[record.layout] = None
         self._add(_park, [(self._header(record, number), _queued(record, changes, number))])
 
     def requeue(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
         """Put these changes in place of a parked record's queue after a retry that failed for this reason."""
+        self._layouts[record.layout] = None
         self._add(_requeue, [(self._header(record, number), _queued(record, changes, number))])
 
     def unpark(self, side: Side, map: str, key: str, number: int) -> None:
         """Remove a parked record with its queue, because its changes were applied or are given up."""
         self._add(_unpark, [{"b_side": side.value, "b_map": map, "b_key": key, "b_number": number}])
+
+    def note(self, side: Side, map: str, key: str, note: str) -> None:
+        """What people must know of a parked record besides its reason; empty: nothing."""
+        self._add(_notes, [{"b_side": side.value, "b_map": map, "b_key": key, "b_note": note}])
 
     def conflict(self, entry: Conflict, number: int) -> None:
         """Record a conflict; the same one again changes nothing."""
@@ -116,9 +128,16 @@ class Writer:
         values = {"map": map, "key": key, "unit": unit, "winner": winner.value, "covers": _positions_text(covers)}
         self._add(_decide, [{**values, "who": who, "at": self._clock()}])
 
-    def keep_window(self, side: Side, changes: Iterable[tuple[str, str, Change]]) -> None:
-        """Keep own changes of ``side`` (map, key, change) for as long as their record is parked at it; each once."""
-        rows = [_kept_values(side, map, key, change) for map, key, change in changes]
+    def keep_window(
+        self, side: Side, changes: Iterable[tuple[str, str, Change]], layouts: Mapping[str, Layout] | None = None
+    ) -> None:
+        """Keep own changes of ``side`` (map, key, change) for as long as their record is parked at it; each once.
+
+        ``layouts`` are those of the maps' rows.
+        """
+        known = layouts or {}
+        rows = [_kept_values(side, map, key, change, known.get(map)) for map, key, change in changes]
+        self._layouts |= dict.fromkeys(known.values())
         self._add(_keep, rows)
 
     def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
@@ -140,7 +159,7 @@ class Writer:
     def _header(self, record: ParkedKey, number: int) -> Values:
         values: Values = {f"b_{name}": getattr(record, name) for name in _HEADER}
         values |= {"b_side": record.side.value, "b_origin": None, "b_number": number}
-        return {**values, "b_attempts": 1, "b_since": self._clock()}
+        return {**values, "b_attempts": 1, "b_since": self._clock(), "b_layout": _text(record.layout)}
 
 
 def _given(table: Table, name: str) -> BindParameter[Any]:
@@ -149,6 +168,13 @@ def _given(table: Table, name: str) -> BindParameter[Any]:
 
 def _same(table: Table, names: Sequence[str]) -> list[ColumnElement[bool]]:
     return [table.c[name] == _given(table, name) for name in names]
+
+
+def _numbered() -> ColumnElement[Any]:
+    """The number of the layout with a text; null for None."""
+    return (
+        select(layout.c.row).where(layout.c.text == bindparam("b_layout", type_=layout.c.text.type)).scalar_subquery()
+    )
 
 
 def _insert_new(
@@ -168,7 +194,14 @@ _GONE: Final = [
     .values(gone=bindparam("b_number", type_=table.c.gone.type))
     for table in (parked, queue)
 ]
-_PARK: Final = _insert_new(parked, _PARKED, _RECORD)
+_PARK: Final = _insert_new(parked, _PARKED, _RECORD, {"layout": _numbered()})
+_QUEUE: Final = insert(queue).values(
+    {name: _given(queue, name) for name in (*_RECORD, "change", "number")} | {"layout": _numbered()}
+)
+_LAYOUT: Final = _insert_new(layout, ("text",), ("text",))
+_NOTE: Final = (
+    update(parked).where(*_same(parked, _RECORD), parked.c.gone.is_(None)).values(note=_given(parked, "note"))
+)
 _LIVE: Final = select(parked).where(*_same(parked, _RECORD), parked.c.gone.is_(None))
 _FIRST_ROW: Final = (
     select(func.min(func.coalesce(conflict.c.origin, conflict.c.row)))
@@ -177,7 +210,7 @@ _FIRST_ROW: Final = (
 )
 _ADD_CONFLICT: Final = _insert_new(conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW})
 _CLOSE: Final = _insert_new(closure, ("conflict", "winner", "side", "number"), ("conflict", "side"))
-_KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"))
+_KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"), {"layout": _numbered()})
 _ANSWER: Final = (
     update(request)
     .where(request.c.row == _given(request, "row"), request.c.answer.is_(None))
@@ -193,7 +226,11 @@ def _park(connection: Connection, rows: list[tuple[Values, list[Values]]]) -> No
     connection.execute(_PARK, [header for header, _ in rows])
     changes = [change for _, queued in rows for change in queued]
     if changes:
-        connection.execute(insert(queue), changes)
+        connection.execute(_QUEUE, changes)
+
+
+def _notes(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_NOTE, rows)
 
 
 def _unpark(connection: Connection, rows: list[Values]) -> None:
@@ -284,17 +321,22 @@ def _positions_text(positions: Mapping[Side, Position | None]) -> str:
 
 
 def _queued(record: ParkedKey, changes: Sequence[Change], number: int) -> list[Values]:
-    base: Values = {"side": record.side.value, "map": record.map, "key": record.key, "number": number}
-    return [{**base, "change": change_text(change)} for change in changes]
+    base: Values = {"b_side": record.side.value, "b_map": record.map, "b_key": record.key, "b_number": number}
+    return [{**base, "b_change": change_text(change), "b_layout": _text(record.layout)} for change in changes]
 
 
-def _kept_values(side: Side, map_name: str, key: str, change: Change) -> Values:
+def _text(found: Layout | None) -> str | None:
+    return None if found is None else str(found)
+
+
+def _kept_values(side: Side, map_name: str, key: str, change: Change, found: Layout | None) -> Values:
     return {
         "b_side": side.value,
         "b_map": map_name,
         "b_key": key,
         "b_position": str(change.position),
         "b_change": change_text(change),
+        "b_layout": _text(found),
     }
 
 
