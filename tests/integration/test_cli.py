@@ -458,6 +458,27 @@ def test_a_corrected_map_lets_changes_through(parked):
     assert parked.agree()
 
 
+def test_a_map_whose_lines_have_changed_order_puts_parked_values_into_their_columns(shop):
+    """They are shown, and carried, by the columns in which they were parked, wherever these stand in the map by now."""
+    shop.sync()
+    shop.sql(shop.right, "CREATE TABLE e (code TEXT PRIMARY KEY NOT NULL, x VARCHAR(2), y VARCHAR(5))")
+    shop.sql(shop.left, "CREATE TABLE c (code TEXT PRIMARY KEY NOT NULL, a TEXT, b TEXT)")
+    lines = ["  - code = code", "  - a = x", "  - b = y"]
+    other = shop.folder / "maps" / "codes.yaml"
+    head = ["map: codes", "left: c", "right: e", "key: [code]", "columns:"]
+    other.write_text("\n".join([*head, *lines, ""]))
+    shop.sync()
+    shop.sql(shop.left, "INSERT INTO c VALUES ('1', 'aaa', 'bbb')")
+    assert shop.sync().code == 1
+    other.write_text("\n".join([*head, lines[2], lines[1] + ": {truncate: true}", lines[0], ""]))
+    (entry,) = shop.call("parked", "list", "--json").json()
+    shown = shop.call("parked", "show", str(entry["id"]), "--json").json()["queue"]
+    assert [change["after"] for change in shown] == [{"code": "1", "a": "aaa", "b": "bbb"}]
+    assert shop.call("parked", "retry", "--all").code == 0
+    assert shop.sql(shop.right, "SELECT code, x, y FROM e") == [("1", "aa", "bbb")]
+    assert shop.agree()
+
+
 def test_parked_changes_can_be_dropped(parked):
     """What was dropped is in the log, ``verify`` finds the difference, and later changes of the record flow again."""
     assert parked.call("parked", "discard", "1", "--yes").out == "1 discarded\n"

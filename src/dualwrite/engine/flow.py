@@ -24,6 +24,7 @@ from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
+from dualwrite.engine.moving import move_records
 from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
@@ -106,6 +107,10 @@ class Flow:
         self.carried = self.committed
         self._check_feed(self.committed)
         self.reopen()
+
+    def move_records(self) -> None:
+        """Bring what is kept at the target to the keys that the maps have now."""
+        move_records(self.link, self.source, self._transact)
 
     def _check_feed(self, committed: Position) -> None:
         connectors = {side: state.connector for side, state in self.link.sides.items()}
@@ -484,6 +489,7 @@ class Flow:
             for records in self._to.waiting.values():
                 records.discard((map_name, key))
             self._to.absent.forget((map_name, key))
+            self._to.unkeyed.discard((map_name, key))
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
             if record not in parked and plan.first is not None:

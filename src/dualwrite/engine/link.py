@@ -109,6 +109,10 @@ class ParkedKeys:
             ended = tuple(i if i.until is not None else Interval(i.first, i.since, until) for i in now)
             self._intervals[map_name, key] = ended
 
+    def since(self, map_name: str, key: Key) -> int | None:
+        """The commit of ours from which on the record has been parked; None when it is not parked."""
+        return next((i.since for i in self._intervals.get((map_name, key), ()) if i.until is None), None)
+
     def mentions(self, map_name: str, key: Key) -> bool:
         """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
         return (map_name, key) in self._intervals
@@ -148,6 +152,7 @@ class LinkSide:
     # side is to take from here again → their natural key here
     waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
     absent: Absent = field(default_factory=Absent)
+    unkeyed: set[tuple[str, Key]] = field(default_factory=set)  # parked under a key that their map had earlier
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
@@ -239,8 +244,8 @@ class Link:
         return next((found.seconds for found in reversed(self.clocks) if found.holds_at(position)), 0.0)
 
 
-def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap], journal: Journal) -> LinkSide:
-    """A side as its own database (and, for windows of parked records, the journal) remembers it."""
+def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap]) -> LinkSide:
+    """A side as its own database remembers it."""
     state = LinkSide(side, connector, Windows(side, maps), ParkedKeys(connector.remembered(PARKED)))
     views = {name: compiled.views[side] for name, compiled in maps.items()}
     for entry in connector.remembered(HIDDEN):
@@ -250,9 +255,6 @@ def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap],
         natural = restore_from(entry.value, views.get(entry.view))
         if entry.until is None and natural is not None:
             state.restore[entry.view, key_of(entry.key)] = natural
-    for map_name, key, kept in journal.kept_windows(side):
-        if map_name in views:
-            state.windows.restore(map_name, key_of(key), kept.brought(views[map_name]))
     return state
 
 

@@ -37,6 +37,7 @@ class Retries:
 
         A retry never overwrites newer data: its changes are folded with the windows as they are now.
         """
+        records = [record for record in records if record not in self._to.unkeyed]
         doubled = [record for record in records if self._is_doubled(*record)]
         freed = sum(self._retry_doubled(record) for record in doubled)
         for chunk in chunks([record for record in records if record not in doubled], AT_ONCE):
@@ -105,6 +106,8 @@ class Retries:
         while waiting:
             record = waiting.pop(0)
             if record in found or record not in self._to.parked or record[0] not in self._link.maps:
+                continue
+            if record in self._to.unkeyed:
                 continue
             found[record] = None
             waiting += self._linked(*record)

@@ -27,6 +27,7 @@ from dualwrite.engine.lifecycle import (
     wants_to_run,
 )
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
+from dualwrite.engine.moving import load_windows
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Journal, MapState, State
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
@@ -88,7 +89,9 @@ class Engine:
         states = self.journal.states()
         self._settle_journal()
         clocks = self._measure_clocks()
-        sides = {side: load_side(side, self.connectors[side], live, self.journal) for side in Side}
+        sides = {side: load_side(side, self.connectors[side], live) for side in Side}
+        for state in sides.values():
+            load_windows(state, live, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.read_decisions()
         for name in live:
@@ -101,6 +104,8 @@ class Engine:
         self.flows = {source: Flow(self.link, source, self._point) for source in Side}
         for flow in self.flows.values():
             flow.open()
+        for flow in self.flows.values():
+            flow.move_records()
         for name in {record[0] for side in sides.values() for record in side.records()} - live.keys():
             self._forget(name)
         for name in live:

@@ -181,11 +181,6 @@ class Journal:
         with self.batch() as batch:
             batch.unpark(side, map, key, number)
 
-    def note(self, side: Side, map: str, key: str, note: str) -> None:
-        """As ``Writer.note``."""
-        with self.batch() as batch:
-            batch.note(side, map, key, note)
-
     def queue(self, side: Side, map: str, key: str, numbers: Mapping[Side, int] = NOW) -> list[KeptChange]:
         """The changes of a parked record, in the order in which they are to be applied."""
         of_record = (*_equal(queue, side=side.value, map=map, key=key), _counts(queue, numbers))

@@ -111,9 +111,12 @@ class Writer:
         """Remove a parked record with its queue, because its changes were applied or are given up."""
         self._add(_unpark, [{"b_side": side.value, "b_map": map, "b_key": key, "b_number": number}])
 
-    def note(self, side: Side, map: str, key: str, note: str) -> None:
-        """What people must know of a parked record besides its reason; empty: nothing."""
-        self._add(_notes, [{"b_side": side.value, "b_map": map, "b_key": key, "b_note": note}])
+    def notes(self, side: Side, notes: Mapping[tuple[str, str], str]) -> None:
+        """What people must know of records (map, key) parked at a side besides their reason; of all others nothing."""
+        rows = [
+            {"b_side": side.value, "b_map": map, "b_key": key, "b_note": note} for (map, key), note in notes.items()
+        ]
+        self._add(_notes, [(side.value, rows)])
 
     def conflict(self, entry: Conflict, number: int) -> None:
         """Record a conflict; the same one again changes nothing."""
@@ -229,8 +232,11 @@ def _park(connection: Connection, rows: list[tuple[Values, list[Values]]]) -> No
         connection.execute(_QUEUE, changes)
 
 
-def _notes(connection: Connection, rows: list[Values]) -> None:
-    connection.execute(_NOTE, rows)
+def _notes(connection: Connection, rows: list[tuple[str, list[Values]]]) -> None:
+    for side, notes in rows:
+        connection.execute(update(parked).where(parked.c.side == side, parked.c.note != "").values(note=""))
+        if notes:
+            connection.execute(_NOTE, notes)
 
 
 def _unpark(connection: Connection, rows: list[Values]) -> None:
