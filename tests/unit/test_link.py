@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import threading
 
-from dualwrite.engine.link import ParkedKeys
-from dualwrite.model import Position
+from dualwrite.connectors.base import Remembered
+from dualwrite.engine.contest import Hidden
+from dualwrite.engine.link import ParkedKeys, hidden_from, hidden_text, parked_text, restore_from, restore_text
+from dualwrite.journal import Layout
+from dualwrite.model import ABSENT, Position
+from dualwrite.schema import View
 
 AT = Position("feed", (1,))
 
@@ -31,3 +35,41 @@ def test_what_is_freed_while_the_other_flow_prunes_stays_free() -> None:
     freeing.join()
     assert ("items", ("a",)) not in parked
     assert parked.first_at("items", ("a",), 8) == AT
+
+
+def view(*paths: str, key: tuple[int, ...]) -> View:
+    """A view of a table."""
+    return View("m", "t", tuple((path,) for path in paths), key)
+
+
+def test_a_hidden_row_is_brought_to_the_present_view() -> None:
+    """By its paths; where an earlier program did not say them, it stays as it is."""
+    hidden = Hidden(("1", "x", None), Position("f", (3,)))
+    text = hidden_text(hidden, view("code", "a", "b", key=(0,)))
+    found, layout = hidden_from(text, view("b", "c", "code", key=(2,)))
+    assert found == Hidden((None, ABSENT, "1"), Position("f", (3,)))
+    assert layout == Layout("t", ("code", "a", "b"), ("code",))
+    assert hidden_from(text, None)[0] == hidden
+    assert hidden_from('["f@3", "[\\"1\\",\\"x\\",null]"]', view("b", key=(0,))) == (hidden, None)
+
+
+def test_a_record_to_be_restored_is_found_by_the_present_key() -> None:
+    """Its members by their paths; by none where one of them is not known; as it is where an earlier program kept it."""
+    text = restore_text(("1", None), view("a", "b", key=(0, 1)))
+    assert restore_from(text, view("a", "b", key=(1, 0))) == (None, "1")
+    assert restore_from(text, view("a", "b", key=(1,))) == (None,)
+    assert restore_from(text, view("a", "c", key=(0, 1))) is None
+    assert restore_from(text, None) == ("1", None)
+    assert restore_from('["1",null]', view("a", "b", key=(1, 0))) == ("1", None)
+
+
+def test_since_when_a_record_is_parked_survives_its_new_key() -> None:
+    """What the side table says about an earlier commit counts more than the commit that wrote it."""
+    first = Position("f", (5,))
+    entries = [
+        Remembered("parked", "m", '["1"]', parked_text(first, 3), 9, None),
+        Remembered("parked", "m", '["2"]', parked_text(first, None), 9, None),
+    ]
+    parked = ParkedKeys(entries)
+    assert [parked.first_at("m", (key,), 4) for key in "12"] == [first, None]
+    assert [parked.since("m", (key,)) for key in "123"] == [3, 9, None]
