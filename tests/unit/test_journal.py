@@ -24,6 +24,7 @@ from dualwrite.journal import (
     Conflict,
     Journal,
     KeptChange,
+    Layout,
     Lease,
     MapState,
     MapVersion,
@@ -50,7 +51,7 @@ def change(place: int, feed: str = "feed") -> Change:
     return Change("customers", Kind.UPDATE, ("10",), ("10", "a"), ("10", "b"), 5.0, at(place, feed=feed))
 
 
-def record(key: str = KEY, side: Side = RIGHT, **changes: str) -> ParkedKey:
+def record(key: str = KEY, side: Side = RIGHT, **changes: object) -> ParkedKey:
     """A record that was refused."""
     return replace(ParkedKey(side, "customers", key, "10", "value", "too long", "name"), **changes)
 
@@ -764,6 +765,22 @@ def test_a_journal_of_the_first_number_is_lifted(tmp_path: Path) -> None:
         assert journal.queue(RIGHT, "m", '["1"]') == [unknown]
         assert journal.kept_windows(LEFT) == [("m", '["1"]', unknown)]
     assert columns_of(old) == columns_of(new)
+
+
+def test_what_an_earlier_program_has_kept_is_said_later(journal: Journal) -> None:
+    """By the side whose rows they are; what is said already stays."""
+    lefts, rights, others = (Layout(table, ("a", "b"), ("a",)) for table in ("l", "r", "o"))
+    journal.park(record(), [change(1)], 1)
+    journal.park(record(layout=others), [change(2)], 1)
+    journal.park(record(map="vendors"), [change(3)], 1)
+    journal.keep_window(RIGHT, [("customers", KEY, change(4))])
+    for _ in range(2):
+        with journal.batch() as batch:
+            batch.lay_out("customers", {LEFT: lefts, RIGHT: rights})
+    assert [kept.layout for kept in journal.queue(RIGHT, "customers", KEY)] == [lefts, others]
+    assert [kept.layout for kept in journal.queue(RIGHT, "vendors", KEY)] == [None]
+    assert [kept.layout for _, _, kept in journal.kept_windows(RIGHT)] == [rights]
+    assert [entry.layout for entry in journal.parked_keys(RIGHT)] == [lefts, None]
 
 
 def test_versions_of_maps_are_kept(journal: Journal) -> None:

@@ -29,7 +29,7 @@ from dualwrite.engine.lifecycle import (
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
 from dualwrite.engine.moving import load_windows
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
-from dualwrite.journal import Journal, MapState, State
+from dualwrite.journal import Journal, Layout, MapState, State
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
 
@@ -89,6 +89,7 @@ class Engine:
         states = self.journal.states()
         self._settle_journal()
         clocks = self._measure_clocks()
+        self._lay_out(live, states)
         sides = {side: load_side(side, self.connectors[side], live) for side in Side}
         for state in sides.values():
             load_windows(state, live, self.journal)
@@ -156,6 +157,14 @@ class Engine:
     def _settle_journal(self) -> None:
         for side, connector in self.connectors.items():
             self.journal.settle(side, max((number for _, number in connector.positions().values()), default=0))
+
+    def _lay_out(self, live: Mapping[str, CompiledMap], states: Mapping[str, MapState]) -> None:
+        """What an earlier program has kept is of the columns of the version that was carried last."""
+        with self.journal.batch() as batch:
+            for name, compiled in live.items():
+                now, last = compiled.table_map, states[name]
+                if (now.version, now.publisher) == (last.version, last.publisher):
+                    batch.lay_out(name, {side: Layout.of(view) for side, view in compiled.views.items()})
 
     def _measure_clocks(self) -> list[ClockOffset]:
         """The clocks' offsets; where they have drifted, another one holds from here on."""

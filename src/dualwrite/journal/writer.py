@@ -118,6 +118,11 @@ class Writer:
         ]
         self._add(_notes, [(side.value, rows)])
 
+    def lay_out(self, map: str, layouts: Mapping[Side, Layout]) -> None:
+        """Of what each side's rows of a map are, where an earlier program has kept them and did not say it."""
+        self._layouts |= dict.fromkeys(layouts.values())
+        self._add(_lay_out, [(map, side, str(found)) for side, found in layouts.items()])
+
     def conflict(self, entry: Conflict, number: int) -> None:
         """Record a conflict; the same one again changes nothing."""
         self._add(_conflicts, [_conflict_values(entry, number)])
@@ -237,6 +242,13 @@ def _notes(connection: Connection, rows: list[tuple[str, list[Values]]]) -> None
         connection.execute(update(parked).where(parked.c.side == side, parked.c.note != "").values(note=""))
         if notes:
             connection.execute(_NOTE, notes)
+
+
+def _lay_out(connection: Connection, rows: list[tuple[str, Side, str]]) -> None:
+    for map_name, side, text in rows:
+        for table, where in ((parked, side.other), (queue, side.other), (kept, side)):
+            unsaid = (table.c.side == where.value, table.c.map == map_name, table.c.layout.is_(None))
+            connection.execute(update(table).where(*unsaid).values(layout=_numbered()), {"b_layout": text})
 
 
 def _unpark(connection: Connection, rows: list[Values]) -> None:
