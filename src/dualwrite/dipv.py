@@ -8,6 +8,7 @@ from typing import Final
 NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "connection": ("DIPV1000", "DIPV1005"),
     "company_differs": ("DIPV1002",),
+    "company_mismatch": ("DIPV1002",),
     "company_missing": ("DIPV1002",),
     "no_key": ("DIPV1003",),
     "key_unknown": ("DIPV1003",),

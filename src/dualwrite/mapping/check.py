@@ -53,6 +53,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The map names another company column than the table declares.",
         "name the same column in company: and in the side's schema file",
     ),
+    "company_mismatch": (
+        "One side's table belongs to companies and the other side's does not, though other tables there do.",
+        "declare the company of the other table in its schema file, or map a table that belongs to companies as well",
+    ),
     "company_missing": (
         "A table belongs to companies, but the map has no company: records of different companies may be mixed up.",
         "add company: LEFT = right, or make the company a member of key:",
@@ -491,9 +495,14 @@ def _check_company(binding: Binding, report: Report) -> None:
         name = binding.tables[side].name
         if binding.table_map.company is None and path not in members[side]:
             message = f"the records of {name} belong to companies ({show_path(path)}), the map has no company"
-            if side.other not in declared:
-                message += f"; those of {binding.tables[side.other].name} do not"
-            report.add("company_missing", message, line=report.line(str(side)), side=side, level="warning")
+            if side.other in declared:
+                report.add("company_missing", message, line=report.line(str(side)), side=side, level="warning")
+                continue
+            message += f"; those of {binding.tables[side.other].name} do not"
+            if any(table.company is not None for table in binding.schemas[side.other].tables.values()):
+                report.add("company_mismatch", message, line=report.line(str(side)), side=side)
+            else:  # perhaps nobody has told so far what belongs to companies there
+                report.add("company_missing", message, line=report.line(str(side)), side=side, level="warning")
         elif binding.company is not None and binding.company.path(side) != path:
             found = show_path(binding.company.path(side) or ())
             message = f"company: names {found}, but the company of {name} is {show_path(path)}"
