@@ -28,8 +28,8 @@ CREATE TABLE stock ({", ".join(f"k{n} text" for n in MEMBERS)}, amount integer,
 CREATE TABLE company (id integer PRIMARY KEY, code text NOT NULL UNIQUE);
 INSERT INTO company VALUES (1, 'usmf'), (2, 'demf'), (3, 'frrt');
 CREATE TABLE customer (area text NOT NULL, account text NOT NULL, name text, PRIMARY KEY (area, account));
-CREATE TABLE account (id integer PRIMARY KEY /* made by the database */, company integer NOT NULL REFERENCES company (id), number text NOT NULL,
-    name text, UNIQUE (company, number));
+CREATE TABLE account (id integer PRIMARY KEY /* made by the database */, name text,
+    company integer NOT NULL REFERENCES company (id), number text NOT NULL, UNIQUE (company, number));
 """
 STOCK = "map: Stock\nleft: stock\nright: stock\nkey: [{}]\ncolumns:\n{}  - amount = amount\n".format(
     ", ".join(f"k{n}" for n in MEMBERS), "".join(f"  - k{n} = k{n}\n" for n in MEMBERS)
@@ -132,7 +132,7 @@ def test_records_follow_their_companies(world: World) -> None:
     accounts = "SELECT code, number, name FROM account JOIN company c ON c.id = company ORDER BY code, number"
     assert world.verdict().clean
     assert world.run[R](accounts) == [("demf", "C1", "two"), ("usmf", "C1", "one")]
-    world.run[R]("INSERT INTO account VALUES (90, 1, 'C2', 'new'), (91, 3, 'C9', 'elsewhere')")
+    world.run[R]("INSERT INTO account VALUES (90, 'new', 1, 'C2'), (91, 'elsewhere', 3, 'C9')")
     world.run[L]("UPDATE customer SET name = 'three again' WHERE area = 'frrt'")
     assert world.verdict().clean
     customers = "SELECT area, account, name FROM customer ORDER BY area, account"
