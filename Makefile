@@ -1,6 +1,7 @@
 # demo: see it work · test: everything but the long runs · soak: the long random runs · check: style, types, layers
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))  # tests mostly wait for servers and processes
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
@@ -10,7 +11,7 @@ demo: $(READY)
 	$(BIN)/dualwrite demo $(ARGS)
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not soak" -n auto --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -m "not soak" -n $(WORKERS) --dist worksteal $(ARGS)
 
 soak: $(READY)
 	$(BIN)/python -m pytest -m soak $(ARGS)
