@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
 
 from dualwrite.testing.postgresql import Database, Server
+
+os.environ.pop("COLUMNS", None)  # pytest-xdist sets it in its workers; what is printed here goes into no terminal
 
 
 @pytest.fixture(scope="session")

@@ -62,7 +62,7 @@ def test_a_connection_that_nobody_has_told_the_server_about(pair: World, proxies
                 proxy.cut()
                 proxy.resume()
             pair.moves(engine)
-            assert engine.end() == 0
+            assert engine.end() == 0, engine.said()
     pair.sync()
     pair.proves()
 
@@ -91,7 +91,7 @@ def test_an_engine_that_is_frozen_elsewhere(pair: World) -> None:
             other.until(lambda: engine.said().count("a dead session lets go") > 1, engine)
             os.killpg(group, signal.SIGKILL)
             other.moves(engine)
-            assert engine.end() == 0
+            assert engine.end() == 0, engine.said()
     other.sync()
     other.proves()
 
@@ -115,6 +115,6 @@ def test_an_engine_that_wakes_up_after_another_took_over(pair: World) -> None:
             other.moves(engine)
             other.moves(engine)
             os.killpg(group, signal.SIGKILL)
-            assert engine.end() == 0
+            assert engine.end() == 0, engine.said()
     other.sync()
     other.proves()
