@@ -77,6 +77,11 @@ ColumnOf: TypeAlias = Callable[[Path], Column | None]
 """The column at the end of a path; None where it is not known."""
 
 
+def untyped(_path: Path) -> Column | None:
+    """Where no column is known."""
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """A lookup: ``columns`` of this table hold ``to`` columns of ``table``.  ``name`` is how paths call it."""

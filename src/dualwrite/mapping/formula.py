@@ -14,24 +14,21 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dualwrite.expression import Misread
-from dualwrite.mapping.tokens import END, Cursor, Token
+from dualwrite.mapping.tokens import END, NAME, Cursor, Token, path_of
 from dualwrite.model import Path
 from dualwrite.names import guess
 
-_WORD = r"[^\W\d]\w*"
-_NAME = rf"(?:{_WORD}|\[(?:[^\]]|\]\])+\])"
 _TOKENS: Final = re.compile(
     rf"""
       (?P<blank> \s+ )
     | (?P<text> '(?:[^']|'')*' | "(?:[^"]|"")*" )
     | (?P<number> (?:\d+\.\d+|\d+) (?![\w.]) )
-    | (?P<word> {_NAME}(?:\.{_NAME})* )
+    | (?P<word> {NAME}(?:\.{NAME})* )
     | (?P<sign> <= | >= | <> | != | == | &(?!&) | [-=<>+*/(),] )
     | (?P<junk> \w+ | && | \|\|? | . )
     """,
     re.VERBOSE | re.DOTALL,
 )
-_PART: Final = re.compile(rf"({_WORD})|\[((?:[^\]]|\]\])+)\]")
 _COMPARISONS: Final = {"=": "=", "==": "=", "!=": "!=", "<>": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 _HINTS: Final = {
     "&&": "and",
@@ -129,11 +126,7 @@ def parse(text: str) -> Node:
         raise FormulaError("the formula is empty")
     parser = _Parser(text)
     node = parser.expression()
-    token = parser.cursor.here
-    if token.text == ")":
-        raise FormulaError("this parenthesis closes none", token.column)
-    if token.kind != END:
-        raise _misplaced(token, behind=True)
+    parser.cursor.finish()
     return node
 
 
@@ -157,7 +150,7 @@ class _Parser:
     """One text on its way to a tree."""
 
     def __init__(self, text: str) -> None:
-        self.cursor = Cursor(text, _TOKENS, "the formula", FormulaError, DEEPEST)
+        self.cursor = Cursor(text, _TOKENS, "the formula", FormulaError, _behind, DEEPEST)
 
     def expression(self) -> Node:
         """Anything."""
@@ -226,7 +219,7 @@ class _Parser:
                 return Constant("number", token.text, token.column)
             case "sign" if token.text == "(":
                 node = self.expression()
-                self.close(token)
+                self.cursor.close(token)
                 return node
             case "word" if self.cursor.here.text == "(" and self.cursor.here.kind == "sign":
                 return self.function(token)
@@ -234,7 +227,7 @@ class _Parser:
                 value = _CONSTANTS[token.text.lower()]
                 return Constant("null" if value is None else "boolean", value, token.column)
             case "word" if token.text.lower() not in (*_OPERATORS, *_HINTS):
-                return Field(_path(token.text), token.column)
+                return Field(path_of(token.text), token.column)
             case _:
                 raise _misplaced(token)
 
@@ -247,20 +240,11 @@ class _Parser:
         parts = [] if self.cursor.here.text == ")" else [self.expression()]
         while self.cursor.skip(","):
             parts.append(self.expression())
-        self.close(opened)
+        self.cursor.close(opened)
         least, most = FUNCTIONS[name]
         if len(parts) < least or (most is not None and len(parts) > most) or (name == "if" and len(parts) % 2 == 0):
             raise FormulaError(f"{name} takes {_SHAPES[name]}", token.column)
         return Call(name, tuple(parts), token.column)
-
-    def close(self, opened: Token) -> None:
-        """The parenthesis that closes another one."""
-        if self.cursor.skip(")"):
-            return
-        token = self.cursor.here
-        if token.kind == END:
-            raise FormulaError("this parenthesis is never closed", opened.column)
-        raise _misplaced(token, behind=True)
 
 
 _SHAPES: Final = {
@@ -293,8 +277,8 @@ _SHAPES: Final = {
 }
 
 
-def _path(text: str) -> Path:
-    return tuple(plain or bracketed.replace("]]", "]") for plain, bracketed in _PART.findall(text))
+def _behind(token: Token) -> FormulaError:
+    return _misplaced(token, behind=True)
 
 
 def _misplaced(token: Token, *, behind: bool = False) -> FormulaError:

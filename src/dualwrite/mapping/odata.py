@@ -15,7 +15,6 @@ from odata_query import ast
 from odata_query.exceptions import ArgumentCountException, ODataException, TokenizingException, UnknownFunctionException
 from odata_query.grammar import ODataLexer, ODataParser
 
-from dualwrite.canonical import CastError, canonical
 from dualwrite.expression import (
     ALWAYS,
     NEVER,
@@ -30,10 +29,12 @@ from dualwrite.expression import (
     Or,
     matching,
 )
-from dualwrite.mapping.tokens import DEEPEST, limit
+from dualwrite.mapping.tokens import BARE, DEEPEST, MOMENT, limit, moment, path_of
+from dualwrite.mapping.tokens import NAME as _NAME  # the lexer takes other words in capitals for tokens
+from dualwrite.mapping.tokens import WORD as _WORD
 from dualwrite.model import Path, show_path
 from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import ColumnOf, ColumnType, TypeName
+from dualwrite.schema import ColumnOf, TypeName, untyped
 from dualwrite.wildcards import from_regex, regex
 
 Node: TypeAlias = Any
@@ -59,9 +60,6 @@ class _Spot(str):
 # words
 
 
-_WORD = r"[^\W\d]\w*"
-_NAME = rf"(?:{_WORD}|\[(?:[^\]]|\]\])+\])"
-_PART = re.compile(rf"({_WORD})|\[((?:[^\]]|\]\])+)\]")
 _END = r"(?![\w./])"
 
 
@@ -140,19 +138,9 @@ def _valued(token: Token, raw: str) -> Node:
         case "DATE" | "TIME" | "GUID":
             return ast.String(_Spot.at(raw, column))
         case "DATETIME":
-            return ast.String(_Spot.at(_moment(raw, column), column))
+            return ast.String(_Spot.at(moment(raw, column), column))
         case _:
             return token.value
-
-
-def _moment(raw: str, column: int) -> str:
-    """A moment in canonical text: with a time zone where it was written with one."""
-    zoned = re.search(r"(?:Z|[+-]\d\d:\d\d)$", raw, re.IGNORECASE)
-    kind = TypeName.TIMESTAMPTZ if zoned else TypeName.TIMESTAMP
-    try:
-        return canonical(ColumnType(kind))(raw)
-    except CastError as error:
-        raise FilterError(error.message, column) from None
 
 
 def _listed(tokens: list[Token]) -> Iterator[Token]:
@@ -382,9 +370,7 @@ def _pieces(node: Node) -> list[str]:
 
 
 def _path(node: Node) -> Path:
-    return tuple(
-        plain or bracketed.replace("]]", "]") for piece in _pieces(node) for plain, bracketed in _PART.findall(piece)
-    )
+    return tuple(step for piece in _pieces(node) for step in path_of(piece))
 
 
 def _column(node: Node, known: Known) -> Column:
@@ -430,9 +416,7 @@ def _named(node: Node) -> str:
 
 # writing
 
-_BARE = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
 _RESERVED: Final = frozenset({"null", "true", "false", "not", "and", "or"})
-_CANONICAL_MOMENT = re.compile(r"([1-9]\d{3}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,6})?)(\+00)?", re.ASCII)
 
 
 def print_odata(expression: Expression, column: ColumnOf | None = None) -> str:
@@ -441,11 +425,7 @@ def print_odata(expression: Expression, column: ColumnOf | None = None) -> str:
     With ``column`` literals are spelled as the column's type wants them (for other systems to read); without it,
     what looks like a number stands bare and ``t`` and ``f`` are ``true`` and ``false``.
     """
-    return _printed(expression, column or _untyped, False)
-
-
-def _untyped(_path: Path) -> SchemaColumn | None:
-    return None
+    return _printed(expression, column or untyped, False)
 
 
 def _printed(expression: Expression, column: ColumnOf, inner: bool) -> str:
@@ -494,9 +474,9 @@ def _spelled(literal: Literal, column: SchemaColumn | None) -> str:
     kind = column.type.name if column is not None else None
     if value in ("t", "f") and kind in (None, TypeName.BOOLEAN):
         return "true" if value == "t" else "false"
-    if _BARE.fullmatch(value) and kind not in (TypeName.TEXT, TypeName.OTHER):
+    if BARE.fullmatch(value) and kind not in (TypeName.TEXT, TypeName.OTHER):
         return value
-    if kind in (TypeName.TIMESTAMP, TypeName.TIMESTAMPTZ) and (match := _CANONICAL_MOMENT.fullmatch(value)):
+    if kind in (TypeName.TIMESTAMP, TypeName.TIMESTAMPTZ) and (match := MOMENT.fullmatch(value)):
         return f"{match[1]}T{match[2]}{'Z' if match[3] else ''}"
     if kind is TypeName.DATE and re.fullmatch(r"[1-9]\d{3}-\d\d-\d\d", value):
         return value

@@ -1,18 +1,27 @@
-"""Texts cut into tokens that know their place, and a cursor over them: what the hand-written grammars share."""
+"""What the grammars of filters and formulas share: names and values as they are spelled, and a cursor over tokens."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from dualwrite.canonical import CastError, canonical
+from dualwrite.expression import FilterError, Misread
+from dualwrite.model import Path
+from dualwrite.schema import ColumnType, TypeName
 
-    from dualwrite.expression import Misread
-
+WORD: Final = r"[^\W\d]\w*"
+_INNER: Final = r"(?:[^\]]|\]\])+"
+NAME: Final = rf"(?:{WORD}|\[{_INNER}\])"
+"""A plain word, or any name in brackets, with its closing ones doubled."""
+_STEP: Final = re.compile(rf"({WORD})|\[({_INNER})\]")
+BARE: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
+"""Canonical text that is spelled as a number without quotes."""
+MOMENT: Final = re.compile(r"([1-9]\d{3}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,6})?)(\+00)?", re.ASCII)
+"""The canonical text of a moment: its day, its time, and the zone if it has one."""
 LONGEST: Final = 50_000
 """So many characters a condition or formula may have."""
 DEEPEST: Final = 50
@@ -27,6 +36,21 @@ class Token:
     kind: str
     text: str
     column: int
+
+
+def path_of(text: str) -> Path:
+    """The steps of a path whose names are written as ``NAME``."""
+    return tuple(plain or bracketed.replace("]]", "]") for plain, bracketed in _STEP.findall(text))
+
+
+def moment(text: str, column: int) -> str:
+    """A moment in canonical text: with a time zone where it was written with one.  Raises FilterError."""
+    zoned = re.search(r"(?:Z|[+-]\d\d:\d\d)$", text, re.IGNORECASE)
+    kind = TypeName.TIMESTAMPTZ if zoned else TypeName.TIMESTAMP
+    try:
+        return canonical(ColumnType(kind))(text)
+    except CastError as error:
+        raise FilterError(error.message, column) from None
 
 
 def limit(text: str, what: str, error: Callable[[str, int], Misread]) -> None:
@@ -44,12 +68,17 @@ class Cursor:
         pattern: re.Pattern[str],
         what: str,
         error: Callable[[str, int], Misread],
+        misplaced: Callable[[Token], Misread],
         deepest: int = DEEPEST,
     ) -> None:
-        """``pattern`` has a group per kind of token; ``blank`` is passed over, and nothing is read behind ``junk``."""
+        """``pattern`` has a group per kind of token; ``blank`` is passed over, and nothing is read behind ``junk``.
+
+        ``misplaced`` tells what is wrong with a token where a parenthesis or the end should be.
+        """
         limit(text, what, error)
         self._what = what
         self._error = error
+        self._misplaced = misplaced
         self._tokens: list[Token] = []
         for match in pattern.finditer(text):
             if match.lastgroup != "blank":
@@ -83,6 +112,21 @@ class Cursor:
         found = self.here.text == text and self.here.kind in ("sign", "word")
         self._at += found
         return found
+
+    def close(self, opened: Token) -> None:
+        """Move on behind the parenthesis that closes another one."""
+        if self.skip(")"):
+            return
+        if self.here.kind == END:
+            raise self._error("this parenthesis is never closed", opened.column)
+        raise self._misplaced(self.here)
+
+    def finish(self) -> None:
+        """Nothing may stand here."""
+        if self.here.text == ")":
+            raise self._error("this parenthesis closes none", self.here.column)
+        if self.here.kind != END:
+            raise self._misplaced(self.here)
 
     @contextmanager
     def deeper(self) -> Iterator[None]:

@@ -25,10 +25,10 @@ from dualwrite.expression import (
     Or,
     matching,
 )
-from dualwrite.mapping.tokens import END, Cursor, Token
+from dualwrite.mapping.tokens import BARE, END, MOMENT, WORD, Cursor, Token, moment
 from dualwrite.model import Path, show_path
 from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import ColumnOf, ColumnType, TypeName
+from dualwrite.schema import ColumnOf, ColumnType, TypeName, untyped
 from dualwrite.wildcards import ANY, pattern_of, pieces_of
 
 _TOKENS: Final = re.compile(
@@ -87,7 +87,7 @@ def parse(text: str) -> Expression:
         raise FilterError("the filter is empty")
     parser = _Parser(text)
     found = parser.condition()
-    parser.end()
+    parser.cursor.finish()
     return found
 
 
@@ -95,15 +95,7 @@ class _Parser:
     """One text on its way to an expression."""
 
     def __init__(self, text: str) -> None:
-        self.cursor = Cursor(text, _TOKENS, "the filter", FilterError)
-
-    def end(self) -> None:
-        """Nothing may stand here."""
-        token = self.cursor.here
-        if token.text == ")":
-            raise FilterError("this parenthesis closes none", token.column)
-        if token.kind != END:
-            raise _misplaced(token)
+        self.cursor = Cursor(text, _TOKENS, "the filter", FilterError, _misplaced)
 
     def condition(self) -> Expression:
         """What is true or false."""
@@ -161,7 +153,7 @@ class _Parser:
             case "sign", "(":
                 with self.cursor.deeper():
                     found = self.chain()
-                self.close(token)
+                self.cursor.close(token)
                 return found
             case "sign", "!":
                 return self.negation(token)
@@ -173,13 +165,6 @@ class _Parser:
                 return self.field(token)
             case _:
                 return _literal(token)
-
-    def close(self, opened: Token) -> None:
-        """The parenthesis that closes another one."""
-        if self.cursor.skip(")"):
-            return
-        token = self.cursor.here
-        raise FilterError("this parenthesis is never closed", opened.column) if token.kind == END else _misplaced(token)
 
     def negation(self, sign: Token) -> Expression:
         """The opposite of what stands in parentheses."""
@@ -241,7 +226,7 @@ def _literal(token: Token) -> Literal:
         case "date":
             return Literal(_date(token))
         case "moment":
-            return Literal(_moment(token))
+            return Literal(moment(token.text, token.column))
         case _:
             raise _misplaced(token)
 
@@ -263,15 +248,6 @@ def _date(token: Token) -> str:
         return canonical(ColumnType(TypeName.DATE))(f"{year}-{month}-{day}")
     except CastError:
         raise FilterError(rf"{token.text} is no date: dates are written dd\mm\yyyy", token.column) from None
-
-
-def _moment(token: Token) -> str:
-    """A moment; one without Z is in no time zone, as the column may have none either."""
-    kind = TypeName.TIMESTAMPTZ if token.text.endswith("Z") else TypeName.TIMESTAMP
-    try:
-        return canonical(ColumnType(kind))(token.text)
-    except CastError as error:
-        raise FilterError(error.message, token.column) from None
 
 
 def _misplaced(token: Token) -> FilterError:
@@ -297,10 +273,7 @@ def _misplaced(token: Token) -> FilterError:
 # writing
 
 _SIGNS: Final = {"eq": "==", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-_WORD: Final = re.compile(r"[^\W\d]\w*")
-_BARE: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?", re.ASCII)
 _DATE: Final = re.compile(r"([1-9]\d{3})-(\d\d)-(\d\d)", re.ASCII)
-_MOMENT: Final = re.compile(r"([1-9]\d{3}-\d\d-\d\d) (\d\d:\d\d:\d\d(?:\.\d{1,6})?)(\+00)?", re.ASCII)
 
 
 def show(expression: Expression, column: ColumnOf | None = None) -> str:
@@ -309,12 +282,8 @@ def show(expression: Expression, column: ColumnOf | None = None) -> str:
     With ``column`` literals are spelled as the column's type wants them, without it by their looks.  Raises FilterError
     for what X++ cannot express.
     """
-    text = _shown(expression, column or _untyped)
+    text = _shown(expression, column or untyped)
     return text if text.startswith("(") else f"({text})"
-
-
-def _untyped(_path: Path) -> SchemaColumn | None:
-    return None
 
 
 def _shown(expression: Expression, column: ColumnOf) -> str:
@@ -358,7 +327,7 @@ def _quoted_pattern(operator: str, value: str) -> str:
 
 def _field(path: Path) -> str:
     for step in path:
-        if not _WORD.fullmatch(step) or step.lower() in _RESERVED:
+        if not re.fullmatch(WORD, step) or step.lower() in _RESERVED:
             raise FilterError(f"X++ cannot name {show_path(path)}: {step!r} is not a plain word")
     return ".".join(path)
 
@@ -371,11 +340,11 @@ def _spelled(path: Path, value: str | None, column: SchemaColumn | None) -> str:
         return "true" if value == "t" else "false"
     if kind in (TypeName.TEXT, TypeName.OTHER):
         return _quoted(value)
-    if _BARE.fullmatch(value):
+    if BARE.fullmatch(value):
         return value
     if kind in (None, TypeName.DATE) and (match := _DATE.fullmatch(value)) and _is(TypeName.DATE, value):
         return f"{match[3]}\\{match[2]}\\{match[1]}"
-    if match := _MOMENT.fullmatch(value):
+    if match := MOMENT.fullmatch(value):
         type_ = TypeName.TIMESTAMPTZ if match[3] else TypeName.TIMESTAMP
         if _is(type_, value):
             return f"{match[1]}T{match[2]}{'Z' if match[3] and kind is None else ''}"
