@@ -141,6 +141,12 @@ class Table:
         """The reference of that exact name."""
         return next((reference for reference in self.references if reference.name == name), None)
 
+    def referenced(self, lookup: Lookup) -> str:
+        """The table to which a lookup of one of this table's views leads."""
+        reference = self.reference(lookup.reference)
+        assert reference is not None, "compiling has found the reference"
+        return reference.table
+
     def polymorphic_lookup(self, name: str) -> Polymorphic | None:
         """The polymorphic lookup of that exact name."""
         return next((lookup for lookup in self.polymorphic if lookup.name == name), None)
@@ -235,6 +241,11 @@ class Lookup:
     parts: tuple[tuple[Path, int], ...]
     own: tuple[int, ...]
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The members of the referenced record's key."""
+        return tuple(path for path, _ in self.parts)
+
 
 @dataclass(frozen=True, slots=True)
 class Alternatives:
@@ -269,6 +280,12 @@ class View:
     filter: Expression | None = None
     written: tuple[int, ...] = ()
     alternatives: tuple[Alternatives, ...] = ()
+
+    @property
+    def branches(self) -> list[tuple[str, tuple[Lookup, ...]]]:
+        """The lookups that are written, with their names; a polymorphic one as one per table."""
+        plain = [(lookup.reference, (lookup,)) for lookup in self.lookups]
+        return [*plain, *((each.name, each.lookups) for each in self.alternatives)]
 
     def natural_key(self, row: Row) -> Key:
         """The key of a row of this view; a member that is not known counts as null."""

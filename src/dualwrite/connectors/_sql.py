@@ -284,7 +284,7 @@ class Lookups(Generic[Holding]):
         missing = [key for key in dict.fromkeys(keys) if key not in known]
         if missing:
             reference = reference_of(table, lookup.reference, (lookup.reference,))
-            parts = tuple(path for path, _ in lookup.parts)
+            parts = lookup.paths
             view = View(lookup.reference, reference.table, parts, tuple(range(len(parts))))
             found, self._tables[table.name, lookup] = self._find(view, reference, missing)
             for key in missing:

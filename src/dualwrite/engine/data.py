@@ -171,8 +171,8 @@ class _Table:
         self._led = [index for index, path in enumerate(self._view.paths) if len(path) > 1]
         table = schemas[self._target].tables[compiled.views[self._target].table]
         self._lookups = [
-            _Lookup(name, branches, tuple(_target_of(table.reference(each.reference)) for each in branches))
-            for name, branches in _lookups(compiled.views[self._target])
+            _Lookup(name, branches, tuple(map(table.referenced, branches)))
+            for name, branches in compiled.views[self._target].branches
         ]
 
     def read(self, progress: Progress) -> list[Problem]:
@@ -339,18 +339,6 @@ class _Table:
         return self._compiled.table_map.lines.get("key" if not column else "company", 0)
 
 
-def _target_of(reference: object) -> str:
-    table = getattr(reference, "table", None)
-    assert isinstance(table, str), "compiling has found the reference"
-    return table
-
-
-def _lookups(view: View) -> list[tuple[str, tuple[Lookup, ...]]]:
-    """The lookups of a view with their names; a polymorphic one as one per table."""
-    plain = [(lookup.reference, (lookup,)) for lookup in view.lookups]
-    return [*plain, *((alternatives.name, alternatives.lookups) for alternatives in view.alternatives)]
-
-
 @dataclass(frozen=True)
 class _Lookup:
     """A lookup of the target's rows: which of its cells name a record, and the tables in which that may be."""
@@ -374,7 +362,7 @@ class _Lookup:
         places = dict(zip(self.cells, cells, strict=True))
         for branch, table in zip(self.branches, self.tables, strict=True):
             key = tuple(None if (cell := places[index]) is ABSENT else cell for _, index in branch.parts)
-            yield Wanted(table, tuple(path for path, _ in branch.parts), key)
+            yield Wanted(table, branch.paths, key)
 
 
 class _Parents:

@@ -39,14 +39,12 @@ class Wanted:
 
 def wanted(view: View, outcome: MissingParent) -> tuple[Wanted, ...]:
     """The records of which any one would do for a row that was refused; empty for a foreign key without a lookup."""
-    for lookup in view.lookups:
-        if lookup.reference == outcome.lookup:
-            return (Wanted(outcome.table, tuple(path for path, _ in lookup.parts), outcome.key),)
-    tables = (outcome.table, *outcome.others)
-    for alternatives in view.alternatives:
-        if alternatives.name == outcome.lookup:
-            parts = [tuple(path for path, _ in lookup.parts) for lookup in alternatives.lookups]
-            return tuple(Wanted(*each, outcome.key) for each in zip(tables, parts, strict=True))
+    for name, branches in view.branches:
+        if name == outcome.lookup:
+            tables = (outcome.table, *outcome.others)
+            return tuple(
+                Wanted(table, lookup.paths, outcome.key) for table, lookup in zip(tables, branches, strict=True)
+            )
     return ()
 
 

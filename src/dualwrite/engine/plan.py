@@ -84,16 +84,10 @@ class Planner:
 
     def _note_lookups(self, compiled: CompiledMap) -> None:
         for side in Side:
-            view = compiled.views[side]
-            for branches in _lookups(view):
+            table = self._schemas[side].tables[compiled.views[side].table]
+            for _, branches in compiled.views[side].branches:
                 for lookup in branches:
-                    paths = tuple(path for path, _ in lookup.parts)
-                    self._needed.setdefault((side, self._referenced(side, view, lookup)), set()).add(paths)
-
-    def _referenced(self, side: Side, view: View, lookup: Lookup) -> str:
-        reference = self._schemas[side].tables[view.table].reference(lookup.reference)
-        assert reference is not None, "compiling has found the reference"
-        return reference.table
+                    self._needed.setdefault((side, table.referenced(lookup)), set()).add(lookup.paths)
 
     def _plan(self, compiled: CompiledMap, master: Side) -> MapPlan:
         plan = MapPlan(compiled.name, master)
@@ -159,15 +153,15 @@ class Planner:
     def _ask(self, compiled: CompiledMap, plan: MapPlan, side: Side, row: Row, written: Iterable[int]) -> None:
         """Remember which parents a planned row needs."""
         view, indexes = compiled.views[side], set(written)
-        for branches in _lookups(view):
+        for _, branches in view.branches:
             own = [row[index] for index in branches[0].own]
             if indexes.issuperset(branches[0].own) and any(own) and ABSENT not in own:
                 parents = tuple(self._wanted(side, view, lookup, row) for lookup in branches)
                 self._asked.append((plan, len(plan.rows) - 1, side, parents))
 
     def _wanted(self, side: Side, view: View, lookup: Lookup, row: Row) -> Wanted:
-        paths, key = tuple(path for path, _ in lookup.parts), tuple(_text(row[index]) for _, index in lookup.parts)
-        return Wanted(self._referenced(side, view, lookup), paths, key)
+        key = tuple(_text(row[index]) for _, index in lookup.parts)
+        return Wanted(self._schemas[side].tables[view.table].referenced(lookup), lookup.paths, key)
 
     def _missing_parents(self) -> None:
         groups: dict[tuple[Side, View], set[Wanted]] = {}
@@ -191,11 +185,6 @@ class Planner:
 
     def _is_coming(self, side: Side, parent: Wanted) -> bool:
         return (side, parent.table, tuple(zip(parent.paths, parent.key, strict=True))) in self._coming
-
-
-def _lookups(view: View) -> list[tuple[Lookup, ...]]:
-    """The lookups of a view; a polymorphic one as one per table."""
-    return [*((lookup,) for lookup in view.lookups), *(alternatives.lookups for alternatives in view.alternatives)]
 
 
 def _waits(plan: MapPlan, index: int, missing: MissingParents) -> None:

@@ -278,9 +278,9 @@ class Stage:
     def _edited(self, current: Row, row: Row) -> Row:
         """The cells of a row that the target does not hold already, all of a lookup's together; the others ABSENT."""
         edited = set(differing(current, row))
-        for own in (*(lookup.own for lookup in self.view.lookups), *(each.own for each in self.view.alternatives)):
-            if not edited.isdisjoint(own):
-                edited.update(own)
+        for _, (lookup, *_) in self.view.branches:
+            if not edited.isdisjoint(lookup.own):
+                edited.update(lookup.own)
         return tuple([cell if index in edited else ABSENT for index, cell in enumerate(row)])
 
     # -- writing --------------------------------------------------------------------------------------------------
