@@ -368,7 +368,7 @@ class Records:
             order = " ORDER BY " + ", ".join(["k.i", *(f"t.{quote(name)}" for name in facts.key)])
         statement = f"SELECT {distinct}k.i, {chosen} FROM {unnest(len(to))}, {facts.sql} AS t WHERE {tests}{order}"
         bound = [list(range(len(asked))), *(list(members) for members in zip(*asked, strict=True))]
-        rows = connection.execute(statement.encode(), bound, prepare=False).fetchall()
+        rows = connection.execute(statement.encode(), bound).fetchall()
         return {asked[int(number)]: tuple(image) for number, *image in rows}
 
 

@@ -187,7 +187,7 @@ class Onlookers:
         chosen = ", ".join(facts.columns[name].shown(f"t.{quote(name)}") for name in self._records.columns[table])
         statement = f"SELECT k.i, {chosen} FROM {unnest(len(reference.to))}, {facts.sql} AS t WHERE {tests}"
         bound = [list(range(len(identities))), *(list(members) for members in zip(*identities, strict=True))]
-        rows = connection.execute(statement.encode(), bound, prepare=False).fetchall()
+        rows = connection.execute(statement.encode(), bound).fetchall()
         return [(int(number), tuple(image)) for number, *image in rows]
 
     def _scan(self, table: str, step: Step, place: Place) -> None:

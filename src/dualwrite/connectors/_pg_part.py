@@ -413,7 +413,7 @@ class Part:
         for shape, group in groups.items():
             statement = self._target.statement("let go", shape)
             columns = transposed([ready.members for ready in group]) or [[""] * len(group)]
-            self._connection.execute(statement.encode(), [array(column) for column in columns], prepare=False)
+            self._connection.execute(statement.encode(), [array(column) for column in columns])
         self._carry_out(numbers, trusting=True)
         return {number for number in numbers if self._outcomes[number] != _APPLIED}
 

@@ -164,7 +164,7 @@ class ViewPlan:
             f"WHERE {' AND '.join(tests)}"
         )
         # a prepared statement could not return another type once a column has changed
-        return connection.execute(statement.encode(), bound, prepare=False).fetchall()
+        return connection.execute(statement.encode(), bound).fetchall()
 
 
 def _same_in_sql(column: Column, facts: ColumnFacts) -> bool:
