@@ -14,8 +14,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from dualwrite import printing
 from dualwrite.demo.show import show
+from dualwrite.printing import terminal
 
 PICTURE = Path(__file__).parent / "demo.svg"
 WIDTH, MARGIN = 120, 8
@@ -36,7 +36,7 @@ HEIGHTS = {
 def recorded() -> list[Text]:
     """The lines of a demo, in colour."""
     console = Console(record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, highlight=False)
-    shown, printing.console = printing.console, console
+    shown, terminal.console = terminal.console, console
     here = Path.cwd()
     try:
         with tempfile.TemporaryDirectory() as place:
@@ -45,7 +45,7 @@ def recorded() -> list[Text]:
                 raise SystemExit("the demo did not end well")
     finally:
         os.chdir(here)
-        printing.console = shown
+        terminal.console = shown
     return list(Text.from_ansi(console.export_text(styles=True)).split("\n", allow_blank=True))
 
 

@@ -331,7 +331,7 @@ def test_what_is_parked_fits_a_narrow_terminal(shop, monkeypatch):
     shop.sync()
     shop.sql(shop.left, "INSERT INTO customers VALUES (?, 'a name of more than twenty letters', 1, 'open')", "K" * 60)
     shop.sync()
-    monkeypatch.setattr(printing.console, "_width", 80)
+    monkeypatch.setattr(printing.terminal.console, "_width", 80)
     told = shop.call("parked", "list").out
     assert max(map(len, told.splitlines())) <= 80
     assert "too_long" in told

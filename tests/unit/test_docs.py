@@ -166,8 +166,8 @@ FIELDS = {
 
 def functions() -> dict[str, ast.FunctionDef]:
     """The functions of ``printing`` that make JSON."""
-    tree = ast.parse((SOURCE / "printing.py").read_text(encoding="utf-8"))
-    found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    trees = [ast.parse(file.read_text(encoding="utf-8")) for file in (SOURCE / "printing").glob("*.py")]
+    found = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.FunctionDef)}
     return {name: node for name, node in found.items() if name.endswith("_json")}
 
 

@@ -68,7 +68,7 @@ def main() -> NoReturn:
     try:
         sys.exit(app(prog_name="dualwrite", standalone_mode=False) or 0)
     except Invalid as invalid:
-        printing.problems(invalid.problems)
+        printing.problems.problems(invalid.problems)
         sys.exit(1)
     except Usage as usage:
         printing.error(usage)
@@ -138,7 +138,7 @@ def init(
         proposal = propose(schemas[Side.LEFT], schemas[Side.RIGHT], include or (), read)
     empty = [side for side in Side if not schemas[side].tables]
     remarks = {each: [str(remark) for remark in found] for each, found in proposal.remarks.items()}
-    printing.created(create(folder, name, left, right, proposal.maps, where, remarks), proposal, empty)
+    printing.projects.created(create(folder, name, left, right, proposal.maps, where, remarks), proposal, empty)
 
 
 @app.command()
@@ -165,9 +165,9 @@ def check(
     else:
         project, problems = load_readable(folder)
         if project is not None:
-            with printing.progress() as bars:
+            with printing.progress.progress() as bars:
                 problems += examine(project, bars if data else None)
-    printing.json_out(printing.problems_json(problems)) if as_json else printing.checked(problems)
+    printing.json_out(printing.problems.problems_json(problems)) if as_json else printing.problems.checked(problems)
     finish(not any(problem.level == "error" for problem in problems))
 
 
@@ -189,7 +189,7 @@ def plan(
         states = work.states()
         wanted = {one.name: master or Side(states[one.name].master or DEFAULT_MASTER) for one in chosen}
         plans = Planner(work.connectors, work.schemas).plan(chosen, wanted)
-        printing.json_out(printing.plan_json(plans)) if as_json else printing.planned(plans, rows)
+        printing.json_out(printing.plans.plan_json(plans)) if as_json else printing.plans.planned(plans, rows)
 
 
 def refuse_broken(work: Workspace) -> None:
@@ -207,7 +207,7 @@ def leave_out_broken(work: Workspace) -> bool:
     errors = [problem for problem in work.problems if problem.level == "error"]
     if errors and (not work.maps or not all(problem.map for problem in errors)):
         raise Invalid(errors)
-    printing.problems(errors)
+    printing.problems.problems(errors)
     return not errors
 
 
@@ -234,14 +234,14 @@ def run(
         carry(work, until_idle)
         if until_idle:
             report = status_of(work)
-            printing.statuses(report)
+            printing.states.statuses(report)
             finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
 
 
 def carry(work: Workspace, until_idle: bool) -> None:
     """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short begins again."""
     stop = threading.Event()
-    with interrupted_by_signals(stop), printing.progress() as bars:
+    with interrupted_by_signals(stop), printing.progress.progress() as bars:
 
         def progress(map_name: str, step: str, done: int, total: int) -> None:
             if stop.is_set():
@@ -296,8 +296,8 @@ def start(
         chosen = work.chosen(maps or ())
         commands.start(work, chosen, master=master, initial_sync=not no_initial_sync, who=who())
         report = status_of(work)
-        printing.statuses(report)
-        printing.engine(work.lease.owner())
+        printing.states.statuses(report)
+        printing.states.engine(work.lease.owner())
         finish(not is_halted(report, [one.name for one in chosen]))
 
 
@@ -311,8 +311,8 @@ def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
         chosen = work.chosen(maps or ())
         confirm(f"Stop {len(chosen)} map(s)? Their changes are not tracked while they are stopped.", yes)
         commands.stop(work, chosen, who=who())
-        printing.statuses(status_of(work))
-        printing.engine(work.lease.owner())
+        printing.states.statuses(status_of(work))
+        printing.states.engine(work.lease.owner())
 
 
 def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
@@ -332,12 +332,12 @@ def status(folder: Folder = HERE, as_json: Json = False) -> None:
         retained = retained_by(work.connectors)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained)]
         if as_json:
-            printing.json_out(printing.status_json(report, owner, retained, problems))
+            printing.json_out(printing.states.status_json(report, owner, retained, problems))
         else:
-            printing.statuses(report)
-            printing.engine(owner)
-            printing.retained(retained)
-            printing.told(problems)
+            printing.states.statuses(report)
+            printing.states.engine(owner)
+            printing.states.retained(retained)
+            printing.problems.told(problems)
         finish(not stuck and not is_halted(report))
 
 
@@ -368,9 +368,9 @@ def verify(
             commands.ask(work, "repair", {"maps": names, "master": repair.value, "who": who()})
             reports = [verify_map(one, work.connectors, settle) for one in chosen]
         if as_json:
-            printing.json_out(printing.verify_json(reports))
+            printing.json_out(printing.reports.verify_json(reports))
         else:
-            printing.verified(reports, rows, waiting(work))
+            printing.reports.verified(reports, rows, waiting(work))
         finish(all(report.clean for report in reports))
 
 
@@ -388,7 +388,9 @@ def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None, 
     with workspace(folder) as work:
         found = work.journal.parked(work.numbers(), map=known(work, name))
         entries = [entry for entry in found if code in (None, entry.code)]
-        printing.json_out([printing.parked_json(e) for e in entries]) if as_json else printing.parked(entries)
+        printing.json_out([printing.parking.parked_json(e) for e in entries]) if as_json else printing.parking.parked(
+            entries
+        )
         finish(not entries)
 
 
@@ -403,9 +405,11 @@ def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> Non
         compiled = work.maps.get(entry.map)
         paths = Layout.of(compiled.views[entry.side.other]).paths if compiled else ()
         if as_json:
-            printing.json_out(printing.parked_json(entry) | {"queue": printing.changes_json(changes, paths)})
+            printing.json_out(
+                printing.parking.parked_json(entry) | {"queue": printing.parking.changes_json(changes, paths)}
+            )
         else:
-            printing.parked_one(entry, changes, paths)
+            printing.parking.parked_one(entry, changes, paths)
 
 
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As in `parked list`.")]
@@ -467,7 +471,9 @@ def conflicts_list(
     """List columns that both sides changed."""
     with workspace(folder) as work:
         entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
-        printing.json_out([printing.conflict_json(e) for e in entries]) if as_json else printing.conflicts(entries)
+        printing.json_out(
+            [printing.conflicts.conflict_json(e) for e in entries]
+        ) if as_json else printing.conflicts.conflicts(entries)
 
 
 @conflicts_app.command("resolve")
@@ -492,7 +498,9 @@ def log(
     """Show who did what, and when."""
     with workspace(folder) as work:
         events = work.journal.events(map=known(work, name), limit=limit)
-        printing.json_out([printing.event_json(e) for e in events]) if as_json else printing.events(events)
+        printing.json_out([printing.events.event_json(e) for e in events]) if as_json else printing.events.events(
+            events
+        )
 
 
 @app.command()

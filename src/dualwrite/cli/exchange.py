@@ -100,7 +100,7 @@ def maps_import(
         after = settled(table_map, before) if before else table_map
         file = Path(before.file) if before else new_file(project, table_map.name)
         written(file, write_map(after), anew=before is None)
-    printing.problems(problems)
+    printing.problems.problems(problems)
     if maps:
         printing.said(f"{len(maps)} map(s) imported; next: look at them, then dualwrite check")
     finish(bool(maps) and not any(problem.level == "error" for problem in problems))
@@ -160,25 +160,25 @@ def maps_export(
     A list of rows of `msdyn_dualwriteentitymap`, as JSON.  What Dual-write has no place for is told.
     """
     exported = write_rows(meant(readable(folder), maps))
-    text = printing.export_text(exported.rows, bare=bare)
+    text = printing.maps.export_text(exported.rows, bare=bare)
     if output is None:
         printing.verbatim(text)
     else:
         written(output, text, anew=False)
-    printing.problems(exported.problems)
+    printing.problems.problems(exported.problems)
 
 
 @maps_app.command("show")
 def maps_show(name: Map, folder: Folder = HERE, as_json: Json = False) -> None:
     """Show a map: its tables, key, filters and columns."""
     table_map = found(readable(folder).maps, name, "see dualwrite maps list")
-    printing.json_out(printing.map_shown_json(table_map)) if as_json else printing.map_shown(table_map)
+    printing.json_out(printing.maps.map_shown_json(table_map)) if as_json else printing.maps.map_shown(table_map)
 
 
 @library_app.command("list")
 def library_list(as_json: Json = False) -> None:
     """List the published maps."""
-    printing.json_out(printing.maps_json(library.maps())) if as_json else printing.maps(library.maps())
+    printing.json_out(printing.maps.maps_json(library.maps())) if as_json else printing.maps.maps(library.maps())
 
 
 @library_app.command("add")

@@ -33,7 +33,7 @@ def readable(folder: Path) -> Project:
     project, problems = load_readable(folder)
     if project is None:
         raise Invalid(problems)
-    printing.problems(problems)
+    printing.problems.problems(problems)
     return project
 
 
@@ -65,8 +65,8 @@ def maps_list(folder: Folder = HERE, as_json: Json = False) -> None:
     project, problems = load_readable(folder)
     if project is None:
         raise Invalid(problems)
-    printing.problems(problems)
-    printing.json_out(printing.maps_json(project.maps)) if as_json else printing.maps(project.maps)
+    printing.problems.problems(problems)
+    printing.json_out(printing.maps.maps_json(project.maps)) if as_json else printing.maps.maps(project.maps)
     finish(not problems)
 
 
@@ -79,7 +79,7 @@ def maps_versions(name: Map, folder: Folder = HERE, as_json: Json = False) -> No
     project = readable(folder)
     with kept(project) as journal:
         found = versions.history(journal, project, meant(project, journal, name))
-        printing.json_out(printing.history_json(found)) if as_json else printing.history(found)
+        printing.json_out(printing.maps.history_json(found)) if as_json else printing.maps.history(found)
 
 
 def end_of(known: Sequence[MapVersion], current: TableMap | None, wanted: str) -> tuple[str, TableMap]:
@@ -110,7 +110,9 @@ def maps_diff(
     ends = [end_of(known, current, wanted) for wanted in (before, after)]
     found = differences(*(end for _, end in ends))
     names = [shown for shown, _ in ends]
-    printing.json_out(printing.differences_json(names, found)) if as_json else printing.differences(names, found)
+    printing.json_out(printing.maps.differences_json(names, found)) if as_json else printing.maps.differences(
+        names, found
+    )
 
 
 @maps_app.command("switch")
@@ -131,4 +133,4 @@ def maps_switch(
             raise Usage("no map has versions yet", "a map has them once an engine has run it")
         known_name = meant(project, journal, name)
         done = versions.switch(journal, project, known_name, version, who())
-        printing.switched(done, versions.history(journal, project, known_name))
+        printing.maps.switched(done, versions.history(journal, project, known_name))

@@ -51,21 +51,21 @@ def show(folder: Path, *, keep: bool = False, customers: int = 5_000) -> bool:
     project = load(folder)
     title("Health check", f"dualwrite check -C {folder}")
     problems = examine(project)
-    printing.checked(problems)
+    printing.problems.checked(problems)
     if any(problem.level == "error" for problem in problems):
         return False
     with opened(project) as work:
         title("Dry run: what would an initial sync do?", f"dualwrite plan -C {folder}")
         maps = work.chosen(())
         plans = Planner(work.connectors, work.schemas).plan(maps, {one.name: DEFAULT_MASTER for one in maps})
-        printing.planned(plans, 2)
+        printing.plans.planned(plans, 2)
         return Demo(folder, work).run(keep)
 
 
 def title(text: str, command: str = "") -> None:
     """A heading, with the command that does the same."""
     shown = f"  [dim]{escape(command)}[/dim]" if command else ""
-    printing.console.print(f"\n[bold cyan]── {escape(text)}[/bold cyan]{shown}\n")
+    printing.terminal.console.print(f"\n[bold cyan]── {escape(text)}[/bold cyan]{shown}\n")
 
 
 class Demo:
@@ -83,7 +83,7 @@ class Demo:
         work.lease.acquire()
         for name in work.maps:
             work.journal.set_state(name, desired="running")
-        with printing.progress() as progress:
+        with printing.progress.progress() as progress:
             engine = work.engine(progress=progress)
             engine.open()
             title("Initial sync", f"dualwrite run -C {self._folder}")
@@ -149,7 +149,9 @@ class Demo:
         seconds = self._arrives(side.other, query, wanted)
         self._story.latencies.append(seconds)
         arrow = "→" if side is Side.LEFT else "←"
-        printing.console.print(f"  {arrow} {escape(told)}  [green]arrived after {seconds * 1000:.1f} ms[/green]")
+        printing.terminal.console.print(
+            f"  {arrow} {escape(told)}  [green]arrived after {seconds * 1000:.1f} ms[/green]"
+        )
 
     def _live(self, runner: Runner) -> None:
         title("Live sync: applications write plain SQL on both sides")
@@ -200,7 +202,7 @@ class Demo:
             (Side.RIGHT, f"SELECT description || ' · ' || msdyn_creditrating FROM accounts WHERE {right}"),
         ):
             name = "F&O" if side is Side.LEFT else "CRM"
-            printing.console.print(f"  {name} now: [green]{escape(str(self._value(side, query)))}[/green]")
+            printing.terminal.console.print(f"  {name} now: [green]{escape(str(self._value(side, query)))}[/green]")
 
     def _conflict(self, runner: Runner) -> None:
         title("The same column on both sides: the later edit wins, the other is kept", "dualwrite conflicts list")
@@ -212,17 +214,17 @@ class Demo:
             printing.said("  F&O: credit limit 90000 · a moment later CRM: 110000")
         self._arrives(Side.LEFT, f"SELECT CAST(CREDITLIMIT AS REAL) FROM CustomersV3 WHERE {left}", 110000.0)
         self._settled(runner)
-        printing.conflicts(self._work.journal.conflicts(self._work.numbers()))
+        printing.conflicts.conflicts(self._work.journal.conflicts(self._work.numbers()))
 
     # -- the end --------------------------------------------------------------------------------------------------
 
     def _prove(self, settle: Callable[[], bool]) -> bool:
         title("Do both sides agree?", f"dualwrite verify -C {self._folder}")
         reports = [verify(one, self._work.connectors, settle) for one in self._work.maps.values()]
-        printing.verified(reports, 5)
+        printing.reports.verified(reports, 5)
         parked = self._work.journal.parked(self._work.numbers())
         if parked:
-            printing.parked(parked)
+            printing.parking.parked(parked)
         return all(report.clean for report in reports)
 
     def _summary(self, clean: bool) -> None:

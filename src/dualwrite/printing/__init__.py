@@ -1,0 +1,22 @@
+"""What the command line prints, a module for each kind of thing: tables for people (Rich), JSON for programs.
+
+The fields of the JSON are documented in ``docs/commands.md`` and stable.
+"""
+
+from dualwrite.printing import conflicts as conflicts
+from dualwrite.printing import events as events
+from dualwrite.printing import maps as maps
+from dualwrite.printing import parking as parking
+from dualwrite.printing import plans as plans
+from dualwrite.printing import problems as problems
+from dualwrite.printing import progress as progress
+from dualwrite.printing import projects as projects
+from dualwrite.printing import reports as reports
+from dualwrite.printing import states as states
+from dualwrite.printing import terminal as terminal
+from dualwrite.printing.terminal import error as error
+from dualwrite.printing.terminal import json_out as json_out
+from dualwrite.printing.terminal import misused as misused
+from dualwrite.printing.terminal import note as note
+from dualwrite.printing.terminal import said as said
+from dualwrite.printing.terminal import verbatim as verbatim
