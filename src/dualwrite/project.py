@@ -13,32 +13,21 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Final, Literal, get_args
-from zoneinfo import ZoneInfo, available_timezones
-
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_core import ErrorDetails, PydanticCustomError
+from typing import Final
 
 from dualwrite.declared import Declared, read_declared
-from dualwrite.document import Entries, Findings, Items, Node, Quoted, Text, flow, plain, quote, read
+from dualwrite.document import Findings, Quoted, flow, quote
 from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
-from dualwrite.names import guess, slug
+from dualwrite.names import slug
+from dualwrite.settings import LINK, MAPS, RETAINED, EnvironmentSettings, Settings, read_settings
 from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
-MAPS: Final = "maps/"
 LARGEST: Final = 1_000_000
 """Bytes of the largest file that people write: a map of ten thousand columns has less."""
-RETAINED: Final = 1 << 30
-_VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
-_VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_LINK = re.compile(r"[a-z][a-z0-9_]{0,29}")
-_UNITS: Final = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
-_SIZE = re.compile(r"(?P<number>[1-9]\d{0,5}) ?(?P<unit>[kMGT]B)", re.IGNORECASE)
-_URL = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,80 +74,6 @@ class Project:
 # ------------------------------------------------------------------------------------------------------ reading
 
 
-def _refuse(message: str, remedy: str) -> PydanticCustomError:
-    return PydanticCustomError("refused", "{message}", {"message": message, "remedy": remedy})
-
-
-def _plain_word(link: str) -> str:
-    if not _LINK.fullmatch(link):
-        remedy = "write at most 30 of a-z, 0-9 and _, starting with a letter: database objects carry this name"
-        raise _refuse("is not a plain word", remedy)
-    return link
-
-
-def _not_empty(text: str) -> str:
-    if not text.strip():
-        raise _refuse("is empty", "write a value")
-    return text
-
-
-def _is_url(url: SecretStr) -> SecretStr:
-    text = url.get_secret_value()
-    if not _URL.fullmatch(text):
-        raise _refuse("is not a URL", 'write something like "sqlite:///file.db"')
-    if text.startswith("sqlite:") and not text.removeprefix("sqlite:///").removeprefix("sqlite:"):
-        raise _refuse("names no file", 'write "sqlite:///file.db", with three slashes')
-    if text.startswith("sqlite:") and not text.startswith("sqlite:///"):
-        raise _refuse("is not a SQLite URL", 'write "sqlite:///file.db", with three slashes')
-    return url
-
-
-def _is_timezone(name: str) -> str:
-    try:
-        ZoneInfo(name)
-    except (KeyError, OSError, ValueError):
-        remedy = guess(name, sorted(available_timezones())) or "write a name like Europe/Berlin"
-        raise _refuse("is not a time zone", remedy) from None
-    return name
-
-
-def _size(text: object) -> int:
-    found = _SIZE.fullmatch(str(text))
-    if not found:
-        raise _refuse("is not a size", "write a number with its unit, like 500MB or 2GB")
-    return int(found["number"]) << _UNITS[found["unit"].upper()]
-
-
-_Word = Annotated[str, AfterValidator(_not_empty)]
-_Policy = Literal["left", "right", "newest", "manual", "max", "min", "sum"]
-
-
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
-
-
-class _Environment(_Model):
-    name: _Word | None = None
-    url: Annotated[SecretStr, AfterValidator(_is_url)]
-    schema_name: _Word | None = Field(default=None, alias="schema")
-    timezone: Annotated[str, AfterValidator(_is_timezone)] = "UTC"
-
-
-class _Limits(_Model):
-    deletes: Annotated[int, Field(ge=1)] | None = None
-    retained: Annotated[int, BeforeValidator(_size)] = RETAINED
-
-
-class _Settings(_Model):
-    link: Annotated[str, AfterValidator(_plain_word)]
-    left: _Environment
-    right: _Environment
-    companies: Annotated[list[_Word], Field(min_length=1)] | None = None
-    conflict: _Policy = "newest"
-    maps: _Word = MAPS
-    limits: _Limits = _Limits()
-
-
 def load(folder: Path, variables: Mapping[str, str] = os.environ) -> Project:
     """The project in a folder; raises Invalid with everything that is wrong in any of its files."""
     project, problems = load_readable(folder, variables)
@@ -197,7 +112,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
     return project, problems
 
 
-def _environment(folder: Path, side: Side, written: _Environment) -> Environment:
+def _environment(folder: Path, side: Side, written: EnvironmentSettings) -> Environment:
     url = located(written.url.get_secret_value(), folder)
     return Environment(written.name or side.value, url, written.schema_name, written.timezone)
 
@@ -231,115 +146,12 @@ def _bytes(path: Path, most: int, problems: list[Problem]) -> bytes | None:
     return None
 
 
-def _settings(folder: Path, variables: Mapping[str, str], problems: list[Problem]) -> _Settings | None:
+def _settings(folder: Path, variables: Mapping[str, str], problems: list[Problem]) -> Settings | None:
     text = text_of_file(folder / FILE, problems)
     findings = Findings(str(folder / FILE))
-    node = read(text, findings) if text is not None else None
-    settings = None
-    if isinstance(node, Entries):
-        settings = _validated(node, _replaced(node, variables, findings), findings)
-    elif text is not None and not findings.problems:
-        findings.add("bad_entry", 1, f"{FILE} holds no settings", "it starts with link:, left: and right:")
+    found = None if text is None else read_settings(text, findings, variables)
     problems += findings.sorted()
-    return settings
-
-
-def _validated(written: Entries, node: Node, findings: Findings) -> _Settings | None:
-    for side in Side:
-        url = _at(written, (side.value, "url"))
-        if isinstance(url, Text) and url.value and holds_secret(url.value):
-            remedy = f'put the URL into an environment variable and write url: "${{{side.value.upper()}_URL}}"'
-            findings.add("secret", url.line, f"the URL of {side} holds a password: {mask(url.value)}", remedy)
-    try:
-        return _Settings.model_validate(plain(node, findings))
-    except ValidationError as error:
-        noted = {problem.line for problem in findings.problems}
-        for detail in error.errors(include_input=False, include_url=False):
-            if _at(written, detail["loc"]).line not in noted:
-                _explain(detail, written, findings)
-        return None
-
-
-def _at(node: Node, place: Sequence[int | str]) -> Node:
-    """The node at a place that pydantic names, or the last one that exists on the way there."""
-    for step in place:
-        inner: Node | None = None
-        if isinstance(node, Entries):
-            inner = next((value for key, value in node.pairs if key.value == step), None)
-        elif isinstance(node, Items) and isinstance(step, int):
-            inner = node.nodes[step]
-        if inner is None:
-            break
-        node = inner
-    return node
-
-
-def _explain(detail: ErrorDetails, written: Entries, findings: Findings) -> None:
-    """Note a finding of pydantic in our words, with the value as it stands in the file."""
-    node, name = _at(written, detail["loc"]), ".".join(map(str, detail["loc"]))
-    value = f" {mask(node.value)!r}" if isinstance(node, Text) and node.value else ""
-    context = detail.get("ctx", {})
-    match detail["type"]:
-        case "missing":
-            findings.add("missing_key", node.line, f"{name} is missing", f"add {name}: …")
-        case "extra_forbidden":
-            last = str(detail["loc"][-1])
-            known = _known(detail["loc"][:-1])
-            findings.add(
-                "unknown_key", _key_line(written, detail["loc"]), f"there is no entry {name!r}", guess(last, known)
-            )
-        case "refused":
-            findings.add("bad_entry", node.line, f"{name}{value} {context['message']}", context["remedy"])
-        case "literal_error":
-            remedy = guess(value.strip(" '"), get_args(_Policy))
-            findings.add("bad_entry", node.line, f"{name} cannot be{value or ' empty'}", remedy)
-        case "list_type" | "too_short":
-            findings.add("bad_entry", node.line, f"{name} must be a list that is not empty", "write [one, two]")
-        case "model_type":
-            findings.add("bad_entry", node.line, f"{name} must be a mapping", "write it as {key: value}")
-        case "int_parsing" | "int_parsing_size" | "int_type" | "greater_than_equal":
-            findings.add(
-                "bad_entry", node.line, f"{name}{value} is not a whole number from 1 on", "write a number like 1000"
-            )
-        case _:
-            findings.add("bad_entry", node.line, f"{name} must be one text", "write one value on the line")
-
-
-def _known(place: Sequence[int | str]) -> list[str]:
-    """The entries that may stand there."""
-    models: dict[Sequence[int | str], type[_Model]] = {(): _Settings, ("limits",): _Limits}
-    model = models.get(tuple(place), _Environment)
-    return [each.alias or name for name, each in model.model_fields.items()]
-
-
-def _key_line(node: Node, place: Sequence[int | str]) -> int:
-    parent = _at(node, place[:-1])
-    keys = [key.line for key, _ in parent.pairs if key.value == place[-1]] if isinstance(parent, Entries) else []
-    return keys[0] if keys else parent.line
-
-
-def _replaced(node: Node, variables: Mapping[str, str], findings: Findings) -> Node:
-    """The node with every ``${NAME}`` replaced from the environment."""
-    match node:
-        case Text(value=str() as text):
-            value = _VARIABLE.sub(lambda found: _variable(found, node.line, variables, findings), text)
-            return replace(node, value=value)
-        case Items(nodes=nodes):
-            return replace(node, nodes=tuple(_replaced(item, variables, findings) for item in nodes))
-        case Entries(pairs=pairs):
-            return replace(node, pairs=tuple((key, _replaced(value, variables, findings)) for key, value in pairs))
-    return node
-
-
-def _variable(found: re.Match[str], line: int, variables: Mapping[str, str], findings: Findings) -> str:
-    name = found["name"]
-    if not found["end"] or not _VARIABLE_NAME.fullmatch(name):
-        findings.add("bad_variable", line, f"{found[0]!r} names no environment variable", "write ${NAME}")
-    elif name not in variables:
-        findings.add("unset_variable", line, f"the environment variable {name} is not set", f"export {name}=… first")
-    else:
-        return variables[name]
-    return ""
+    return found
 
 
 def _maps(folder: Path, name: str, problems: list[Problem]) -> tuple[TableMap, ...]:
@@ -396,15 +208,6 @@ class Created:
     variables: tuple[str, ...]
 
 
-def expanded(url: str, variables: Mapping[str, str] = os.environ) -> str:
-    """A URL with every ``${NAME}`` replaced from the environment; raises Usage where that cannot be done."""
-    findings = Findings("")
-    text = _VARIABLE.sub(lambda found: _variable(found, 0, variables, findings), url)
-    for problem in findings.problems:
-        raise Usage(problem.message, problem.remedy)
-    return text
-
-
 def create(
     folder: Path,
     link: str,
@@ -419,7 +222,7 @@ def create(
     ``remarks`` are comments for the columns of a map, by its name.  A URL that holds a password becomes a variable.
     A relative SQLite path is taken from the current directory.
     """
-    if not _LINK.fullmatch(link):
+    if not LINK.fullmatch(link):
         remedy = "use at most 30 of a-z, 0-9 and _, starting with a letter"
         raise Usage(f"{link!r} cannot be the name of a link", remedy)
     urls = {Side.LEFT: left_url, Side.RIGHT: right_url}
@@ -440,7 +243,7 @@ def create(
 def link_name(folder: Path) -> str:
     """A link's name made from a folder's."""
     word = slug(folder.resolve().name).replace("-", "_")[:30].strip("_")
-    return word if _LINK.fullmatch(word) else f"link_{word}"[:30].strip("_")
+    return word if LINK.fullmatch(word) else f"link_{word}"[:30].strip("_")
 
 
 def _settings_text(link: str, places: Mapping[Side, Mapping[str, str]]) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dualwrite import declared, project
+from dualwrite import declared, project, settings
 from dualwrite.connectors import _pg_health, _sqlite_health
 from dualwrite.engine import lifecycle, status, troubles
 from dualwrite.errors import Problem
@@ -212,10 +212,10 @@ def test_every_state_of_a_map_is_described():
 def test_every_setting_is_described():
     """Each key of ``dualwrite.yaml`` stands in the table of settings."""
     described = named_in_tables(section(page("configuration.md"), "dualwrite.yaml"))
-    for name, inner in (("", project._Settings), ("left.", project._Environment), ("limits.", project._Limits)):
-        for field, details in inner.model_fields.items():
-            key = f"{name}{details.alias or field}"
-            assert key in described or key == "limits", key
+    for place, model in settings.MODELS.items():
+        for field, details in model.model_fields.items():
+            key = (*place, details.alias or field)
+            assert ".".join(key) in described or key in settings.MODELS, key
 
 
 def test_every_entry_of_a_map_is_described():
@@ -282,8 +282,8 @@ def test_the_lines_of_maps_are_some():
 
 def test_the_example_of_settings_is_one(tmp_path):
     """What ``configuration.md`` begins with can be read, and so can its schema file."""
-    settings, schema, polymorphic = examples("configuration.md", "yaml")
-    (tmp_path / "dualwrite.yaml").write_text(settings)
+    example, schema, polymorphic = examples("configuration.md", "yaml")
+    (tmp_path / "dualwrite.yaml").write_text(example)
     (tmp_path / "maps").mkdir()
     assert project.load(tmp_path, {"CRM_URL": "sqlite:////srv/crm.db"}).limits.deletes == 1000
     assert declared.read_declared(schema, "left.yaml").tables["CustomersV3"].references

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from dualwrite import project
+from dualwrite import settings
 from dualwrite.errors import Invalid, Usage
 from dualwrite.mapping.tablemap import POLICIES, ColumnMapping, Direction, TableMap
 from dualwrite.model import Side
@@ -171,7 +171,7 @@ def test_no_project(tmp_path: Path):
 
 def test_policies_are_those_of_maps():
     """The settings and the maps know the same policies."""
-    assert get_args(project._Policy) == POLICIES
+    assert get_args(settings._Policy) == POLICIES
 
 
 TABLE_MAP = TableMap("Größe: Customers/V3", "L", "R", (ColumnMapping(("a",), Direction.BOTH, ("b",)),))

@@ -38,7 +38,8 @@ from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
 from dualwrite.journal import Layout
 from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
-from dualwrite.project import Project, create, expanded, link_name, load, load_readable
+from dualwrite.project import Project, create, link_name, load, load_readable
+from dualwrite.settings import expanded
 
 app = typer.Typer(
     name="dualwrite",

@@ -100,7 +100,7 @@ class Application:
         return [number for number in range(len(weak.rows)) if number not in done]
 
     def _note_inserted(self, compiled: CompiledMap, weak: Weak, numbers: Collection[int]) -> None:
-        self.ledger.counts["applied"] += len(numbers)
+        self.ledger.counts[compiled.name, "applied"] += len(numbers)
         self.ledger.loaded.add(compiled.name)
         self.ledger.tables.add(compiled.views[self.target].table)
         if any(unit.owner is self.target for unit in compiled.units[self.source]):

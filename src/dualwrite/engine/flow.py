@@ -24,6 +24,7 @@ from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
+from dualwrite.engine.meter import InHand
 from dualwrite.engine.moving import move_records
 from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
@@ -69,7 +70,6 @@ class Flow:
         self.stream = link.stream(source)
         self.lock = threading.RLock()
         self.point = point
-        self.counts: Counter[str] = Counter()
         self.limit = 500
         self.committed: Position | None = None
         self.carried: Position | None = None
@@ -199,14 +199,14 @@ class Flow:
             self._from.woken.extend({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
 
-    def oldest(self) -> dict[str, float]:
-        """Per map the commit time, by the source's clock, of the oldest change in hand.  For any thread."""
+    def in_hand(self) -> dict[str, InHand]:
+        """Per map what is read and not carried yet, by the source's clock.  For any thread."""
         batch, carried = self._again, self.carried
-        found: dict[str, float] = {}
+        found: dict[str, list[float]] = {}
         for change in () if batch is None else batch.changes:
             if change.view in self.link.maps and (carried is None or change.position > carried):
-                found[change.view] = min(change.at, found.get(change.view, change.at))
-        return found
+                found.setdefault(change.view, []).append(change.at)
+        return {name: InHand(len(times), min(times)) for name, times in found.items()}
 
     def _heed(self, batch: Batch, side: Side) -> None:
         """Raises Halted for a map that something in a side's feed keeps from going on."""
@@ -346,7 +346,8 @@ class Flow:
 
     def arrivals(self, changes: Iterable[Change]) -> list[Change]:
         """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""
-        found = []
+        found: list[Change] = []
+        filtered: Counter[tuple[str, str]] = Counter()
         for change in changes:
             compiled = self.link.maps.get(change.view)
             if compiled is None or (self.carried is not None and change.position <= self.carried):
@@ -356,9 +357,11 @@ class Flow:
                 continue
             seen = project(compiled, self.source, change)
             if seen is None:
-                self.counts["filtered"] += 1
+                filtered[compiled.name, "filtered"] += 1
             elif seen.kind is not Kind.DELETE or compiled.deletes:
                 found.append(self._tag(seen))
+        if filtered:
+            self.link.meter.count(self.target, filtered)
         return found
 
     def _over_limit(self, changes: Iterable[Change]) -> frozenset[str]:
@@ -450,6 +453,7 @@ class Flow:
             if position is not None:
                 self.committed = position
             self._learn(ledger)
+        self.link.meter.applied(self.target, time.monotonic() - self._locked)
 
     def _journal(self, ledger: Ledger) -> None:
         if not (ledger.parked or ledger.queued or ledger.freed or ledger.conflicts):
@@ -510,7 +514,18 @@ class Flow:
         self._to.woken.extend(ledger.tables)
         if any(record not in parked for record in ledger.freed):
             self._to.woken.append("")
-        self.counts.update(ledger.counts)
+        self._count(ledger)
+
+    def _count(self, ledger: Ledger) -> None:
+        """What is parked anew is told by its code; what was tried in vain was told before."""
+        meter, again = self.link.meter, set(ledger.freed)
+        meter.count(self.target, ledger.counts)
+        anew = [
+            (plan.compiled.name, trouble.code)
+            for plan, trouble in ledger.parked
+            if (plan.compiled.name, plan.key) not in again
+        ]
+        meter.park(self.target, anew)
 
     def _advance(self, position: Position) -> None:
         if self.carried is None or position > self.carried:

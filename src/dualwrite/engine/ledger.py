@@ -95,11 +95,11 @@ class Ledger:
 
     ``parked`` are plans with the reason why they were not carried, ``queued`` changes behind records that are parked
     already, ``freed`` records that are not parked any more, ``hidden`` and ``restore`` what the side table learns,
-    ``tables`` those in which something was written.  ``touched`` are records that earlier parts of the transaction
-    have decided about: a trigger may have changed them since, which nobody can have told yet.  Each has a change that
-    finds it.  ``has_folded``: a decision depends on what the target's users are known to have done.  ``loaded``
-    are maps of which records went in as they are, because nobody is known to have touched the target;
-    ``inserts_whole``: all at once.
+    ``tables`` those in which something was written, ``counts`` by map and outcome what became of changes.  ``touched``
+    are records that earlier parts of the transaction have decided about: a trigger may have changed them since, which
+    nobody can have told yet.  Each has a change that finds it.  ``has_folded``: a decision depends on what the target's
+    users are known to have done.  ``loaded`` are maps of which records went in as they are, because nobody is known to
+    have touched the target; ``inserts_whole``: all at once.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
@@ -112,7 +112,7 @@ class Ledger:
         self.restore: dict[tuple[str, Key], Key] = {}
         self.tables: set[str] = set()
         self.touched: dict[tuple[str, Key], Change] = {}
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[tuple[str, str]] = Counter()
         self.has_folded = False
         self.loaded: set[str] = set()
         self.inserts_whole = False
@@ -150,7 +150,7 @@ class Ledger:
             self.parked.append((mine, trouble if key == plan.key else behind(plan.key)))
             self._parked.add((plan.compiled.name, key))
             self._transaction.remember(PARKED, plan.compiled.name, key_text(key), parked_text(first, since))
-        self.counts["parked"] += 1
+        self.counts[plan.compiled.name, "parked"] += 1
 
     def suspect(self, plan: Plan, trouble: Trouble) -> None:
         """Park a record that something has changed past the capture, so it seems.
@@ -211,7 +211,7 @@ class Ledger:
         """Put a loss into the conflict log."""
         if loss.policy == "manual" and not is_open:
             return  # the conflict is in the log since it was found; the decision has closed it
-        self.counts["conflicts"] += 1
+        self.counts[plan.compiled.name, "conflict"] += 1
         loser, beats = loss.loser, loss.beats
         if is_open and self._here.side is Side.LEFT:
             loser, beats = beats, loser  # an open conflict has no loser yet: left change first, so both flows find one

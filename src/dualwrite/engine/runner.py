@@ -170,7 +170,10 @@ class Runner:
         now = time.monotonic()
         if now - self._told_at > TELL_EVERY:
             self._told_at = now
-            oldest = {str(side): flow.oldest() for side, flow in self.engine.flows.items()}
+            found = {side: flow.in_hand() for side, flow in self.engine.flows.items()}
+            for side, in_hand in found.items():
+                self.engine.meter.in_hand(side, in_hand)
+            oldest = {str(side): {name: each.oldest for name, each in maps.items()} for side, maps in found.items()}
             self._tell(IN_HAND, json.dumps(oldest))
 
     def _serve(self) -> None:

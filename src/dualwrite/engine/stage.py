@@ -83,7 +83,7 @@ class Stage:
         slow = {id(plan) for plan in contested}
         for plan in plans:
             if plan.fetched and self._is_detached(plan.fetched):
-                self.ledger.counts["detached"] += 1
+                self.ledger.counts[self.compiled.name, "detached"] += 1
             elif id(plan) in slow and self._is_renamed(plan):
                 reason = "both sides changed the record, and one of them its key"
                 self.ledger.park(plan, Trouble("rename", reason))
@@ -355,13 +355,13 @@ class Stage:
         outcomes = self._written([write for _, write in work])
         failed: list[tuple[Plan, Write, Outcome]] = []
         surprised: list[Plan] = []
+        applied = unchanged = 0
         for (plan, write), outcome in zip(work, outcomes, strict=True):
             match outcome:
                 case Applied():
-                    self.ledger.counts["applied"] += 1
-                    self.ledger.tables.add(self.view.table)
+                    applied += 1
                 case Unchanged():
-                    self.ledger.counts["unchanged"] += 1
+                    unchanged += 1
                 case Contested():
                     surprised.append(plan)
                 case MissingParent() | Rejected():
@@ -369,7 +369,14 @@ class Stage:
                 case _:
                     assert_never(outcome)
         work.clear()
+        self._count(applied, unchanged)
         return failed + self._surprised(surprised)
+
+    def _count(self, applied: int, unchanged: int) -> None:
+        self.ledger.counts[self.compiled.name, "applied"] += applied
+        self.ledger.counts[self.compiled.name, "unchanged"] += unchanged
+        if applied:
+            self.ledger.tables.add(self.view.table)
 
     def _written(self, writes: list[Write]) -> list[Outcome]:
         """Records that are brought back get all their columns, those included that are not carried to this side."""
@@ -387,7 +394,7 @@ class Stage:
         self._fetch(plans)
         for plan in plans:
             if plan.fetched and self._is_detached(plan.fetched):
-                self.ledger.counts["detached"] += 1
+                self.ledger.counts[self.compiled.name, "detached"] += 1
             elif plan.renames:
                 self._renamed_already(plan)
             else:
@@ -405,7 +412,7 @@ class Stage:
         elif plan.fetched or len(found) != 1:
             self.ledger.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
         elif self._is_detached(found):
-            self.ledger.counts["detached"] += 1
+            self.ledger.counts[self.compiled.name, "detached"] += 1
         else:
             self._fold(replace(plan, key=plan.new_key, fetched=found), surprised=True)
 

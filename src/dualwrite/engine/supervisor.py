@@ -27,6 +27,7 @@ from dualwrite.engine.lifecycle import (
     wants_to_run,
 )
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
+from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Journal, Layout, MapState, State
@@ -68,6 +69,7 @@ class Engine:
         self.journal = journal
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
         self.progress = progress
+        self.meter = Meter()
         self._delete_limit = delete_limit
         self._broken = broken or {}
         self._reload = reload
@@ -94,6 +96,7 @@ class Engine:
         for state in sides.values():
             load_windows(state, live, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
+        self.link.meter = self.meter
         self.link.read_decisions()
         for name in live:
             for side in Side:
@@ -168,7 +171,7 @@ class Engine:
 
     def _measure_clocks(self) -> list[ClockOffset]:
         """The clocks' offsets; where they have drifted, another one holds from here on."""
-        left, right = self.connectors[Side.LEFT].clock(), self.connectors[Side.RIGHT].clock()
+        left, right = (self._clock(side) for side in Side)
         measured, clocks = right - left, clocks_from(self.journal.get("clock.offsets"))
         if not clocks:
             clocks = [ClockOffset(measured if abs(measured) > SAME_CLOCK else 0.0)]
@@ -176,6 +179,11 @@ class Engine:
             clocks.append(ClockOffset(measured, self.connectors[Side.RIGHT].end()))
         self.journal.put("clock.offsets", clocks_text(clocks))
         return clocks
+
+    def _clock(self, side: Side) -> float:
+        now = self.connectors[side].clock()
+        self.meter.clock(side, now)
+        return now
 
     def _load_waiting(self, side: Side) -> None:
         """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""
