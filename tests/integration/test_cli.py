@@ -249,6 +249,7 @@ def test_status_tells_how_the_link_stands(shop):
         "version": "1.0.0.0",
         "publisher": "",
         "edited": False,
+        "sync": None,
     }
     assert lag > 0
     assert MOMENT.fullmatch(since)

@@ -160,6 +160,8 @@ FIELDS = {
     "version_json": "maps versions",
     "differences_json": "maps diff",
     "map_difference_json": "maps diff",
+    "sync_json": "syncs list",
+    "progress_json": "status",
 }
 """The functions that make JSON, and the command whose section describes their fields."""
 

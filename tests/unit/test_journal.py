@@ -748,7 +748,7 @@ def columns_of(file: Path) -> dict[str, list[tuple]]:
         return {
             table: raw.execute(f"PRAGMA table_info({table})").fetchall()
             + sorted(row[1:] for row in raw.execute(f"PRAGMA index_list({table})"))
-            for table in ("map_state", "map_version", "parked", "queue", "kept", "layout")
+            for table in ("map_state", "map_version", "parked", "queue", "kept", "layout", "sync")
         }
 
 

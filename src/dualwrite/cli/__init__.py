@@ -21,6 +21,7 @@ from dualwrite import printing
 from dualwrite.cli import exchange
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
+from dualwrite.cli.syncs import syncs_app
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import commands
@@ -55,6 +56,7 @@ conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_
 app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
+app.add_typer(syncs_app, name="syncs")
 
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]

@@ -97,7 +97,7 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     for name in names:
         if name not in engine.link.maps:
             raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
-        outcome = engine.synchronise(engine.link.maps[name], master)
+        outcome = engine.synchronise(engine.link.maps[name], master, "repair")
         for side in Side:
             changed[side] += outcome.created[side] + outcome.changed[side]
         created, differing = sum(outcome.created.values()), sum(outcome.changed.values())

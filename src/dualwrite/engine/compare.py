@@ -7,6 +7,7 @@ side is empty the other streams through.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -74,7 +75,8 @@ ASKED_AT_ONCE = 1_000
 class Tally:
     """What a comparison has counted so far; ``told`` is called as reading goes on, with the number of rows read.
 
-    ``alone`` is the side that alone has records, known before the first finding.
+    ``alone`` is the side that alone has records, known before the first finding.  ``companies`` counts the same (and
+    what its caller adds) per company, which is ``member`` of the keys; without one, under an empty name.
     """
 
     told: Callable[[int], None] = lambda _: None
@@ -82,6 +84,26 @@ class Tally:
     equal: int = 0
     detached: int = 0
     alone: Side | None = None
+    member: int | None = None
+    companies: dict[str, Counter[str]] = field(default_factory=dict)
+
+    def count(self, what: str, keys: Sequence[Key | None]) -> None:
+        """Count records per company."""
+        member = self.member
+        if member is None:
+            self._of("")[what] += len(keys)
+            return
+        found = Counter("" if key is None else key[member] or "" for key in keys)
+        for company, number in found.items():
+            self._of(company)[what] += number
+
+    def _of(self, company: str) -> Counter[str]:
+        return self.companies.setdefault(company, Counter())
+
+    def agreed(self, keys: Sequence[Key]) -> None:
+        """These records are equal on both sides."""
+        self.equal += len(keys)
+        self.count("unchanged", keys)
 
 
 def compare(
@@ -91,16 +113,26 @@ def compare(
 
     ``outside`` is asked only where a side has a filter, in groups.
     """
+    tally.member = company_member(compiled)
     blocks = {side: _blocks(snapshot, side, tally) for side, snapshot in snapshots.items()}
     first = {side: next(found, None) for side, found in blocks.items()}
     whole = {side: chain([] if (block := first[side]) is None else [block], blocks[side]) for side in Side}
     empty = next((side for side in Side if first[side] is None), None)
     tally.alone = None if empty is None else empty.other
-    findings = _both(compiled, whole, tally) if empty is None else _one_sided(compiled, empty.other, whole[empty.other])
+    if empty is None:
+        findings = _both(compiled, whole, tally)
+    else:
+        findings = _one_sided(compiled, empty.other, whole[empty.other], tally)
     if outside is None or all(view.filter is None for view in compiled.views.values()):
         yield from findings
     else:
         yield from _within(compiled, findings, outside, tally)
+
+
+def company_member(compiled: CompiledMap) -> int | None:
+    """Which member of the map's keys says the company; None where it has none."""
+    at = compiled.company.get(Side.LEFT)
+    return None if at is None else compiled.views[Side.LEFT].key.index(at)
 
 
 def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
@@ -112,11 +144,12 @@ def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]
 
 
 def _keyed(
-    compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], unusable: list[Unusable]
+    compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], unusable: list[Unusable], tally: Tally
 ) -> Iterator[tuple[list[Key], list[Row]]]:
     """The blocks with the keys of their rows; rows without a usable key are left out, and told in ``unusable``."""
     for block in blocks:
         found = compiled.keys(side, block)
+        tally.count(f"read {side}", found)
         keys = [key for key in found if key is not None]
         if len(keys) < len(found):
             unusable += [_unusable(compiled, side, row) for key, row in zip(found, block, strict=True) if key is None]
@@ -124,14 +157,14 @@ def _keyed(
         yield keys, block
 
 
-def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]]) -> Iterator[Finding]:
+def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], tally: Tally) -> Iterator[Finding]:
     unusable: list[Unusable] = []
     if compiled.unique[side]:
-        for keys, rows in _keyed(compiled, side, blocks, unusable):
+        for keys, rows in _keyed(compiled, side, blocks, unusable, tally):
             yield Alone(side, keys, rows)
     else:
         parts = Partitioned()  # the key may occur twice
-        for keys, rows in _keyed(compiled, side, blocks, unusable):
+        for keys, rows in _keyed(compiled, side, blocks, unusable, tally):
             parts.add(keys, rows)
         for index in range(PARTITIONS):
             yield from _alone(side, _group(parts, index))
@@ -141,7 +174,7 @@ def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]]) -
 def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tally: Tally) -> Iterator[Finding]:
     parts = {side: Partitioned() for side in Side}
     unusable: list[Unusable] = []
-    keyed = {side: _keyed(compiled, side, blocks[side], unusable) for side in Side}
+    keyed = {side: _keyed(compiled, side, blocks[side], unusable, tally) for side in Side}
     if all(compiled.unique.values()):
         yield from _met(compiled, keyed, parts, tally)
     else:  # a key may occur twice
@@ -165,7 +198,7 @@ def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tal
             elif units := _disagreeing(compiled, left, right):
                 yield Difference(key, left, right, tuple(units))
             else:
-                tally.equal += 1
+                tally.agreed([key])
         yield from _alone(Side.LEFT, alone)
         yield from _alone(Side.RIGHT, rights)
 
@@ -220,13 +253,13 @@ def _differing(
     keys, mine, others = zip(*pairs, strict=True)
     lefts, rights = (mine, others) if side is Side.LEFT else (others, mine)
     agree = compiled.surely_agree(lefts, rights)
-    tally.equal += agree.count(True)
+    tally.agreed([key for key, is_sure in zip(keys, agree, strict=True) if is_sure])
     for number in [number for number, is_sure in enumerate(agree) if not is_sure]:
         left, right = lefts[number], rights[number]
         if units := _disagreeing(compiled, left, right):
             yield Difference(keys[number], left, right, tuple(units))
         else:
-            tally.equal += 1
+            tally.agreed([keys[number]])
 
 
 def _group(parts: Partitioned, index: int) -> dict[Key, Row | list[Row]]:
@@ -290,5 +323,7 @@ def _attached(compiled: CompiledMap, alone: Alone, outside: Outside, tally: Tall
             naturals.append(None)
     hidden = outside(alone.side.other, [key for key in naturals if key is not None])
     kept = [number for number, key in enumerate(naturals) if key is None or key not in hidden]
-    tally.detached += len(naturals) - len(kept)
+    outside_of_it = [key for key, natural in zip(alone.keys, naturals, strict=True) if natural in hidden]
+    tally.detached += len(outside_of_it)
+    tally.count(f"detached {alone.side.other}", outside_of_it)
     return Alone(alone.side, [alone.keys[n] for n in kept], [alone.rows[n] for n in kept])

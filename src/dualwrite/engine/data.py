@@ -18,8 +18,8 @@ from operator import itemgetter
 from typing import BinaryIO, Final
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.parents import Wanted
+from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.errors import Problem, RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Key, Path, Row, Side, Value, show_key, show_path
@@ -131,7 +131,7 @@ class DataCheck:
         connectors: Mapping[Side, Connector],
         schemas: Mapping[Side, Schema],
         maps: Sequence[CompiledMap],
-        progress: Progress = quiet,
+        progress: Watch = quiet,
     ) -> None:
         """``maps`` are all maps of the link: what one of them brings is missing for none."""
         self._connectors = connectors
@@ -175,7 +175,7 @@ class _Table:
             for name, branches in compiled.views[self._target].branches
         ]
 
-    def read(self, progress: Progress) -> list[Problem]:
+    def read(self, progress: Watch) -> list[Problem]:
         """Read it; what was found."""
         done = 0
         with tempfile.TemporaryFile() as file:

@@ -26,19 +26,13 @@ from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.spool import Spool, Weak
+from dualwrite.engine.syncs import Watch, counts, quiet
+from dualwrite.journal import Count
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
-Progress = Callable[[str, str, int, int], None]
-"""Called with the map, the step (``compare``, ``left``, ``right``), how much is done and how much there is (0: not
-known)."""
-
 AHEAD = 10
 """Blocks that are read while others are carried."""
-
-
-def quiet(_map: str, _step: str, _done: int, _total: int) -> None:
-    """Report nothing."""
 
 
 @dataclass
@@ -48,7 +42,7 @@ class Outcome:
     tally: Tally = field(default_factory=Tally)
     created: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
     changed: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
-    parked: int = 0
+    counts: Sequence[Count] = ()
 
 
 def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> Outside:
@@ -107,7 +101,7 @@ class InitialSync:
         flows: dict[Side, Flow],
         compiled: CompiledMap,
         master: Side,
-        progress: Progress = quiet,
+        progress: Watch = quiet,
     ) -> None:
         self.link = link
         self.flows = flows
@@ -158,8 +152,8 @@ class InitialSync:
         match finding:
             case Unusable():
                 self._unusable.append(finding)
-            case Alone(source, _, rows):
-                self._create(source, rows)
+            case Alone():
+                self._create(finding)
             case Difference():
                 self._change(finding)
             case _:
@@ -168,11 +162,15 @@ class InitialSync:
     def _told(self, step: str, done: int) -> None:
         self.progress(self.compiled.name, step, done, 0)
 
-    def _create(self, source: Side, rows: Sequence[Row]) -> None:
+    def _create(self, alone: Alone) -> None:
         """What exists on one side only is created on the other."""
-        if self.compiled.carried[source]:
-            self.outcome.created[source.other] += len(rows)
-            self._spools[source].add(rows, insert=True)
+        if self.compiled.carried[alone.side]:
+            self._count_created(alone)
+            self._spools[alone.side].add(alone.rows, insert=True)
+
+    def _count_created(self, alone: Alone) -> None:
+        self.outcome.created[alone.side.other] += len(alone.rows)
+        self.outcome.tally.count(f"created {alone.side.other}", alone.keys)
 
     def _change(self, difference: Difference) -> None:
         """What differs is carried from the master."""
@@ -181,6 +179,7 @@ class InitialSync:
         self._one_way(difference)
         if self._carries(difference, self.master):
             self.outcome.changed[self.master.other] += 1
+            self.outcome.tally.count(f"changed {self.master.other}", [difference.key])
             self._spools[self.master].add([row], insert=False)
 
     def _carries(self, difference: Difference, source: Side) -> bool:
@@ -219,6 +218,7 @@ class InitialSync:
         ends = {side: self.link.sides[side].connector.end() for side in Side}
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
+        self.outcome.counts = counts(self.link.journal, self.compiled, self.outcome.tally, self.boundaries)
         return self.outcome
 
     def _streamed(self, source: Side) -> Iterator[Weak]:
@@ -231,7 +231,7 @@ class InitialSync:
             if not isinstance(finding, Alone):
                 self._take(finding)
             elif self.compiled.carried[source]:
-                self.outcome.created[source.other] += len(finding.rows)
+                self._count_created(finding)
                 rows += finding.rows
                 while len(rows) >= (most := flow.weak_limit):
                     yield spool.passing(rows[:most])
@@ -251,7 +251,6 @@ class InitialSync:
                 changes = [self._candidate(row, flow.source) for row in finding.rows]
                 plan = Plan(self.compiled, finding.key, changes, finding.key)
                 application.ledger.park(plan, Trouble(finding.code, finding.reason))
-                self.outcome.parked += 1
             flow.finish(transaction, application.ledger, None)
 
     def _candidate(self, row: Row, side: Side) -> Change:

@@ -9,12 +9,12 @@ from contextlib import suppress
 from typing import TypedDict
 
 from dualwrite.engine.ledger import MANY_DELETES
-from dualwrite.engine.lifecycle import INITIALIZING, RUNNING
+from dualwrite.engine.lifecycle import INITIALIZING, RUNNING, has_synced, wants_to_run
 from dualwrite.engine.runner import IN_HAND, TROUBLE
 from dualwrite.engine.versions import differs
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
-from dualwrite.journal import MapState, MapVersion
+from dualwrite.journal import MapState, MapVersion, Progress, SyncRun
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
 
@@ -29,7 +29,7 @@ class MapStatus(_Version):
     """One line of ``dualwrite status``; times in seconds (lag) or seconds since the epoch (since).
 
     ``version`` and ``publisher`` are those that run, else those of the file; ``edited``: the file says something else
-    than what runs.
+    than what runs.  ``sync`` is how far the map's initial sync is, while it is under way.
     """
 
     map: str
@@ -41,6 +41,7 @@ class MapStatus(_Version):
     queued: int
     lag_seconds: float
     since: float
+    sync: Progress | None
 
 
 def status_of(workspace: Workspace) -> list[MapStatus]:
@@ -52,6 +53,8 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
     names = [*workspace.maps, *(name for name in states if name not in workspace.maps)]
     files = {table_map.name: table_map for table_map in workspace.project.maps}
     known = {(each.map, each.version, each.publisher): each for each in workspace.journal.versions()}
+    syncing = workspace.journal.syncs.under_way() if workspace.lease.owner() else None
+    queued = waiting_for_sync(workspace, states, syncing)
     report: list[MapStatus] = []
     for name in names:
         state, counts = states[name], tally.get(name)
@@ -61,16 +64,32 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
                 map=name,
                 state=state.state,
                 desired=state.desired,
-                reason=state.reason or waits,
+                reason=state.reason or waits or queued.get(name, ""),
                 parked=counts.parked if counts else 0,
                 conflicts=counts.conflicts if counts else 0,
                 queued=counts.changes if counts else 0,
                 lag_seconds=lag.get(name, 0.0),
                 since=state.since,
+                sync=syncing.progress if syncing is not None and syncing.map == name else None,
                 **_version(state, files.get(name), known),
             )
         )
     return report
+
+
+def waiting_for_sync(
+    workspace: Workspace, states: Mapping[str, MapState], syncing: SyncRun | None
+) -> Mapping[str, str]:
+    """What there is to say of the map whose initial sync is under way, and of those whose turn comes after it."""
+    if syncing is None:
+        return {}
+    told = {syncing.map: str(syncing.progress)}
+    before = [syncing.map]
+    for name in workspace.maps:
+        if name != syncing.map and wants_to_run(states[name]) and not has_synced(states[name]):
+            told[name] = f"waits for the initial sync of {', '.join(before)}"
+            before.append(name)
+    return told
 
 
 def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, str, str], MapVersion]) -> _Version:

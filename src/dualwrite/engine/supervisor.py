@@ -16,7 +16,7 @@ from typing import TypeAlias
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.continuity import check_identity
 from dualwrite.engine.flow import Flow
-from dualwrite.engine.initial import InitialSync, Outcome, Progress, quiet
+from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
     ATTENTION,
     INITIALIZING,
@@ -29,8 +29,10 @@ from dualwrite.engine.lifecycle import (
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
+from dualwrite.engine.syncs import Watch, quiet, recorded
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Journal, Layout, MapState, State
+from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
 
@@ -58,7 +60,7 @@ class Engine:
         *,
         delete_limit: int | None = None,
         point: Point = no_point,
-        progress: Progress = quiet,
+        progress: Watch = quiet,
         broken: Mapping[str, str] | None = None,
         reload: Reload | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class Engine:
         live = self._installed()
         states = self.journal.states()
         self._settle_journal()
+        self.journal.syncs.interrupt_all()
         clocks = self._measure_clocks()
         self._lay_out(live, states)
         sides = {side: load_side(side, self.connectors[side], live) for side in Side}
@@ -304,7 +307,7 @@ class Engine:
         name = compiled.name
         self.journal.set_state(name, state=INITIALIZING, initial="pending", reason="")
         self.journal.log("initial sync started", map=name, detail={"master": str(master)})
-        outcome = self.synchronise(compiled, master)
+        outcome = self.synchronise(compiled, master, "start")
         detail = {
             "read": {str(side): count for side, count in outcome.tally.read.items()},
             "created": {str(side): count for side, count in outcome.created.items()},
@@ -315,16 +318,19 @@ class Engine:
         self.journal.log("initial sync done; running", map=name, detail=detail)
         return outcome
 
-    def synchronise(self, compiled: CompiledMap, master: Side) -> Outcome:
+    def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``."""
-        sync = InitialSync(self.link, self.flows, compiled, master, self.progress)
         boundaries: dict[Side, Position | None] = {}
-        try:
-            boundaries.update(sync.compare())
-            self.journal.set_state(compiled.name, boundaries=boundaries)
-            return sync.apply()
-        finally:
-            sync.close()
+        with recorded(self.journal, compiled, master, why, self.progress) as recorder:
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder)
+            try:
+                boundaries.update(sync.compare())
+                self.journal.set_state(compiled.name, boundaries=boundaries)
+                outcome = sync.apply()
+            finally:
+                sync.close()
+            recorder.counts = outcome.counts
+        return outcome
 
     # -- carrying -------------------------------------------------------------------------------------------------
 

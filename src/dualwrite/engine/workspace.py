@@ -16,11 +16,11 @@ from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
-from dualwrite.engine.initial import Progress, quiet
 from dualwrite.engine.lifecycle import wants_to_run
 from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.versions import keep
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
@@ -86,7 +86,7 @@ class Workspace:
             for side, connector in self.connectors.items()
         }
 
-    def engine(self, point: Point = no_point, progress: Progress = quiet) -> Engine:
+    def engine(self, point: Point = no_point, progress: Watch = quiet) -> Engine:
         """An engine for this link; to be opened by whoever holds the lease."""
         wanted = {name for name, state in self.states().items() if wants_to_run(state)}
         return Engine(
@@ -180,7 +180,7 @@ def compiled_maps(project: Project, schemas: Mapping[Side, Schema], problems: li
     return {one.name: one for one in order_maps(compiled)}
 
 
-def examine(project: Project, data: Progress | None = None) -> list[Problem]:
+def examine(project: Project, data: Watch | None = None) -> list[Problem]:
     """Everything that ``dualwrite check`` tells: prerequisites of both systems and all problems of all maps.
 
     With ``data``, which is told how far it is, also what in the data would hinder the maps that have no errors.

@@ -22,11 +22,13 @@ from dualwrite.journal.entries import (
 from dualwrite.journal.layout import KeptChange, Layout
 from dualwrite.journal.lease import Lease
 from dualwrite.journal.store import Journal
+from dualwrite.journal.syncs import Count, Progress, SyncRun
 from dualwrite.journal.writer import Writer
 
 __all__ = [
     "Boundaries",
     "Conflict",
+    "Count",
     "Decision",
     "Desired",
     "Event",
@@ -39,8 +41,10 @@ __all__ = [
     "MapVersion",
     "Parked",
     "ParkedKey",
+    "Progress",
     "Request",
     "State",
+    "SyncRun",
     "Tally",
     "Writer",
     "change_from",

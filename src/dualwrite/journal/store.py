@@ -32,6 +32,7 @@ from dualwrite.journal.entries import (
     change_from,
 )
 from dualwrite.journal.layout import KeptChange, Layout
+from dualwrite.journal.syncs import Syncs
 from dualwrite.journal.tables import (
     STEPS,
     Step,
@@ -66,6 +67,7 @@ class Journal:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self.syncs = Syncs(database, clock)
 
     @classmethod
     def exists(cls, where: str | Path) -> bool:

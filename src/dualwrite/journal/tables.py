@@ -190,6 +190,15 @@ request = _table(
     Index("request_at", "at"),
 )
 
+sync = _table(
+    "sync",
+    _row(),
+    *map(_word, ("map", "why", "master", "companies", "outcome", "reason", "counts", "progress")),
+    *map(_time, ("started", "ended")),
+    _count("resumed"),
+    Index("sync_map", "map"),
+)
+
 
 def _keep_versions(connection: Connection) -> None:
     """Number 2: the versions of maps, and the one that each map was last taken up with."""
@@ -209,6 +218,14 @@ def _keep_layouts(connection: Connection) -> None:
     Table("layout", MetaData(), _row(), _word("text"), unique, sqlite_autoincrement=True).create(connection)
 
 
-STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts)
+def _keep_syncs(connection: Connection) -> None:
+    """Number 4: every initial sync, with what it did."""
+    words = map(_word, ("map", "why", "master", "companies", "outcome", "reason", "counts", "progress"))
+    times, index = map(_time, ("started", "ended")), Index("sync_map", "map")
+    made = Table("sync", MetaData(), _row(), *words, *times, _count("resumed"), index, sqlite_autoincrement=True)
+    made.create(connection)
+
+
+STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs)
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""

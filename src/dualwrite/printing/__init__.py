@@ -13,6 +13,7 @@ from dualwrite.printing import progress as progress
 from dualwrite.printing import projects as projects
 from dualwrite.printing import reports as reports
 from dualwrite.printing import states as states
+from dualwrite.printing import syncs as syncs
 from dualwrite.printing import terminal as terminal
 from dualwrite.printing.terminal import error as error
 from dualwrite.printing.terminal import json_out as json_out

@@ -11,6 +11,7 @@ from dualwrite.engine.status import MapStatus
 from dualwrite.errors import Problem
 from dualwrite.model import Side
 from dualwrite.printing.problems import problems_json
+from dualwrite.printing.syncs import progress_json
 from dualwrite.printing.terminal import COLOURS, said, show, stamp, table
 
 
@@ -18,7 +19,7 @@ def status_json(
     report: Sequence[MapStatus], engine: str | None, kept: Mapping[Side, int], found: Iterable[Problem]
 ) -> Mapping[str, object]:
     """The states of all maps, who runs the engine, what the systems keep, and what is wrong with the link."""
-    maps = [{**row, "since": stamp(row["since"])} for row in report]
+    maps = [{**row, "since": stamp(row["since"]), "sync": progress_json(row["sync"])} for row in report]
     retained = {str(side): kept.get(side) for side in Side}
     return {"engine": engine, "maps": maps, "retained": retained, **problems_json(found)}
 
