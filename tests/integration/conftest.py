@@ -210,8 +210,8 @@ class Pair(Project):
         maps: Mapping[str, str],
     ) -> None:
         """Create the project; ``maps`` are texts by name."""
+        (folder / "maps").mkdir(parents=True)
         super().__init__(folder, capsys, monkeypatch)
-        (folder / "maps").mkdir()
         sides = "".join(f"{side}: {{name: {side}, url: {json.dumps(url)}}}\n" for side, url in urls.items())
         (folder / "dualwrite.yaml").write_text(f"link: {folder.name}\n{sides}")
         for name, text in maps.items():

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from operator import is_
 
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
 from dualwrite.connectors._sqlite_effects import Effects
-from dualwrite.connectors._sqlite_feed import check_place
+from dualwrite.connectors._sqlite_feed import check_capture, check_place
 from dualwrite.connectors._sqlite_log import SLICE, Marker
 from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog
@@ -24,6 +25,22 @@ from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
 from dualwrite.model import Batch, Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
+
+
+class Checked:
+    """For which state of the tables which views are known to be captured whole."""
+
+    def __init__(self) -> None:
+        self._version = -1
+        self._views: Sequence[View] = ()
+
+    def holds(self, version: int, views: Sequence[View]) -> bool:
+        """Is it known of these very views?"""
+        return version == self._version and len(views) == len(self._views) and all(map(is_, views, self._views))
+
+    def note(self, version: int, views: Sequence[View]) -> None:
+        """It is, from now on."""
+        self._version, self._views = version, tuple(views)
 
 
 class SqliteTransaction:
@@ -42,6 +59,7 @@ class SqliteTransaction:
         known: dict[str, Position | None],
         acknowledged: Position | None,
         done: Callable[[], None],
+        checked: Checked,
     ) -> None:
         self._file = file
         self._connection = connection
@@ -54,6 +72,7 @@ class SqliteTransaction:
         self._known = known
         self._acknowledged = acknowledged
         self._done = done
+        self._checked = checked
         self._calls: list[tuple[View, Sequence[Write], frozenset[int]] | tuple[str, str, str, str | None]] = []
         self.is_open = True
         try:
@@ -67,9 +86,16 @@ class SqliteTransaction:
         with self._file.errors():
             self._version = self._data_version()
             self._catalog = self._load(self._connection)
+            self._check_capture()
             self._meta = read_meta(self._connection, self._names)
             self._effects = Effects(self._connection, self._names, self._catalog)
             self._lookups = lookups_of(self._connection, self._catalog, self._plans)
+
+    def _check_capture(self) -> None:
+        """Raises Halted where a table has changed so that the feed would, if it had been asked first."""
+        if not self._checked.holds(self._catalog.version, self._views):
+            check_capture(self._connection, self._names, self._file, self._catalog, self._views)
+            self._checked.note(self._catalog.version, self._views)
 
     def _data_version(self) -> int:
         return int(self._connection.execute("PRAGMA data_version").fetchone()[0])

@@ -30,7 +30,7 @@ from typing import TypeAlias
 
 from dualwrite.connectors._sql import needs, quote
 from dualwrite.connectors._sqlite_schema import Catalog, Facts, Unique
-from dualwrite.errors import Denied, Usage
+from dualwrite.errors import Denied, Halted, Usage
 from dualwrite.schema import View
 
 SCHEMA_NUMBER = 1
@@ -41,6 +41,8 @@ own work and no changes: ``G`` what a record was that we deleted or moved (effec
 renamed or brought, by which those that look it up look different (the note tells which).  ``L``: what came before is
 lost."""
 NORMAL, OWN, SILENT = 0, 1, 2
+REMEDY = "stop the maps of this link and start them again with an initial sync"
+START_AGAIN = "correct the map if need be (`dualwrite maps refresh` tells), then start it: it compares both sides"
 Triggers: TypeAlias = Mapping[str, tuple[int, str]]
 """Triggers of a table: place and text by name."""
 
@@ -267,18 +269,23 @@ class Capture:
     def install(self, catalog: Catalog, views: Sequence[View]) -> bool:
         """Create, extend or mend everything, inside the caller's transaction.
 
-        Returns whether capture was interrupted since the last time: then nobody may read on from before.
+        Returns whether capture was switched off for all tables since the last time: then nobody may read on from
+        before.  Raises Halted, with nothing done, for a view of whose tables changes may have been missed.
         """
         wanted = plans(catalog, views)
         self._create()
         check_number(self._connection, self._names)
+        halted = interrupted_view(self._connection, self._names, catalog, views)
+        if halted is not None:
+            raise halted
         self._widen(max((len(plan.columns) for plan in wanted.values()), default=0))
         known = current_shapes(self._connection, self._names)
         present = own_triggers(self._connection, self._names)
-        lost = not_captured(catalog, present, known, known.keys() & wanted.keys())
-        is_interrupted = bool(lost) or not present.keys() & wanted.keys() <= known.keys()
+        is_interrupted = is_switched_off(self._connection, self._names)
         if is_interrupted:
             self._lose()
+            self._connection.execute(f"DELETE FROM {self._names.mode}")
+            self._connection.execute(f"INSERT INTO {self._names.mode} VALUES ({NORMAL})")
         for table in set(known) - set(wanted):
             self._retire(known[table])
         for table, plan in wanted.items():
@@ -397,7 +404,52 @@ def wants_mending(catalog: Catalog, names: Names, present: Mapping[str, Triggers
         is_outdated(names, present[table], shape, catalog.facts[table])
         or is_older(present[table], catalog.facts[table])
         for table, shape in shapes.items()
+        if table in present and table in catalog.facts
     )
+
+
+def is_switched_off(connection: sqlite3.Connection, names: Names) -> bool:
+    """Has somebody told the triggers, in a transaction of their own, not to log, or to log as we do?"""
+    return [tuple(row) for row in connection.execute(f"SELECT mode FROM {names.mode}")] != [(NORMAL,)]
+
+
+def interrupted_view(
+    connection: sqlite3.Connection, names: Names, catalog: Catalog, views: Iterable[View]
+) -> Halted | None:
+    """The first view of whose tables not every change since it was installed is in the log, and why."""
+    known, present = current_shapes(connection, names), own_triggers(connection, names)
+    for view in views:
+        needed = _named(catalog, view)
+        lost = not_captured(catalog, present, known, sorted(needed & known.keys()))
+        told = [_why(names, catalog, present, known[table]) for table in lost]
+        told += [f"{table} had another name" for table in sorted(present.keys() & needed - known.keys())]
+        if told:
+            return Halted(view.name, f"{'; '.join(told)}, so changes may have been missed", START_AGAIN)
+    return None
+
+
+def _named(catalog: Catalog, view: View) -> frozenset[str]:
+    """The tables that a view needs; at least its own, where others cannot be told any more."""
+    try:
+        return frozenset(needs(catalog.schema, [view]))
+    except Usage:
+        return frozenset([view.table])
+
+
+def _why(names: Names, catalog: Catalog, present: Mapping[str, Triggers], shape: Shape) -> str:
+    """What was done to a table that is not captured any more."""
+    table, name = shape.plan.table, names.trigger(shape.plan.table, "insert")
+    elsewhere = next((other for other, triggers in present.items() if name in triggers and other != table), None)
+    if table not in catalog.facts:
+        return f"table {table} was renamed to {elsewhere}" if elsewhere else f"table {table} was dropped"
+    gone = [column for column in shape.plan.columns if column not in catalog.facts[table].affinities]
+    if elsewhere or not present.get(table):
+        return f"table {table} was created anew, or the triggers on it were dropped" + _without(table, gone)
+    return _without(table, gone).removeprefix(": ") or f"triggers on {table} were dropped or replaced"
+
+
+def _without(table: str, gone: Sequence[str]) -> str:
+    return f": column {', '.join(f'{table}.{column}' for column in gone)} was dropped or renamed" if gone else ""
 
 
 def not_captured(

@@ -10,11 +10,13 @@ from contextlib import suppress
 
 from dualwrite.connectors._sqlite_capture import (
     MARKER,
+    REMEDY,
     Capture,
     Names,
     current_shapes,
+    interrupted_view,
     is_installed,
-    not_captured,
+    is_switched_off,
     own_triggers,
     read_meta,
     wants_mending,
@@ -23,12 +25,11 @@ from dualwrite.connectors._sqlite_log import end_of
 from dualwrite.connectors._sqlite_reader import LogReader, Place
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
-from dualwrite.errors import Denied, PositionLost, Unavailable, Usage
+from dualwrite.errors import Denied, Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
 _NAP = 0.001
-REMEDY = "stop the maps of this link and start them again with an initial sync"
 
 
 def check_place(
@@ -54,6 +55,17 @@ def check_place(
     if after.place < (lost,):
         raise PositionLost(f"{file.path}: changes that follow {after} are not kept any more (up to {lost})", REMEDY)
     return max(after.place, oldest)
+
+
+def check_capture(
+    connection: sqlite3.Connection, names: Names, file: File, catalog: Catalog, views: Sequence[View]
+) -> None:
+    """Raises Halted for a view of whose tables changes may have been missed, PositionLost where all may have been."""
+    if is_switched_off(connection, names):
+        raise PositionLost(f"{file.path}: somebody has switched the triggers of link {names.link} off", REMEDY)
+    halted = interrupted_view(connection, names, catalog, views)
+    if halted is not None:
+        raise Halted(halted.map, f"{file.path}: {halted.message}", halted.remedy)
 
 
 def _last_change(connection: sqlite3.Connection, names: Names, after: int, until: int) -> int:
@@ -150,11 +162,7 @@ class SqliteFeed:
         catalog = self._load(self._connection)
         self._version = catalog.version
         present, shapes = own_triggers(self._connection, self._names), current_shapes(self._connection, self._names)
-        lost = not_captured(catalog, present, shapes, {*shapes, *(view.table for view in self._views)})
-        if lost:
-            what = ", ".join(sorted(lost))
-            message = f"{self._file.path}: {what} was dropped, created anew or renamed, so changes may have been missed"
-            raise PositionLost(message, REMEDY)
+        check_capture(self._connection, self._names, self._file, catalog, self._views)
         self._wants_mending = wants_mending(catalog, self._names, present, shapes)
         return LogReader(self._connection, self._names, catalog, self._views, place)
 

@@ -6,15 +6,19 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import Final
 
 from dualwrite.connectors._sqlite_capture import (
+    REMEDY,
     Names,
     current_shapes,
+    interrupted_view,
     is_installed,
     is_older,
     is_outdated,
+    is_switched_off,
     own_triggers,
     plans,
 )
@@ -33,6 +37,11 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A unique index stands over an expression: rows that REPLACE deletes by it are not seen.",
         "do not use INSERT OR REPLACE against it, or set `PRAGMA recursive_triggers = ON` in the application",
     ),
+    "sqlite_interrupted": (
+        "Changes of a table may have been missed: it was dropped, renamed or created anew, or the triggers on it were "
+        "dropped.",
+        "run `dualwrite run`, which stops its maps alone; then start them again",
+    ),
     "sqlite_missing": ("The database file does not exist.", "correct the URL, or create the database first"),
     "sqlite_network": (
         "The file lies on a network file system, where WAL mode is not safe.",
@@ -47,13 +56,17 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "The file, or its folder, cannot be written.",
         "give this user write permission to both",
     ),
+    "sqlite_switched_off": (
+        "Somebody has switched the link's triggers off, so changes of any table may have been missed.",
+        "stop the maps of this link and start them again with an initial sync",
+    ),
     "sqlite_trigger_order": (
         "The application has created triggers that are newer than ours, and so run before them.",
         "nothing: `dualwrite run` makes ours the newest again",
     ),
     "sqlite_triggers": (
-        "Triggers of ours are missing or outdated.",
-        "run `dualwrite run`; if it says that changes were missed, stop and start the maps of these tables",
+        "Triggers of ours do not fit their table any more, which got another index, for example.",
+        "nothing: `dualwrite run` mends them",
     ),
     "sqlite_unreadable": (
         "The file is locked, damaged, encrypted, or no SQLite database.",
@@ -78,7 +91,7 @@ def inspect(
 
 
 def _of(problem: Problem, side: Side) -> Problem:
-    return Problem(problem.code, problem.message, problem.remedy, problem.level, side=str(side))
+    return replace(problem, side=str(side))
 
 
 def _file_problems(file: File) -> Iterator[Problem]:
@@ -132,11 +145,21 @@ def _database_problems(
             yield Problem("sqlite_expression_index", message, remedy, "warning")
     if not is_installed(connection, names):
         return
+    if is_switched_off(connection, names):
+        message = f"{file.path}: somebody has switched the triggers of link {names.link} off"
+        yield Problem("sqlite_switched_off", message, REMEDY)
+    for view in views:
+        halted = interrupted_view(connection, names, catalog, [view])
+        if halted is not None:
+            message = f"{file.path}: {halted.message}"
+            yield Problem("sqlite_interrupted", message, CODES["sqlite_interrupted"][1], map=halted.map)
     shapes, triggers = current_shapes(connection, names), own_triggers(connection, names)
     for table in wanted:
         shape, facts, present = shapes.get(table), catalog.facts[table], triggers.get(table, {})
-        if shape is None or is_outdated(names, present, shape, facts):
-            message = f"{file.path}: the triggers on {table} are missing or outdated"
+        if shape is None or not present:
+            continue  # not captured yet, or told already
+        if is_outdated(names, present, shape, facts):
+            message = f"{file.path}: the triggers on {table} are outdated"
             yield Problem("sqlite_triggers", message, _RUN, "warning")
         elif is_older(present, facts):
             message = f"{file.path}: {table} has triggers that are newer than ours and so run before them"

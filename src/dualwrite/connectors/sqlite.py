@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock, RLock
 
-from dualwrite.connectors._sqlite_apply import SqliteTransaction
-from dualwrite.connectors._sqlite_capture import Capture, Names, is_installed, read_meta
-from dualwrite.connectors._sqlite_feed import REMEDY, Reading, SqliteFeed
+from dualwrite.connectors._sqlite_apply import Checked, SqliteTransaction
+from dualwrite.connectors._sqlite_capture import REMEDY, Capture, Names, is_installed, read_meta
+from dualwrite.connectors._sqlite_feed import Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, size_of, trim_slice
 from dualwrite.connectors._sqlite_reader import KeptReader
@@ -68,6 +68,7 @@ class SqliteConnector:
         self._reader: sqlite3.Connection | None = None
         self._acknowledged: Position | None = None
         self._trimmed = (0, time.monotonic())
+        self._checked = Checked()
 
     # -- connections ----------------------------------------------------------------------------------------------
 
@@ -152,15 +153,16 @@ class SqliteConnector:
     def install(self, views: Sequence[View]) -> None:
         """See ``Connector``.  Switches the file to WAL mode.
 
-        Raises PositionLost, though everything is installed, when a table was without its triggers for a while.
+        Raises PositionLost, though everything is installed, when the triggers were switched off for a while; Halted,
+        with nothing done, when a view's table was without them.
         """
         self._switch_to_wal()
         with self._write() as connection:
             is_interrupted = Capture(connection, self._names).install(self._load(connection), views)
         if is_interrupted:
             raise PositionLost(
-                f"{self._file.path}: tables of this link were dropped, created anew or renamed, so changes may have "
-                "been missed",
+                f"{self._file.path}: somebody had switched the triggers of link {self._names.link} off, so changes may "
+                "have been missed",
                 REMEDY,
             )
 
@@ -262,6 +264,7 @@ class SqliteConnector:
                 self._known,
                 self._acknowledged,
                 self._release,
+                self._checked,
             )
         except BaseException:
             self._release()

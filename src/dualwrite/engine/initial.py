@@ -138,7 +138,7 @@ class InitialSync:
                 for finding in findings:
                     self._take(finding)
         for side in Side:
-            self._spools[side].seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
+            self._spools[side].seal(self.boundaries[side], self.boundaries[side.other])
             carries = self._spools[side].count or (side is tally.alone and self._findings is not None)
             weak = self._spools[side] if carries else None
             self.link.sides[side].windows.floor(self.compiled.name, self.boundaries[side], weak)

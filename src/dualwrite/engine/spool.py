@@ -265,7 +265,6 @@ class Spool:
         self._indexed = 0  # bytes of the file that the index knows
         self._boundary: Position | None = None
         self._seen: Position | None = None
-        self._before = 0  # changes of other initial syncs at the same boundary
         self.count = 0
 
     def add(self, rows: Sequence[Row], *, insert: bool) -> None:
@@ -281,16 +280,10 @@ class Spool:
             _write_block(self._file, self._inserts, self._rows)
             self._inserts, self._rows = [], []
 
-    def seal(self, boundary: Position, seen: Position, carried: Position | None = None) -> None:
-        """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``.
-
-        Where nobody has written since another initial sync, theirs lie there as well: ours come behind those that were
-        ``carried``, or the other side would seem to have seen them.
-        """
+    def seal(self, boundary: Position, seen: Position) -> None:
+        """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``."""
         self._flush()
         self._boundary, self._seen = boundary, seen
-        if carried is not None and carried.feed == boundary.feed and carried.place[:-1] == (*boundary.place, 0):
-            self._before = carried.place[-1]
 
     @property
     def last(self) -> Position | None:
@@ -300,8 +293,7 @@ class Spool:
     def place(self, number: int) -> Position:
         """The position of a change."""
         assert self._boundary is not None, "seal() comes first"
-        place = (*self._boundary.place, 0, self._before + number)  # no change of the feed lies there
-        return Position(self._boundary.feed, place)
+        return Position(self._boundary.feed, (*self._boundary.place, 0, number))  # no change of the feed lies there
 
     def change(self, number: int, insert: bool, row: Row) -> Change:
         """A change as the flow carries it."""

@@ -89,6 +89,14 @@ class Engine:
         Maps that must not go on without a person are left out, see ``halt``.  Raises Denied when a system is not the
         one the link was made for, PositionLost when a feed has a gap.
         """
+        while True:
+            try:
+                return self._open()
+            except Halted as halted:  # its tables have changed since they were installed
+                self.close()
+                self.halt(halted)
+
+    def _open(self) -> None:
         live = self._installed()
         states = self.journal.states()
         self._settle_journal()
