@@ -58,7 +58,8 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A link as people wrote it down.  ``companies`` is empty for all; ``place`` is the folder of the maps."""
+    """A link as people wrote it down.  ``companies`` is empty for all; ``place`` is the folder of the maps;
+    ``metrics`` where they are served."""
 
     folder: Path
     link: str
@@ -69,6 +70,7 @@ class Project:
     maps: tuple[TableMap, ...] = ()
     declared: Mapping[Side, Declared] = field(default_factory=dict)
     place: str = MAPS
+    metrics: tuple[str, int] | None = None
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -108,6 +110,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         maps=maps,
         declared=declared,
         place=settings.maps,
+        metrics=settings.metrics.listen if settings.metrics else None,
     )
     return project, problems
 

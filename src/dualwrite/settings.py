@@ -23,6 +23,7 @@ from dualwrite.names import guess
 from dualwrite.urls import holds_secret, mask
 
 MAPS: Final = "maps/"
+LOOPBACK: Final = "127.0.0.1"
 RETAINED: Final = 1 << 30
 LINK: Final = re.compile(r"[a-z][a-z0-9_]{0,29}")
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
@@ -102,6 +103,24 @@ class LimitSettings(Model):
     retained: Annotated[int, BeforeValidator(_size)] = RETAINED
 
 
+def _listen(text: object) -> tuple[str, int]:
+    return listen_at(str(text))
+
+
+def listen_at(text: str) -> tuple[str, int]:
+    """Where to listen: ``PORT`` on this machine alone, or ``HOST:PORT``; raises ValueError for anything else."""
+    host, _, port = text.rpartition(":")
+    if not port.isdecimal() or int(port) > 65_535:
+        raise _refuse("is no place to listen at", "write a port like 9464, or HOST:PORT like 0.0.0.0:9464")
+    return host.removeprefix("[").removesuffix("]") or LOOPBACK, int(port)
+
+
+class MetricsSettings(Model):
+    """``metrics:``."""
+
+    listen: Annotated[tuple[str, int], BeforeValidator(_listen)]
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -112,6 +131,7 @@ class Settings(Model):
     conflict: _Policy = "newest"
     maps: _Word = MAPS
     limits: LimitSettings = LimitSettings()
+    metrics: MetricsSettings | None = None
 
 
 MODELS: Final[Mapping[tuple[str, ...], type[Model]]] = {
@@ -119,6 +139,7 @@ MODELS: Final[Mapping[tuple[str, ...], type[Model]]] = {
     ("left",): EnvironmentSettings,
     ("right",): EnvironmentSettings,
     ("limits",): LimitSettings,
+    ("metrics",): MetricsSettings,
 }
 """What may stand at each place of the file."""
 

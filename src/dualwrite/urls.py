@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
 _USERINFO = re.compile(r"^[^:/]+://[^:/@?#]*:(?P<secret>.*)@", re.DOTALL)
 _PORT = re.compile(r"\d+(/.*)?", re.DOTALL)
@@ -26,10 +27,15 @@ def mask(url: str) -> str:
 
 def holds_secret(url: str) -> bool:
     """Does the URL, as written, hold a secret itself rather than a ``${VARIABLE}``?"""
+    return any(secret and "${" not in secret for secret in secrets_in(url))
+
+
+def secrets_in(url: str) -> list[str]:
+    """The secrets that a URL holds, as they stand there and as they are meant."""
     found = _USERINFO.search(url)
     secrets = [found["secret"]] if found and not _PORT.fullmatch(found["secret"]) else []
     secrets += [each["secret"] for each in _PARAMETER.finditer(url) if _SURELY_SECRET.search(each["name"])]
-    return any(secret and "${" not in secret for secret in secrets)
+    return list(dict.fromkeys(spelling for secret in secrets for spelling in (secret, unquote(secret))))
 
 
 def located(url: str, *folders: Path) -> str:

@@ -5,12 +5,9 @@ Exit codes: 0 done and clean, 1 found problems (differences, parked rows, failed
 
 from __future__ import annotations
 
-import logging
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -18,20 +15,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
-from dualwrite.cli import exchange
+from dualwrite.cli import exchange, running, watching
+from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
-from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
+from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, is_halted, known, who, workspace
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.lifecycle import ATTENTION, NOT_RUNNING, RUNNING, STOPPED
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by
-from dualwrite.engine.runner import Runner
 from dualwrite.engine.samples import sampler
-from dualwrite.engine.status import MapStatus, status_of, waits_for
+from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
@@ -66,8 +62,7 @@ SIDE = "left|right"
 
 def main() -> NoReturn:
     """Run the command line; every error is one clear message."""
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("psycopg").setLevel(logging.ERROR)  # what it warns of is raised as well, and told once
+    log_lines()
     try:
         sys.exit(app(prog_name="dualwrite", standalone_mode=False) or 0)
     except Invalid as invalid:
@@ -202,81 +197,7 @@ def refuse_broken(work: Workspace) -> None:
         raise Invalid(errors)
 
 
-def leave_out_broken(work: Workspace) -> bool:
-    """Tell which maps are left out, because they have errors; True where there are none.
-
-    Raises Invalid where nothing can run, or the error is not that of a map.
-    """
-    errors = [problem for problem in work.problems if problem.level == "error"]
-    if errors and (not work.maps or not all(problem.map for problem in errors)):
-        raise Invalid(errors)
-    printing.problems.problems(errors)
-    return not errors
-
-
-@app.command()
-def run(
-    folder: Folder = HERE,
-    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when both feeds are drained.")] = False,
-    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start maps that never ran.")] = False,
-) -> None:
-    """Run the link until interrupted.
-
-    Starts maps that never ran, with an initial sync, then carries changes both ways as they are committed.  Maps with
-    errors are told and left out.
-    """
-    with workspace(folder) as work:
-        are_whole = leave_out_broken(work)
-        if not work.lease.acquire():
-            raise Usage(f"another engine runs this link: {work.lease.owner()}", "stop it first, or use that one")
-        if not no_start:
-            states = work.states()
-            for state in (states[name] for name in work.maps):
-                if state.desired == STOPPED and state.state == NOT_RUNNING:
-                    work.journal.set_state(state.map, desired=RUNNING)
-        carry(work, until_idle)
-        if until_idle:
-            report = status_of(work)
-            printing.states.statuses(report)
-            finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
-
-
-def carry(work: Workspace, until_idle: bool) -> None:
-    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short begins again."""
-    stop = threading.Event()
-    with interrupted_by_signals(stop), printing.progress.progress() as bars:
-
-        def progress(map_name: str, step: str, done: int, total: int) -> None:
-            if stop.is_set():
-                raise typer.Exit
-            bars(map_name, step, done, total)
-
-        engine = work.engine(progress=progress)
-        runner = Runner(engine, commands.execute)
-        runner.stop = stop
-        try:
-            runner.open()
-            if not until_idle:
-                printing.said(f"link {work.project.link}: {len(work.maps)} map(s); Ctrl-C ends it")
-            runner.run(until_idle)
-        finally:
-            engine.close()
-
-
-@contextmanager
-def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets ``stop``; the second ends the process at once, which loses nothing either."""
-
-    def handle(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+app.command()(running.run)
 
 
 @app.command()
@@ -318,18 +239,18 @@ def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
         printing.states.engine(work.lease.owner())
 
 
-def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
-    """Does one of these maps (of all, where none are named) need attention?"""
-    return any(
-        row["state"] == ATTENTION and row["desired"] == STOPPED and (names is None or row["map"] in names)
-        for row in report
-    )
-
-
 @app.command()
-def status(folder: Folder = HERE, as_json: Json = False) -> None:
+def status(
+    folder: Folder = HERE,
+    as_json: Json = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again and again, until Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", metavar="N", min=0.1)] = 2.0,
+) -> None:
     """Show the state of every map."""
     with workspace(folder) as work:
+        if watch:
+            watching.watch(work, every, as_json)
+            return
         report, owner = status_of(work), work.lease.owner()
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.connectors)

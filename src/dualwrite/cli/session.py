@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
+from dualwrite.engine.lifecycle import ATTENTION, STOPPED
+from dualwrite.engine.status import MapStatus
 from dualwrite.engine.workspace import Workspace, opened
 from dualwrite.errors import Usage
 from dualwrite.names import guess
@@ -63,3 +65,11 @@ def confirm(question: str, yes: bool) -> None:
         raise Usage(f"this needs an answer: {question}", "add --yes if that is meant")
     if not typer.confirm(question):
         raise typer.Exit(1)
+
+
+def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
+    """Does one of these maps (of all, where none are named) need attention?"""
+    return any(
+        row["state"] == ATTENTION and row["desired"] == STOPPED and (names is None or row["map"] in names)
+        for row in report
+    )

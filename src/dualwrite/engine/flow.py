@@ -287,7 +287,7 @@ class Flow:
             except Busy as trouble:  # users' transactions come first
                 busy += 1
                 if busy == TELL:
-                    log.warning("waits stream=%s reason=%s", self.stream, trouble)
+                    log.warning("waits", extra={"fields": {"stream": self.stream, "reason": str(trouble)}})
                 if is_ending:  # the journal knows of it already
                     raise Unavailable(trouble.message, trouble.remedy) from trouble
                 if busy == patience:
@@ -377,7 +377,8 @@ class Flow:
                 if len(times) > limit and change.at - times[0] <= DELETES_WITHIN:
                     over[change.view] = None
         for map_name in over.keys() - self._crowded:
-            log.warning("deletes wait map=%r side=%s limit=%d: see dualwrite parked list", map_name, self.source, limit)
+            about = {"map": map_name, "side": str(self.source), "limit": limit, "remedy": "see dualwrite parked list"}
+            log.warning("deletes wait", extra={"fields": about})
         self._crowded = frozenset(over)
         return self._crowded
 

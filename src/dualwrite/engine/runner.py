@@ -94,7 +94,9 @@ class Runner:
     def _pause(self, attempt: int, trouble: Unavailable) -> None:
         """Give a system that does not answer some time."""
         pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
-        log.warning("unavailable retry_in=%.1f reason=%s", pause, trouble)
+        self.engine.meter.incident("connection")
+        about = {"retry_in": pause, "reason": trouble.message, "remedy": trouble.remedy}
+        log.warning("unavailable", extra={"fields": about})
         with suppress(Unavailable):  # it may be the journal that does not answer
             self._tell(TROUBLE, json.dumps([trouble.message, trouble.remedy]))
         self.stop.wait(pause)
@@ -114,6 +116,7 @@ class Runner:
                         is_open = True
                     self.engine.reconcile()
                     self._tell(TROUBLE, None)
+                    self.engine.meter.carries(True)
                     began = time.monotonic()
                     self._carry(until_idle)
                     return
@@ -122,6 +125,7 @@ class Runner:
                     is_open = False
                     self.engine.halt(halted)
                 except Unavailable as trouble:
+                    self.engine.meter.carries(False)
                     self.engine.close()
                     attempt = 0 if time.monotonic() - began > RECOVERED else attempt
                     is_open, began = False, time.monotonic()

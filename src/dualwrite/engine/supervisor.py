@@ -150,7 +150,8 @@ class Engine:
         self._put_down(trouble.map, ATTENTION, reason)
         detail = {"reason": trouble.message, "remedy": trouble.remedy}
         self.journal.log("stopped by itself; needs attention", map=trouble.map, detail=detail)
-        log.warning("needs attention map=%r reason=%s", trouble.map, trouble)
+        self.meter.incident("attention", trouble.map)
+        log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
 
     def _put_down(self, name: str, state: State, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""

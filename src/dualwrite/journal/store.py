@@ -9,6 +9,7 @@ last written: so the engine itself looks, which alone writes such entries.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,8 @@ from dualwrite.journal.tables import (
 from dualwrite.journal.writer import Writer
 from dualwrite.model import Change, Position, Side, decode
 
+activity = logging.getLogger("dualwrite.activity")
+"""Where every line of the activity log is logged as well."""
 DAY: Final = 86_400.0
 NOW: Final[Mapping[Side, int]] = {}
 """The numbers under which everything is shown as last written."""
@@ -118,6 +121,8 @@ class Journal:
         if writer:
             with self._database.writing() as connection:
                 writer.write(connection)
+            for what, about in writer.logged:
+                activity.info(what, extra={"fields": about})
 
     # Maps
 

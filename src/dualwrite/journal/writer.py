@@ -63,6 +63,7 @@ class Writer:
         self._clock = clock
         self._work: list[tuple[Operation, list[Any]]] = []
         self._layouts: dict[Layout | None, None] = {}
+        self.logged: list[tuple[str, Mapping[str, object]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._work)
@@ -96,6 +97,7 @@ class Writer:
         key = str((detail or {}).get("key", ""))
         row = {"at": self._clock(), "who": who, "map": map, "key": key, "what": what, "detail": text}
         self._add(_log, [row])
+        self.logged.append((what, {"map": map, "who": who, **(detail or {})}))
 
     def park(self, record: ParkedKey, changes: Sequence[Change], number: int) -> None:
         """Park a record with these changes, or put them behind those that are parked already (whose reason stays)."""

@@ -5,6 +5,7 @@ The fields of the JSON are documented in ``docs/commands.md`` and stable.
 
 from dualwrite.printing import conflicts as conflicts
 from dualwrite.printing import events as events
+from dualwrite.printing import live as live
 from dualwrite.printing import maps as maps
 from dualwrite.printing import parking as parking
 from dualwrite.printing import plans as plans

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.markup import escape
+from rich.table import Table
 
 from dualwrite.engine.retention import size
 from dualwrite.engine.status import MapStatus
@@ -29,7 +30,7 @@ def retained(kept: Mapping[Side, int]) -> None:
     said("kept for this link: " + ", ".join(f"{side} {size(kept[side]) if side in kept else '?'}" for side in Side))
 
 
-def statuses(report: Sequence[MapStatus]) -> None:
+def states_table(report: Sequence[MapStatus]) -> Table:
     """The states of all maps."""
     made = table("map", "version", "state", "#parked", "#conflicts", "#queued", "#lag s", "reason")
     for row in report:
@@ -44,7 +45,12 @@ def statuses(report: Sequence[MapStatus]) -> None:
             f"{row['lag_seconds']:.1f}",
             escape(row["reason"]),
         )
-    show(made)
+    return made
+
+
+def statuses(report: Sequence[MapStatus]) -> None:
+    """The states of all maps, and which of their files say something else by now."""
+    show(states_table(report))
     for row in report:
         if row["edited"]:
             said(f"{row['map']} runs as {row['version']}: what its file says now counts from its next start on")

@@ -76,12 +76,17 @@ def table(*columns: str, title: str = "") -> Table:
     return made
 
 
+def tidied(made: Table) -> Table:
+    """The table without the marks of columns that hold numbers."""
+    for column in made.columns:
+        column.header = str(column.header).removeprefix("#")
+    return made
+
+
 def show(made: Table) -> None:
     """Print a table if it has rows."""
     if made.row_count:
-        for column in made.columns:
-            column.header = str(column.header).removeprefix("#")
-        console.print(made)
+        console.print(tidied(made))
 
 
 def cell(value: Cell) -> str:

@@ -1,0 +1,129 @@
+"""``dualwrite run``: the engine in the foreground, with its metrics and its log."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Annotated
+
+import typer
+
+from dualwrite import printing
+from dualwrite.cli.logs import Format, Level, log_lines
+from dualwrite.cli.session import HERE, Folder, finish, is_halted, workspace
+from dualwrite.engine import commands
+from dualwrite.engine.exposition import Exposition, served
+from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.status import status_of
+from dualwrite.engine.watch import Watch
+from dualwrite.engine.workspace import Workspace
+from dualwrite.errors import Invalid, Usage
+from dualwrite.settings import listen_at
+from dualwrite.urls import secrets_in
+
+
+def run(
+    folder: Folder = HERE,
+    until_idle: Annotated[bool, typer.Option("--until-idle", help="End when both feeds are drained.")] = False,
+    no_start: Annotated[bool, typer.Option("--no-start", help="Do not start maps that never ran.")] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(help="Serve metrics for Prometheus: PORT on this machine, or HOST:PORT.", metavar="PORT"),
+    ] = None,
+    log_format: Annotated[
+        Format, typer.Option(help="Log lines for people, or a JSON object on each.", metavar="text|json")
+    ] = Format.TEXT,
+    log_level: Annotated[
+        Level, typer.Option(help="The least important lines to log.", metavar="debug|info|warning|error")
+    ] = Level.WARNING,
+) -> None:
+    """Run the link until interrupted.
+
+    Starts maps that never ran, with an initial sync, then carries changes both ways as they are committed.  Maps with
+    errors are told and left out.
+    """
+    listen = None if metrics is None else where_to_listen(metrics)
+    with workspace(folder) as work:
+        log_lines(
+            log_format, log_level, [s for each in work.project.environments.values() for s in secrets_in(each.url)]
+        )
+        are_whole = leave_out_broken(work)
+        if not work.lease.acquire():
+            raise Usage(f"another engine runs this link: {work.lease.owner()}", "stop it first, or use that one")
+        if not no_start:
+            states = work.states()
+            for state in (states[name] for name in work.maps):
+                if state.desired == STOPPED and state.state == NOT_RUNNING:
+                    work.journal.set_state(state.map, desired=RUNNING)
+        carry(work, until_idle, listen or work.project.metrics)
+        if until_idle:
+            report = status_of(work)
+            printing.states.statuses(report)
+            finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
+
+
+def leave_out_broken(work: Workspace) -> bool:
+    """Tell which maps are left out, because they have errors; True where there are none.
+
+    Raises Invalid where nothing can run, or the error is not that of a map.
+    """
+    errors = [problem for problem in work.problems if problem.level == "error"]
+    if errors and (not work.maps or not all(problem.map for problem in errors)):
+        raise Invalid(errors)
+    printing.problems.problems(errors)
+    return not errors
+
+
+def where_to_listen(metrics: str) -> tuple[str, int]:
+    """The host and port that ``--metrics`` names; raises Usage for what is none."""
+    try:
+        return listen_at(metrics)
+    except ValueError as wrong:
+        raise Usage(f"--metrics {metrics!r}: {wrong}", "write a port like 9464, or HOST:PORT") from wrong
+
+
+def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = None) -> None:
+    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short begins again."""
+    stop = threading.Event()
+    with ExitStack() as stack:
+        stack.enter_context(interrupted_by_signals(stop))
+        bars = stack.enter_context(printing.progress.progress())
+
+        def progress(map_name: str, step: str, done: int, total: int) -> None:
+            if stop.is_set():
+                raise typer.Exit
+            bars(map_name, step, done, total)
+
+        engine = work.engine(progress=progress)
+        watch = stack.enter_context(Watch(work.journal, work.connectors, engine.meter))
+        if listen is not None:
+            exposition = Exposition(work.project.link, engine.meter, lambda: watch.standing)
+            printing.said(f"metrics: {stack.enter_context(served(listen, exposition))}")
+        runner = Runner(engine, commands.execute)
+        runner.stop = stop
+        try:
+            runner.open()
+            if not until_idle:
+                printing.said(f"link {work.project.link}: {len(work.maps)} map(s); Ctrl-C ends it")
+            runner.run(until_idle)
+        finally:
+            engine.close()
+
+
+@contextmanager
+def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets ``stop``; the second ends the process at once, which loses nothing either."""
+
+    def handle(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
