@@ -18,6 +18,9 @@ class Format(str, Enum):
     TEXT = "text"
     JSON = "json"
 
+    def __str__(self) -> str:
+        return self.value
+
 
 class Level(str, Enum):
     """From which importance on lines are written."""
@@ -26,6 +29,9 @@ class Level(str, Enum):
     INFO = "info"
     WARNING = "warning"
     ERROR = "error"
+
+    def __str__(self) -> str:
+        return self.value
 
 
 class _Lines(logging.Formatter):
