@@ -93,7 +93,11 @@ DOCUMENTS = with_more(
 ROWS = with_more(
     st.fixed_dictionaries(
         {"msdyn_name": ODD},
-        optional={"msdyn_displayname": SCALARS, "msdyn_version": st.sampled_from(["1.0.0.0", "2.0.3.10", "2.0", None])},
+        optional={
+            "msdyn_displayname": SCALARS,
+            "msdyn_version": st.sampled_from(["1.0.0.0", "2.0.3.10", "2.0", None]),
+            "msdyn_properties": ODD | SCALARS.map(lambda author: json.dumps({"a": 1.50, "author": author})),
+        },
     )
 )
 

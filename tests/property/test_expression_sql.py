@@ -25,8 +25,9 @@ letters = st.text(alphabet="aAéÉ ", max_size=4)  # few, so that one text often
 words = letters | letters | st.text(alphabet=st.characters(codec="utf-8", exclude_characters="\0"), max_size=4)
 patterns = st.text(alphabet="aAé *?\\%_[", max_size=5)
 decimals = st.decimals(min_value=-(10**9), max_value=10**9, places=3, allow_nan=False).map(str)
-moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30))
+moments = st.datetimes(min_value=datetime(1, 1, 2), max_value=datetime(9999, 12, 30)) | st.just(datetime(1900, 1, 1))
 few = st.sampled_from
+days = st.dates().map(date.isoformat) | few(["2024-01-31", "1900-01-01"])
 
 COLUMNS = {
     "text": (SchemaColumn("text", ColumnType(TypeName.TEXT)), words),
@@ -50,7 +51,7 @@ COLUMNS = {
         st.floats(allow_nan=False, allow_infinity=False).map(str) | few(["0", "1.5", "-0.0"]),
     ),
     "flag": (SchemaColumn("flag", ColumnType(TypeName.BOOLEAN)), few(["t", "f"])),
-    "day": (SchemaColumn("day", ColumnType(TypeName.DATE)), st.dates().map(date.isoformat) | few(["2024-01-31"])),
+    "day": (SchemaColumn("day", ColumnType(TypeName.DATE)), days),
     "hour": (SchemaColumn("hour", ColumnType(TypeName.TIME)), st.times().map(time.isoformat) | few(["13:00:00"])),
     "moment": (SchemaColumn("moment", ColumnType(TypeName.TIMESTAMP)), moments.map(datetime.isoformat)),
     "instant": (

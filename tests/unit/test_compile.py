@@ -254,6 +254,35 @@ def test_nothing_is_null_in_xpp(text: str, passing: list[Cell]) -> None:
     ] == passing
 
 
+@pytest.mark.parametrize(
+    ("text", "passing"),
+    [
+        ("(OPEN == true)", ["yes", "1"]),
+        ("(OPEN == false)", ["No", "0"]),
+        ("(OPEN == NoYes::Yes)", ["yes", "1"]),
+        (r"(SINCE == 01\01\1900)", ["1900-01-01", None]),
+        (r"(SINCE != 01\01\1900)", ["2024-01-31"]),
+        (r"(SINCE > 01\01\1900)", ["2024-01-31"]),
+    ],
+)
+def test_yes_and_no_and_the_empty_date_in_xpp(text: str, passing: list[Cell]) -> None:
+    """X++ may say true or false of a choice of no and yes, and 1 January 1900 of a date that is empty."""
+    cells = [None, "yes", "No", "0", "1"] if "OPEN" in text else [None, "1900-01-01", "2024-01-31"]
+    flags = table(
+        "Flags",
+        "ID",
+        column("OPEN", CHOICE, choices=(("No", "0"), ("yes", "1")), ignore_case=True),
+        column("SINCE", ColumnType(TypeName.DATE)),
+        primary_key=("ID",),
+        uniques=(("ID",),),
+    )
+    text = f"map: F\nleft: Flags\nright: flags\nfilter: {{left: {{xpp: '{text}'}}}}\ncolumns: [ID = ID]\n"
+    found = compile_map(read_map(text, "f.yaml"), schema(flags), schema(replace(flags, name="flags")))
+    name = "OPEN" if "OPEN" in text else "SINCE"
+    rows = {cell: tuple({"ID": "1", name: cell}.get(path[0]) for path in found.views[LEFT].paths) for cell in cells}
+    assert {cell for cell, row in rows.items() if found.passes(LEFT, row)} == set(passing)
+
+
 def _named(text: str, cell: Cell) -> dict[str, Cell]:
     held = {"x": "1", "y": "all"}  # a choice by its number, and by its name
     return {"HOLD": held.get(str(cell))} if "HOLD" in text else {"CITY": cell}

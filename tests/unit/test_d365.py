@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -156,6 +157,27 @@ def test_rows_come_back_as_they_were():
     (written,) = write_rows(found.maps).rows
     assert json.loads(written.pop("msdyn_mapping")) == GROUPS
     assert written == {name: value for name, value in rows[0].items() if name != "msdyn_mapping"}
+
+
+def test_the_publisher_travels_in_the_properties_of_the_row():
+    """Whose map it is goes out beside what the row's properties say, comes back, and follows an edit."""
+    (found,) = imported([row(GROUPS, msdyn_properties='{"sealed": true}')]).maps
+    assert found.publisher == ""
+    (written,) = write_rows([replace(found, publisher="Contoso")]).rows
+    assert json.loads(written["msdyn_properties"]) == {"sealed": True, "author": "Contoso"}
+    (again,) = imported([written]).maps
+    assert again.publisher == "Contoso"
+    assert write_rows([again]).rows == [written]
+    (anonymous,) = write_rows([replace(again, publisher="")]).rows
+    assert json.loads(anonymous["msdyn_properties"]) == {"sealed": True}
+
+
+def test_a_publisher_without_a_place_is_told():
+    """Properties that are no object of JSON stay as they are, and the publisher is told to be lost."""
+    (found,) = imported([row(GROUPS, msdyn_properties="[1]")]).maps
+    exported = write_rows([replace(found, publisher="Contoso")])
+    assert exported.rows[0]["msdyn_properties"] == "[1]"
+    assert [each.message for each in exported.problems] == ["the publisher 'Contoso' has no place in msdyn_properties"]
 
 
 def test_a_leg_from_right_to_left_is_turned():

@@ -22,6 +22,7 @@ def is_(operator, value, *path):
 
 
 A, B = is_("eq", "1"), is_("eq", "2", "b")
+NO_DATE = OneOf(Column(("a",)), (Literal("1900-01-01"), Literal(None)))
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,12 @@ A, B = is_("eq", "1"), is_("eq", "2", "b")
         ("(a == true)", is_("eq", "t")),
         (r"(a <= 23\06\2021)", is_("le", "2021-06-23")),
         (r"(a <= 1\6\2021)", is_("le", "2021-06-01")),
+        (r"(a == 1\1\1900)", NO_DATE),
+        (r"(01\01\1900 == a)", NO_DATE),
+        (r"(a != 01\01\1900)", Not(NO_DATE)),
+        (r"(a > 01\01\1900)", is_("gt", "1900-01-01")),
+        ('(a == "1900-01-01")', is_("eq", "1900-01-01")),
+        ("(a == 1900-01-01T00:00:00)", OneOf(Column(("a",)), (Literal("1900-01-01 00:00:00"), Literal(None)))),
         ("(a <= 2010-01-10T14:00:00)", is_("le", "2010-01-10 14:00:00")),
         ("(a <= 2010-01-10T14:00:00Z)", is_("le", "2010-01-10 14:00:00+00")),
         ("(CustTable.AccountNum == 1)", is_("eq", "1", "CustTable", "AccountNum")),
@@ -231,6 +238,27 @@ EXPRESSIONS = st.recursive(
     lambda inner: flat(And)(inner) | flat(Or)(inner) | inner.map(Not),
     max_leaves=8,
 )
+
+
+@pytest.mark.parametrize(
+    ("expression", "wanted"),
+    [
+        (NO_DATE, r"(a == 01\01\1900)"),
+        (Not(NO_DATE), r"(a != 01\01\1900)"),
+        (is_("eq", "1900-01-01"), r"((a >= 01\01\1900) && (a <= 01\01\1900))"),
+        (is_("ne", "1900-01-01"), r"((a < 01\01\1900) || (a > 01\01\1900))"),
+    ],
+    ids=str,
+)
+def test_the_empty_date(expression, wanted):
+    """The first of January 1900 means an empty date behind == and != alone; the day itself is written as a range."""
+    assert show(expression, lambda _: SchemaColumn("a", ColumnType(TypeName.DATE))) == wanted
+
+
+def test_an_empty_date_belongs_to_dates():
+    """What asks for an empty date is not written for a column of text, where it would mean another thing."""
+    with pytest.raises(FilterError, match="a holds no dates"):
+        show(NO_DATE, lambda _: SchemaColumn("a", ColumnType(TypeName.TEXT)))
 
 
 @given(EXPRESSIONS)

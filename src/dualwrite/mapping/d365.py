@@ -62,6 +62,7 @@ MOST: Final = 100
 MOST_FIELDS: Final = 10_000
 """Field mappings that a leg may have: many times what a table of either system can have."""
 _LEFT, _RIGHT = "AX", "CRM"
+_PROPERTIES, _AUTHOR = "msdyn_properties", "author"
 _VERSION = re.compile(r"\d+(\.\d+){3}", re.ASCII)
 _LANGUAGES: Final = {_LEFT: "xpp", _RIGHT: "odata"}
 _SPOKEN: Final = {"xpp": "X++", "odata": "OData"}
@@ -220,6 +221,7 @@ class _Reader:
             right=right,
             columns=columns,
             version=_version((self.row or {}).get("msdyn_version")),
+            publisher=_publisher((self.row or {}).get(_PROPERTIES)),
             filters={side: each for side, each in filters.items() if not isinstance(each, Unread)},
             unread={side: each for side, each in filters.items() if isinstance(each, Unread)},
         )
@@ -299,6 +301,23 @@ def _version(raw: Json) -> str:
     return raw if isinstance(raw, str) and _VERSION.fullmatch(raw) else "1.0.0.0"
 
 
+def _publisher(raw: Json) -> str:
+    """Whose map it is: the author that the row's properties name; nobody where they name none."""
+    author = (_properties(raw) or {}).get(_AUTHOR)
+    return author if isinstance(author, str) and author.strip() else ""
+
+
+def _properties(raw: Json) -> dict[str, Json] | None:
+    """The properties of a row, which are a text of JSON; None where they are something else."""
+    if raw is None or raw == "":
+        return {}
+    try:
+        found = read_json(raw, "") if isinstance(raw, str) else None
+    except Invalid:
+        return None
+    return found if isinstance(found, dict) else None
+
+
 def _keeping(table_map: TableMap, kept: Mapping[str, Json]) -> TableMap:
     before = table_map.extra.get(KEPT, {})
     return replace(table_map, extra={KEPT: {**encode(dict(kept)), **before}}) if kept or before else table_map
@@ -349,9 +368,22 @@ def write_rows(maps: Sequence[TableMap]) -> Exported:
         kept = _kept(head)
         stored = kept.get("row")
         row = laid_over(_usual_row(head), stored if isinstance(stored, dict) else {}, {"msdyn_version": _version})
+        if _publisher(row.get(_PROPERTIES)) != head.publisher:
+            _write_publisher(row, head, exported)
         row["msdyn_mapping"] = json.dumps(_document(legs, exported), ensure_ascii=False, separators=(",", ":"))
         exported.rows.append(row)
     return exported
+
+
+def _write_publisher(row: dict[str, Json], head: TableMap, exported: Exported) -> None:
+    """Say whose map it is beside what the row's properties say already."""
+    properties = _properties(row.get(_PROPERTIES))
+    if properties is None:
+        exported.problems.append(_lost(head, f"the publisher {head.publisher!r} has no place in {_PROPERTIES}"))
+        return
+    properties = {name: value for name, value in properties.items() if name != _AUTHOR}
+    properties |= {_AUTHOR: head.publisher} if head.publisher else {}
+    row[_PROPERTIES] = json.dumps(properties, ensure_ascii=False, separators=(",", ":"))
 
 
 def _kept(table_map: TableMap) -> dict[str, Json]:

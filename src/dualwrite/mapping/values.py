@@ -31,8 +31,17 @@ def literal(column: Column, text: str) -> str:
     folded = [name for name, _ in column.choices if name.casefold() == text.casefold()]
     if len(folded) == 1:
         return folded[0]
+    if (truth := _as_truth(column, text)) is not None:
+        return truth
     names = ", ".join(name for name, _ in column.choices[:20])
     raise CastError("not_a_value", f"{text!r} is no choice of {column.name} ({names})")
+
+
+def _as_truth(column: Column, text: str) -> str | None:
+    """The choice that a truth value means, where the choices are no and yes, as in Finance & Operations."""
+    names = {name.casefold(): name for name, _ in column.choices}
+    word = {"t": "yes", "true": "yes", "f": "no", "false": "no"}.get(text.casefold())
+    return names[word] if word is not None and names.keys() == {"no", "yes"} else None
 
 
 def spellings(column: Column, text: str) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """X++ query range expressions: the filters of Finance & Operations, read into the tree of ``expression`` and written.
 
-Nothing is null in Finance & Operations: an empty text is compared with ``""``.  So there is no word for null here, and
-what needs one cannot be written.  ``&&`` and ``||`` together need parentheses, and so does what stands behind ``!``:
-X++ ranks them otherwise than most people think.
+Nothing is null in Finance & Operations: an empty text is compared with ``""``, an empty date with the first of January
+1900.  So there is no word for null here, and what needs one cannot be written; but ``==`` and ``!=`` with that day ask
+whether a date is empty, and mean null as well where the date comes from a system that has it.  ``&&`` and ``||``
+together need parentheses, and so does what stands behind ``!``: X++ ranks them otherwise than most people think.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ _HINTS: Final = {
 """What people who come from other languages write, and what it is here."""
 _LIKE: Final = "like"
 _CONSTANTS: Final = {"true": "t", "false": "f"}
+_EMPTY_DATES: Final = frozenset({"1900-01-01", "1900-01-01 00:00:00", "1900-01-01 00:00:00+00"})
+"""How an empty date, or moment, stands in Finance & Operations."""
 _RESERVED: Final = frozenset({_LIKE, *_CONSTANTS, *_HINTS, "null"})
 
 _Operand: TypeAlias = Column | Literal
@@ -201,8 +204,11 @@ def _compared(operator: str, turned: str, left: _Operand, right: _Operand, token
     if isinstance(left, Literal) and isinstance(right, Literal):
         return _constant(operator, left, right, token)
     if isinstance(left, Literal):
-        left, right, operator = right, left, turned
+        left, right, operator, behind = right, left, turned, token
     if isinstance(left, Column) and isinstance(right, Literal):
+        if behind.kind in ("date", "moment") and operator in ("eq", "ne") and right.value in _EMPTY_DATES:
+            empty = OneOf(left, (right, Literal(None)))
+            return empty if operator == "eq" else Not(empty)
         return Compare(operator, left, right)
     message = "a field is compared with a value, not with another field; text stands in double quotes"
     raise FilterError(message, behind.column)
@@ -290,6 +296,10 @@ def _shown(expression: Expression, column: ColumnOf) -> str:
     match expression:
         case Compare():
             return _compare(expression, column)
+        case OneOf(wanted, (Literal(value), Literal(None))) if value in _EMPTY_DATES:
+            return f"({_field(wanted.path)} == {_empty_date(wanted.path, value, column)})"
+        case Not(OneOf(wanted, (Literal(value), Literal(None)))) if value in _EMPTY_DATES:
+            return f"({_field(wanted.path)} != {_empty_date(wanted.path, value, column)})"
         case OneOf(wanted, literals):
             return _shown(Or(tuple(Compare("eq", wanted, literal) for literal in literals)), column)
         case And(()):
@@ -311,10 +321,30 @@ def _compare(expression: Compare, column: ColumnOf) -> str:
     path, value = expression.column.path, expression.literal.value
     name = _field(path)
     if expression.operator in _SIGNS:
-        return f"({name} {_SIGNS[expression.operator]} {_spelled(path, value, column(path))})"
+        found = column(path)
+        spelled = _spelled(path, value, found)
+        if value in _EMPTY_DATES and expression.operator in ("eq", "ne") and not spelled.startswith('"'):
+            if found is not None:
+                return _the_day(name, expression.operator, spelled)
+            spelled = _quoted(value)
+        return f"({name} {_SIGNS[expression.operator]} {spelled})"
     if value is None or (not value and expression.operator != _LIKE):
         raise FilterError(f"X++ cannot say {expression.operator} of nothing: {show_path(path)}")
     return f"({name} like {_quoted_pattern(expression.operator, value)})"
+
+
+def _the_day(name: str, operator: str, spelled: str) -> str:
+    """The first of January 1900 itself, without the dates that are empty."""
+    low, sign, high = (">=", "&&", "<=") if operator == "eq" else ("<", "||", ">")
+    return f"(({name} {low} {spelled}) {sign} ({name} {high} {spelled}))"
+
+
+def _empty_date(path: Path, value: str, column: ColumnOf) -> str:
+    """An empty date, as X++ spells it; raises FilterError for a column whose values are spelled otherwise."""
+    spelled = _spelled(path, value, column(path))
+    if spelled.startswith('"'):
+        raise FilterError(f"X++ knows no null, and {show_path(path)} holds no dates")
+    return spelled
 
 
 def _quoted_pattern(operator: str, value: str) -> str:
