@@ -35,7 +35,7 @@ class DeclaredColumn:
 
 @dataclass(frozen=True, slots=True)
 class DeclaredTable:
-    """What is declared of a table.  ``empty_is_null`` holds for all its text columns.
+    """What is declared of a table.  ``empty_is_null`` holds for all its text columns, ``label`` is what people call it.
 
     ``lines`` tells where its key, its company and each of its references stand.  The references of ``polymorphic``
     lookups stand among the others.
@@ -48,6 +48,7 @@ class DeclaredTable:
     references: tuple[Reference, ...] = ()
     polymorphic: tuple[Polymorphic, ...] = ()
     empty_is_null: bool | None = None
+    label: str = ""
     line: int = 0
     lines: Mapping[str, int] = field(default_factory=dict)
 
@@ -62,6 +63,7 @@ class Declared:
 
 
 _FLAGS = ("nullable", "read_only", "empty_is_null", "ignore_case", "ignore_trailing_blanks")
+_TABLE = ("label", "key", "company", "columns", "references", "empty_is_null")
 _TYPE = re.compile(r"(?P<name>[a-z]+)\s*(?:\(\s*(?P<first>\d{1,9})\s*(?:,\s*(?P<second>\d{1,9})\s*)?\))?", re.ASCII)
 _TYPES = tuple(name.value for name in TypeName)
 _NUMBER = re.compile(r"-?\d+", re.ASCII)
@@ -95,7 +97,7 @@ def _tables(node: Node, what: str, findings: Findings) -> dict[str, DeclaredTabl
 
 
 def _table(name: str, line: int, node: Node, findings: Findings) -> DeclaredTable:
-    found = entries(node, f"table {name}", ("key", "company", "columns", "references", "empty_is_null"), findings)
+    found = entries(node, f"table {name}", _TABLE, findings)
     references, polymorphic = _get(found, "references", _references, findings) or ((), ())
     return DeclaredTable(
         name,
@@ -105,6 +107,7 @@ def _table(name: str, line: int, node: Node, findings: Findings) -> DeclaredTabl
         references=references,
         polymorphic=polymorphic,
         empty_is_null=_get(found, "empty_is_null", flag, findings),
+        label=_get(found, "label", text_of, findings) or "",
         line=line,
         lines=_lines(found),
     )
@@ -297,7 +300,7 @@ def _with_columns(table: Table, declared: DeclaredTable, findings: Findings) -> 
         name = _column_name(table, wanted.name, wanted.line, findings)
         if name is not None:
             columns[name] = _overlay(columns[name], wanted)
-    return replace(table, columns=tuple(columns.values()))
+    return replace(table, columns=tuple(columns.values()), label=declared.label)
 
 
 def _overlay(column: Column, wanted: DeclaredColumn) -> Column:

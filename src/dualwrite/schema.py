@@ -122,7 +122,7 @@ class Polymorphic:
 class Table:
     """A table.  ``key`` is the natural key (paths), declared or derived from a unique index; ``company`` is the path
     that says which company a record belongs to (None: shared by all).  ``uniques`` include the primary key.  The
-    references of ``polymorphic`` lookups stand among the others, too."""
+    references of ``polymorphic`` lookups stand among the others, too.  ``label`` is what people call it."""
 
     name: str
     columns: tuple[Column, ...]
@@ -132,6 +132,7 @@ class Table:
     key: tuple[Path, ...] = ()
     company: Path | None = None
     polymorphic: tuple[Polymorphic, ...] = ()
+    label: str = ""
 
     def column(self, name: str) -> Column | None:
         """The column of that exact name."""

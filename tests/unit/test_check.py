@@ -300,6 +300,39 @@ CLEAN = (KEY, "NAME >< note: {truncate: true}", "KIND >< kind: {values: {small: 
          "BRAND = group.brand", "SIZE >> size: {round: true}")  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("extra", "label", "found"),
+    [
+        ({}, "Released items", True),
+        ({}, "released ITEMS", True),
+        ({"leg": {"sourceSchemaDistinctName": "ITEMS"}}, "", True),
+        ({"leg": {"destinationSchemaDistinctName": "Items"}, "flipped": "true"}, "", True),
+        ({"leg": {"destinationSchemaDistinctName": "Items"}}, "", False),
+        ({}, "", False),
+    ],
+)
+def test_a_table_is_found_by_its_label(extra: dict[str, object], label: str, found: bool) -> None:
+    """Exports call tables by their labels: a declared label, or the name that the export has beside it, finds them."""
+    table_map = read(KEY, head=HEAD.replace("Items", "Released items"))
+    table_map = replace(table_map, name="Released items (products)", extra={"x-d365": extra})
+    problems = check_map(table_map, left_with(label=label), RIGHT)
+    assert ("unknown_table" not in [problem.code for problem in problems]) is found
+
+
+def test_the_name_beside_a_label_counts_for_that_label_alone() -> None:
+    """A map whose table was renamed by a person is not led to the table that it had in the export."""
+    table_map = read(KEY, head=HEAD.replace("Items", "Others"))
+    kept = {"x-d365": {"leg": {"sourceSchemaDistinctName": "Items"}}}
+    table_map = replace(table_map, name="Released items (products)", extra=kept)
+    assert [problem.code for problem in check_map(table_map, LEFT, RIGHT)] == ["unknown_table"]
+
+
+def test_an_unknown_table_is_guessed_by_its_columns() -> None:
+    """Where no name comes near, the table that has most of the columns is named, with the way to declare its label."""
+    (problem,) = check_map(read(KEY, "NAME = name", head=HEAD.replace("Items", "Released")), LEFT, RIGHT)
+    assert problem.remedy.startswith("did you mean 'Items', which has 2 of 2 columns? name it, or declare label: Rel")
+
+
 def test_sound_map_has_no_problems() -> None:
     """Nothing is said about a map that is in order."""
     assert check_map(read(*CLEAN), LEFT, RIGHT) == []

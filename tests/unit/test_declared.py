@@ -34,6 +34,7 @@ tables:
     references:
       TERM: {table: paymentterms, columns: [PAYMENTTERM], to: [NAME]}
   PaymentTerms:
+    label: Terms of payment
     key: [NAME]
     empty_is_null: no
 empty_is_null: yes
@@ -68,6 +69,7 @@ def test_everything_that_can_be_declared():
     )
     assert table.column("CUSTOMERACCOUNT") == Column("CUSTOMERACCOUNT", TEXT, empty_is_null=True)
     assert schema.tables["PaymentTerms"].column("NAME") == Column("NAME", TEXT)
+    assert (schema.tables["PaymentTerms"].label, table.label) == ("Terms of payment", "")
 
 
 def test_nothing_declared_changes_nothing():

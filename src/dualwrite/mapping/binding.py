@@ -17,6 +17,7 @@ from dualwrite.expression import And, Column, Compare, Expression, Literal, Not,
 from dualwrite.expression import paths as filter_paths
 from dualwrite.filters import compile_filter
 from dualwrite.mapping.compute import Computed, compile_formula
+from dualwrite.mapping.d365_columns import distinct_name
 from dualwrite.mapping.formula import Field, FormulaError, fields
 from dualwrite.mapping.formula import parse as parse_formula
 from dualwrite.mapping.paths import (
@@ -185,7 +186,8 @@ def bind(table_map: TableMap, left: Schema, right: Schema) -> tuple[Binding | No
     tables: dict[Side, Table] = {}
     for side in SIDES:
         try:
-            tables[side] = find_table(schemas[side], table_map.table(side))
+            columns = dict.fromkeys(path[0] for each in table_map.columns if (path := each.path(side)))
+            tables[side] = find_table(schemas[side], table_map.table(side), distinct_name(table_map, side), columns)
         except PathError as error:
             report.add(error.code, error.message, error.remedy, line=report.line(str(side)), side=side)
     if len(tables) < len(SIDES):

@@ -14,7 +14,7 @@ from typing import Final
 
 from dualwrite.mapping.jsontext import MISSING, Json, decode, difference, encode, laid_over
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, Transform, ValueMap, called
-from dualwrite.model import Path, Value, read_path, show_path
+from dualwrite.model import Path, Side, Value, read_path, show_path
 
 KEPT: Final = "x-d365"
 _DIRECTIONS: Final = {"1": 1, "2": 2, "3": 3, "forward": 1, "backward": 2, "reverse": 2, "bidirectional": 3, "both": 3}
@@ -170,6 +170,22 @@ def related_table(mapping: ColumnMapping) -> str | None:
     related = kept.get(_RELATED) if isinstance(kept, dict) else None
     table = related.get(_column(mapping)) if isinstance(related, dict) else None
     return table if isinstance(table, str) and table else None
+
+
+def distinct_name(table_map: TableMap, side: Side) -> str:
+    """The name of a side's table in its system, where an export has given it beside the label.
+
+    It belongs to the label: a map whose tables a person has renamed since has none.
+    """
+    named = f"{table_map.left} ({table_map.right})"
+    if table_map.name != named and not table_map.name.startswith(f"{named} leg "):
+        return ""
+    kept = table_map.extra.get(KEPT)
+    leg = kept.get("leg") if isinstance(kept, dict) else None
+    flipped = isinstance(kept, dict) and kept.get("flipped") == "true"
+    field = "sourceSchemaDistinctName" if (side is Side.LEFT) != flipped else "destinationSchemaDistinctName"
+    found = leg.get(field) if isinstance(leg, dict) else None
+    return found if isinstance(found, str) else ""
 
 
 def unread_entries(table_map: TableMap) -> Iterator[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from dualwrite.model import Path, show_path, targets_of
-from dualwrite.names import guess, match
+from dualwrite.names import guess, match, nearest
 from dualwrite.schema import Column, Polymorphic, Reference, Schema, Table, TypeName
 
 _ID_TYPES = (TypeName.INTEGER, TypeName.UUID)
@@ -33,12 +33,29 @@ class End:
     column: Column
 
 
-def find_table(schema: Schema, name: str) -> Table:
-    """The table that is meant; raises PathError."""
-    found = match(name, schema.tables)
-    if found is None:
-        raise PathError("unknown_table", f"there is no table {name!r}", guess(name, schema.tables))
-    return schema.tables[found]
+def find_table(schema: Schema, name: str, other: str = "", columns: Iterable[str] = ()) -> Table:
+    """The table that is meant, by its name, its label, or the ``other`` name that an export has for it.
+
+    Raises PathError, which guesses by the names and by the ``columns`` that it should have.
+    """
+    for word in filter(None, (name, other)):
+        labelled = [table.name for table in schema.tables.values() if table.label.casefold() == word.casefold()]
+        found = match(word, schema.tables) or (labelled[0] if len(labelled) == 1 else None)
+        if found is not None:
+            return schema.tables[found]
+    raise PathError("unknown_table", f"there is no table {name!r}", _guess_table(schema, name, tuple(columns)))
+
+
+def _guess_table(schema: Schema, name: str, columns: Sequence[str]) -> str:
+    """The table that alone has the most of these columns, if at least half of them; else that with the nearest name."""
+    wanted = {column.casefold() for column in columns}
+    having = {table.name: len(wanted & {c.name.casefold() for c in table.columns}) for table in schema.tables.values()}
+    most = max(having.values(), default=0)
+    best = [table for table, count in having.items() if count == most]
+    if len(best) != 1 or not most or 2 * most < len(wanted) or nearest(name, best):
+        return guess(name, schema.tables)
+    declared = f"name it, or declare label: {name} for it in the side's schema file"
+    return f"did you mean {best[0]!r}, which has {most} of {len(wanted)} columns? {declared}"
 
 
 def find_path(schema: Schema, table: Table, path: Path) -> End:
