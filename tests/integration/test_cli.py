@@ -311,6 +311,19 @@ def test_a_map_can_start_without_initial_sync(shop):
     assert shop.rights() == {"C1": ["Contoso Ltd", 7, 0], "C3": ["Northwind", 50, 0]}
 
 
+def test_without_initial_sync_keys_are_looked_at_first(shop):
+    """Where a key is empty or occurs twice, nothing starts without the word of a person."""
+    shop.sql(shop.right, "INSERT INTO accounts (number, title) VALUES ('', 'Nobody')")
+    asked = shop.call("start", "--no-initial-sync")
+    assert asked.code == 2
+    assert "empty_key" in asked.err
+    assert "add --yes" in asked.err
+    assert shop.state() == "not running"
+    assert shop.call("start", "--no-initial-sync", "--yes").code == 0
+    shop.sync()
+    assert shop.state() == "running"
+
+
 def test_maps_that_were_never_started_can_be_left_alone(shop):
     """``run --no-start`` starts nothing by itself."""
     assert shop.call("run", "--until-idle", "--no-start").code == 0

@@ -131,9 +131,13 @@ class Data:
         """Add an item on the left that goes through, but for these values."""
         self.put(L, "Items", **{"AREA": "usmf", "ITEM": number, "NOTE": "x", **values})
 
+    def check(self) -> DataCheck:
+        """The look at both."""
+        return DataCheck(self.connectors, {L: LEFT, R: RIGHT}, self.maps)
+
     def found(self) -> dict[tuple[str, str], Problem]:
         """What is found, by code and side."""
-        problems = list(DataCheck(self.connectors, {L: LEFT, R: RIGHT}, self.maps).problems())
+        problems = list(self.check().problems())
         return {(problem.code, problem.side): problem for problem in problems}
 
     def only(self, code: str, side: Side = L) -> str:
@@ -208,6 +212,21 @@ def test_records_on_which_a_formula_fails_are_counted() -> None:
     assert "note: 1 record: an expr: of the map fails on a record" in message
     assert message.endswith(("such as usmf, 1", "such as 1, usmf"))
     assert rows.parked() == {("not_computed", "1, usmf")}
+
+
+def test_keys_can_be_looked_at_alone() -> None:
+    """Keys that occur twice or are empty are told, on both sides, and nothing else that is wrong with a row."""
+    rows = Data()
+    rows.item("1", NAME="eleven sign", GROUP="nobody")
+    rows.item("2")
+    rows.item("2", KIND="huge")
+    rows.put(L, "Items", NAME="no key")
+    rows.put(R, "items", note="no key")
+    told = {(each.side, each.code): each.message for each in rows.check().keys(rows.maps[0])}
+    assert sorted(told) == [("left", "duplicate_key"), ("left", "empty_key"), ("right", "empty_key")]
+    message = told["left", "duplicate_key"]
+    assert "2 records" in message
+    assert "usmf" in message
 
 
 def test_everything_wrong_with_a_row_is_told() -> None:

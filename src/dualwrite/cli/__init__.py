@@ -33,6 +33,7 @@ from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
 from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
 from dualwrite.journal import Layout
+from dualwrite.mapping.compile import CompiledMap
 from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
 from dualwrite.project import Project, create, link_name, load, load_readable
@@ -210,6 +211,7 @@ def start(
     no_initial_sync: Annotated[
         bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
     ] = False,
+    yes: Yes = False,
 ) -> None:
     """Start maps.
 
@@ -218,11 +220,22 @@ def start(
     with workspace(folder) as work:
         refuse_broken(work)
         chosen = work.chosen(maps or ())
+        if no_initial_sync:
+            accept_keys(work, chosen, yes)
         commands.start(work, chosen, master=master, initial_sync=not no_initial_sync, who=who())
         report = status_of(work)
         printing.states.statuses(report)
         printing.states.engine(work.lease.owner())
         finish(not is_halted(report, [one.name for one in chosen]))
+
+
+def accept_keys(work: Workspace, maps: Sequence[CompiledMap], yes: bool) -> None:
+    """Look whether every record can be told by its key, as no initial sync will; where not, ask."""
+    with printing.progress.progress() as bars:
+        problems = commands.key_problems(work, maps, bars)
+    printing.problems.problems(problems)
+    if problems:
+        confirm("Start all the same? Each change of these records will be parked.", yes)
 
 
 @app.command()

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from dualwrite.engine.data import DataCheck
 from dualwrite.engine.lifecycle import ATTENTION, RUNNING, STOPPED, refuse_unless_allowed, wants_to_run
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.workspace import Workspace
-from dualwrite.errors import DualwriteError, Unavailable, Usage
+from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
 from dualwrite.journal import Conflict, Parked
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Side
@@ -178,6 +180,15 @@ def start(
             detail = {"initial_sync": initial_sync, "master": None if master is None else str(master)}
             batch.log("start wanted", map=compiled.name, who=who, detail=detail)
     _make_so(workspace)
+
+
+def key_problems(workspace: Workspace, maps: Sequence[CompiledMap], progress: Watch = quiet) -> list[Problem]:
+    """What is wrong with the keys of these maps' records: an initial sync finds that out by itself.
+
+    Reads the tables of both sides, and writes nothing.
+    """
+    check = DataCheck(workspace.connectors, workspace.schemas, list(workspace.maps.values()), progress)
+    return [problem for compiled in maps for problem in check.keys(compiled)]
 
 
 def stop(workspace: Workspace, maps: Sequence[CompiledMap], *, who: str) -> None:

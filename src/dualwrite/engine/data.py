@@ -144,9 +144,16 @@ class DataCheck:
         """What was found, map by map."""
         for compiled in self._maps:
             for side in Side:
-                yield from _Table(compiled, side, self._connectors[side], self._schemas, self._parents).read(
-                    self._progress
-                )
+                yield from self._table(compiled, side).read(self._progress)
+
+    def keys(self, compiled: CompiledMap) -> Iterator[Problem]:
+        """What of it is wrong with the keys of one map: records that no change could find."""
+        for side in Side:
+            found = self._table(compiled, side).read(self._progress, keys_alone=True)
+            yield from (problem for problem in found if problem.level == "error")
+
+    def _table(self, compiled: CompiledMap, side: Side) -> _Table:
+        return _Table(compiled, side, self._connectors[side], self._schemas, self._parents)
 
 
 class _Table:
@@ -175,16 +182,16 @@ class _Table:
             for name, branches in compiled.views[self._target].branches
         ]
 
-    def read(self, progress: Watch) -> list[Problem]:
+    def read(self, progress: Watch, *, keys_alone: bool = False) -> list[Problem]:
         """Read it; what was found."""
-        done = 0
+        done, look = 0, self._look_at_keys if keys_alone else self._look
         with tempfile.TemporaryFile() as file:
             keys = _Keys(file)
             with self._connector.snapshot(self._view, placed=False) as snapshot:
                 for block in snapshot.blocks():
                     done += len(block)
                     progress(self._compiled.name, f"reading {self._side}", done, 0)
-                    self._look(self._within(block), keys)
+                    look(self._within(block), keys)
             if not self._compiled.unique[self._side]:
                 self._repeated(keys)
         return [self._problem(code, column, trouble) for (code, column), trouble in self._found.items()]
@@ -237,6 +244,13 @@ class _Table:
         self._needed(rows, mapped)
         for lookup in self._lookups:
             self._missing(lookup, rows, mapped)
+
+    def _look_at_keys(self, rows: list[Row], keys: _Keys) -> None:
+        held = self._compiled.keys(self._side, rows)
+        if not self._compiled.unique[self._side]:
+            keys.add(held)
+        if None in held:
+            self._keyless(rows, held)
 
     def _keyless(self, rows: Sequence[Row], keys: Sequence[Key | None]) -> None:
         for row, key in zip(rows, keys, strict=True):
