@@ -17,7 +17,7 @@ import typer
 from dualwrite import document
 from dualwrite.cli import app
 from dualwrite.connectors import _pg_health, _sqlite_health
-from dualwrite.dipv import NUMBERS
+from dualwrite.dipv import NUMBERS, WITHOUT
 from dualwrite.engine import data, troubles
 from dualwrite.mapping import check, d365, d365_keys, offline
 
@@ -122,8 +122,26 @@ def problems() -> str:
             "",
             *_table(files),
             "",
+            "## Numbers of Dual-write",
+            "",
+            "The numbers that Dual-write gives when a map is saved or run, and what says the same here.",
+            "",
+            *_numbers(),
+            "",
         ]
     )
+
+
+def _numbers() -> Iterator[str]:
+    """A table of Dual-write's numbers with the codes that stand for them, or why there is none."""
+    yield "| number | here |"
+    yield "|---|---|"
+    codes: dict[str, list[str]] = {}
+    for code, numbers in NUMBERS.items():
+        for number in numbers:
+            codes.setdefault(number, []).append(f"`{code}`")
+    for number in sorted({*codes, *WITHOUT}):
+        yield f"| {number} | {_cell(WITHOUT[number] if number in WITHOUT else ', '.join(sorted(codes[number])))} |"
 
 
 def _table(codes: Mapping[str, tuple[str, str]]) -> Iterator[str]:

@@ -99,6 +99,7 @@ def _tables(node: Node, what: str, findings: Findings) -> dict[str, DeclaredTabl
 def _table(name: str, line: int, node: Node, findings: Findings) -> DeclaredTable:
     found = entries(node, f"table {name}", _TABLE, findings)
     references, polymorphic = _get(found, "references", _references, findings) or ((), ())
+    label = _get(found, "label", text_of, findings)
     return DeclaredTable(
         name,
         key=_get(found, "key", lambda item, what, _: list_of(item, what, _path, findings), findings) or (),
@@ -107,7 +108,7 @@ def _table(name: str, line: int, node: Node, findings: Findings) -> DeclaredTabl
         references=references,
         polymorphic=polymorphic,
         empty_is_null=_get(found, "empty_is_null", flag, findings),
-        label=_get(found, "label", text_of, findings) or "",
+        label=label or "",
         line=line,
         lines=_lines(found),
     )

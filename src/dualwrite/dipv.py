@@ -30,5 +30,19 @@ NUMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "incompatible_types": ("DIPV1030",),
     "may_lose_data": ("DIPV1030",),
     "mandatory_may_be_null": ("DIPV1031",),
+    "no_such_company": ("DIPV1008", "DIPV1016", "DIPV1017"),
+    "sqlite_capture": ("DIPV1019",),
+    "pg_unlogged": ("DIPV1019",),
 }
 """Where one of our codes covers several numbers, the message tells which case it is."""
+
+WITHOUT: Final[Mapping[str, str]] = {
+    "DIPV1001": "An unknown error of the service that examines maps. There is none here; an error of dualwrite "
+    "itself says so, and asks to be reported.",
+    "DIPV1006": "As DIPV1001.",
+    "DIPV1007": "A task names an environment that its connection set does not have. Both environments of a link stand "
+    "in its dualwrite.yaml, and `missing_key` tells where one is left out.",
+    "DIPV1009": "Not published.",
+    "DIPV1013": "Not published.",
+}
+"""Numbers for which there is no code, and why."""

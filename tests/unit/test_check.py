@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 import pytest
 
 from dualwrite import document
-from dualwrite.dipv import NUMBERS
+from dualwrite.connectors import _pg_health, _sqlite_health
+from dualwrite.dipv import NUMBERS, WITHOUT
+from dualwrite.engine import data
 from dualwrite.errors import Problem
 from dualwrite.mapping import d365, offline
 from dualwrite.mapping.check import CODES, check_map, check_maps
@@ -517,7 +519,11 @@ def test_codes_name_the_numbers_of_dual_write() -> None:
     (found,) = check_map(replace(read(*CLEAN), left="nowhere"), LEFT, RIGHT)
     assert found.dipv == ("DIPV1018", "DIPV1020")
     assert "error unknown_table (DIPV1018, DIPV1020): " in str(found)
-    assert set(NUMBERS) <= {*CODES, *d365.CODES, *offline.CODES, *document.CODES, "connection"}
+    known = {*CODES, *d365.CODES, *offline.CODES, *document.CODES, *data.CODES, "connection"}
+    assert set(NUMBERS) <= {*known, *_sqlite_health.CODES, *_pg_health.CODES}
+    numbers = {number for numbers in NUMBERS.values() for number in numbers}
+    assert not numbers & WITHOUT.keys()
+    assert numbers | WITHOUT.keys() == {f"DIPV{number}" for number in range(1000, 1032)}
 
 
 def test_every_code_is_tested() -> None:

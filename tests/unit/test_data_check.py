@@ -279,6 +279,15 @@ def test_records_without_a_company_are_counted() -> None:
     assert "AREA: 2 records" in rows.only("no_company")
 
 
+def test_a_company_without_any_record_is_told() -> None:
+    """It may be misspelled, by letter case even; a record of either side will do."""
+    rows = Data(companies=["usmf", "demf", "usmff"])
+    rows.item("1", AREA="USMF")
+    rows.put(R, "items", area="demf", number="2", note="x")
+    found = DataCheck(rows.connectors, {L: LEFT, R: RIGHT}, rows.maps, companies=["usmf", "demf", "usmff"]).problems()
+    assert [each.message.split(":")[0] for each in found if each.code == "no_such_company"] == ["usmf", "usmff"]
+
+
 def test_a_lookup_that_finds_two_records_is_told() -> None:
     """A polymorphic lookup whose key is held in two tables."""
     rows = Data()

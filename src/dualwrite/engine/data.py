@@ -66,6 +66,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A record of a company-specific table belongs to no company; with `companies:` it is left out.",
         "give the records a company",
     ),
+    "no_such_company": (
+        "`companies:` names a company to which no record belongs, on either side.",
+        "correct its code in dualwrite.yaml; nothing where it has no records yet",
+    ),
     "not_a_value": (
         "A value is none that the target's column can hold; such records are parked.",
         "correct the values, or map them with `values:`",
@@ -104,7 +108,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
 }
 """What each code means, and what to do about it."""
-MILD: Final = frozenset({"leads_nowhere", "no_company", "other_company"})
+MILD: Final = frozenset({"leads_nowhere", "no_company", "no_such_company", "other_company"})
 """What parks no record."""
 
 
@@ -132,19 +136,32 @@ class DataCheck:
         schemas: Mapping[Side, Schema],
         maps: Sequence[CompiledMap],
         progress: Watch = quiet,
+        companies: Sequence[str] = (),
     ) -> None:
-        """``maps`` are all maps of the link: what one of them brings is missing for none."""
+        """``maps`` are all maps of the link: what one of them brings is missing for none.
+
+        ``companies`` are those that the link names, as maps were compiled with them.
+        """
         self._connectors = connectors
         self._schemas = schemas
         self._maps = maps
         self._progress = progress
+        self._companies = companies
         self._parents = {side: _Parents(side, connectors, maps) for side in Side}
 
     def problems(self) -> Iterator[Problem]:
-        """What was found, map by map."""
+        """What was found, map by map; then the companies that no map has seen."""
+        unseen = set(self._companies)
         for compiled in self._maps:
             for side in Side:
-                yield from self._table(compiled, side).read(self._progress)
+                table = self._table(compiled, side)
+                yield from table.read(self._progress)
+                codes = zip(self._companies, compiled.companies[side], strict=False)
+                unseen -= {company for company, code in codes if str(code).casefold() in table.companies}
+        code = "no_such_company"
+        meaning, remedy = CODES[code]
+        for company in sorted(unseen) if any(compiled.company for compiled in self._maps) else ():
+            yield Problem(code, f"{company}: {meaning}", remedy, "warning")
 
     def keys(self, compiled: CompiledMap) -> Iterator[Problem]:
         """What of it is wrong with the keys of one map: records that no change could find."""
@@ -174,6 +191,7 @@ class _Table:
         self._view = compiled.open[side]
         self._parents = parents[self._target]
         self._found: dict[tuple[str, str], _Trouble] = {}
+        self.companies: set[str] = set()  # of those that the link covers, the ones with records
         self._computed = compiled.computed(self._target)
         self._led = [index for index, path in enumerate(self._view.paths) if len(path) > 1]
         table = schemas[self._target].tables[compiled.views[self._target].table]
@@ -218,6 +236,7 @@ class _Table:
             for row in block:
                 if row[company] is None or row[company] == "":
                     self._note("no_company", path, row)
+        self.companies.update(str(cell).casefold() for cell in set(map(itemgetter(company), inside)))
         return inside
 
     # -- rows -----------------------------------------------------------------------------------------------------

@@ -205,7 +205,7 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
             problems += over_budget(retained_by(connectors), project.limits.retained)
             problems += _obstacles(project, connectors)
             if data is not None:
-                problems += DataCheck(connectors, schemas, list(maps.values()), data).problems()
+                problems += DataCheck(connectors, schemas, list(maps.values()), data, project.companies).problems()
         else:
             for side in schemas:
                 problems += _health(side, connectors[side], ())

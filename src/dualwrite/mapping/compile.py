@@ -102,7 +102,8 @@ class CompiledMap:
     itself makes sure that no key occurs twice.  ``feeds[source]``: how the units of the other side that are carried
     there are made of that side's cells.  ``company[side]``: the cell of that side's rows that says which company they
     belong to, where the map has one; ``open[side]``: its view with all companies, those too that the link does not
-    cover.  ``required[side]``: the cells that the other side writes there and that must not be null.
+    cover; ``companies[side]``: those that it covers, as that side writes them.  ``required[side]``: the cells that the
+    other side writes there and that must not be null.
     """
 
     table_map: TableMap
@@ -117,6 +118,7 @@ class CompiledMap:
     on_leave: str
     feeds: Mapping[Side, tuple[Feed, ...]]
     company: Mapping[Side, int]
+    companies: Mapping[Side, tuple[Value, ...]]
     open: Mapping[Side, View]
     required: Mapping[Side, tuple[int, ...]]
     _lines: tuple[Line, ...]
@@ -377,6 +379,7 @@ class _Compiler:
             unique={side: self._is_unique(side) for side in SIDES},
             feeds={side: _feeds(units[side.other], every, side) for side in SIDES},
             company=self._company(),
+            companies={side: self._codes(side) for side in SIDES},
             open={side: replace(view, filter=self.binding.filters.get(side)) for side, view in views.items()},
             required={side: self._required(side) for side in SIDES},
             rows=table_map.rows,
@@ -455,15 +458,22 @@ class _Compiler:
         plain = (i for i, path in enumerate(view.paths) if len(path) == 1 and not self._column(side, path).read_only)
         return tuple(sorted({*view.written, *plain}))
 
+    def _codes(self, side: Side) -> tuple[Value, ...]:
+        """The companies of the link, as this side writes them; none where the map has no company, or takes all."""
+        company = self.binding.company
+        if company is None or self.companies is None:
+            return ()
+        codes = [as_written(company.ends[Side.LEFT].column, code) for code in self.companies]
+        if side is Side.LEFT:
+            return tuple(codes)
+        return tuple(_carried(cell_function(carrier(company, Side.LEFT, self.timezones)), code) for code in codes)
+
     def _scope(self, side: Side) -> Expression | None:
-        """The companies of the link, as this side writes them."""
+        """The condition that a record belongs to one of the link's companies."""
         company = self.binding.company
         if company is None or self.companies is None:
             return None
-        codes = [as_written(company.ends[Side.LEFT].column, code) for code in self.companies]
-        if side is Side.RIGHT:
-            codes = [_carried(cell_function(carrier(company, Side.LEFT, self.timezones)), code) for code in codes]
-        return OneOf(Column(company.ends[side].path), tuple(Literal(code) for code in codes))
+        return OneOf(Column(company.ends[side].path), tuple(map(Literal, self._codes(side))))
 
     def _functions(self, side: Side, lines: Sequence[Line], key: Sequence[Line], view: View) -> _Functions:
         width = self.widths[side]
