@@ -14,11 +14,11 @@ from typing import Protocol, cast
 
 import typer
 
-from dualwrite import document
+from dualwrite import document, troubles
 from dualwrite.cli import app
 from dualwrite.connectors import _pg_health, _sqlite_health
 from dualwrite.dipv import NUMBERS, WITHOUT
-from dualwrite.engine import data, troubles
+from dualwrite.engine import data
 from dualwrite.mapping import check, d365, d365_keys, offline
 
 HERE = Path(__file__).parent
@@ -33,6 +33,11 @@ SYSTEMS = {
         "another one, or it is a backup from before the link.",
         "remove `.dualwrite` from a copied folder; or point the URL to the right system; or `dualwrite uninstall`, "
         "then start anew",
+    ),
+    "alert": (
+        "An alert has fired, and its message could not be sent yet.",
+        "correct `alerts:` in dualwrite.yaml, or the server; a running engine tries again by itself for a day, and "
+        "`dualwrite alerts test RULE` tries at once",
     ),
     "retained": (
         "A system keeps much of its log for the link: dualwrite does not run, or cannot keep up.",

@@ -21,8 +21,8 @@ from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
-from dualwrite.names import slug
-from dualwrite.settings import LINK, MAPS, RETAINED, EnvironmentSettings, Settings, read_settings
+from dualwrite.names import guess, slug
+from dualwrite.settings import LINK, MAPS, RETAINED, AlertSettings, EnvironmentSettings, Settings, read_settings
 from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
@@ -71,6 +71,7 @@ class Project:
     declared: Mapping[Side, Declared] = field(default_factory=dict)
     place: str = MAPS
     metrics: tuple[str, int] | None = None
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -97,6 +98,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
     declared = {side: _declared(folder, side, problems) for side in Side}
     if settings is None:
         return None, problems
+    problems += _rule_problems(settings, str(folder / FILE), [table_map.name for table_map in maps])
     project = Project(
         folder=folder,
         link=settings.link,
@@ -111,8 +113,34 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         declared=declared,
         place=settings.maps,
         metrics=settings.metrics.listen if settings.metrics else None,
+        alerts=settings.alerts,
     )
     return project, problems
+
+
+def _rule_problems(settings: Settings, file: str, maps: Sequence[str]) -> list[Problem]:
+    """What is wrong with rules of alerts that are well written: names that are taken or unknown, nowhere to send to."""
+    findings, names = Findings(file), set[str]()
+    known = {name.casefold() for name in maps}
+    missing = {each for each in ("mail", "webhook") if getattr(settings.alerts, each) is None}
+    for number, rule in enumerate(settings.alerts.rules):
+        place = ("alerts", "rules", number)
+        if rule.name.casefold() in names:
+            line = settings.line(*place, "name")
+            findings.add("bad_entry", line, f"two rules are called {rule.name!r}", "give one of them another name")
+        names.add(rule.name.casefold())
+        for index, name in enumerate(rule.maps or ()):
+            if name.casefold() not in known:
+                line, remedy = settings.line(*place, "maps", index), guess(name, list(maps))
+                findings.add("bad_entry", line, f"rule {rule.name!r}: no map is called {name!r}", remedy)
+        for index, action in enumerate(rule.actions):
+            if action in missing:
+                line, message = (
+                    settings.line(*place, "actions", index),
+                    f"rule {rule.name!r}: there is no alerts.{action}",
+                )
+                findings.add("bad_entry", line, message, f"say under alerts: where to send it, in {action}:")
+    return findings.sorted()
 
 
 def _environment(folder: Path, side: Side, written: EnvironmentSettings) -> Environment:

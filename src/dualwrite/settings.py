@@ -13,17 +13,42 @@ from dataclasses import replace
 from typing import Annotated, Final, Literal, get_args
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from dualwrite.document import Entries, Findings, Items, Node, Text, plain, read
 from dualwrite.errors import Usage
 from dualwrite.model import Side
 from dualwrite.names import guess
+from dualwrite.troubles import CODES
 from dualwrite.urls import holds_secret, mask
 
 MAPS: Final = "maps/"
 LOOPBACK: Final = "127.0.0.1"
+DAY: Final = 86_400.0
+INTERVAL: Final = 900.0
+"""Seconds within which a rule counts, unless it says otherwise."""
+KINDS: Final[Mapping[str, str]] = {
+    "connection": "a system does not answer; each attempt counts",
+    "parked": "a change is parked and needs a person: all codes but `behind` and `missing_parent`, which mostly settle "
+    "by themselves, and those that are kinds of their own",
+    "conflict": "both sides changed a column at once, or a change waits because of it",
+    "brake": "more is deleted or changed than the limits allow unasked",
+    "loop": "a record keeps changing on both sides",
+    "attention": "a map has stopped by itself",
+    "lag": "a change has been waiting for longer than the interval",
+    "retained": "a system keeps more of its log than `limits.retained`",
+}
+"""Kinds of trouble that rules count, besides the codes of parked changes."""
 RETAINED: Final = 1 << 30
 LINK: Final = re.compile(r"[a-z][a-z0-9_]{0,29}")
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
@@ -31,6 +56,10 @@ _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNITS: Final = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
 _SIZE = re.compile(r"(?P<number>[1-9]\d{0,5}) ?(?P<unit>[kMGT]B)", re.IGNORECASE)
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
+_HTTP = re.compile(r"https?://[^\s/]+\S*")
+_ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
+_DURATION = re.compile(r"(?P<number>[1-9]\d{0,5}) ?(?P<unit>s|min|h)")
+_SECONDS: Final = {"s": 1, "min": 60, "h": 3_600}
 
 
 def _refuse(message: str, remedy: str) -> PydanticCustomError:
@@ -77,6 +106,8 @@ def _size(text: object) -> int:
     return int(found["number"]) << _UNITS[found["unit"].upper()]
 
 
+Action = Literal["mail", "webhook", "pause", "stop"]
+"""What a rule can do."""
 _Word = Annotated[str, AfterValidator(_not_empty)]
 _Policy = Literal["left", "right", "newest", "manual", "max", "min", "sum"]
 
@@ -121,6 +152,85 @@ class MetricsSettings(Model):
     listen: Annotated[tuple[str, int], BeforeValidator(_listen)]
 
 
+def _seconds(text: object) -> float:
+    found = _DURATION.fullmatch(str(text))
+    if not found:
+        raise _refuse("is not a length of time", "write a number with its unit, like 30s, 15min or 1h")
+    seconds = float(found["number"]) * _SECONDS[found["unit"]]
+    if seconds > DAY:
+        raise _refuse("is too long", "write 24h at most")
+    return seconds
+
+
+def _hook(url: SecretStr) -> SecretStr:
+    if not _HTTP.fullmatch(url.get_secret_value()):
+        raise _refuse("is not the URL of a web hook", 'write something like "https://example.com/hooks/dualwrite"')
+    return url
+
+
+def _address(text: str) -> str:
+    if not _ADDRESS.fullmatch(text):
+        raise _refuse("is not an e-mail address", "write somebody@example.com")
+    return text
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS and text not in CODES:
+        remedy = guess(text, sorted([*KINDS, *CODES])) or f"choose of {', '.join(KINDS)}, or codes of parked changes"
+        raise _refuse("is no kind of trouble", remedy)
+    return text
+
+
+_Address = Annotated[str, AfterValidator(_address)]
+
+
+class MailSettings(Model):
+    """``alerts.mail:``."""
+
+    host: _Word
+    port: Annotated[int, Field(ge=1, le=65_535)] = 587
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: _Word | None = None
+    password: SecretStr | None = None
+    sender: _Address = Field(alias="from")
+    to: Annotated[list[_Address], Field(min_length=1)]
+
+
+class WebhookSettings(Model):
+    """``alerts.webhook:``."""
+
+    url: Annotated[SecretStr, AfterValidator(_hook)]
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] = "Authorization"
+    secret: SecretStr | None = None
+
+
+class RuleSettings(Model):
+    """One of ``alerts.rules:``."""
+
+    name: _Word
+    errors: Annotated[list[Annotated[str, AfterValidator(_kind)]], Field(min_length=1)]
+    count: Annotated[int, Field(ge=1)] = 1
+    interval: Annotated[float, BeforeValidator(_seconds)] = INTERVAL
+    maps: Annotated[list[_Word], Field(min_length=1)] | None = None
+    actions: Annotated[list[Action], Field(min_length=1)]
+    to: Annotated[list[_Address], Field(min_length=1)] | None = None
+
+
+class AlertSettings(Model):
+    """``alerts:``."""
+
+    mail: MailSettings | None = None
+    webhook: WebhookSettings | None = None
+    rules: list[RuleSettings] = []
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must never be shown."""
+        hook = self.webhook
+        found = [self.mail.password if self.mail else None, *((hook.secret, hook.url) if hook else ())]
+        return [secret.get_secret_value() for secret in found if secret is not None]
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -132,6 +242,12 @@ class Settings(Model):
     maps: _Word = MAPS
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings | None = None
+    alerts: AlertSettings = AlertSettings()
+    _written: Entries | None = PrivateAttr(default=None)
+
+    def line(self, *place: int | str) -> int:
+        """The line of the file where something stands."""
+        return _at(self._written, place).line if self._written is not None else 0
 
 
 MODELS: Final[Mapping[tuple[str, ...], type[Model]]] = {
@@ -140,8 +256,19 @@ MODELS: Final[Mapping[tuple[str, ...], type[Model]]] = {
     ("right",): EnvironmentSettings,
     ("limits",): LimitSettings,
     ("metrics",): MetricsSettings,
+    ("alerts",): AlertSettings,
+    ("alerts", "mail"): MailSettings,
+    ("alerts", "webhook"): WebhookSettings,
+    ("alerts", "rules"): RuleSettings,
 }
 """What may stand at each place of the file."""
+
+
+_SECRETS: Final[Mapping[tuple[str, ...], str]] = {
+    ("alerts", "mail", "password"): "SMTP_PASSWORD",
+    ("alerts", "webhook", "secret"): "WEBHOOK_SECRET",
+}
+"""Where secrets stand, and what a variable for each may be called."""
 
 
 def read_settings(text: str, findings: Findings, variables: Mapping[str, str] = os.environ) -> Settings | None:
@@ -164,19 +291,32 @@ def expanded(url: str, variables: Mapping[str, str] = os.environ) -> str:
 
 
 def _validated(written: Entries, node: Node, findings: Findings) -> Settings | None:
-    for side in Side:
-        url = _at(written, (side.value, "url"))
-        if isinstance(url, Text) and url.value and holds_secret(url.value):
-            remedy = f'put the URL into an environment variable and write url: "${{{side.value.upper()}_URL}}"'
-            findings.add("secret", url.line, f"the URL of {side} holds a password: {mask(url.value)}", remedy)
+    _refuse_secrets(written, findings)
     try:
-        return Settings.model_validate(plain(node, findings))
+        settings = Settings.model_validate(plain(node, findings))
     except ValidationError as error:
         noted = {problem.line for problem in findings.problems}
         for detail in error.errors(include_input=False, include_url=False):
             if _at(written, detail["loc"]).line not in noted:
                 _explain(detail, written, findings)
         return None
+    settings._written = written
+    return settings
+
+
+def _refuse_secrets(written: Entries, findings: Findings) -> None:
+    """Secrets come from the environment."""
+    for side in Side:
+        url = _at(written, (side.value, "url"))
+        if isinstance(url, Text) and url.value and holds_secret(url.value):
+            remedy = f'put the URL into an environment variable and write url: "${{{side.value.upper()}_URL}}"'
+            findings.add("secret", url.line, f"the URL of {side} holds a password: {mask(url.value)}", remedy)
+    for place, variable in _SECRETS.items():
+        found = _at(written, place)
+        if isinstance(found, Text) and found.value and "${" not in found.value:
+            name = ".".join(place)
+            remedy = f'put it into an environment variable and write {place[-1]}: "${{{variable}}}"'
+            findings.add("secret", found.line, f"{name} stands in the file itself", remedy)
 
 
 def _at(node: Node, place: Sequence[int | str]) -> Node:
@@ -210,7 +350,7 @@ def _explain(detail: ErrorDetails, written: Entries, findings: Findings) -> None
         case "refused":
             findings.add("bad_entry", node.line, f"{name}{value} {context['message']}", context["remedy"])
         case "literal_error":
-            remedy = guess(value.strip(" '"), get_args(_Policy))
+            remedy = guess(value.strip(" '"), _choices(detail["loc"]))
             findings.add("bad_entry", node.line, f"{name} cannot be{value or ' empty'}", remedy)
         case "list_type" | "too_short":
             findings.add("bad_entry", node.line, f"{name} must be a list that is not empty", "write [one, two]")
@@ -220,6 +360,10 @@ def _explain(detail: ErrorDetails, written: Entries, findings: Findings) -> None
             findings.add(
                 "bad_entry", node.line, f"{name}{value} is not a whole number from 1 on", "write a number like 1000"
             )
+        case "less_than_equal":
+            findings.add("bad_entry", node.line, f"{name}{value} is too large", f"write {context['le']} at most")
+        case "string_pattern_mismatch":
+            findings.add("bad_entry", node.line, f"{name}{value} is no name of a header", "write letters and -")
         case _:
             findings.add("bad_entry", node.line, f"{name} must be one text", "write one value on the line")
 
@@ -228,6 +372,13 @@ def _known(place: Sequence[int | str]) -> list[str]:
     """The entries that may stand there."""
     model = MODELS[tuple(step for step in place if isinstance(step, str))]
     return [each.alias or name for name, each in model.model_fields.items()]
+
+
+def _choices(place: Sequence[int | str]) -> Sequence[str]:
+    """The words of which one may stand there."""
+    kinds: Mapping[object, object] = {"actions": Action, "tls": Literal["starttls", "tls", "none"]}
+    last = next(step for step in reversed(place) if isinstance(step, str))
+    return get_args(kinds.get(last, _Policy))
 
 
 def _key_line(node: Node, place: Sequence[int | str]) -> int:

@@ -318,7 +318,7 @@ def test_the_line_of_the_map_is_told() -> None:
 
 def test_what_was_told_is_stable() -> None:
     """Codes that park a record are those under which it is parked."""
-    from dualwrite.engine.troubles import CODES as PARKING
+    from dualwrite.troubles import CODES as PARKING
 
     assert set(CODES) - data.MILD <= set(PARKING)
     assert all(meaning.endswith(".") and remedy and not remedy.endswith(".") for meaning, remedy in CODES.values())

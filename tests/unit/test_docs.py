@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from dualwrite import declared, project, settings
+from dualwrite import declared, project, settings, troubles
 from dualwrite.connectors import _pg_health, _sqlite_health
-from dualwrite.engine import lifecycle, status, troubles
+from dualwrite.engine import lifecycle, status
 from dualwrite.errors import Problem
 from dualwrite.mapping import notation, odata, tablemap
 from dualwrite.schema import TypeName
@@ -153,6 +153,8 @@ FIELDS = {
     "changes_json": "parked show",
     "conflict_json": "conflicts list",
     "event_json": "log",
+    "alerts_json": "alerts list",
+    "rule_json": "alerts list",
     "maps_json": "maps list",
     "map_json": "maps list",
     "map_shown_json": "maps show",
@@ -220,6 +222,13 @@ def test_every_setting_is_described():
             assert ".".join(key) in described or key in settings.MODELS, key
 
 
+def test_every_kind_of_trouble_is_described():
+    """The kinds that rules of alerts count, in the words of the program."""
+    here = section(page("configuration.md"), "dualwrite.yaml")
+    for kind, meaning in settings.KINDS.items():
+        assert f"| `{kind}` | {meaning} |" in here
+
+
 def test_every_entry_of_a_map_is_described():
     """Each entry, option and symbol of a map file, and each word that one of them can be."""
     text = page("maps.md")
@@ -284,10 +293,13 @@ def test_the_lines_of_maps_are_some():
 
 def test_the_example_of_settings_is_one(tmp_path):
     """What ``configuration.md`` begins with can be read, and so can its schema file."""
-    example, schema, polymorphic = examples("configuration.md", "yaml")
-    (tmp_path / "dualwrite.yaml").write_text(example)
+    example, alerts, schema, polymorphic = examples("configuration.md", "yaml")
+    (tmp_path / "dualwrite.yaml").write_text(f"{example}{alerts}")
     (tmp_path / "maps").mkdir()
-    assert project.load(tmp_path, {"CRM_URL": "sqlite:////srv/crm.db"}).limits.deletes == 1000
+    (tmp_path / "maps" / "one.yaml").write_text("map: Customers\nleft: l\nright: r\ncolumns: [a = a]\n")
+    secrets = {"SMTP_PASSWORD": "x", "HOOK_SECRET": "y", "HOOK_URL": "https://example.com/hook"}
+    found = project.load(tmp_path, {"CRM_URL": "sqlite:////srv/crm.db", **secrets})
+    assert (found.limits.deletes, len(found.alerts.rules)) == (1000, 3)
     assert declared.read_declared(schema, "left.yaml").tables["CustomersV3"].references
     assert len(declared.read_declared(polymorphic, "right.yaml").tables["salesorders"].polymorphic) == 2
 

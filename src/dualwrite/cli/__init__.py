@@ -16,6 +16,7 @@ import typer
 
 from dualwrite import printing
 from dualwrite.cli import exchange, running, watching
+from dualwrite.cli.alerts import alerts_app
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, is_halted, known, who, workspace
@@ -24,6 +25,7 @@ from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import commands
 from dualwrite.engine.continuity import obstacles
+from dualwrite.engine.courier import undelivered
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.samples import sampler
@@ -53,6 +55,7 @@ conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_
 app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
+app.add_typer(alerts_app, name="alerts")
 app.add_typer(syncs_app, name="syncs")
 
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
@@ -267,7 +270,7 @@ def status(
         report, owner = status_of(work), work.lease.owner()
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.connectors)
-        problems = [*stuck, *over_budget(retained, work.project.limits.retained)]
+        problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))
         else:

@@ -14,11 +14,14 @@ from dualwrite import printing
 from dualwrite.cli.logs import Format, Level, log_lines
 from dualwrite.cli.session import HERE, Folder, finish, is_halted, workspace
 from dualwrite.engine import commands
+from dualwrite.engine.alerts import Alerts, Written, want
+from dualwrite.engine.courier import Courier
 from dualwrite.engine.exposition import Exposition, served
 from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED
+from dualwrite.engine.meter import Meter
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.status import status_of
-from dualwrite.engine.watch import Watch
+from dualwrite.engine.watch import Gauges, Rounds
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import Invalid, Usage
 from dualwrite.settings import listen_at
@@ -47,9 +50,9 @@ def run(
     """
     listen = None if metrics is None else where_to_listen(metrics)
     with workspace(folder) as work:
-        log_lines(
-            log_format, log_level, [s for each in work.project.environments.values() for s in secrets_in(each.url)]
-        )
+        urls = [environment.url for environment in work.project.environments.values()]
+        secrets = [*work.project.alerts.secrets, *(secret for url in urls for secret in secrets_in(url))]
+        log_lines(log_format, log_level, secrets)
         are_whole = leave_out_broken(work)
         if not work.lease.acquire():
             raise Usage(f"another engine runs this link: {work.lease.owner()}", "stop it first, or use that one")
@@ -98,9 +101,9 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
             bars(map_name, step, done, total)
 
         engine = work.engine(progress=progress)
-        watch = stack.enter_context(Watch(work.journal, work.connectors, engine.meter))
+        gauges = watched(work, engine.meter, stack)
         if listen is not None:
-            exposition = Exposition(work.project.link, engine.meter, lambda: watch.standing)
+            exposition = Exposition(work.project.link, engine.meter, lambda: gauges.standing)
             printing.said(f"metrics: {stack.enter_context(served(listen, exposition))}")
         runner = Runner(engine, commands.execute)
         runner.stop = stop
@@ -111,6 +114,18 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
             runner.run(until_idle)
         finally:
             engine.close()
+
+
+def watched(work: Workspace, meter: Meter, stack: ExitStack) -> Gauges:
+    """Look after the engine as long as the stack stands: gauges, rules of alerts, and what they have to say."""
+    gauges, written = Gauges(work.journal, work.connectors, meter), Written(work.project)
+    budget = work.project.limits.retained
+    alerts = Alerts(work.project.link, work.journal, meter, written.changed, want(work.journal), budget)
+    courier = Courier(work.journal, lambda: written.settings)
+    stack.enter_context(Rounds("alerts", alerts.look))
+    stack.enter_context(Rounds("gauges", gauges.count, gauges.ask))
+    stack.enter_context(Rounds("courier", courier.deliver))
+    return gauges
 
 
 @contextmanager

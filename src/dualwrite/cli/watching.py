@@ -7,6 +7,7 @@ import threading
 from dualwrite import printing
 from dualwrite.cli.running import interrupted_by_signals
 from dualwrite.engine.continuity import obstacles
+from dualwrite.engine.courier import undelivered
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.workspace import Workspace
@@ -31,4 +32,5 @@ def _look(work: Workspace, show: Show) -> None:
     except DualwriteError as trouble:
         show([], owner, {}, [Problem("connection", trouble.message, trouble.remedy)])
     else:
-        show(report, owner, retained, [*stuck, *over_budget(retained, work.project.limits.retained)])
+        over = over_budget(retained, work.project.limits.retained)
+        show(report, owner, retained, [*stuck, *over, *undelivered(work.journal)])

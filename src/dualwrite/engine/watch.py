@@ -1,6 +1,6 @@
-"""Looks after a running engine, from a thread of its own: what only the journal and the systems can tell, now and then.
+"""Looks after a running engine, from threads of its own: what only the journal and the systems can tell, now and then.
 
-Neither flow waits for it, and it goes on while a system does not answer.
+Neither flow waits for them, and they go on while a system does not answer.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -38,27 +38,15 @@ class Standing:
     tally: Mapping[str, Tally] = field(default_factory=dict)
 
 
-class Watch:
-    """A context manager: inside, what it watches is looked at again and again."""
+class Rounds:
+    """A context manager: inside, a thread does its duties again and again; one that cannot be done is told."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        connectors: Mapping[Side, Connector],
-        meter: Meter,
-        also: Sequence[Callable[[], None]] = (),
-    ) -> None:
-        """``also`` is done at every look."""
-        self.standing = Standing()
-        self._journal = journal
-        self._connectors = connectors
-        self._meter = meter
-        self._duties = [self._count, self._retained, *also]
-        self._next = dict.fromkeys(("count", "retained"), 0.0)
+    def __init__(self, name: str, *duties: Callable[[], None]) -> None:
+        self._duties = duties
         self._end = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
-    def __enter__(self) -> Watch:
+    def __enter__(self) -> Rounds:
         self._thread.start()
         return self
 
@@ -72,23 +60,30 @@ class Watch:
                 try:
                     duty()
                 except DualwriteError as trouble:
-                    log.warning(
-                        "cannot be looked at", extra={"fields": {"reason": trouble.message, "remedy": trouble.remedy}}
-                    )
+                    about = {"reason": trouble.message, "remedy": trouble.remedy}
+                    log.warning("cannot be looked at", extra={"fields": about})
 
-    def _is_due(self, what: str) -> bool:
-        return time.monotonic() >= self._next[what]
 
-    def _count(self) -> None:
-        if not self._is_due("count"):
-            return
+class Gauges:
+    """What is looked up now and then."""
+
+    def __init__(self, journal: Journal, connectors: Mapping[Side, Connector], meter: Meter) -> None:
+        self.standing = Standing()
+        self._journal = journal
+        self._connectors = connectors
+        self._meter = meter
+        self._counts_at = self._asks_at = 0.0
+
+    def count(self) -> None:
+        """How the maps stand, as the journal knows."""
         began = time.monotonic()
-        self.standing = Standing(self._journal.states(), self._journal.tally({}))
-        took = time.monotonic() - began
-        self._next["count"] = time.monotonic() + max(COUNT_EVERY, SHARE * took)
+        if began >= self._counts_at:
+            self.standing = Standing(self._journal.states(), self._journal.tally({}))
+            self._counts_at = time.monotonic() + max(COUNT_EVERY, SHARE * (time.monotonic() - began))
 
-    def _retained(self) -> None:
-        """While the engine carries: otherwise the question may have to wait for a system that does not answer."""
-        if self._meter.reading().carries and self._is_due("retained"):
+    def ask(self) -> None:
+        """What the systems keep; while the engine carries: otherwise the question may have to wait for one of them."""
+        now = time.monotonic()
+        if now >= self._asks_at and self._meter.reading().carries:
             self._meter.retained(retained_by(self._connectors))
-            self._next["retained"] = time.monotonic() + RETAINED_EVERY
+            self._asks_at = now + RETAINED_EVERY

@@ -167,6 +167,23 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
+class Notice:
+    """A message of an alert that is to be sent by an ``action`` of its rule.
+
+    ``due`` is when it is tried next, ``error`` why it could not be sent the last time.
+    """
+
+    at: float
+    rule: str
+    action: str
+    message: str
+    attempts: int = 0
+    due: float = 0.0
+    error: str = ""
+    id: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """How much of a map is parked: records, the changes in their queues, and its open conflicts."""
 

@@ -26,6 +26,7 @@ from dualwrite.journal.entries import (
     MapChanges,
     MapState,
     MapVersion,
+    Notice,
     Parked,
     ParkedKey,
     Request,
@@ -45,6 +46,7 @@ from dualwrite.journal.tables import (
     layout,
     map_state,
     map_version,
+    notice,
     parked,
     queue,
     request,
@@ -312,6 +314,22 @@ class Journal:
         """As ``Writer.drop_windows``."""
         with self.batch() as batch:
             batch.drop_windows(side, map, key)
+
+    # Alerts
+
+    def notices(self) -> list[Notice]:
+        """The messages of alerts that are still to be sent, in the order in which they were written."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(notice).order_by(notice.c.row)).all()
+        return [
+            Notice(row.at, row.rule, row.action, row.message, row.attempts, row.due, row.error, row.row) for row in rows
+        ]
+
+    def parked_since(self, at: float) -> list[tuple[str, str, float]]:
+        """Map, code and time of what was parked since, and still is."""
+        found = select(parked.c.map, parked.c.code, parked.c.since).where(parked.c.since > at, parked.c.gone.is_(None))
+        with self._database.reading() as connection:
+            return [(row.map, row.code, row.since) for row in connection.execute(found.order_by(parked.c.row))]
 
     # Requests to the running engine
 

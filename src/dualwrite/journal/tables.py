@@ -200,6 +200,17 @@ sync = _table(
 )
 
 
+# Messages of alerts that are still to be sent.
+notice = _table(
+    "notice",
+    _row(),
+    _time("at"),
+    *map(_word, ("rule", "action", "message", "error")),
+    _count("attempts"),
+    _time("due"),
+)
+
+
 def _keep_versions(connection: Connection) -> None:
     """Number 2: the versions of maps, and the one that each map was last taken up with."""
     for name in ("version", "publisher"):
@@ -226,6 +237,15 @@ def _keep_syncs(connection: Connection) -> None:
     made.create(connection)
 
 
-STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs)
+def _keep_notices(connection: Connection) -> None:
+    """Number 5: messages of alerts that are still to be sent."""
+    words = map(_word, ("rule", "action", "message", "error"))
+    made = Table(
+        "notice", MetaData(), _row(), _time("at"), *words, _count("attempts"), _time("due"), sqlite_autoincrement=True
+    )
+    made.create(connection)
+
+
+STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs, _keep_notices)
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.elements import BindParameter
 
-from dualwrite.journal.entries import Conflict, MapChanges, MapState, ParkedKey, change_text
+from dualwrite.journal.entries import Conflict, MapChanges, MapState, Notice, ParkedKey, change_text
 from dualwrite.journal.layout import Layout
 from dualwrite.journal.tables import (
     closure,
@@ -32,6 +32,7 @@ from dualwrite.journal.tables import (
     kept,
     layout,
     map_state,
+    notice,
     parked,
     queue,
     request,
@@ -153,6 +154,19 @@ class Writer:
     def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
         """Drop what is kept for a record, or for a whole map.  To be written after the commit that made it useless."""
         self._add(_drop_windows, [(side.value, map, key)])
+
+    def notify(self, message: Notice) -> None:
+        """A message of an alert is to be sent."""
+        names = ("at", "rule", "action", "message", "attempts", "due", "error")
+        self._add(_notify, [{name: getattr(message, name) for name in names}])
+
+    def delay_notice(self, id: int, due: float, error: str) -> None:
+        """A message could not be sent, and is tried again at ``due``."""
+        self._add(_delay_notices, [{"b_row": id, "b_due": due, "b_error": error}])
+
+    def drop_notice(self, id: int) -> None:
+        """A message was sent, or is given up."""
+        self._add(_drop_notices, [{"b_row": id}])
 
     def put(self, name: str, value: str | None) -> None:
         """Set a named value; None removes it."""
@@ -295,6 +309,19 @@ def _drop_windows(connection: Connection, rows: list[tuple[str, str, str | None]
 
 def _answer(connection: Connection, rows: list[Values]) -> None:
     connection.execute(_ANSWER, rows)
+
+
+def _notify(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(insert(notice), rows)
+
+
+def _delay_notices(connection: Connection, rows: list[Values]) -> None:
+    values = {"due": _given(notice, "due"), "error": _given(notice, "error"), "attempts": notice.c.attempts + 1}
+    connection.execute(update(notice).where(*_same(notice, ("row",))).values(values), rows)
+
+
+def _drop_notices(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(delete(notice).where(*_same(notice, ("row",))), rows)
 
 
 def _put(connection: Connection, rows: list[tuple[str, str | None]]) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from rich.markup import escape
 from rich.padding import Padding
 
-from dualwrite.engine.troubles import remedy_of
 from dualwrite.journal import KeptChange, Parked
 from dualwrite.model import ABSENT, Row, Value
 from dualwrite.printing import terminal
 from dualwrite.printing.terminal import cell, fitting, one_line, said, show, stamp, table, when
+from dualwrite.troubles import remedy_of
 
 
 def parked_json(entry: Parked) -> dict[str, object]:
