@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
+from pathlib import Path as FilePath
+from tempfile import TemporaryDirectory
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -384,6 +386,7 @@ class World:
         ]
         self.journal = Journal.open("sqlite://", clock=lambda: 0.0)
         self.watchers = {side: system.watcher() for side, system in self.systems.items()}
+        self.folder = TemporaryDirectory(prefix="dualwrite-oracle-")
         self.engine: Engine | None = None
         self.twin: Engine | None = None
         self.opened: list[Engine] = []
@@ -776,7 +779,8 @@ class World:
             side: Watching(system.connector(), lambda name, side=side: self._snapshot(side, name))
             for side, system in self.systems.items()
         }
-        return Engine("link", connectors, self.maps, self.journal, point=self.point)  # type: ignore[arg-type]
+        folder = FilePath(self.folder.name)
+        return Engine("link", connectors, self.maps, self.journal, point=self.point, folder=folder)  # type: ignore[arg-type]
 
     def _snapshot(self, side: Side, name: str) -> None:
         if self.repairing:
@@ -1082,6 +1086,7 @@ class World:
         self.twin = None
         self._lose()
         self.journal.close()
+        self.folder.cleanup()
         for system in self.systems.values():
             system.close()
 

@@ -2,7 +2,7 @@
 
 Two snapshots are compared; every difference becomes a *weak* change of one side, which lies just behind that side's
 snapshot boundary and is carried first, by the ordinary flow.  Weak changes yield to whatever users did meanwhile.
-An initial sync that is interrupted simply compares again.
+What an initial sync that is interrupted has found is kept (``resuming``), and the next process goes on with it.
 
 Where one side is empty, and a system can be read from while the other is written to, what the other holds is carried as
 it is read: the boundaries are known, and nothing else need be.
@@ -11,7 +11,7 @@ it is read: the boundaries are known, and nothing else need be.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,12 +19,13 @@ from itertools import chain
 from queue import Empty, Queue
 from typing import assert_never
 
-from dualwrite.connectors.base import Connector
+from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.apply import Application
 from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
+from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
 from dualwrite.engine.spool import Spool, Weak
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.journal import Count
@@ -37,12 +38,23 @@ AHEAD = 10
 
 @dataclass
 class Outcome:
-    """What an initial sync (or repair) of one map has done."""
+    """What an initial sync (or repair) of one map has done; ``created`` and ``changed`` count what was to be done."""
 
     tally: Tally = field(default_factory=Tally)
-    created: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
-    changed: dict[Side, int] = field(default_factory=lambda: {Side.LEFT: 0, Side.RIGHT: 0})
     counts: Sequence[Count] = ()
+
+    @property
+    def created(self) -> Mapping[Side, int]:
+        """Records that one side lacked."""
+        return self._sum("created")
+
+    @property
+    def changed(self) -> Mapping[Side, int]:
+        """Records that differed."""
+        return self._sum("changed")
+
+    def _sum(self, what: str) -> Mapping[Side, int]:
+        return {side: sum(found[f"{what} {side}"] for found in self.tally.companies.values()) for side in Side}
 
 
 def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> Outside:
@@ -102,7 +114,10 @@ class InitialSync:
         compiled: CompiledMap,
         master: Side,
         progress: Watch = quiet,
+        keeper: Keeper | None = None,
+        kept: Kept | None = None,
     ) -> None:
+        """``keeper`` lets it go on in another process, ``kept`` is the one that does."""
         self.link = link
         self.flows = flows
         self.compiled = compiled
@@ -110,14 +125,28 @@ class InitialSync:
         self.progress = progress
         self.outcome = Outcome()
         self.boundaries: dict[Side, Position] = {}
-        self._spools = {side: Spool(compiled, side) for side in Side}
+        self._keeper = keeper
+        self._kept = kept
+        self._spools = {side: self._spool(side) for side in Side}
+        self._done = dict.fromkeys(Side, 0)  # how many of each side's are carried already
+        self._streams: Side | None = None
         self._unusable: list[Unusable] = []
+        self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
         self._snapshots = ExitStack()
         self._reading: Generator[Finding, None, None] | None = None
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
 
-    def compare(self) -> dict[Side, Position]:
-        """Read both sides, or find that one is empty; returns the boundaries.  Nothing is written."""
+    def _spool(self, side: Side) -> Spool:
+        if self._keeper is None:
+            return Spool(self.compiled, side)
+        if self._kept is None:
+            return Spool(self.compiled, side, self._keeper.new(side))
+        spool = Spool(self.compiled, side, self._keeper.again(side))
+        spool.recover()
+        return spool
+
+    def compare(self) -> None:
+        """Read both sides, or find that one is empty.  Nothing is written."""
         with ExitStack() as stack:
             snapshots = {
                 side: stack.enter_context(self.link.sides[side].connector.snapshot(self.compiled.views[side]))
@@ -132,17 +161,67 @@ class InitialSync:
             if first is not None:
                 findings = chain([first], findings)
             if tally.alone is not None and self._may_stream():
-                self._findings = findings
+                self._findings, self._streams = findings, tally.alone
                 self._snapshots = stack.pop_all()
             else:
                 for finding in findings:
                     self._take(finding)
         for side in Side:
-            self._spools[side].seal(self.boundaries[side], self.boundaries[side.other])
-            carries = self._spools[side].count or (side is tally.alone and self._findings is not None)
-            weak = self._spools[side] if carries else None
+            self._spools[side].seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
+        self.link.journal.set_state(self.compiled.name, boundaries={side: self.boundaries[side] for side in Side})
+        self._keep(is_carried=False)
+        self._set_floors()
+
+    def go_on(self) -> None:
+        """Instead of ``compare``: what another process had found when it was killed.  Raises CannotGoOn."""
+        kept = self._kept
+        assert kept is not None
+        assert self._keeper is not None
+        self.boundaries, self.outcome.tally = dict(kept.boundaries), kept.tally
+        self._unusable, self._restores = self._keeper.rest()
+        for side in Side:
+            spool, state = self._spools[side], self.link.sides[side]
+            spool.go_on(self.boundaries[side], self.boundaries[side.other], kept.before[side])
+            carried = kept.carried(side, self.link.sides[side.other].connector, self.flows[side].stream)
+            self._done[side] = spool.count if kept.is_carried else carried
+            state.restore.update({(self.compiled.name, key): back for key, back in self._restores[side].items()})
+        if kept.streams is not None and not kept.is_carried:
+            self._read_rest(kept.streams)
+        self._set_floors()
+
+    def _read_rest(self, source: Side) -> None:
+        """Of the side that is carried as it is read, what had not been read, as it was then."""
+        connector, view, boundary = (
+            self.link.sides[source].connector,
+            self.compiled.views[source],
+            self.boundaries[source],
+        )
+        with ExitStack() as stack:
+            snapshot = stack.enter_context(connector.snapshot(view))
+            if snapshot.boundary.feed != boundary.feed:
+                raise CannotGoOn
+            before = originals(connector, view, boundary, snapshot.boundary)
+            rest = Rest(snapshot, before, self._spools[source], view, self.outcome.tally)
+            halves: dict[Side, Snapshot] = {source: rest, source.other: Nothing(self.boundaries[source.other])}
+            ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
+            self._findings, self._streams = compare(self.compiled, halves, ask, self.outcome.tally), source
+            self._snapshots = stack.pop_all()
+
+    def _keep(self, *, is_carried: bool) -> None:
+        """From here on another process can go on with it."""
+        streams = self._streams
+        if self._keeper is None or (streams is not None and not self.compiled.unique[streams]):
+            return  # where a key may occur twice, what is read anew cannot be told from what was carried
+        before = {side: spool.before for side, spool in self._spools.items()}
+        mark = fingerprint(self.compiled)
+        tally = self.outcome.tally
+        kept = Kept(self._keeper.id, self.master, mark, self.boundaries, before, streams, is_carried, tally)
+        self._keeper.save(kept, self._unusable, self._restores)
+
+    def _set_floors(self) -> None:
+        for side in Side:
+            weak = self._spools[side] if self._spools[side].count or side is self._streams else None
             self.link.sides[side].windows.floor(self.compiled.name, self.boundaries[side], weak)
-        return self.boundaries
 
     def _may_stream(self) -> bool:
         """Can one side be read, and the other written to, while both snapshots are held?"""
@@ -169,7 +248,6 @@ class InitialSync:
             self._spools[alone.side].add(alone.rows, insert=True)
 
     def _count_created(self, alone: Alone) -> None:
-        self.outcome.created[alone.side.other] += len(alone.rows)
         self.outcome.tally.count(f"created {alone.side.other}", alone.keys)
 
     def _change(self, difference: Difference) -> None:
@@ -178,7 +256,6 @@ class InitialSync:
         assert row is not None, "both sides have it"
         self._one_way(difference)
         if self._carries(difference, self.master):
-            self.outcome.changed[self.master.other] += 1
             self.outcome.tally.count(f"changed {self.master.other}", [difference.key])
             self._spools[self.master].add([row], insert=False)
 
@@ -196,21 +273,24 @@ class InitialSync:
             if owned.intersection(difference.units):
                 natural = self.compiled.views[other].natural_key(row)
                 self.link.sides[other].restore[self.compiled.name, difference.key] = natural
+                if self._keeper is not None:
+                    self._restores[other][difference.key] = natural
 
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
         for source in Side:
             self.flows[source].drain(self.boundaries[source])
         for source in Side:
-            flow, spool = self.flows[source], self._spools[source]
-            done = 0
-            streams = self._findings is not None and source is self.outcome.tally.alone
-            for weak in self._streamed(source) if streams else spool.chunks(lambda flow=flow: flow.weak_limit):  # type: ignore[misc]
+            flow, spool, done = self.flows[source], self._spools[source], self._done[source]
+            streams = self._findings is not None and source is self._streams
+            for weak in chain(self._left(source), self._streamed(source) if streams else ()):
                 flow.carry_weak(weak)
                 flow.settle(idle=False)
                 done += len(weak.rows)
                 self.progress(self.compiled.name, str(source.other), done, 0 if streams else spool.count)
                 flow.point("between chunks")
+        self._keep(is_carried=True)
+        self.flows[self.master].point("all carried")
         for flow in self.flows.values():
             self._park(flow)
             flow.settle(idle=True)
@@ -220,6 +300,11 @@ class InitialSync:
             self.flows[source].drain(ends[source])
         self.outcome.counts = counts(self.link.journal, self.compiled, self.outcome.tally, self.boundaries)
         return self.outcome
+
+    def _left(self, source: Side) -> Iterator[Weak]:
+        """What is found and not carried yet."""
+        flow = self.flows[source]
+        return self._spools[source].chunks(lambda: flow.weak_limit, self._done[source])
 
     def _streamed(self, source: Side) -> Iterator[Weak]:
         """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
@@ -247,6 +332,9 @@ class InitialSync:
             return
         with flow.begin() as transaction:
             application = Application(self.link, flow.source, transaction)
+            if self._kept is not None:  # they may be parked already
+                parked = application.ledger.is_parked
+                mine = [finding for finding in mine if not parked(self.compiled.name, finding.key)]
             for finding in mine:
                 changes = [self._candidate(row, flow.source) for row in finding.rows]
                 plan = Plan(self.compiled, finding.key, changes, finding.key)

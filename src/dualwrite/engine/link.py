@@ -246,10 +246,12 @@ class Link:
         return next((found.seconds for found in reversed(self.clocks) if found.holds_at(position)), 0.0)
 
 
-def load_side(side: Side, connector: Connector, maps: Mapping[str, CompiledMap]) -> LinkSide:
-    """A side as its own database remembers it."""
+def load_side(
+    side: Side, connector: Connector, maps: Mapping[str, CompiledMap], known: Mapping[str, CompiledMap]
+) -> LinkSide:
+    """A side as its own database remembers it; ``known`` are also the maps that are not live and go on all the same."""
     state = LinkSide(side, connector, Windows(side, maps), ParkedKeys(connector.remembered(PARKED)))
-    views = {name: compiled.views[side] for name, compiled in maps.items()}
+    views = {name: compiled.views[side] for name, compiled in known.items()}
     for entry in connector.remembered(HIDDEN):
         if entry.until is None:
             state.hidden[entry.view, key_of(entry.key)] = hidden_from(entry.value, views.get(entry.view))[0]

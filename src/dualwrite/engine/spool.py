@@ -1,6 +1,7 @@
 """Rows on disk: what is too many to be held in memory while two tables are compared.
 
-Everything here is scratch: files in the temporary folder that vanish with the process.
+Most of it is scratch: files in the temporary folder that vanish with the process.  A ``Spool`` may be given a file that
+outlives it: each block says how long it is and what it adds up to, so what was not written whole is noticed.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import json
 import marshal
 import sqlite3
+import struct
 import tempfile
 import weakref
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any, TypeAlias
 
 from dualwrite.mapping.compile import CompiledMap
@@ -55,23 +59,45 @@ def scratch_database(owner: object) -> sqlite3.Connection:
     return database
 
 
-def _write_block(file: IO[bytes], beside: Sequence[Any], rows: Sequence[Row]) -> None:
-    """Append rows, and something beside each; as one piece, since marshal reads a file object byte by byte."""
+_HEAD = struct.Struct(">QII")
+"""Before each block: its bytes, their sum, its rows."""
+
+
+def packed_rows(beside: Sequence[Any], rows: Sequence[Row]) -> bytes:
+    """A block: rows, and something beside each (or beside all of them)."""
     try:
         packed = marshal.dumps((False, list(beside), list(rows)))
     except ValueError:  # marshal does not know ABSENT
         packed = marshal.dumps((True, list(beside), [_plain(row) for row in rows]))
-    file.write(len(packed).to_bytes(8))
-    file.write(packed)
+    return _HEAD.pack(len(packed), zlib.crc32(packed), len(rows)) + packed
+
+
+def unpacked_rows(block: bytes) -> tuple[list[Any], list[Row]] | None:
+    """The inverse; None where it is not whole."""
+    size, checksum, _ = _HEAD.unpack(block[: _HEAD.size]) if len(block) >= _HEAD.size else (-1, 0, 0)
+    packed = block[_HEAD.size :]
+    return _unpacked_rows(packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
+
+
+def _unpacked_rows(packed: bytes) -> tuple[list[Any], list[Row]]:
+    is_plain, beside, rows = marshal.loads(packed)
+    return beside, [_row(plain) for plain in rows] if is_plain else rows
+
+
+def _read_packed(file: IO[bytes]) -> tuple[int, bytes] | None:
+    """The next block and how many rows it has; None at the end, or where it is not whole."""
+    head = file.read(_HEAD.size)
+    if len(head) < _HEAD.size:
+        return None
+    size, checksum, count = _HEAD.unpack(head)
+    packed = file.read(size)
+    return (count, packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
 
 
 def _read_block(file: IO[bytes]) -> tuple[list[Any], list[Row]] | None:
     """The next block; None at the end."""
-    size = file.read(8)
-    if not size:
-        return None
-    is_plain, beside, rows = marshal.loads(file.read(int.from_bytes(size)))
-    return beside, [_row(plain) for plain in rows] if is_plain else rows
+    found = _read_packed(file)
+    return None if found is None else _unpacked_rows(found[1])
 
 
 class Partitioned:
@@ -102,7 +128,7 @@ class Partitioned:
         if file is None:
             file = self._files[index] = scratch(self)
         keys, rows = zip(*part, strict=True)
-        _write_block(file, keys, rows)
+        file.write(packed_rows(keys, rows))
         self._held -= len(part)
         part.clear()
 
@@ -255,16 +281,19 @@ class Spool:
     They are numbered from 1.
     """
 
-    def __init__(self, compiled: CompiledMap, side: Side) -> None:
+    def __init__(self, compiled: CompiledMap, side: Side, file: IO[bytes] | None = None) -> None:
+        """In a ``file`` that outlives it, if given; what stands there is taken up by ``recover``."""
         self.compiled = compiled
-        self._side = side
-        self._file = scratch(self)
+        self.side = side
+        self._file = scratch(self) if file is None else file
         self._inserts: list[bool] = []
         self._rows: list[Row] = []
         self._index: sqlite3.Connection | None = None
         self._indexed = 0  # bytes of the file that the index knows
         self._boundary: Position | None = None
         self._seen: Position | None = None
+        self._recovered = 0  # bytes of the file that another process wrote
+        self.before = 0  # changes of other initial syncs at the same boundary
         self.count = 0
 
     def add(self, rows: Sequence[Row], *, insert: bool) -> None:
@@ -277,13 +306,37 @@ class Spool:
 
     def _flush(self) -> None:
         if self._rows:
-            _write_block(self._file, self._inserts, self._rows)
+            self._file.write(packed_rows(self._inserts, self._rows))
             self._inserts, self._rows = [], []
 
     def seal(self, boundary: Position, seen: Position) -> None:
         """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``."""
         self._flush()
+        self._file.flush()
         self._boundary, self._seen = boundary, seen
+        if carried is not None and carried.feed == boundary.feed and carried.place[:-1] == (*boundary.place, 0):
+            self.before = carried.place[-1]
+
+    def recover(self) -> None:
+        """Take up what stands in the file, up to where it is not whole any more; that is cut off."""
+        self._file.seek(0)
+        end = 0
+        while found := _read_packed(self._file):
+            self.count += found[0]
+            end = self._file.tell()
+        self._file.truncate(end)
+        self._recovered = end
+
+    def go_on(self, boundary: Position, seen: Position, before: int) -> None:
+        """As ``seal``, for what was sealed with these in another process."""
+        self.seal(boundary, seen)
+        self.before = before
+
+    def reread(self) -> Iterator[list[Row]]:
+        """The rows of all changes that ``recover`` has found; for any thread."""
+        with Path(self._file.name).open("rb") as file:
+            while file.tell() < self._recovered and (block := _read_block(file)):
+                yield block[1]
 
     @property
     def last(self) -> Position | None:
@@ -293,19 +346,23 @@ class Spool:
     def place(self, number: int) -> Position:
         """The position of a change."""
         assert self._boundary is not None, "seal() comes first"
-        return Position(self._boundary.feed, (*self._boundary.place, 0, number))  # no change of the feed lies there
+        place = (*self._boundary.place, 0, self.before + number)  # no change of the feed lies there
+        return Position(self._boundary.feed, place)
 
     def change(self, number: int, insert: bool, row: Row) -> Change:
         """A change as the flow carries it."""
         kind = Kind.INSERT if insert else Kind.UPDATE
-        natural = self.compiled.views[self._side].natural_key(row)
+        natural = self.compiled.views[self.side].natural_key(row)
         at = float("-inf")
         return Change(self.compiled.name, kind, natural, None, row, at, self.place(number), self._seen, weak=True)
 
-    def chunks(self, size: Callable[[], int]) -> Iterator[Weak]:
-        """All changes, in chunks of at most the size that is asked for each of them."""
-        start, inserts, rows = 1, list[bool](), list[Row]()
+    def chunks(self, size: Callable[[], int], after: int = 0) -> Iterator[Weak]:
+        """All changes behind the first ``after``, in chunks of at most the size that is asked for each of them."""
+        start, inserts, rows, passed = after + 1, list[bool](), list[Row](), 0
         for more_inserts, more_rows in self._blocks():
+            if passed < after:
+                gone = min(len(more_rows), after - passed)
+                passed, more_inserts, more_rows = passed + gone, more_inserts[gone:], more_rows[gone:]
             inserts += more_inserts
             rows += more_rows
             while len(rows) >= (most := size()):
@@ -319,6 +376,7 @@ class Spool:
         start = self.count + 1
         self.add(rows, insert=True)
         self._flush()
+        self._file.flush()
         return Weak(self, start, [True] * len(rows), rows)
 
     def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], list[Row]]]:
@@ -327,8 +385,9 @@ class Spool:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
             block = _read_block(self._file)
             where = self._file.tell()
-            if block:
-                yield block
+            if block is None:
+                return
+            yield block
 
     def find(self, key: Key) -> Change | None:
         """The change of a record.  The first call builds an index on disk: few syncs ever need one."""
@@ -354,7 +413,7 @@ class Spool:
             entries = []
             for insert, row in zip(inserts, rows, strict=True):
                 number += 1
-                key = self.compiled.key(self._side, row)
+                key = self.compiled.key(self.side, row)
                 entries.append((_text(key), number, insert, marshal.dumps(_plain(row))))
             index.executemany("INSERT OR IGNORE INTO weak VALUES (?, ?, ?, ?)", entries)
         index.execute("COMMIT")

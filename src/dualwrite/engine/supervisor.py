@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
@@ -29,9 +30,10 @@ from dualwrite.engine.lifecycle import (
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
+from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
 from dualwrite.engine.syncs import Watch, quiet, recorded
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
-from dualwrite.journal import Journal, Layout, MapState, State
+from dualwrite.journal import Count, Journal, Layout, MapState, State
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -63,9 +65,11 @@ class Engine:
         progress: Watch = quiet,
         broken: Mapping[str, str] | None = None,
         reload: Reload | None = None,
+        folder: Path | None = None,
     ) -> None:
         """``broken`` says why maps of the project are not among ``maps``; ``reload`` reads those that are to be started
-        anew from the project, as they are by then."""
+        anew from the project, as they are by then; ``folder`` is where initial syncs keep what they have found, so that
+        they can go on after a crash."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
@@ -75,6 +79,8 @@ class Engine:
         self._delete_limit = delete_limit
         self._broken = broken or {}
         self._reload = reload
+        self._folder = folder
+        self._interrupted: dict[str, Kept] = {}  # maps whose initial sync goes on
         self._is_fresh = True  # the maps are those of the project as it is now
         self._cyclic = cyclic(list(self.maps.values()))
         self._point = point
@@ -103,9 +109,10 @@ class Engine:
         self.journal.syncs.interrupt_all()
         clocks = self._measure_clocks()
         self._lay_out(live, states)
-        sides = {side: load_side(side, self.connectors[side], live) for side in Side}
+        known = live | {name: self.maps[name] for name in self._interrupted}
+        sides = {side: load_side(side, self.connectors[side], live, known) for side in Side}
         for state in sides.values():
-            load_windows(state, live, self.journal)
+            load_windows(state, known, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
         self.link.read_decisions()
@@ -121,7 +128,7 @@ class Engine:
             flow.open()
         for flow in self.flows.values():
             flow.move_records()
-        for name in {record[0] for side in sides.values() for record in side.records()} - live.keys():
+        for name in {record[0] for side in sides.values() for record in side.records()} - known.keys():
             self._forget(name)
         for name in live:
             if states[name].state != RUNNING:
@@ -137,12 +144,28 @@ class Engine:
         while True:
             states = self.journal.states()
             live = {name: each for name, each in self.maps.items() if name in states and is_live(states[name])}
+            self._interrupted = self._find_interrupted(states)
             try:
-                self._install(live)
+                self._install(live | {name: self.maps[name] for name in self._interrupted})
             except Halted as halted:
                 self.halt(halted)
+            except PositionLost:
+                if not self._interrupted:
+                    raise
+                for name in self._interrupted:  # they begin anew
+                    drop(self.journal, self._folder, name)
             else:
                 return live
+
+    def _find_interrupted(self, states: Mapping[str, MapState]) -> dict[str, Kept]:
+        """The initial syncs that go on where they were killed."""
+        tidy(self.journal, self._folder, list(self.maps))
+        found = {
+            name: interrupted(self.journal, self._folder, compiled, self.connectors)
+            for name, compiled in self.maps.items()
+            if name in states and wants_to_run(states[name]) and states[name].initial == "pending"
+        }
+        return {name: kept for name, kept in found.items() if kept is not None}
 
     def halt(self, trouble: Halted) -> None:
         """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
@@ -155,6 +178,7 @@ class Engine:
 
     def _put_down(self, name: str, state: State, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""
+        drop(self.journal, self._folder, name)
         self.journal.set_state(
             name, desired=STOPPED, state=state, reason=reason, initial="none", boundaries=dict.fromkeys(Side)
         )
@@ -225,7 +249,12 @@ class Engine:
         with self._halting(starting):
             self._go_live(starting)
         outcomes = []
+        starting.sort(key=lambda name: name not in self._interrupted)  # before anything moves the streams on
         for name in starting:
+            resumed = self._go_on(self.maps[name])
+            if resumed is not None:
+                outcomes.append(resumed)
+                continue
             self._forget(name)
             if has_synced(states[name]):
                 self._skip_sync(name)
@@ -286,7 +315,10 @@ class Engine:
         self.link.maps.update(ordered)
         for state in self.link.sides.values():
             for name in names:
-                state.windows.hold(name, state.connector.end().feed)
+                if name in self._interrupted:
+                    state.windows.floor(name, self._interrupted[name].boundaries[state.side])
+                else:
+                    state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
         self._tell_versions(names)
 
@@ -314,31 +346,60 @@ class Engine:
     def _start(self, compiled: CompiledMap, master: Side) -> Outcome:
         """Initial sync, then live."""
         name = compiled.name
+        drop(self.journal, self._folder, name)
         self.journal.set_state(name, state=INITIALIZING, initial="pending", reason="")
         self.journal.log("initial sync started", map=name, detail={"master": str(master)})
-        outcome = self.synchronise(compiled, master, "start")
+        with recorded(self.journal, compiled, master, "start", self.progress) as recorder:
+            keeper = self._keeper(compiled, recorder.id)
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper)
+            recorder.counts, outcome = self._carried(sync, sync.compare)
+        return self._synced(compiled, outcome)
+
+    def _go_on(self, compiled: CompiledMap) -> Outcome | None:
+        """An initial sync that was interrupted, to its end; None where there is none, or it has to begin anew."""
+        kept = self._interrupted.pop(compiled.name, None)
+        keeper = None if kept is None else self._keeper(compiled, kept.id)
+        if kept is None or keeper is None:
+            return None
+        self.journal.set_state(compiled.name, state=INITIALIZING, reason="")
+        try:
+            with recorded(self.journal, compiled, kept.master, "start", self.progress, resumed=kept.id) as recorder:
+                sync = InitialSync(self.link, self.flows, compiled, kept.master, recorder, keeper, kept)
+                recorder.counts, outcome = self._carried(sync, sync.go_on)
+        except CannotGoOn:
+            return None
+        return self._synced(compiled, outcome)
+
+    def _keeper(self, compiled: CompiledMap, id: int) -> Keeper | None:
+        return None if self._folder is None else Keeper(self.journal, self._folder, compiled, id)
+
+    @staticmethod
+    def _carried(sync: InitialSync, find: Callable[[], None]) -> tuple[Sequence[Count], Outcome]:
+        try:
+            find()
+            outcome = sync.apply()
+        finally:
+            sync.close()
+        return outcome.counts, outcome
+
+    def _synced(self, compiled: CompiledMap, outcome: Outcome) -> Outcome:
+        """It has gone through: the map is live."""
         detail = {
             "read": {str(side): count for side, count in outcome.tally.read.items()},
             "created": {str(side): count for side, count in outcome.created.items()},
             "changed": {str(side): count for side, count in outcome.changed.items()},
             "equal": outcome.tally.equal,
         }
-        self.journal.set_state(name, state=RUNNING, initial="done")
-        self.journal.log("initial sync done; running", map=name, detail=detail)
+        self.journal.set_state(compiled.name, state=RUNNING, initial="done")
+        self.journal.log("initial sync done; running", map=compiled.name, detail=detail)
+        drop(self.journal, self._folder, compiled.name)
         return outcome
 
     def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``."""
-        boundaries: dict[Side, Position | None] = {}
         with recorded(self.journal, compiled, master, why, self.progress) as recorder:
             sync = InitialSync(self.link, self.flows, compiled, master, recorder)
-            try:
-                boundaries.update(sync.compare())
-                self.journal.set_state(compiled.name, boundaries=boundaries)
-                outcome = sync.apply()
-            finally:
-                sync.close()
-            recorder.counts = outcome.counts
+            recorder.counts, outcome = self._carried(sync, sync.compare)
         return outcome
 
     # -- carrying -------------------------------------------------------------------------------------------------

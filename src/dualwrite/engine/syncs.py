@@ -58,17 +58,22 @@ def recorded(
     why: Why,
     watch: Watch,
     companies: Sequence[str] | None = None,
+    resumed: int | None = None,
 ) -> Iterator[Recorder]:
-    """An initial sync in the journal, from its beginning to its end, whatever that is.
+    """An initial sync in the journal, from its beginning to its end, whatever that is; one that is ``resumed`` goes on.
 
     Where the process dies, the next opening notes that it was interrupted.
     """
-    recorder = Recorder(journal, journal.syncs.begin(compiled.name, why, master, companies), watch)
+    if resumed is None:
+        recorder = Recorder(journal, journal.syncs.begin(compiled.name, why, master, companies), watch)
+    else:
+        recorder = Recorder(journal, resumed, watch)
+        journal.syncs.resume(resumed)
     try:
         yield recorder
     except Exception as trouble:
         with suppress(DualwriteError):  # it may be the journal that is in trouble
-            reason = trouble.message if isinstance(trouble, DualwriteError) else "somebody ended it"
+            reason = trouble.message if isinstance(trouble, DualwriteError) else str(trouble) or "somebody ended it"
             journal.syncs.end(recorder.id, "stopped" if isinstance(trouble, Halted) else "interrupted", reason)
         raise
     journal.syncs.end(recorder.id, "done", counts=recorder.counts)

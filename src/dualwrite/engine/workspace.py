@@ -24,6 +24,7 @@ from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.versions import keep
 from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
 from dualwrite.journal import Journal, Lease, MapState
+from dualwrite.journal.database import FOLDER
 from dualwrite.mapping.check import check_maps
 from dualwrite.mapping.compile import CompiledMap, compile_map, order_maps
 from dualwrite.model import Side
@@ -97,6 +98,7 @@ class Workspace:
             delete_limit=self.project.limits.deletes,
             broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
             reload=self._reload,
+            folder=self.project.folder / FOLDER / "syncs",
             point=point,
             progress=progress,
         )

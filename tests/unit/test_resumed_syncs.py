@@ -1,0 +1,217 @@
+"""An initial sync that is killed goes on where it was, and edits made meanwhile are merged as if it had never been."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from dualwrite.engine import flow
+from dualwrite.engine.compare import Tally
+from dualwrite.engine.resuming import Rest, originals
+from dualwrite.engine.spool import Spool
+from dualwrite.engine.supervisor import Engine
+from dualwrite.journal import SyncRun
+from dualwrite.model import Side
+
+from .test_engine_stories import GROUP_MAP, ITEM_MAP, Crash, Story
+
+L, R = Side.LEFT, Side.RIGHT
+ROWS = 6
+
+
+class Resumed(Story):
+    """A story whose initial syncs keep what they have found."""
+
+    def __init__(self, folder: Path, *maps: str) -> None:
+        self.folder = folder
+        super().__init__(*(maps or (ITEM_MAP,)))
+
+    def new_engine(self) -> Engine:
+        """As ever, with a folder."""
+        engine = super().new_engine()
+        engine._folder = self.folder
+        return engine
+
+    def crash(self, point: str) -> None:
+        """Start, and die at a point."""
+        self.crash_at = point
+        with suppress(Crash):
+            self.start(drain=False)
+        assert not self.crash_at, "the engine passes this point"
+
+    def run(self) -> SyncRun:
+        """The last initial sync."""
+        return self.journal.syncs.list()[0]
+
+    def counted(self) -> dict[Side, tuple[int, ...]]:
+        """What it did: read, inserted, updated, unchanged, failed."""
+        return {
+            count.side: (count.read, count.inserted, count.updated, count.unchanged, count.failed)
+            for count in self.run().counts
+        }
+
+
+@pytest.fixture
+def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
+    """Six records on the left, one of them and two more on the right; they are carried two at a time."""
+    monkeypatch.setattr(flow, "LOADED", 2)
+    monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 2))
+    told = Resumed(tmp_path)
+    for number in range(ROWS):
+        told.insert(L, code=str(number), name=f"left {number}", amount="1")
+    told.insert(R, code="0", name="right 0")
+    told.insert(R, code="x", name="right x")
+    told.insert(R, code="long", note="n", name="right long")
+    return told
+
+
+POINTS = (
+    "after map",
+    "before journal",
+    "before commit",
+    "after commit",
+    "between chunks",
+    "all carried",
+    "between passes",
+)
+COUNTS = {L: (6, 2, 0, 0, 0), R: (3, 5, 1, 0, 0)}
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3, 5])
+@pytest.mark.parametrize("point", POINTS)
+def test_wherever_it_is_killed_it_goes_on(story: Resumed, point: str, nth: int) -> None:
+    """The same run in the journal, with the same counts; edits of both sides made meanwhile are all there."""
+    seen = 0
+
+    def again() -> None:
+        nonlocal seen
+        seen += 1
+        if seen < nth:
+            story.at_point[point] = again
+        else:
+            story.crash_at = point
+
+    story.at_point[point] = again
+    with suppress(Crash):
+        story.start(drain=False)
+    is_killed = seen == nth
+    if is_killed:  # else it has fewer points than that
+        known = {row[0] for row in story.rows(R, "code")}
+        for code in ("1", "3", "5"):
+            if code in known:
+                story.update(R, code, name=f"edited {code}")
+        story.update(L, "2", amount="5")
+        story.delete(L, "4")
+        story.insert(R, code="new", name="new")
+        story.resume()
+    else:
+        story.drain()
+    both = dict(story.both("code", "name"))
+    if is_killed:
+        assert "4" not in both
+        assert both["new"] == "new"
+        assert {both[code] for code in ("1", "3", "5") if code in known} == {
+            f"edited {code}" for code in ("1", "3", "5") if code in known
+        }
+        assert ("2", "5") in story.both("code", "amount")
+    assert both["0"] == "left 0"
+    assert story.run().outcome == "done"
+    assert [run.why for run in story.journal.syncs.list()] == ["start"]
+    assert story.counted() == COUNTS
+    assert not list(story.folder.iterdir())
+    assert not story.conflicts()
+    story.at_rest()
+
+
+def test_what_was_parked_before_the_crash_is_parked_once(story: Resumed) -> None:
+    """A row that failed waits with its reason after the crash too, and counts as failed."""
+    story.update(L, "1", note="x" * 10)
+    story.insert(L, code="bad", tag="t")
+    story.insert(R, code="other", tag="t")
+    story.crash("all carried")
+    before = [(entry.key, entry.changes) for entry in story.parked()]
+    assert len(before) == 2
+    story.resume()
+    assert [(entry.key, entry.changes) for entry in story.parked()] == before
+    assert [count.failed for count in story.run().counts] == [1, 1]
+    assert story.run().resumed == 1
+
+
+def test_a_changed_map_begins_anew(story: Resumed) -> None:
+    """What was found is of no use for another map; the run that was cut short says so."""
+    story.crash("between chunks")
+    story.maps = Story(ITEM_MAP.replace("  - tag = tag\n", "")).maps
+    story.resume()
+    assert [run.outcome for run in story.journal.syncs.list()] == ["done", "interrupted"]
+    assert len(story.both("code", "name")) == ROWS + 2
+
+
+def test_files_that_are_damaged_are_not_used(story: Resumed) -> None:
+    """After a power failure the files may lack what the other system has: all is compared again."""
+    story.crash("between chunks")
+    for file in story.folder.glob("*-left.rows"):
+        file.write_bytes(file.read_bytes()[:-1])
+    story.resume()
+    assert [run.outcome for run in story.journal.syncs.list()] == ["done", "interrupted"]
+    assert len(story.both("code", "name")) == ROWS + 2
+
+
+def test_an_interrupted_map_that_is_stopped_keeps_nothing(story: Resumed) -> None:
+    """Its next start compares both sides."""
+    story.crash("between chunks")
+    story.journal.set_state("Items", desired="stopped")
+    story.resume()
+    assert not list(story.folder.iterdir())
+    story.journal.set_state("Items", desired="running", initial="none")
+    story.engine.reconcile()
+    story.drain()
+    assert len(story.both("code", "name")) == ROWS + 2
+
+
+def test_the_other_maps_go_on_behind_it(tmp_path: Path) -> None:
+    """The initial sync that was interrupted comes first, then those that have not begun."""
+    story = Resumed(tmp_path, GROUP_MAP, ITEM_MAP)
+    story.insert(L, "groups", code="g", name="group")
+    for number in range(3):
+        story.insert(L, code=str(number), name="left")
+    story.crash("between chunks")
+    story.insert(R, "families", code="h", name="family")
+    story.resume()
+    assert story.rows(L, "code", where="groups") == {("g",), ("h",)}
+    assert len(story.both("code")) == 3
+    assert [(run.map, run.outcome) for run in story.journal.syncs.list()] == [("Items", "done"), ("Groups", "done")]
+    story.at_rest()
+
+
+def test_a_side_is_taken_back_to_what_it_was(tmp_path: Path) -> None:
+    """What users did since the boundary is undone in what is read anew, and what was read before is left out."""
+    story = Story(ITEM_MAP)
+    for number in range(8):
+        story.insert(L, code=str(number), name=f"name {number}")
+    story.start()
+    (compiled,) = story.maps
+    view, connector = compiled.views[L], story.engine.connectors[L]
+    with connector.snapshot(view) as snapshot:
+        boundary = snapshot.boundary
+        was = sorted(row for block in snapshot.blocks() for row in block)
+    with (tmp_path / "rows").open("w+b") as file:
+        spool = Spool(compiled, L, file)
+        spool.add(was[:3], insert=True)
+        spool.seal(boundary, boundary)
+        spool.recover()
+        story.update(L, "1", name="changed")
+        story.update(L, "6", name="changed")
+        story.update(L, "6", name="twice")
+        story.update(L, "7", code="seven")
+        story.delete(L, "4")
+        story.insert(L, code="4", name="again")
+        story.insert(L, code="9", name="new")
+        story.delete(L, "5")
+        with connector.snapshot(view) as snapshot:
+            before = originals(connector, view, boundary, snapshot.boundary)
+            tally = Tally()
+            found = sorted(row for block in Rest(snapshot, before, spool, view, tally).blocks() for row in block)
+    assert found == was[3:]
+    assert tally.read[L] == 3
