@@ -89,7 +89,7 @@ def where_to_listen(metrics: str) -> tuple[str, int]:
 
 
 def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = None) -> None:
-    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short begins again."""
+    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short goes on later."""
     stop = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(interrupted_by_signals(stop))

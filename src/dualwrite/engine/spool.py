@@ -309,8 +309,12 @@ class Spool:
             self._file.write(packed_rows(self._inserts, self._rows))
             self._inserts, self._rows = [], []
 
-    def seal(self, boundary: Position, seen: Position) -> None:
-        """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``."""
+    def seal(self, boundary: Position, seen: Position, carried: Position | None = None) -> None:
+        """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``.
+
+        Where nobody has written since another initial sync, theirs lie there as well: ours come behind those that were
+        ``carried``, or the other side would seem to have seen them.
+        """
         self._flush()
         self._file.flush()
         self._boundary, self._seen = boundary, seen
