@@ -50,6 +50,8 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Kinds of trouble that rules count, besides the codes of parked changes."""
 RETAINED: Final = 1 << 30
+ROUNDS: Final = 20
+"""How often a record may go from side to side within five minutes, unless the settings say otherwise."""
 LINK: Final = re.compile(r"[a-z][a-z0-9_]{0,29}")
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -132,6 +134,7 @@ class LimitSettings(Model):
 
     deletes: Annotated[int, Field(ge=1)] | None = None
     retained: Annotated[int, BeforeValidator(_size)] = RETAINED
+    rounds: Annotated[int, Field(ge=1)] = ROUNDS
 
 
 def _listen(text: object) -> tuple[str, int]:

@@ -33,6 +33,12 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         f"remove or rename all but one of them, {RETRY}",
     ),
     "empty_key": ("Every column of the key is empty.", f"give the record a key, {RETRY}"),
+    "loop": (
+        "The record keeps changing on both sides: what is carried to one, something there changes back, without end. "
+        "Mostly two triggers, or an application, that write the same column in ways of their own.",
+        "let one side alone write the column (`>` or `<`), or map it so that both spellings count as one (`upper`, "
+        f"`trim`), or switch off what changes it back; {RETRY}",
+    ),
     "many_deletes": (
         "More records were deleted within a minute than `limits.deletes` allows, so the delete waits for a person.",
         "if it was meant, let it through: `dualwrite parked retry --code many_deletes`; if not: `dualwrite parked "

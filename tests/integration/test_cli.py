@@ -652,3 +652,24 @@ def test_the_log_can_be_cut(shop):
     assert last["what"] == "initial sync done; running"
     assert last["detail"]["created"] == {"left": 1, "right": 1}
     assert "initial sync done; running" in shop.call("log").out
+
+
+def test_triggers_that_undo_each_other_do_not_keep_an_engine_going(shop):
+    """``run --until-idle`` ends, with the record parked under what keeps changing it; ``limits.rounds`` says when."""
+    settings = shop.folder / "dualwrite.yaml"
+    settings.write_text(f"{settings.read_text()}limits: {{rounds: 3}}\n")
+    shop.sync()
+    for file, table, column, how in (
+        (shop.left, "customers", "name", "upper"),
+        (shop.right, "accounts", "title", "lower"),
+    ):
+        shop.make(
+            file,
+            f"CREATE TRIGGER spelled AFTER UPDATE OF {column} ON {table} WHEN new.{column} <> {how}(new.{column}) "
+            f"BEGIN UPDATE {table} SET {column} = {how}(new.{column}) WHERE rowid = new.rowid; END;",
+        )
+    shop.sql(shop.left, "UPDATE customers SET name = 'Adatum' WHERE account = 'C1'")
+    assert shop.call("run", "--until-idle").code == 1
+    (parked,) = shop.call("parked", "list", "--json").json()
+    assert (parked["code"], parked["column"]) == ("loop", "title")
+    assert "'ADATUM' ⇄ 'adatum'" in parked["reason"]

@@ -17,6 +17,7 @@ from typing import Final
 
 from dualwrite.engine.ledger import MANY_DELETES
 from dualwrite.engine.lifecycle import STOPPED, refuse_unless_allowed
+from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import Meter, Reading
 from dualwrite.engine.retention import size
 from dualwrite.errors import DualwriteError, Invalid
@@ -25,7 +26,6 @@ from dualwrite.project import FILE, Project, load_readable
 from dualwrite.settings import Action, AlertSettings, RuleSettings
 from dualwrite.troubles import remedy_of
 
-LOOP: Final = "loop"
 ITSELF: Final = "alert"
 """Who does what a rule asks for, in the activity log."""
 MESSAGES: Final[Sequence[Action]] = ("mail", "webhook")

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.ledger import MANY_DELETES, Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
+from dualwrite.engine.loops import LOOP
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.window import record_keys
@@ -151,7 +152,11 @@ class Application:
             self.ledger.touched[plan.compiled.name, plan.key] = plan.changes[0]
 
     def _asks_first(self, plan: Plan) -> bool:
-        """Is it one of too many deletes?  It is parked until a person lets it through."""
+        """Is it one of too many deletes, or of a record that changes without end?  It is parked for a person."""
+        loop = self.link.loops.found.get((plan.compiled.name, plan.key)) if self.link.loops.found else None
+        if loop is not None:
+            self.ledger.park(plan, Trouble(LOOP, loop.reason, loop.column))
+            return True
         if plan.compiled.name not in self.held or plan.changes[-1].kind is not Kind.DELETE:
             return False
         limit = self.link.delete_limit

@@ -24,6 +24,7 @@ from dualwrite.engine.apply import Application
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
+from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import InHand
 from dualwrite.engine.moving import move_records
 from dualwrite.engine.restore import Restorer
@@ -495,8 +496,11 @@ class Flow:
                 records.discard((map_name, key))
             self._to.absent.forget((map_name, key))
             self._to.unkeyed.discard((map_name, key))
+        self.link.loops.carried(self.source, self.link.maps, ledger.touched)
         for plan, trouble in ledger.parked:
             record = (plan.compiled.name, plan.key)
+            if trouble.code == LOOP:
+                self.link.loops.parked(record)
             if record not in parked and plan.first is not None:
                 parked.add(*record, plan.first, number if plan.since is None else plan.since)
             for side, change in self._weak(plan):

@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
+from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.parents import Absent
 from dualwrite.engine.window import Windows
@@ -220,6 +221,7 @@ class Link:
     decided: dict[tuple[str, str], dict[str, list[Decision]]] = field(default_factory=dict)
     clocks: Sequence[ClockOffset] = ()
     meter: Meter = field(default_factory=Meter)
+    loops: LoopGuard = field(default_factory=LoopGuard)
 
     def stream(self, source: Side) -> str:
         """The stream of the flow out of ``source``."""

@@ -39,6 +39,7 @@ class Restorer:
             if map_name in self._link.maps:
                 for chunk in chunks(list(pending.values()), AT_ONCE):
                     refused |= self._restore(map_name, chunk)
+            self._link.loops.restored([(map_name, key) for key in pending], self._source)
             for key, natural in pending.items():
                 del self._to.restore[map_name, key]
                 if natural in refused:

@@ -28,6 +28,7 @@ from dualwrite.engine.lifecycle import (
     wants_to_run,
 )
 from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
+from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
@@ -37,6 +38,7 @@ from dualwrite.journal import Count, Journal, Layout, MapState, State
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
+from dualwrite.settings import ROUNDS
 
 DEFAULT_MASTER = Side.LEFT
 SAME_CLOCK = 0.1
@@ -61,6 +63,7 @@ class Engine:
         journal: Journal,
         *,
         delete_limit: int | None = None,
+        rounds: int = ROUNDS,
         point: Point = no_point,
         progress: Watch = quiet,
         broken: Mapping[str, str] | None = None,
@@ -77,6 +80,7 @@ class Engine:
         self.progress = progress
         self.meter = Meter()
         self._delete_limit = delete_limit
+        self._rounds = rounds
         self._broken = broken or {}
         self._reload = reload
         self._folder = folder
@@ -115,6 +119,7 @@ class Engine:
             load_windows(state, known, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
+        self.link.loops = LoopGuard(self._rounds)
         self.link.read_decisions()
         for name in live:
             for side in Side:
