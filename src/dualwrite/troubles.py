@@ -77,6 +77,10 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "A mandatory column of the target would be empty.",
         f"fill the value in, or say `default: VALUE` for the column, {RETRY}",
     ),
+    "set_aside": (
+        "The change was queued while its map was paused, and the map was resumed with `--skip preserve`.",
+        "let it through when it suits: `dualwrite parked retry --code set_aside`",
+    ),
     "time_lost": (
         "A moment with a time of day does not fit into a column of dates.",
         f"take off the time of day, or say `round: true` for the column, {RETRY}",

@@ -237,7 +237,7 @@ def test_status_tells_how_the_link_stands(shop):
     shop.sync()
     shop.sql(shop.left, "UPDATE customers SET credit = 7 WHERE account = 'C1'")
     (found,) = shop.call("status", "--json").json()["maps"]
-    lag, since = found.pop("lag_seconds"), found.pop("since")
+    lag, since, asked = found.pop("lag_seconds"), found.pop("since"), found.pop("asked")
     assert found == {
         "map": "customers",
         "state": "running",
@@ -246,6 +246,9 @@ def test_status_tells_how_the_link_stands(shop):
         "parked": 0,
         "conflicts": 0,
         "queued": 0,
+        "queued_bytes": 0,
+        "pending": "",
+        "waits_for": "",
         "version": "1.0.0.0",
         "publisher": "",
         "edited": False,
@@ -253,6 +256,7 @@ def test_status_tells_how_the_link_stands(shop):
     }
     assert lag > 0
     assert MOMENT.fullmatch(since)
+    assert asked == since
     shown = shop.call("status").out
     assert "customers" in shown
     assert "no engine is running" in shown

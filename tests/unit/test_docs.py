@@ -207,7 +207,7 @@ def test_the_other_fields_are_described():
 
 def test_every_state_of_a_map_is_described():
     """The states of ``status``."""
-    assert set(lifecycle.ALLOWED) <= words(section(page("commands.md"), "status"))
+    assert set(lifecycle.STATES) <= words(section(page("commands.md"), "status"))
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -163,6 +163,7 @@ def test_map_state_is_set_member_by_member(journal: Journal, tmp_path: Path) -> 
         initial="pending",
         boundaries={LEFT: at(3, 1), RIGHT: None},
         since=1000.0,
+        asked=1000.0,
     )
     assert journal.states() == {"customers": wanted}
     with Journal.open(tmp_path) as again:
@@ -177,6 +178,16 @@ def test_since_is_when_the_state_last_changed(journal: Journal, clock: Clock) ->
     assert journal.states()["customers"].since == 1000.0
     journal.set_state("customers", state="running", reason="")
     assert journal.states()["customers"].since == 2000.0
+
+
+def test_asked_is_when_something_else_was_wanted_last(journal: Journal, clock: Clock) -> None:
+    """Whatever becomes of the state, the time of the wish stays."""
+    journal.set_state("customers", desired="running")
+    clock.now = 2000.0
+    journal.set_state("customers", desired="running", state="running")
+    assert journal.states()["customers"].asked == 1000.0
+    journal.set_state("customers", desired="paused")
+    assert journal.states()["customers"].asked == 2000.0
 
 
 # Activity log

@@ -15,11 +15,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
-from dualwrite.cli import exchange, running, watching
+from dualwrite.cli import exchange, pausing, running, watching
 from dualwrite.cli.alerts import alerts_app
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
-from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, is_halted, known, who, workspace
+from dualwrite.cli.session import HERE, Folder, Json, Map, Maps, Yes, confirm, finish, is_halted, known, who, workspace
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
@@ -57,8 +57,9 @@ app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
 app.add_typer(alerts_app, name="alerts")
 app.add_typer(syncs_app, name="syncs")
+app.command()(pausing.pause)
+app.command()(pausing.resume)
 
-Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]
 Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 SIDE = "left|right"
@@ -249,7 +250,11 @@ def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
     """
     with workspace(folder) as work:
         chosen = work.chosen(maps or ())
-        confirm(f"Stop {len(chosen)} map(s)? Their changes are not tracked while they are stopped.", yes)
+        waits = sum(
+            each.changes for one in chosen for each in work.journal.backlogs.queued(one.name).get(one.name, {}).values()
+        )
+        dropped = f" {waits} queued change(s) are dropped." if waits else ""
+        confirm(f"Stop {len(chosen)} map(s)? Their changes are not tracked while they are stopped.{dropped}", yes)
         commands.stop(work, chosen, who=who())
         printing.states.statuses(status_of(work))
         printing.states.engine(work.lease.owner())

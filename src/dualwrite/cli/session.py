@@ -23,6 +23,7 @@ Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project fol
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
+Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 HERE = Path()
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from dualwrite.engine import wishes
 from dualwrite.engine.ledger import MANY_DELETES
-from dualwrite.engine.lifecycle import STOPPED, refuse_unless_allowed
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import Meter, Reading
 from dualwrite.engine.retention import size
 from dualwrite.errors import DualwriteError, Invalid
-from dualwrite.journal import Journal, MapState, Notice
+from dualwrite.journal import Journal, Notice
 from dualwrite.project import FILE, Project, load_readable
 from dualwrite.settings import Action, AlertSettings, RuleSettings
 from dualwrite.troubles import remedy_of
@@ -313,11 +313,7 @@ def want(journal: Journal) -> Callable[[str, Sequence[str], str], None]:
     """Writes down that maps shall pause or stop, and lets the engine look."""
 
     def wish(action: str, names: Sequence[str], who: str) -> None:
-        refuse_unless_allowed(action, [journal.states().get(name) or MapState(name) for name in names])
-        with journal.batch() as batch:
-            for name in names:
-                batch.set_state(name, desired=STOPPED)
-                batch.log(f"{action} wanted", map=name, who=who)
-        journal.request("reconcile", {})
+        (wishes.pause if action == "pause" else wishes.stop)(journal, names, who=who)
+        wishes.tell(journal)
 
     return wish

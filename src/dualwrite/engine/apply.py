@@ -8,9 +8,10 @@ target's own words.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.ledger import MANY_DELETES, Ledger, Plan, Trouble
+from dualwrite.engine.ledger import MANY_DELETES, SET_ASIDE, Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.spool import Weak
@@ -43,6 +44,7 @@ class Application:
 
     def run(self, changes: Iterable[Change]) -> Ledger:
         """Apply projected changes of live maps, in feed order."""
+        changes = self._with_windows(changes)
         segment: dict[tuple[str, Key], Plan] = {}
         renamed: dict[tuple[str, Key], Plan] = {}
         for change in changes:
@@ -68,6 +70,30 @@ class Application:
                 renamed[compiled.name, new] = plan
         self._segment(segment.values())
         return self.ledger
+
+    def set_aside(self, changes: Iterable[Change]) -> Ledger:
+        """Park them all, in feed order, as a person wants it."""
+        for change in changes:
+            compiled = self.link.maps[change.view]
+            keys = self._keys(compiled, change)
+            if keys is not None and not self.ledger.queue(compiled, keys, change):
+                self.ledger.park(Plan(compiled, keys[0], [change], keys[-1]), SET_ASIDE)
+        return self.ledger
+
+    def _with_windows(self, changes: Iterable[Change]) -> Iterable[Change]:
+        """The same; where windows of their records are in the journal, they are at hand from here on."""
+        here = self.link.sides[self.target]
+        if not here.backlogs:
+            return changes
+        wanted: dict[str, dict[Key, None]] = {}
+        changes = list(changes)
+        for change in changes:
+            if change.view in here.backlogs:
+                with suppress(RowProblem):
+                    keys = record_keys(self.link.maps[change.view], self.source, change)
+                    wanted.setdefault(change.view, {}).update(dict.fromkeys(keys))
+        here.lend(wanted)
+        return changes
 
     def load(self, weak: Weak) -> Ledger:
         """As ``run``, for what an initial sync found: inserts into a target that nobody has touched meanwhile go in

@@ -6,22 +6,28 @@ they may come from another process) and an answer of the same kind.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
+from dualwrite.engine import wishes
 from dualwrite.engine.data import DataCheck
-from dualwrite.engine.lifecycle import ATTENTION, RUNNING, STOPPED, refuse_unless_allowed, wants_to_run
+from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
+from dualwrite.engine.runner import TROUBLE
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
+from dualwrite.engine.wishes import RECONCILE
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
-from dualwrite.journal import Conflict, Parked
+from dualwrite.journal import Conflict, Journal, Lease, Parked
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Side
 
 Answer = Mapping[str, object]
 ANSWER_WITHIN = 3600.0
 """Seconds that a command waits for the running engine: an initial sync may come first."""
+LOOK_EVERY = 1.0
+"""Seconds after which it looks whether the engine waits itself."""
 
 
 def _reconcile(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
@@ -99,6 +105,8 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     for name in names:
         if name not in engine.link.maps:
             raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
+        if name in engine.link.sides[Side.LEFT].backlogs:
+            raise Usage(f"changes of map {name} are queued", "resume it, and wait until it has caught up")
         outcome = engine.synchronise(engine.link.maps[name], master, "repair")
         for side in Side:
             changed[side] += outcome.created[side] + outcome.changed[side]
@@ -110,7 +118,7 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 
 
 COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
-    "reconcile": _reconcile,
+    RECONCILE: _reconcile,
     "drain": _drain,
     "retry": _retry,
     "discard": _discard,
@@ -142,8 +150,7 @@ def ask(workspace: Workspace, command: str, arguments: Mapping[str, object]) -> 
     answer = workspace.journal.await_answer(workspace.journal.request(command, arguments), ANSWER_WITHIN)
     if answer is None:
         raise Unavailable(f"the running engine has not answered {command!r}", "see dualwrite log")
-    if "error" in answer:
-        raise DualwriteError(str(answer["error"]), str(answer.get("remedy", "")))
+    _raise_refusal(answer)
     return answer
 
 
@@ -163,23 +170,12 @@ def start(
     workspace: Workspace, maps: Sequence[CompiledMap], *, master: Side | None, initial_sync: bool, who: str
 ) -> None:
     """Wish these maps to run.  A running engine makes it so before this returns; otherwise the next one does."""
-    states = workspace.states()
-    refuse_unless_allowed("start", [states[compiled.name] for compiled in maps])
+    names = [compiled.name for compiled in maps]
+    refuse_unless_allowed("start", wishes.states_of(workspace.journal, names))
     for compiled in maps:
-        if not wants_to_run(states[compiled.name]):
-            workspace.kept(compiled)
-    with workspace.journal.batch() as batch:
-        for compiled in maps:
-            batch.set_state(
-                compiled.name,
-                desired=RUNNING,
-                initial="none" if initial_sync else "skipped",
-                reason="",
-                master=None if master is None else master.value,
-            )
-            detail = {"initial_sync": initial_sync, "master": None if master is None else str(master)}
-            batch.log("start wanted", map=compiled.name, who=who, detail=detail)
-    _make_so(workspace)
+        workspace.kept(compiled)
+    wishes.start(workspace.journal, names, master=master, initial_sync=initial_sync, who=who)
+    make_so(workspace.journal, workspace.lease)
 
 
 def key_problems(workspace: Workspace, maps: Sequence[CompiledMap], progress: Watch = quiet) -> list[Problem]:
@@ -193,21 +189,26 @@ def key_problems(workspace: Workspace, maps: Sequence[CompiledMap], progress: Wa
 
 def stop(workspace: Workspace, maps: Sequence[CompiledMap], *, who: str) -> None:
     """Wish these maps not to run."""
-    states = workspace.states()
-    refuse_unless_allowed("stop", [states[compiled.name] for compiled in maps])
-    with workspace.journal.batch() as batch:
-        for compiled in maps:
-            batch.set_state(compiled.name, desired=STOPPED)
-            if states[compiled.name].state == ATTENTION:
-                batch.set_state(compiled.name, state=STOPPED, reason="")
-            batch.log("stop wanted", map=compiled.name, who=who)
-    if not _make_so(workspace):
-        ask(workspace, "reconcile", {})  # what is tracked for a stopped map ends now, not with the next run
+    wishes.stop(workspace.journal, [compiled.name for compiled in maps], who=who)
+    if not make_so(workspace.journal, workspace.lease):
+        ask(workspace, RECONCILE, {})  # what is tracked for a stopped map ends now, not with the next run
 
 
-def _make_so(workspace: Workspace) -> bool:
-    """Tell a running engine to look at what is wanted; False where none is running."""
-    if workspace.lease.owner() is None:
+def make_so(journal: Journal, lease: Lease) -> bool:
+    """Wait until a running engine has made so what is wanted; False where none is running.
+
+    An engine that waits itself, for a system that does not answer, is not waited for: it does so later.
+    """
+    if lease.owner() is None:
         return False
-    ask(workspace, "reconcile", {})
+    number, end = wishes.tell(journal), time.monotonic() + ANSWER_WITHIN
+    while (answer := journal.await_answer(number, LOOK_EVERY)) is None:
+        if journal.get(TROUBLE) is not None or lease.owner() is None or time.monotonic() > end:
+            return True
+    _raise_refusal(answer)
     return True
+
+
+def _raise_refusal(answer: Answer) -> None:
+    if "error" in answer:
+        raise DualwriteError(str(answer["error"]), str(answer.get("remedy", "")))

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector, start_http_se
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from dualwrite.engine.lifecycle import ALLOWED
+from dualwrite.engine.lifecycle import STATES
 from dualwrite.engine.meter import BUCKETS, Meter, Reading, Times
 from dualwrite.engine.watch import Standing
 from dualwrite.errors import Usage
@@ -90,7 +90,7 @@ class Exposition(Collector):
 
     def _waiting(self, standing: Standing) -> Iterator[Metric]:
         states = (
-            ((name, state), float(found.state == state)) for name, found in standing.states.items() for state in ALLOWED
+            ((name, state), float(found.state == state)) for name, found in standing.states.items() for state in STATES
         )
         tally = {name: standing.tally.get(name) for name in standing.states}
         yield self._gauge("dualwrite_map_state", ("map", "state"), states)

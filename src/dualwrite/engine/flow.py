@@ -21,7 +21,9 @@ from dataclasses import replace
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.ahead import Ahead
 from dualwrite.engine.apply import Application
+from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
+from dualwrite.engine.delays import Delays
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.loops import LOOP
@@ -76,6 +78,7 @@ class Flow:
         self.carried: Position | None = None
         self.restorer = Restorer(link, source, point)
         self.retries = Retries(link, source, point, self._transact)
+        self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
         self._feed: Feed | None = None
@@ -150,6 +153,8 @@ class Flow:
         self._again = batch  # until it is applied: a failure comes back to it
         moved = self.step(batch)
         self._again = None
+        if self._from.backlogs:
+            moved = self.delays.catch_up() or moved
         self.settle(idle=not batch.changes)
         self.retain(batch)
         return moved or bool(batch.changes)
@@ -194,6 +199,8 @@ class Flow:
         self._read_to = batch.position
         self.point("after read")
         self._from.learned()
+        if self._from.backlogs:
+            self.delays.keep(batch, self._tag)
         self._from.windows.extend(batch.changes, batch.position)
         if self._from.waiting and batch.changes:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
@@ -205,7 +212,8 @@ class Flow:
         batch, carried = self._again, self.carried
         found: dict[str, list[float]] = {}
         for change in () if batch is None else batch.changes:
-            if change.view in self.link.maps and (carried is None or change.position > carried):
+            is_new = carried is None or change.position > carried
+            if is_new and change.view in self.link.maps and not self.delays.is_delayed(change.view):
                 found.setdefault(change.view, []).append(change.at)
         return {name: InHand(len(times), min(times)) for name, times in found.items()}
 
@@ -230,32 +238,48 @@ class Flow:
         self._size(time.monotonic() - self._locked, len(changes))
         return True
 
-    def _carry(self, changes: Sequence[Change], position: Position, held: Collection[str] = frozenset()) -> None:
+    def _carry_queued(self, changes: Sequence[Change], position: Position, lane: Backlog) -> float:
+        """Apply changes of a delayed map, which its queue holds up to a position; returns how long they held locks."""
+        self._carry(changes, position, self._over_limit(changes), lane)
+        return time.monotonic() - self._locked
+
+    def _carry(
+        self,
+        changes: Sequence[Change],
+        position: Position,
+        held: Collection[str] = frozenset(),
+        lane: Backlog | None = None,
+    ) -> None:
         """Apply changes in one transaction; in smaller ones where only these can tell what the target did by itself, or
         get the locks: of a single record users cannot keep us away by locking in another order.
 
-        What a trigger or a cascade did in the first part is in the feed when the second one begins.
+        What a trigger or a cascade did in the first part is in the feed when the second one begins.  Changes from the
+        ``lane`` of a delayed map leave the position of the other maps where it is.
         """
-        is_divisible = changes[0].position != changes[-1].position
+        is_divisible = bool(changes) and changes[0].position != changes[-1].position
 
         def work(transaction: Transaction) -> Ledger:
             self._tidy(transaction)
             application = Application(self.link, self.source, transaction, held, divisible=is_divisible)
-            ledger = application.run(changes)
+            is_set_aside = lane is not None and lane.skip == "preserve"
+            ledger = application.set_aside(changes) if is_set_aside else application.run(changes)
+            if lane is not None:
+                self.delays.arrive(lane, ledger, transaction, position)
             self.point("after map")
             return ledger
 
         try:
             reached = position if self.carried is None else max(position, self.carried)
-            self._transact(work, reached, DIVIDE if is_divisible else PATIENCE)
+            self._transact(work, reached if lane is None else None, DIVIDE if is_divisible else PATIENCE)
             self._tidied()
-            self._advance(position)
+            if lane is None:
+                self._advance(position)
         except (Doubt, Busy):
             if not is_divisible:
                 raise
             middle = _middle(changes)
-            self._carry(changes[:middle], changes[middle - 1].position, held)
-            self._carry(changes[middle:], position, held)
+            self._carry(changes[:middle], changes[middle - 1].position, held, lane)
+            self._carry(changes[middle:], position, held, lane)
 
     def _transact(
         self, work: Callable[[Transaction], Ledger], position: Position | None, patience: int = PATIENCE
@@ -353,6 +377,8 @@ class Flow:
             compiled = self.link.maps.get(change.view)
             if compiled is None or (self.carried is not None and change.position <= self.carried):
                 continue
+            if self._from.backlogs and self.delays.is_delayed(change.view):
+                continue
             floor = self._from.windows.floor_of(change.view)
             if floor is not None and change.position <= floor:
                 continue
@@ -384,7 +410,9 @@ class Flow:
         return self._crowded
 
     def _tag(self, change: Change) -> Change:
-        """What is parked on the change's own side has not been seen by it (R2)."""
+        """What is parked on the change's own side has not been seen by it (R2), nor what is queued for it."""
+        if self._to.backlogs:
+            change = self.delays.seen(change)
         if not self._from.parked:
             return change
         try:
@@ -490,6 +518,9 @@ class Flow:
     def _learn(self, ledger: Ledger) -> None:
         """Bring the caches to what is committed now."""
         number, parked = ledger.number, self._to.parked
+        if ledger.arrived is not None:
+            lane, position = ledger.arrived
+            lane.arrive(position, number)
         for map_name, key in ledger.freed:
             parked.remove(map_name, key, number)
             for records in self._to.waiting.values():
@@ -582,6 +613,7 @@ class Flow:
     def forget_map(self, map_name: str) -> None:
         """Drop everything that the target's side table and the journal hold for a map."""
         self.retries.discard([record for record in self._to.parked.records() if record[0] == map_name])
+        self.delays.forget(map_name)
         hidden = [record for record in self._to.hidden if record[0] == map_name]
         restore = [record for record in self._to.restore if record[0] == map_name]
         if not hidden and not restore:
@@ -612,7 +644,9 @@ class Flow:
                 layouts = {view.name: Layout.of(view) for view in self.link.views(self.target)}
                 self.link.journal.keep_window(self.target, kept, layouts)
             self._drop_hidden(seen)
-        for record in self._from.parked.prune(batch.mark):
+        if self._to.backlogs:
+            self.delays.retain(batch, self._is_held)
+        for record in self._from.parked.prune(batch.mark, self._to.backlogs):
             self._let_go(*record)
 
     def _is_held(self, map_name: str, key: Key) -> bool:
@@ -629,7 +663,7 @@ class Flow:
     def _drop_hidden(self, seen: Position) -> None:
         """A hidden row is needed as long as the source may not have seen the delete above it."""
         old = [r for r, hidden in self._to.hidden.items() if hidden.after is not None and hidden.after < seen]
-        for record in [record for record in old if not self._is_held(*record)]:
+        for record in [r for r in old if r[0] not in self._to.backlogs and not self._is_held(*r)]:
             del self._to.hidden[record]
             self._bared.add(record)
 

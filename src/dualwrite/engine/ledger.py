@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 from dualwrite.connectors.base import Transaction
+from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.contest import Hidden, Loss, Undecided
 from dualwrite.engine.link import (
     HIDDEN,
     PARKED,
+    QUEUED,
     RESTORE,
     LinkSide,
     hidden_text,
@@ -116,6 +118,7 @@ class Ledger:
         self.has_folded = False
         self.loaded: set[str] = set()
         self.inserts_whole = False
+        self.arrived: tuple[Backlog, Position | None] | None = None
         self._here = here
         self._divisible = divisible
         self._transaction = transaction
@@ -132,6 +135,12 @@ class Ledger:
         if not self._here.is_read:
             raise Unread
         self.has_folded = True
+
+    def arrive(self, lane: Backlog, position: Position | None) -> None:
+        """The target has received a delayed map's changes up to here; None: from here on they simply flow."""
+        text = None if position is None else str(position)
+        self._transaction.remember(QUEUED, lane.map, "", text)
+        self.arrived = (lane, position)
 
     # -- parked records -------------------------------------------------------------------------------------------
 
@@ -239,6 +248,8 @@ MANY_DELETES: Final = "many_deletes"
 """The code of deletes beyond the link's limit."""
 ANY_TABLE = "*"
 """What a record waits for that a foreign key has refused: the database does not say which one."""
+SET_ASIDE = Trouble("set_aside", "it was queued while the map was paused, and set aside when the map was resumed")
+"""The trouble of what a person did not want to be carried when a map was resumed."""
 BYPASSED = Trouble(
     "bypassed",
     "the target's record is not what it should be, and no captured change says why: something wrote past the capture",

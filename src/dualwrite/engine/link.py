@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered
 from dualwrite.engine.contest import Decision, Hidden
@@ -20,9 +20,12 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Position, Side, decode, encode
 from dualwrite.schema import View
 
-PARKED, HIDDEN, RESTORE = "parked", "hidden", "restore"
+if TYPE_CHECKING:
+    from dualwrite.engine.backlog import Backlog
+
+PARKED, HIDDEN, RESTORE, QUEUED = "parked", "hidden", "restore", "queued"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
-are to be written again from their source."""
+are to be written again from their source; how far a side has received a paused map's changes."""
 
 _OR = " or "
 
@@ -119,14 +122,17 @@ class ParkedKeys:
         """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
         return (map_name, key) in self._intervals
 
-    def prune(self, mark: int) -> list[tuple[str, Key]]:
-        """Forget what ended at or before our commit ``mark``: no change from before it will be read again.
+    def prune(self, mark: int, but: Collection[str] = ()) -> list[tuple[str, Key]]:
+        """Forget what ended at or before our commit ``mark``: no change from before it will be read again, ``but`` of
+        some maps such changes wait.
 
         Returns the records of which nothing is left.
         """
         gone = []
         with self._lock:
             for record, intervals in list(self._intervals.items()):
+                if record[0] in but:
+                    continue
                 kept = tuple(i for i in intervals if i.until is None or i.until > mark)
                 if kept:
                     self._intervals[record] = kept
@@ -158,6 +164,12 @@ class LinkSide:
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
+    backlogs: dict[str, Backlog] = field(default_factory=dict)  # what its users do to maps that do not simply flow
+
+    def lend(self, wanted: Mapping[str, Collection[Key]]) -> None:
+        """Bring the windows of these records (per map) into memory, for one transaction."""
+        found = {name: self.backlogs[name].window(keys) for name, keys in wanted.items()}
+        self.windows.lend({(name, key): changes for name, windows in found.items() for key, changes in windows.items()})
 
     def wait(self, tables: str, record: tuple[str, Key]) -> list[str]:
         """Wake the parked record when something comes in one of these tables (``either``); returns them."""
@@ -222,6 +234,7 @@ class Link:
     clocks: Sequence[ClockOffset] = ()
     meter: Meter = field(default_factory=Meter)
     loops: LoopGuard = field(default_factory=LoopGuard)
+    standing: set[str] = field(default_factory=set)  # paused maps: nothing of them is carried, retried or restored
 
     def stream(self, source: Side) -> str:
         """The stream of the flow out of ``source``."""

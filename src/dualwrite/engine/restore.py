@@ -33,7 +33,8 @@ class Restorer:
 
     def run(self) -> None:
         """Restore what waits for it."""
-        for map_name in dict.fromkeys(record[0] for record in self._to.restore):
+        names = dict.fromkeys(record[0] for record in self._to.restore)
+        for map_name in (name for name in names if name not in self._link.standing):
             pending = {key: natural for (name, key), natural in self._to.restore.items() if name == map_name}
             refused: dict[Key, str] = {}
             if map_name in self._link.maps:

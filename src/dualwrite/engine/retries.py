@@ -107,7 +107,7 @@ class Retries:
             record = waiting.pop(0)
             if record in found or record not in self._to.parked or record[0] not in self._link.maps:
                 continue
-            if record in self._to.unkeyed:
+            if record in self._to.unkeyed or record[0] in self._link.standing:
                 continue
             found[record] = None
             waiting += self._linked(*record)

@@ -147,6 +147,7 @@ class Runner:
         try:
             while not self.stop.is_set() and self._failure is None:
                 self._serve()
+                self._settle_delays()
                 self._tell_lag()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
@@ -191,6 +192,12 @@ class Runner:
                 except DualwriteError as trouble:
                     result = {"error": trouble.message, "remedy": trouble.remedy}
             self.engine.journal.answer(request.id, result)
+
+    def _settle_delays(self) -> None:
+        """Let maps that have caught up flow with the others."""
+        if self.engine.may_settle_delays():
+            with self.still():
+                self.engine.settle_delays()
 
     @contextlib.contextmanager
     def still(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -241,6 +242,18 @@ class Overflow:
                 self._unremember()
             if len(gone) < BLOCK:
                 return kept
+
+    def pass_over(self, is_elsewhere: Callable[[str, Position], bool]) -> None:
+        """Remove the first changes as long as they are kept elsewhere."""
+        while self._count:
+            rows = self._database.execute("SELECT number, map, place FROM old ORDER BY number LIMIT ?", (BLOCK,))
+            gone = list(takewhile(lambda row: is_elsewhere(row[1], Position(*marshal.loads(row[2]))), rows.fetchall()))
+            if gone:
+                self._database.execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
+                self._count -= len(gone)
+                self._unremember()
+            if len(gone) < BLOCK:
+                return
 
     def drop(self, map_name: str) -> None:
         """Forget a map."""

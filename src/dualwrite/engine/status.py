@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TypedDict
 
 from dualwrite.engine.ledger import MANY_DELETES
-from dualwrite.engine.lifecycle import INITIALIZING, RUNNING, has_synced, wants_to_run
+from dualwrite.engine.lifecycle import INITIALIZING, RESUMING, RUNNING, has_synced, pending, wants_to_run
 from dualwrite.engine.runner import IN_HAND, TROUBLE
 from dualwrite.engine.versions import differs
 from dualwrite.engine.workspace import Workspace
@@ -29,7 +29,10 @@ class MapStatus(_Version):
     """One line of ``dualwrite status``; times in seconds (lag) or seconds since the epoch (since).
 
     ``version`` and ``publisher`` are those that run, else those of the file; ``edited``: the file says something else
-    than what runs.  ``sync`` is how far the map's initial sync is, while it is under way.
+    than what runs.  ``queued`` counts the changes that wait, for a paused map or behind parked ones,
+    ``queued_bytes`` is what those of a paused map take in the journal.  ``pending`` is what was asked for and is not
+    done yet, ``asked`` since when, ``waits_for`` what comes first.  ``sync`` is how far the map's initial sync is,
+    while it is under way.
     """
 
     map: str
@@ -39,9 +42,13 @@ class MapStatus(_Version):
     parked: int
     conflicts: int
     queued: int
+    queued_bytes: int
     lag_seconds: float
     since: float
     sync: Progress | None
+    pending: str
+    asked: float
+    waits_for: str
 
 
 def status_of(workspace: Workspace) -> list[MapStatus]:
@@ -55,9 +62,11 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
     known = {(each.map, each.version, each.publisher): each for each in workspace.journal.versions()}
     syncing = workspace.journal.syncs.under_way() if workspace.lease.owner() else None
     queued = waiting_for_sync(workspace, states, syncing)
+    backlogs = workspace.journal.backlogs.queued()
     report: list[MapStatus] = []
     for name in names:
         state, counts = states[name], tally.get(name)
+        delayed = backlogs.get(name, {}).values()
         waits = f"{held[name]} delete(s) wait: see dualwrite parked list" if held[name] else ""
         report.append(
             MapStatus(
@@ -67,10 +76,14 @@ def status_of(workspace: Workspace) -> list[MapStatus]:
                 reason=state.reason or waits or queued.get(name, ""),
                 parked=counts.parked if counts else 0,
                 conflicts=counts.conflicts if counts else 0,
-                queued=counts.changes if counts else 0,
+                queued=(counts.changes if counts else 0) + sum(each.changes for each in delayed),
+                queued_bytes=sum(each.size for each in delayed),
                 lag_seconds=lag.get(name, 0.0),
                 since=state.since,
                 sync=syncing.progress if syncing is not None and syncing.map == name else None,
+                pending=step_of(state),
+                asked=state.asked if step_of(state) else state.since,
+                waits_for=waits_of(workspace, state, queued),
                 **_version(state, files.get(name), known),
             )
         )
@@ -90,6 +103,25 @@ def waiting_for_sync(
             told[name] = f"waits for the initial sync of {', '.join(before)}"
             before.append(name)
     return told
+
+
+def step_of(state: MapState) -> str:
+    """What was asked for of a map and is not done yet; empty where it is where it is wanted."""
+    return pending(state) or {INITIALIZING: "start", RESUMING: "resume"}.get(state.state, "")
+
+
+def waits_of(workspace: Workspace, state: MapState, syncing: Mapping[str, str]) -> str:
+    """What comes before a map is where it is wanted; empty where it is."""
+    if not step_of(state):
+        return ""
+    if workspace.lease.owner() is None:
+        return "an engine: dualwrite run starts one"
+    trouble = next(iter(waits_for(workspace)), None)
+    if trouble is not None:
+        return trouble.message
+    if syncing:
+        return "an initial sync" if state.map in syncing else f"the initial sync of {next(iter(syncing))}"
+    return "its queue" if state.state == RESUMING else "the engine's next look"
 
 
 def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, str, str], MapVersion]) -> _Version:

@@ -15,26 +15,41 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
+from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import check_identity
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
-    ATTENTION,
     INITIALIZING,
+    PAUSED,
+    RESUMING,
     RUNNING,
     STOPPED,
+    Step,
+    after,
     has_synced,
     is_live,
+    pending,
     wants_to_run,
 )
-from dualwrite.engine.link import ClockOffset, Link, Point, clocks_from, clocks_text, key_of, load_side, no_point
+from dualwrite.engine.link import (
+    QUEUED,
+    ClockOffset,
+    Link,
+    Point,
+    clocks_from,
+    clocks_text,
+    key_of,
+    load_side,
+    no_point,
+)
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
 from dualwrite.engine.syncs import Watch, quiet, recorded
 from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
-from dualwrite.journal import Count, Journal, Layout, MapState, State
+from dualwrite.journal import Count, Journal, Layout, MapState
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
@@ -128,17 +143,37 @@ class Engine:
                     sides[side].windows.floor(name, boundary)
         for side in Side:
             self._load_waiting(side)
+        kept = self._load_backlogs(states)
         self.flows = {source: Flow(self.link, source, self._point) for source in Side}
         for flow in self.flows.values():
             flow.open()
         for flow in self.flows.values():
             flow.move_records()
-        for name in {record[0] for side in sides.values() for record in side.records()} - known.keys():
+        for name in {*kept, *(record[0] for side in sides.values() for record in side.records())} - known.keys():
             self._forget(name)
         for name in live:
-            if states[name].state != RUNNING:
+            if states[name].state in (PAUSED, RESUMING):
+                self._delay(name)
+            elif states[name].state != RUNNING:
                 self.journal.set_state(name, state=RUNNING, reason="")
         self._tell_versions(live)
+
+    def _load_backlogs(self, states: Mapping[str, MapState]) -> set[str]:
+        """Take up what is kept of delayed maps; returns all maps of which something is."""
+        entries = {side: self.connectors[side.other].remembered(QUEUED) for side in Side}
+        kept = self.journal.backlogs.maps() | {entry.view for found in entries.values() for entry in found}
+        for name, compiled in self.link.maps.items():
+            if name not in kept and states[name].state not in (PAUSED, RESUMING):
+                continue
+            for side, state in self.link.sides.items():
+                lane = Backlog(compiled, side, self.journal, [e for e in entries[side] if e.view == name])
+                state.backlogs[name] = lane
+                if lane.kept_to is not None:
+                    state.windows.keep_elsewhere(name, lane.kept_to)
+            if states[name].state == PAUSED:
+                self.link.standing.add(name)
+        self._read_skips()
+        return kept
 
     def _installed(self) -> dict[str, CompiledMap]:
         """Capture what the maps that ran look at; returns those that can go on."""
@@ -175,18 +210,22 @@ class Engine:
     def halt(self, trouble: Halted) -> None:
         """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
         reason = f"{trouble.message}; {trouble.remedy}" if trouble.remedy else trouble.message
-        self._put_down(trouble.map, ATTENTION, reason)
+        self._put_down(trouble.map, "halted", reason)
         detail = {"reason": trouble.message, "remedy": trouble.remedy}
         self.journal.log("stopped by itself; needs attention", map=trouble.map, detail=detail)
         self.meter.incident("attention", trouble.map)
         log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
 
-    def _put_down(self, name: str, state: State, reason: str = "") -> None:
+    def _put_down(self, name: str, step: Step, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""
         drop(self.journal, self._folder, name)
+        state = after(self._state(name).state, step)
         self.journal.set_state(
             name, desired=STOPPED, state=state, reason=reason, initial="none", boundaries=dict.fromkeys(Side)
         )
+
+    def _state(self, name: str) -> MapState:
+        return self.journal.states().get(name) or MapState(name)
 
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
         for side, connector in self.connectors.items():
@@ -241,13 +280,20 @@ class Engine:
     # -- maps -----------------------------------------------------------------------------------------------------
 
     def reconcile(self) -> list[Outcome]:
-        """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop."""
+        """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop, pause or
+        resume."""
         self._refresh()
+        self._read_skips()
         known = self.journal.states()
         states = {name: known.get(name) or MapState(name) for name in self.maps}
         for name, state in states.items():
-            if not wants_to_run(state) and (name in self.link.maps or state.state in (INITIALIZING, RUNNING)):
-                self._stop(name)  # also one that ran under an earlier engine, and was stopped since
+            match pending(state):
+                case "stop":  # also one that ran under an earlier engine, and was stopped since
+                    self._stop(name)
+                case "pause" if name in self.link.maps:
+                    self._pause(name)
+                case "resume" if name in self.link.maps:
+                    self._resume(name)
         starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
         if not starting:
             return []
@@ -299,19 +345,103 @@ class Engine:
 
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
+        queued = self._queued(name)
         self._forget(name)
         if self.link.maps.pop(name, None) is not None:
             self._views_changed()
-        self._put_down(name, STOPPED)
-        self.journal.log("stopped", map=name)
+        self._put_down(name, "stop")
+        self.journal.log("stopped", map=name, detail={"dropped": queued} if queued else None)
 
     def _forget(self, name: str) -> None:
-        """Drop everything that is parked, hidden or waiting for a map."""
-        for side, state in self.link.sides.items():
-            flow = self.flows[side.other]
+        """Drop everything that is parked, hidden, queued or waiting for a map."""
+        self.link.standing.discard(name)
+        for flow in self.flows.values():
             flow.forget_map(name)
+        for side, state in self.link.sides.items():
             state.windows.drop(name)
             self.journal.drop_windows(side, name)
+
+    # -- pausing --------------------------------------------------------------------------------------------------
+
+    def _pause(self, name: str) -> None:
+        """From here on the map's changes queue in the journal, those of both sides."""
+        state = self._state(name)
+        self.journal.set_state(name, state=after(state.state, "pause"), reason="")
+        self._point("between pauses")
+        for side, each in self.link.sides.items():
+            if name not in each.backlogs:
+                each.backlogs[name] = Backlog(self.maps[name], side, self.journal, ())
+        self._delay(name)
+        self.link.standing.add(name)
+        for flow in self.flows.values():
+            flow.reopen()
+        self.journal.log("paused", map=name)
+
+    def _delay(self, name: str) -> None:
+        """Tell both sides that the map is delayed, where they have not been told yet."""
+        for side, state in self.link.sides.items():
+            lane, carried = state.backlogs[name], self.flows[side].carried
+            assert carried is not None, "flows are open"
+            if not lane.is_delayed:
+                self.flows[side].delays.delay(lane, carried)
+                self._point("between pauses")
+
+    def _resume(self, name: str) -> None:
+        """From here on what has queued is carried, and new changes queue behind it."""
+        self.journal.set_state(name, state=after(self._state(name).state, "resume"))
+        self.journal.log("catching up", map=name, detail={"queued": self._queued(name)})
+        self.link.standing.discard(name)
+
+    def may_settle_delays(self) -> bool:
+        """Is it worth a look whether a map can flow with the others again?  For any thread."""
+        for name in list(self.link.sides[Side.LEFT].backlogs):
+            lanes = [state.backlogs[name] for state in self.link.sides.values()]
+            if all(lane.is_over for lane in lanes):
+                return True
+            if name not in self.link.standing and all(lane.is_empty for lane in lanes):
+                return True
+        return False
+
+    def settle_delays(self) -> None:
+        """Let maps flow with the others again of which nothing waits any more, and forget what they needed.
+
+        Both flows stand still meanwhile.
+        """
+        for name in [name for name in self.link.maps if name in self.link.sides[Side.LEFT].backlogs]:
+            lanes = {side: state.backlogs[name] for side, state in self.link.sides.items()}
+            if any(lane.is_delayed for lane in lanes.values()):
+                if name not in self.link.standing:
+                    self._join(name, lanes)
+            elif all(lane.is_over for lane in lanes.values()):
+                for state in self.link.sides.values():
+                    del state.backlogs[name]
+                    state.windows.lend({})
+
+    def _join(self, name: str, lanes: Mapping[Side, Backlog]) -> None:
+        flows = self.flows
+        if not all(flows[side].delays.is_caught_up(lane, flows[side].carried) for side, lane in lanes.items()):
+            return
+        for side, lane in lanes.items():
+            carried = flows[side].carried
+            if lane.is_delayed and carried is not None:
+                flows[side].delays.join(lane, carried)
+                self._point("between joins")
+        self.journal.set_state(name, state=after(self._state(name).state, "caught up"))
+        self.journal.put(f"skip.{name}", None)
+        discarded = {str(side): lane.discarded for side, lane in lanes.items() if lane.discarded}
+        self.journal.log("caught up; running", map=name, detail={"discarded": discarded} if discarded else None)
+
+    def _read_skips(self) -> None:
+        """Learn what people want to become of queues."""
+        for state in self.link.sides.values():
+            for name, lane in state.backlogs.items():
+                lane.skip = self.journal.get(f"skip.{name}") or ""
+
+    def _queued(self, name: str) -> dict[str, int]:
+        found = self.journal.backlogs.queued(name).get(name, {})
+        return {str(side): queued.changes for side, queued in found.items()}
+
+    # -- starting -------------------------------------------------------------------------------------------------
 
     def _go_live(self, names: Sequence[str]) -> None:
         """Put maps into both feeds and flows; nothing of them is carried before they have their boundaries."""
@@ -345,14 +475,17 @@ class Engine:
         for side, boundary in boundaries.items():
             assert boundary is not None
             self.link.sides[side].windows.floor(name, boundary)
-        self.journal.set_state(name, state=RUNNING, reason="", initial="skipped", boundaries=boundaries)
+        state = after(after(self._state(name).state, "start"), "synced")
+        self.journal.set_state(name, state=state, reason="", initial="skipped", boundaries=boundaries)
         self.journal.log("started without initial sync", map=name)
 
     def _start(self, compiled: CompiledMap, master: Side) -> Outcome:
         """Initial sync, then live."""
         name = compiled.name
         drop(self.journal, self._folder, name)
-        self.journal.set_state(name, state=INITIALIZING, initial="pending", reason="")
+        here = self._state(name).state
+        state = after(here, "begun" if here in (INITIALIZING, RUNNING) else "start")
+        self.journal.set_state(name, state=state, initial="pending", reason="")
         self.journal.log("initial sync started", map=name, detail={"master": str(master)})
         with recorded(self.journal, compiled, master, "start", self.progress) as recorder:
             keeper = self._keeper(compiled, recorder.id)
@@ -395,7 +528,7 @@ class Engine:
             "changed": {str(side): count for side, count in outcome.changed.items()},
             "equal": outcome.tally.equal,
         }
-        self.journal.set_state(compiled.name, state=RUNNING, initial="done")
+        self.journal.set_state(compiled.name, state=after(INITIALIZING, "synced"), initial="done")
         self.journal.log("initial sync done; running", map=compiled.name, detail=detail)
         drop(self.journal, self._folder, compiled.name)
         return outcome
@@ -411,16 +544,23 @@ class Engine:
 
     def drain(self) -> None:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
-        while not self._quiet():
-            pass
+        while not self._quiet() or self._is_catching_up():
+            self.settle_delays()
+        self.settle_delays()
         self.acknowledge()
+
+    def _is_catching_up(self) -> bool:
+        lanes = (item for state in self.link.sides.values() for item in state.backlogs.items())
+        return any(lane.is_delayed and name not in self.link.standing for name, lane in lanes)
 
     def _quiet(self) -> bool:
         """Is everything that is committed by now carried?"""
         ends = {side: connector.end() for side, connector in self.connectors.items()}
         moved = [flow.turn(0) for flow in self.flows.values()]
         return not any(moved) and all(
-            flow.carried is not None and flow.carried >= ends[side] and not self.link.sides[side.other].restore
+            flow.carried is not None
+            and flow.carried >= ends[side]
+            and not any(name not in self.link.standing for name, _ in self.link.sides[side.other].restore)
             for side, flow in self.flows.items()
         )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -108,6 +108,8 @@ class Windows:
         self._weak: dict[str, WeakChanges] = {}
         self._overflow = Overflow()
         self._touched: set[str] = set()
+        self._elsewhere: dict[str, Position] = {}
+        self._lent: Mapping[tuple[str, Key], Sequence[Change]] = {}
         self._lock = threading.Lock()
         self.end = end
         self.forgotten: Position | None = None
@@ -124,7 +126,7 @@ class Windows:
 
     def _add(self, change: Change) -> None:
         compiled = self._maps.get(change.view)
-        if compiled is None:
+        if compiled is None or self._is_elsewhere(change.view, change.position):
             return
         seen = change if change.kind is Kind.DELETE else project(compiled, self._side, change)
         if seen is None:
@@ -161,6 +163,22 @@ class Windows:
             self._records[record] = changes
         else:
             self._records.pop(record, None)
+
+    def keep_elsewhere(self, map_name: str, until: Position | None) -> None:
+        """The map's changes up to a position are in the journal, which lends what is asked for; None: no more."""
+        with self._lock:
+            if until is None:
+                self._elsewhere.pop(map_name, None)
+            else:
+                self._elsewhere[map_name] = until
+
+    def _is_elsewhere(self, map_name: str, position: Position) -> bool:
+        until = self._elsewhere.get(map_name)
+        return until is not None and position <= until
+
+    def lend(self, found: Mapping[tuple[str, Key], Sequence[Change]]) -> None:
+        """The changes of some records that are kept elsewhere, for the transaction that is open."""
+        self._lent = found
 
     def restore(self, map_name: str, key: Key, change: Change) -> None:
         """Add a change that the journal kept for a parked record."""
@@ -200,6 +218,10 @@ class Windows:
             found = self._records.get((map_name, key), [])
             if self._overflow:
                 found = sorted([*self._overflow.find(map_name, key), *found], key=lambda change: change.position)
+            lent = self._lent.get((map_name, key))
+            if lent:
+                known = {change.position: change for change in (*lent, *found)}
+                found = [known[position] for position in sorted(known)]
             window = [change for change in found if seen is None or seen < change.position]
             weak = self._weak.get(map_name)
         if weak is not None and (seen is None or weak.last is None or seen < weak.last):
@@ -262,16 +284,27 @@ class Windows:
                 self._weak.pop(map_name, None)
                 self._overflow.drop(map_name)
                 self._touched.discard(map_name)
+                self._elsewhere.pop(map_name, None)
                 return
             kept = [c for c in self._records.get((map_name, key), ()) if seen is None or c.position > seen]
             self._keep((map_name, key), kept)
 
     def oldest(self) -> Position | None:
-        """The position of the oldest change that is still to be seen by the other side."""
+        """The position of the oldest change that is still to be seen by the other side, and is kept here alone."""
         with self._lock:
+            if self._elsewhere:
+                self._pass_over()
             if self._overflow:
                 return self._overflow.oldest()
             return self._order[0][0] if self._order else None
+
+    def _pass_over(self) -> None:
+        """Drop the oldest changes as far as they are kept elsewhere by now."""
+        if self._overflow:
+            self._overflow.pass_over(self._is_elsewhere)
+        while not self._overflow and self._order and self._is_elsewhere(self._order[0][1][0], self._order[0][0]):
+            position, record = self._order.popleft()
+            self._keep(record, [change for change in self._records.get(record, []) if change.position != position])
 
     def __len__(self) -> int:
         return len(self._order) + len(self._overflow)

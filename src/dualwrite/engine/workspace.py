@@ -61,18 +61,11 @@ class Workspace:
         return [self.maps[name] for name in self._names(names)]
 
     def _names(self, names: Sequence[str]) -> list[str]:
-        if not names:
-            return list(self.maps)
-        folded = {name.casefold(): name for name in self.maps}
-        unknown = [name for name in names if name.casefold() not in folded]
-        if unknown:
-            broken = {problem.map for problem in self.problems if problem.level == "error"}
-            if broken.intersection(unknown):
-                raise Usage(f"map {unknown[0]} has errors", "see dualwrite check")
-            hint = guess(unknown[0], list(self.maps)) or "see dualwrite status for the maps of this project"
-            raise Usage(f"no map is called {unknown[0]!r}", hint)
-        wanted = {folded[name.casefold()] for name in names}
-        return [name for name in self.maps if name in wanted]
+        broken = {problem.map for problem in self.problems if problem.level == "error"} - self.maps.keys()
+        wrong = broken.intersection(names)
+        if wrong:
+            raise Usage(f"map {min(wrong)} has errors", "see dualwrite check")
+        return named(list(self.maps), names)
 
     def states(self) -> dict[str, MapState]:
         """The state of every map of the project, those that never ran included."""
@@ -125,6 +118,20 @@ class Workspace:
             connector.close()
         self.lease.release()
         self.journal.close()
+
+
+def named(known: Sequence[str], names: Sequence[str]) -> list[str]:
+    """The maps of these names, in the order in which they are known, all where none is given; raises Usage with the
+    nearest name for an unknown one."""
+    if not names:
+        return list(known)
+    folded = {name.casefold(): name for name in known}
+    unknown = next((name for name in names if name.casefold() not in folded), None)
+    if unknown is not None:
+        hint = guess(unknown, list(known)) or "see dualwrite status for the maps of this project"
+        raise Usage(f"no map is called {unknown!r}", hint)
+    wanted = {folded[name.casefold()] for name in names}
+    return [name for name in known if name in wanted]
 
 
 def connector_of(project: Project, side: Side) -> Connector:

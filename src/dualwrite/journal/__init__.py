@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dualwrite.journal.backlog import Backlogs, Delayed, Queued
 from dualwrite.journal.entries import (
     Boundaries,
     Conflict,
@@ -27,10 +28,12 @@ from dualwrite.journal.syncs import Count, Progress, SyncRun
 from dualwrite.journal.writer import Writer
 
 __all__ = [
+    "Backlogs",
     "Boundaries",
     "Conflict",
     "Count",
     "Decision",
+    "Delayed",
     "Desired",
     "Event",
     "Initial",
@@ -44,6 +47,7 @@ __all__ = [
     "Parked",
     "ParkedKey",
     "Progress",
+    "Queued",
     "Request",
     "State",
     "SyncRun",

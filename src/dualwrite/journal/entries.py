@@ -13,8 +13,8 @@ from typing import Literal, TypeAlias, TypedDict
 from dualwrite.journal.layout import Layout
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
 
-Desired: TypeAlias = Literal["running", "stopped"]
-State: TypeAlias = Literal["not running", "initializing", "running", "stopped", "needs attention"]
+Desired: TypeAlias = Literal["running", "paused", "stopped"]
+State: TypeAlias = Literal["not running", "initializing", "running", "paused", "resuming", "stopped", "needs attention"]
 Initial: TypeAlias = Literal["none", "pending", "skipped", "done"]
 Boundaries: TypeAlias = Mapping[Side, Position | None]
 """Per side the boundary of the snapshot that a map's initial sync has read; None before."""
@@ -22,7 +22,8 @@ Boundaries: TypeAlias = Mapping[Side, Position | None]
 
 @dataclass(frozen=True, slots=True)
 class MapState:
-    """What is wanted of a map and what it does.  ``since`` is when its ``state`` last changed.
+    """What is wanted of a map and what it does.  ``since`` is when its ``state`` last changed, ``asked`` when what is
+    ``desired`` did.
 
     ``version`` and ``publisher`` are those with which an engine last took it up; empty before.
     """
@@ -37,6 +38,7 @@ class MapState:
     since: float = 0.0
     version: str = ""
     publisher: str = ""
+    asked: float = 0.0
 
 
 class MapChanges(TypedDict, total=False):

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, delete, func, insert, or_, select, update
 
+from dualwrite.journal.backlog import Backlogs
 from dualwrite.journal.database import Database, locate
 from dualwrite.journal.entries import (
     Conflict,
@@ -72,6 +73,7 @@ class Journal:
     def __init__(self, database: Database, clock: Callable[[], float]) -> None:
         self._database = database
         self._clock = clock
+        self.backlogs = Backlogs(database)
         self.syncs = Syncs(database, clock)
 
     @classmethod
@@ -430,6 +432,7 @@ def _map_state(row: Row[Any]) -> MapState:
         row.since,
         row.version,
         row.publisher,
+        row.asked,
     )
 
 

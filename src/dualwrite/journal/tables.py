@@ -8,7 +8,7 @@ later ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
     BigInteger,
@@ -70,6 +70,26 @@ def _time(name: str) -> Column[float]:
     return Column(name, Double, nullable=False)
 
 
+def _backlog_columns() -> list[Column[Any]]:
+    return [
+        *map(_word, ("side", "map")),
+        *(_word(name, optional=True) for name in ("key", "new_key")),
+        _word("position"),
+        _word("seen", optional=True),
+        _word("change"),
+        _count("size"),
+        _count("layout", optional=True),
+    ]
+
+
+def _backlog_indexes() -> list[Index]:
+    return [
+        Index("backlog_order", "side", "map", "row", "size"),
+        Index("backlog_key", "side", "map", "key"),
+        Index("backlog_new_key", "side", "map", "new_key"),
+    ]
+
+
 journal = Table("journal", metadata, Column("number", Integer, primary_key=True, autoincrement=False))
 
 map_state = Table(
@@ -80,6 +100,7 @@ map_state = Table(
     _word("master", optional=True),
     _time("since"),
     *(Column(name, Words, nullable=False, server_default="") for name in ("version", "publisher")),
+    Column("asked", Double, nullable=False, server_default="0"),
 )
 
 map_version = _table(
@@ -181,6 +202,9 @@ kept = _table(
     UniqueConstraint("side", "map", "key", "position"),
 )
 
+# What a side's users did to the records of a map that is paused, in feed order: nothing of it is provisional.
+backlog = _table("backlog", _row(), *_backlog_columns(), *_backlog_indexes())
+
 request = _table(
     "request",
     _row(),
@@ -246,6 +270,14 @@ def _keep_notices(connection: Connection) -> None:
     made.create(connection)
 
 
-STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs, _keep_notices)
+def _keep_backlogs(connection: Connection) -> None:
+    """Number 6: what waits for a paused map, and since when something else is wanted of a map."""
+    kind = Double().compile(connection.dialect)
+    connection.execute(text(f"ALTER TABLE map_state ADD COLUMN asked {kind} DEFAULT '0' NOT NULL"))
+    parts = (_row(), *_backlog_columns(), *_backlog_indexes())
+    Table("backlog", MetaData(), *parts, sqlite_autoincrement=True).create(connection)
+
+
+STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs, _keep_notices, _keep_backlogs)
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""

@@ -339,8 +339,12 @@ def _set_states(connection: Connection, rows: list[tuple[str, Values, float]]) -
         here = map_state.c.map == map_name
         found = connection.execute(select(map_state).where(here)).mappings().first()
         old = _fresh_state(map_name, now) if found is None else {str(name): value for name, value in found.items()}
-        since = old["since"] if values.get("state", old["state"]) == old["state"] else now
-        new = {**old, **values, "since": since}
+        changed = {name: values.get(name, old[name]) != old[name] for name in ("state", "desired")}
+        times = {
+            "since": now if changed["state"] else old["since"],
+            "asked": now if changed["desired"] else old["asked"],
+        }
+        new = {**old, **values, **times}
         if found is None:
             connection.execute(insert(map_state).values(new))
         elif new != old:
@@ -351,7 +355,7 @@ def _fresh_state(map_name: str, now: float) -> Values:
     state = MapState(map_name)
     plain = ("map", "desired", "state", "reason", "master", "initial", "version", "publisher")
     values: Values = {name: getattr(state, name) for name in plain}
-    return {**values, "boundaries": _positions_text(state.boundaries), "since": now}
+    return {**values, "boundaries": _positions_text(state.boundaries), "since": now, "asked": now}
 
 
 def _settle(connection: Connection, rows: list[tuple[str, int]]) -> None:

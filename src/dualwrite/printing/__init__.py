@@ -9,6 +9,7 @@ from dualwrite.printing import events as events
 from dualwrite.printing import live as live
 from dualwrite.printing import maps as maps
 from dualwrite.printing import parking as parking
+from dualwrite.printing import pausing as pausing
 from dualwrite.printing import plans as plans
 from dualwrite.printing import problems as problems
 from dualwrite.printing import progress as progress

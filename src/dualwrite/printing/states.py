@@ -20,7 +20,15 @@ def status_json(
     report: Sequence[MapStatus], engine: str | None, kept: Mapping[Side, int], found: Iterable[Problem]
 ) -> Mapping[str, object]:
     """The states of all maps, who runs the engine, what the systems keep, and what is wrong with the link."""
-    maps = [{**row, "since": stamp(row["since"]), "sync": progress_json(row["sync"])} for row in report]
+    maps = [
+        {
+            **row,
+            "since": stamp(row["since"]),
+            "asked": stamp(row["asked"]),
+            "sync": progress_json(row["sync"]),
+        }
+        for row in report
+    ]
     retained = {str(side): kept.get(side) for side in Side}
     return {"engine": engine, "maps": maps, "retained": retained, **problems_json(found)}
 
@@ -52,14 +60,17 @@ def statuses(report: Sequence[MapStatus]) -> None:
     """The states of all maps, and which of their files say something else by now."""
     show(states_table(report))
     for row in report:
+        if row["waits_for"]:
+            said(f"{row['map']} is to {row['pending']} since {stamp(row['asked'])}, and waits for {row['waits_for']}")
+        if row["queued_bytes"]:
+            said(f"{row['map']}: its queue takes {size(row['queued_bytes'])} of the journal")
         if row["edited"]:
             said(f"{row['map']} runs as {row['version']}: what its file says now counts from its next start on")
 
 
 def coming(row: MapStatus) -> str:
     """What an engine will do about a map's state as soon as one runs."""
-    starts = row["desired"] == "running" and row["state"] in ("not running", "stopped", "needs attention")
-    return " → running" if starts else ""
+    return f" → {row['desired']}" if row["pending"] else ""
 
 
 def engine(owner: str | None) -> None:

@@ -19,7 +19,15 @@ from dualwrite.model import ABSENT, Cell, Row, Value
 PIPED = 120
 """Columns of a table that goes into a file or another program."""
 console = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPED)
-COLOURS = {"running": "green", "initializing": "cyan", "needs attention": "red", "error": "red", "warning": "yellow"}
+COLOURS = {
+    "running": "green",
+    "initializing": "cyan",
+    "paused": "yellow",
+    "resuming": "cyan",
+    "needs attention": "red",
+    "error": "red",
+    "warning": "yellow",
+}
 
 
 def said(text: str) -> None:
