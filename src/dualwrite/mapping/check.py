@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
-from typing import Final
+from typing import Final, TypeVar
 
 from dualwrite.errors import Problem
 from dualwrite.filters import never_both
@@ -35,6 +35,7 @@ from dualwrite.names import guess
 from dualwrite.schema import Schema, TypeName
 
 ON_LEAVE: Final = ("detach", "delete")
+_Item = TypeVar("_Item")
 
 CODES: Final[Mapping[str, tuple[str, str]]] = {
     "bad_formula": (
@@ -557,19 +558,34 @@ _CHECKS: Final[tuple[Callable[[Binding, Report], None], ...]] = (
 # -- between maps -----------------------------------------------------------------------------------------------------
 
 
+def check_between(maps: Sequence[TableMap], left: Schema, right: Schema) -> list[Problem]:
+    """What is wrong or doubtful about maps together, each by itself left aside."""
+    bindings = [binding for each in maps if (binding := bind(each, left, right)[0]) is not None]
+    return list(_between(maps, bindings))
+
+
 def _between(maps: Sequence[TableMap], bindings: Sequence[Binding]) -> Iterator[Problem]:
-    for first, second in combinations(maps, 2):
-        if first.name == second.name:
-            report = Report(second)
-            where = f" ({first.file})" if first.file else ""
-            report.add("duplicate_map", f"there is another map {first.name!r}{where}", line=report.line("map"))
-            yield from _finished(report)
-    for one, other in combinations(bindings, 2):
+    for first, second in _meeting(maps, lambda each: [each.name]):
+        report = Report(second)
+        where = f" ({first.file})" if first.file else ""
+        report.add("duplicate_map", f"there is another map {first.name!r}{where}", line=report.line("map"))
+        yield from _finished(report)
+    for one, other in _meeting(bindings, lambda each: [(side, each.tables[side].name) for side in SIDES]):
         report = Report(other.table_map)
         for side in SIDES:
             if one.tables[side].name == other.tables[side].name:
                 _check_shared(one, other, side, report)
         yield from _finished(report)
+
+
+def _meeting(items: Sequence[_Item], marks: Callable[[_Item], Iterable[object]]) -> list[tuple[_Item, _Item]]:
+    """The pairs of items that have a mark in common, in their order."""
+    holders: dict[object, list[int]] = {}
+    for number, item in enumerate(items):
+        for mark in marks(item):
+            holders.setdefault(mark, []).append(number)
+    pairs = {pair for numbers in holders.values() for pair in combinations(numbers, 2)}
+    return [(items[one], items[other]) for one, other in sorted(pairs)]
 
 
 def _are_apart(one: Binding, other: Binding, side: Side) -> bool:

@@ -104,11 +104,14 @@ def _check_reversible(pair: Pair, value_map: ValueMap, report: Report) -> None:
     for source in SIDES:
         if not pair.carries(source) or source not in pair.ends:
             continue
-        members = directed(source, value_map)
         undone = pair.two_way and value_map.reverse is None
-        for number, (member, result) in enumerate(members):
-            earlier = [one for one, other in members[:number] if undone or other != result]
-            if _repeated(pair, source, [member], earlier):
+        earlier: dict[Value, set[Value]] = {}  # spellings of members, with what these become
+        for member, result in directed(source, value_map):
+            spelled = _spelled(pair.ends[source].column, [member])
+            before = set().union(*(earlier.get(text, ()) for text in spelled))
+            for text in spelled:
+                earlier.setdefault(text, set()).add(result)
+            if before if undone else before - {result}:
                 code = "value_map_not_reversible" if undone else "value_map_ambiguous"
                 shown = "null" if member is None else repr(member)
                 message = f"{show_path(pair.ends[source].path)}: {shown} is listed twice"
@@ -122,9 +125,10 @@ def _check_way_back(pair: Pair, value_map: ValueMap, report: Report) -> None:
     if value_map.otherwise is None and not any(end.column.type.name in _LISTED for end in pair.ends.values()):
         return
     for source in SIDES:
-        known = [member for member, _ in directed(source.other, value_map)]
+        column = pair.ends[source.other].column
+        known = _spelled(column, [member for member, _ in directed(source.other, value_map)])
         for _, result in directed(source, value_map):
-            if result is not None and not _repeated(pair, source.other, [result], known):
+            if result is not None and known.isdisjoint(_spelled(column, [result])):
                 entry = "reverse" if source is Side.LEFT else "values"
                 message = f"{result!r} is not listed in {entry}:, so it has no way back"
                 report.add("value_map_not_reversible", message, line=pair.mapping.line, side=source.other)

@@ -12,7 +12,7 @@ from typing import Final
 
 from dualwrite.errors import Problem
 from dualwrite.expression import paths
-from dualwrite.mapping.check import check_maps
+from dualwrite.mapping.check import check_between, check_maps
 from dualwrite.mapping.d365_columns import related_table
 from dualwrite.mapping.d365_keys import Keys
 from dualwrite.mapping.tablemap import ColumnMapping, TableMap, Written
@@ -40,9 +40,6 @@ _UNKNOWABLE: Final = frozenset(
 _ID: Final = "the id"
 
 
-_BETWEEN: Final = frozenset(("duplicate_map", "filters_overlap", "maps_share_records", "two_maps_one_column"))
-
-
 def check_alone(maps: Sequence[TableMap], keys: Keys | None = None) -> list[Problem]:
     """Everything that is wrong or doubtful about maps by themselves.
 
@@ -51,7 +48,7 @@ def check_alone(maps: Sequence[TableMap], keys: Keys | None = None) -> list[Prob
     unknowable = _UNKNOWABLE if keys is not None else _UNKNOWABLE | {"no_key"}
     problems = [problem for each in maps for problem in check_maps([each], *_schemas([each], keys))]
     problems = [problem for problem in problems if problem.code not in unknowable]
-    together = [each for each in check_maps(maps, *_schemas(maps, keys)) if each.code in _BETWEEN]
+    together = check_between(maps, *_schemas(maps, keys))
     problems += [replace(each, level="warning") for each in together]  # nobody says which maps run together
     if keys is None and maps:
         meaning, remedy = CODES["key_unknown"]

@@ -39,11 +39,16 @@ def find_table(schema: Schema, name: str, other: str = "", columns: Iterable[str
     Raises PathError, which guesses by the names and by the ``columns`` that it should have.
     """
     for word in filter(None, (name, other)):
-        labelled = [table.name for table in schema.tables.values() if table.label.casefold() == word.casefold()]
-        found = match(word, schema.tables) or (labelled[0] if len(labelled) == 1 else None)
+        found = match(word, schema.tables) or _labelled(schema, word)
         if found is not None:
             return schema.tables[found]
     raise PathError("unknown_table", f"there is no table {name!r}", _guess_table(schema, name, tuple(columns)))
+
+
+def _labelled(schema: Schema, label: str) -> str | None:
+    """The name of the only table that people call so."""
+    found = [table.name for table in schema.tables.values() if table.label.casefold() == label.casefold()]
+    return found[0] if len(found) == 1 else None
 
 
 def _guess_table(schema: Schema, name: str, columns: Sequence[str]) -> str:
