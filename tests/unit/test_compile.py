@@ -490,6 +490,25 @@ def test_value_map_members_match_by_text_then_type_then_letters() -> None:
     assert carry("LIMIT >> note: {values: {1: one}}", "1.00") == "one"
 
 
+def test_a_choice_in_a_value_map_is_its_name_in_any_letters_and_its_number() -> None:
+    """Dual-write writes names of enumerations in small letters; cells may hold the name or the number."""
+    found = compiled(KEY, "HOLD >> note: {values: {NO: none, All: everything}}")
+    given = [found.map_row(LEFT, left_of(found, HOLD=cell)) for cell in ("no", "0", "all", "1")]
+    assert [cells(found, RIGHT, each)["note"] for each in given] == ["none", "none", "everything", "everything"]
+
+
+def test_days_in_a_value_map_may_be_american() -> None:
+    """As Dual-write writes them: month, day, year; a day that is none so is refused as before."""
+    days = table("Days", "ID", column("DAY", ColumnType(TypeName.DATE)), primary_key=("ID",), uniques=(("ID",),))
+    schemas = schema(days), schema(replace(days, name="days"))
+    text = "map: D\nleft: Days\nright: days\ncolumns:\n  - ID = ID\n  - DAY >< DAY: {values: {1/1/1900: null}}\n"
+    found = compile_map(read_map(text, "d.yaml"), *schemas)
+    assert found.map_row(LEFT, ("1", "1900-01-01")) == ("1", None)
+    assert found.map_row(RIGHT, ("1", None)) == ("1", "1900-01-01")
+    with pytest.raises(Invalid, match="31/1/2000"):
+        compile_map(read_map(text.replace("1/1/1900", "31/1/2000"), "d.yaml"), *schemas)
+
+
 def test_value_map_members_that_differ_in_case_only() -> None:
     """Where letter case decides, it counts."""
     line = "NOTE >> note: {values: {a: small, A: big}, else: other}"

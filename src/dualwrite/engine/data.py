@@ -430,7 +430,7 @@ class _Parents:
         for compiled in self._maps if absent else ():
             target = compiled.views[self._side]
             places = {target.paths[index]: index for index in target.key}
-            if target.table == view.table and places.keys() == set(view.paths):
+            if target.table == view.table and places.keys() <= set(view.paths):
                 source = self._side.other
                 keys = {each: _source_key(compiled, source, each, places) for each in absent}
                 asked = [key for key in keys.values() if key is not None]
@@ -441,8 +441,8 @@ class _Parents:
 
 
 def _source_key(compiled: CompiledMap, source: Side, wanted: Wanted, places: Mapping[Path, int]) -> Key | None:
-    """The key under which the other side would have a record."""
-    cells = dict(zip((places[path] for path in wanted.paths), wanted.key, strict=True))
+    """The key under which the other side would have a record; what is wanted of it besides its key is left aside."""
+    cells = {places[path]: cell for path, cell in zip(wanted.paths, wanted.key, strict=True) if path in places}
     row = tuple(cells.get(index, ABSENT) for index in range(len(compiled.views[source.other].paths)))
     with suppress(RowProblem):
         return compiled.target_key(source.other, row)

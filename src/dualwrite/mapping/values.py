@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 
 from dualwrite.casts import CastError, canonical, cast
 from dualwrite.model import Value
 from dualwrite.schema import Column, ColumnType, TypeName
 
+_DAYS = (TypeName.DATE, TypeName.TIMESTAMP, TypeName.TIMESTAMPTZ)
+_AMERICAN = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4})", re.ASCII)
+"""A day as it stands in the value maps of Dual-write: month, day, year."""
 _ANY_TEXT = Column("the map's value", ColumnType(TypeName.TEXT))
 REMEDIES: Mapping[str, str] = {
     "too_long": "shorten it, or say truncate: true for the column",
@@ -24,7 +28,8 @@ REMEDIES: Mapping[str, str] = {
 def literal(column: Column, text: str) -> str:
     """A value that a person wrote in a map, as the column holds it; raises CastError where it is none of its values."""
     if not column.choices:
-        return cast(_ANY_TEXT, column)(text)
+        day = _AMERICAN.fullmatch(text) if column.type.name in _DAYS else None
+        return cast(_ANY_TEXT, column)(f"{day[3]}-{day[1]:0>2}-{day[2]:0>2}" if day else text)
     for name, number in column.choices:
         if text in (name, number):
             return text
@@ -47,13 +52,14 @@ def _as_truth(column: Column, text: str) -> str | None:
 def spellings(column: Column, text: str) -> Iterator[str]:
     """The texts by which a value that a person wrote may stand in the column, the likeliest first."""
     yield text
-    for choice in column.choices:
-        if text in choice:
-            yield from choice
     try:
-        yield literal(column, text)
+        meant = literal(column, text)
     except CastError:
         return
+    yield meant
+    for choice in column.choices:
+        if meant in choice:
+            yield from choice
 
 
 def as_written(column: Column, value: Value) -> Value:
