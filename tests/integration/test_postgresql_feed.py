@@ -11,6 +11,7 @@ import pytest
 
 from dualwrite.connectors import _pg_feed
 from dualwrite.connectors._pg_feed import Contents
+from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
 from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.errors import Halted, PositionLost
@@ -306,6 +307,21 @@ def test_a_change_that_was_let_go_is_missed_after_a_restart(lab: Laboratory) -> 
     (change,) = lab.changes(changed)
     assert (change.after, change.seen, change.mark) == (("more",), peer(1), 1)
     assert lab.changes(None) == [change]
+
+
+def test_what_a_crashed_server_sends_again_is_not_missed(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has forgotten how far its slot was confirmed, not what we let go: whoever reads from the beginning goes on."""
+    monkeypatch.setattr(Stream, "_confirmable", lambda self: self.start)
+    start = lab.install(COMPANIES)
+    for code in ("one", "two"):
+        lab.run("INSERT INTO company (code) VALUES (%s)", code)
+    lab.connector.acknowledge(lab.connector.end())
+    lab.restart()
+    lab.run("INSERT INTO company (code) VALUES ('three')")
+    codes = [change.key for change in lab.changes(start)]
+    assert codes == [("one",), ("two",), ("three",)]
+    middle = lab.batches(start, 1)[0].position
+    assert [change.key for change in lab.changes(middle)] == codes[1:]
 
 
 def test_a_marker_is_known_by_the_one_that_follows_it(lab: Laboratory) -> None:

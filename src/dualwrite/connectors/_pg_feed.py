@@ -180,7 +180,7 @@ class Source:
         shown = self._database.shown
         if after.feed != line.feed:
             raise PositionLost(f"{shown}: {after} is a position of another log: capture was installed anew", REMEDY)
-        if after.place < line.lost:
+        if after.place < line.lost and after.place < line.acknowledged:  # a crash may take the slot back before it
             raise PositionLost(f"{shown}: changes that follow {after} are not kept any more", REMEDY)
         if after.place[:1] > max(line.acknowledged, line.log.ended)[:1] and after.place[:1] > self.end().place[:1]:
             raise PositionLost(f"{shown}: its log ends before {after}: it was restored from a backup", REMEDY)
