@@ -34,7 +34,7 @@ from dualwrite.testing.postgresql import Database, Server
 
 L, R = Side.LEFT, Side.RIGHT
 SECONDS, SEED = "DUALWRITE_SOAK_SECONDS", "DUALWRITE_SOAK_SEED"
-PATIENCE = 120.0
+PATIENCE = 240.0
 PAUSE = 0.002
 GROUPS = ("g", "h", "i")
 COUNTERS = ("c0", "c1", "c2")

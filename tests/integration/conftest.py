@@ -20,7 +20,7 @@ import pytest
 from dualwrite import cli
 from dualwrite.testing.postgresql import Server, programs
 
-PATIENCE = 30.0
+PATIENCE = 240.0
 DEBIAN = Path("/usr/lib/postgresql/15/bin")
 LEFT = """
 CREATE TABLE customers (

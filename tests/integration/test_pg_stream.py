@@ -26,7 +26,7 @@ from dualwrite.testing.postgresql import Database, Server, programs
 
 FIFTEEN = Path("/usr/lib/postgresql/15/bin")
 OURS = "dualwrite_lab"
-PATIENCE = 60.0
+PATIENCE = 240.0
 TABLES = """
     CREATE TABLE items (id int PRIMARY KEY, name text, note text);
     CREATE TABLE parts (id int PRIMARY KEY, item int);

@@ -36,7 +36,7 @@ MAPS = {
     "customers": "key: [account]\ncolumns:\n  - account = account\n  - name = name\n  - terms.code = terms.code\n",
     "items": "key: [code]\ncolumns:\n  - code = code\n  - name = name\n",
 }
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -152,20 +152,21 @@ def pair(each_postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         yield Pair(tmp_path, {side: stack.enter_context(each_postgresql.database(TABLES)) for side in Side})
 
 
+ITEMS = "CREATE TABLE items (code text PRIMARY KEY, name text)"
 DONE = {
     "TRUNCATE items": "emptied by TRUNCATE",
     "ALTER TABLE items DROP name": "column items.name was dropped",
     "ALTER TABLE items RENAME name TO title": "column items.name was dropped or renamed",
     "ALTER TABLE items ALTER name TYPE varchar(60)": "column items.name was changed from text to",
     "DROP TABLE items": "table items was dropped",
-    "DROP TABLE items; CREATE TABLE items (code text PRIMARY KEY, name text)": "table items was created anew",
+    f"BEGIN; DROP TABLE items; {ITEMS}; COMMIT": "table items was created anew",
     "ALTER PUBLICATION dualwrite_pair DROP TABLE items": "was taken out of its publication",
     "ALTER TABLE items REPLICA IDENTITY DEFAULT": "the replica identity of items was changed",
 }
 MENDED = {
     "ALTER TABLE items DROP name": "ALTER TABLE items ADD name text",
     "ALTER TABLE items RENAME name TO title": "ALTER TABLE items RENAME title TO name",
-    "DROP TABLE items": "CREATE TABLE items (code text PRIMARY KEY, name text)",
+    "DROP TABLE items": ITEMS,
 }
 
 

@@ -35,7 +35,7 @@ from dualwrite.schema import Lookup, View
 from dualwrite.testing.postgresql import Database
 
 APPLIED, UNCHANGED = Applied(), Unchanged()
-PATIENCE = 20.0
+PATIENCE = 240.0
 WAITING = "SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event_type = 'Lock'"
 
 

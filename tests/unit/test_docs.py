@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "dualwrite"
 PAGES = sorted([*ROOT.glob("*.md"), *DOCS.glob("*.md")])
-PATIENCE = 60.0
+PATIENCE = 240.0
 
 
 def generator():

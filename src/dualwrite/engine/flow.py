@@ -111,6 +111,12 @@ class Flow:
         self.carried = self.committed
         self._check_feed(self.committed)
         self.reopen()
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """An engine that was believed dead must find that the target is not as it left it, should it go on."""
+        with self._to.connector.transaction(self.stream) as transaction, self._to.learning:
+            self._to.commit(transaction, None)
 
     def move_records(self) -> None:
         """Bring what is kept at the target to the keys that the maps have now."""
@@ -466,19 +472,18 @@ class Flow:
         """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
         count.
 
-        Raises Superseded when the position is not where this flow left it: another engine runs the link.
+        Raises Superseded when somebody else has committed for this link: another engine has taken it over.
         """
-        if transaction.position() != self.committed:
+        if not self._to.follows(transaction):
             raise Superseded(
-                f"{self.target}: the position of stream {self.stream} is {transaction.position()}, not "
-                f"{self.committed} as this engine left it",
+                f"{self.target}: commit {transaction.number - 1} of this link is not one of this engine",
                 "another engine runs this link: stop one of them",
             )
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")
         with self._to.learning:
-            transaction.commit(position)
+            self._to.commit(transaction, position)
             self.point("after commit")
             if position is not None:
                 self.committed = position
@@ -622,7 +627,8 @@ class Flow:
             for kind, records in ((HIDDEN, hidden), (RESTORE, restore)):
                 for _, key in records:
                     transaction.remember(kind, map_name, key_text(key), None)
-            transaction.commit(None)
+            with self._to.learning:
+                self._to.commit(transaction, None)
         for record in hidden:
             del self._to.hidden[record]
         for record in restore:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-from dualwrite.connectors.base import Connector, Remembered
+from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine.contest import Decision, Hidden
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
@@ -164,6 +164,7 @@ class LinkSide:
     woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
+    commits: int | None = None  # the number of the last commit of this very engine here
     backlogs: dict[str, Backlog] = field(default_factory=dict)  # what its users do to maps that do not simply flow
 
     def lend(self, wanted: Mapping[str, Collection[Key]]) -> None:
@@ -183,6 +184,16 @@ class LinkSide:
         yield from self.parked.records()
         yield from self.hidden
         yield from self.restore
+
+    def follows(self, transaction: Transaction) -> bool:
+        """Has nobody committed for the link since this engine did?  To be asked before anything is journalled."""
+        with self.learning:  # a flow that has just committed may not have said so yet
+            return self.commits is None or transaction.number == self.commits + 1
+
+    def commit(self, transaction: Transaction, position: Position | None) -> None:
+        """Commit, and remember that we did; for whoever holds ``learning``."""
+        transaction.commit(position)
+        self.commits = transaction.number
 
     def learned(self) -> None:
         """Wait until the caches know every commit of ours that the feed has told of: the flow that commits is another

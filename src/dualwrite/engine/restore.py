@@ -101,7 +101,8 @@ class Restorer:
             outcomes = transaction.write(view, list(within.values()))
             self._point("inside restore")
             if any(isinstance(outcome, Applied) for outcome in outcomes):
-                transaction.commit(None)
+                with self._link.sides[taker].learning:
+                    self._link.sides[taker].commit(transaction, None)
         return {
             natural: _Copied(
                 write.key, isinstance(found, Applied), "" if isinstance(found, Applied | Unchanged) else str(found)
