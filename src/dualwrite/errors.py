@@ -8,6 +8,7 @@
     ├── Denied           a system refuses us: stop and tell
     ├── PositionLost     a feed no longer holds what we have not read (restored, trimmed, dropped): stop and tell
     ├── Halted           one map must not go on without a person: stop that map and tell
+    │   └── Braked       it would change more than the limits allow unasked: a person lets it, or not
     ├── Superseded       another engine has taken over this stream: stop at once
     └── RowProblem       one row cannot be mapped: park it, alone; never escapes the engine
 
@@ -64,6 +65,14 @@ class Halted(DualwriteError):
     def __init__(self, map: str, message: str, remedy: str = "") -> None:
         super().__init__(message, remedy)
         self.map = map
+
+
+class Braked(Halted):
+    """One map would change more than the limits allow unasked: ``count`` records of one side."""
+
+    def __init__(self, map: str, message: str, remedy: str, count: int) -> None:
+        super().__init__(map, message, remedy)
+        self.count = count
 
 
 class RowProblem(DualwriteError):

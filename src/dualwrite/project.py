@@ -22,7 +22,17 @@ from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
 from dualwrite.names import guess, slug
-from dualwrite.settings import LINK, MAPS, RETAINED, ROUNDS, AlertSettings, EnvironmentSettings, Settings, read_settings
+from dualwrite.settings import (
+    CHANGES,
+    LINK,
+    MAPS,
+    RETAINED,
+    ROUNDS,
+    AlertSettings,
+    EnvironmentSettings,
+    Settings,
+    read_settings,
+)
 from dualwrite.urls import holds_secret, located, mask, relative_to
 
 FILE: Final = "dualwrite.yaml"
@@ -50,12 +60,14 @@ class Limits:
     """``deletes``: more deletes of a map within a minute wait for a person (None: no limit).
 
     ``retained``: the bytes of its log that a system may keep for the link before somebody is told.  ``rounds``: how
-    often a record may go from side to side within five minutes.
+    often a record may go from side to side within five minutes.  ``changes``: which share of a table an initial sync
+    may change unasked.
     """
 
     deletes: int | None = None
     retained: int = RETAINED
     rounds: int = ROUNDS
+    changes: float = CHANGES
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +122,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         },
         companies=tuple(settings.companies or ()),
         conflict=settings.conflict,
-        limits=Limits(settings.limits.deletes, settings.limits.retained, settings.limits.rounds),
+        limits=Limits(**settings.limits.model_dump()),
         maps=maps,
         declared=declared,
         place=settings.maps,

@@ -50,6 +50,8 @@ KINDS: Final[Mapping[str, str]] = {
 }
 """Kinds of trouble that rules count, besides the codes of parked changes."""
 RETAINED: Final = 1 << 30
+CHANGES: Final = 0.5
+"""The share of a table that an initial sync may change unasked, unless the settings say otherwise."""
 ROUNDS: Final = 20
 """How often a record may go from side to side within five minutes, unless the settings say otherwise."""
 LINK: Final = re.compile(r"[a-z][a-z0-9_]{0,29}")
@@ -57,6 +59,7 @@ _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _UNITS: Final = {"KB": 10, "MB": 20, "GB": 30, "TB": 40}
 _SIZE = re.compile(r"(?P<number>[1-9]\d{0,5}) ?(?P<unit>[kMGT]B)", re.IGNORECASE)
+_SHARE = re.compile(r"(?P<number>\d{1,3}) ?%")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*:.+", re.DOTALL)
 _HTTP = re.compile(r"https?://[^\s/]+\S*")
 _ADDRESS = re.compile(r"[^@\s<>,;]+@[^@\s<>,;]+")
@@ -110,6 +113,17 @@ def _size(text: object) -> int:
 
 Action = Literal["mail", "webhook", "pause", "stop"]
 """What a rule can do."""
+MESSAGES: Final[Sequence[Action]] = ("mail", "webhook")
+"""Actions that send something; the others are done to maps."""
+
+
+def _share(text: object) -> float:
+    found = _SHARE.fullmatch(str(text))
+    if not found or int(found["number"]) > 100:
+        raise _refuse("is not a share", "write 0% to 100%, like 50%")
+    return int(found["number"]) / 100
+
+
 _Word = Annotated[str, AfterValidator(_not_empty)]
 _Policy = Literal["left", "right", "newest", "manual", "max", "min", "sum"]
 
@@ -135,6 +149,7 @@ class LimitSettings(Model):
     deletes: Annotated[int, Field(ge=1)] | None = None
     retained: Annotated[int, BeforeValidator(_size)] = RETAINED
     rounds: Annotated[int, Field(ge=1)] = ROUNDS
+    changes: Annotated[float, BeforeValidator(_share)] = CHANGES
 
 
 def _listen(text: object) -> tuple[str, int]:

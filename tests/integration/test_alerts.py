@@ -1,4 +1,4 @@
-"""Alerts as people get them: by mail, by a web hook, as maps that stop; on local servers."""
+"""Alerts as people get them: by mail, by a web hook, as maps that pause; on local servers."""
 
 from __future__ import annotations
 
@@ -224,12 +224,12 @@ RULES = """
 alerts:
   webhook: {{url: "{url}", secret: "${{HOOK_SECRET}}"}}
   rules:
-    - {{name: too many, errors: [parked], count: {count}, interval: 1h, maps: [Customers], actions: [webhook, stop]}}
+    - {{name: too many, errors: [parked], count: {count}, interval: 1h, maps: [Customers], actions: [webhook, pause]}}
 """
 
 
 def test_an_alert_of_a_running_engine(shop, hook, monkeypatch):
-    """Rules that are edited count at once; the hook is called, the map stops, and both stand in the activity log."""
+    """Rules that are edited count at once; the hook is called, the map pauses, and both stand in the activity log."""
     monkeypatch.setenv("HOOK_SECRET", SECRET)
     file = shop.folder / "dualwrite.yaml"
     settings = file.read_text()
@@ -242,7 +242,7 @@ def test_an_alert_of_a_running_engine(shop, hook, monkeypatch):
         assert not hook.got
         file.write_text(settings + RULES.format(url=hook.url, count=2))
         shop.until(lambda: hook.got)
-        shop.until(lambda: shop.call("status", "--json").json()["maps"][0]["state"] == "stopped")
+        shop.until(lambda: shop.call("status", "--json").json()["maps"][0]["state"] == "paused")
         ended = shop.end(engine)
     ((headers, body),) = hook.got
     assert headers["Authorization"] == SECRET
@@ -250,7 +250,7 @@ def test_an_alert_of_a_running_engine(shop, hook, monkeypatch):
     assert SECRET not in ended.err
     said = [(event["what"], event["who"]) for event in shop.call("log", "--json").json()]
     assert ("alert", "alert") in said
-    assert ("stop wanted", "alert too many") in said
+    assert ("pause wanted", "alert too many") in said
     listed = shop.call("alerts", "list", "--json").json()
     assert [(each["name"], each["fired"] is not None) for each in listed["rules"]] == [("too many", True)]
 

@@ -128,6 +128,11 @@ class Bench:
         self.wanted.append((action, tuple(names)))
         assert who == "alert r"
 
+    @staticmethod
+    def die(*_: object) -> None:
+        """The process ends here."""
+        raise KeyboardInterrupt
+
     def said(self) -> list[str]:
         """The activity log, oldest first."""
         return [event.what for event in reversed(self.journal.events())]
@@ -153,6 +158,21 @@ def test_what_follows_from_a_firing_is_written_down():
     assert (told["link"], told["rule"], told["count"], told["interval_seconds"]) == ("shop", "r", 2, 60)
     assert "map m: 1 × too_long within 1 minute(s)" in told["text"]
     assert CODES["too_long"][1] in told["text"]
+
+
+def test_what_is_wanted_of_maps_survives_a_crash():
+    """It is written down with the firing; the next process does what was not done."""
+    bench = Bench(rule(count=1, actions=["stop"]))
+    bench.alerts.look()
+    bench.meter.park(Side.RIGHT, [("m", "too_long")])
+    bench.alerts._want = bench.die
+    with pytest.raises(KeyboardInterrupt):
+        bench.alerts.look()
+    assert (bench.said(), bench.wanted) == (["alert"], [])
+    bench.restarted().look()
+    bench.alerts.look()
+    assert bench.wanted == [("stop", ("m",))]
+    assert bench.journal.notices() == []
 
 
 def test_a_rule_does_not_fire_again_within_its_interval():

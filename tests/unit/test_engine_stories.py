@@ -966,6 +966,32 @@ def test_deletes_count_together_however_they_are_read() -> None:
     assert [entry.code for entry in story.parked()] == ["many_deletes"] * 3
 
 
+@pytest.mark.parametrize("crash_at", ["before commit", "after commit", ""])
+def test_deletes_count_over_a_restart(crash_at: str) -> None:
+    """Neither a restart nor a crash lets more than the limit through, and none is counted twice."""
+    story = Story(ITEM_MAP, delete_limit=4)
+    for code in "1234567":
+        story.insert(L, code=code)
+    story.start()
+    for code in "12":
+        story.delete(L, code)
+    story.crash_at = crash_at
+    with suppress(Crash):
+        story.drain()
+    story.engine.close()
+    story.resume()
+    for code in "34":
+        story.delete(L, code)
+    story.drain()
+    assert not story.parked()
+    for code in "567":
+        story.delete(L, code)
+    story.engine.close()
+    story.resume()
+    assert [entry.code for entry in story.parked()] == ["many_deletes"] * 3
+    assert len(story.rows(R, "code")) == 3
+
+
 def test_deletes_that_lie_apart_are_no_crowd() -> None:
     """What people delete one by one over a long time is carried."""
     story = Story(ITEM_MAP, delete_limit=2)

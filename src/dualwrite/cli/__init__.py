@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -23,9 +24,10 @@ from dualwrite.cli.session import HERE, Folder, Json, Map, Maps, Yes, confirm, f
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
-from dualwrite.engine import commands
+from dualwrite.engine import brakes, commands
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
+from dualwrite.engine.lifecycle import ATTENTION
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.samples import sampler
@@ -215,6 +217,9 @@ def start(
     no_initial_sync: Annotated[
         bool, typer.Option("--no-initial-sync", help="Carry only what changes from now on.")
     ] = False,
+    allow_changes: Annotated[
+        int | None, typer.Option(help="Let the initial sync change so many records of a side.", metavar="N", min=1)
+    ] = None,
     yes: Yes = False,
 ) -> None:
     """Start maps.
@@ -226,7 +231,12 @@ def start(
         chosen = work.chosen(maps or ())
         if no_initial_sync:
             accept_keys(work, chosen, yes)
-        commands.start(work, chosen, master=master, initial_sync=not no_initial_sync, who=who())
+        if allow_changes is not None:
+            brakes.allow(work.journal, [one.name for one in chosen], allow_changes, who())
+        wish = partial(commands.start, work, master=master, initial_sync=not no_initial_sync, who=who())
+        wish(chosen)
+        if let := let_through(work, chosen):
+            wish(let)
         report = status_of(work)
         printing.states.statuses(report)
         printing.states.engine(work.lease.owner())
@@ -240,6 +250,19 @@ def accept_keys(work: Workspace, maps: Sequence[CompiledMap], yes: bool) -> None
     printing.problems.problems(problems)
     if problems:
         confirm("Start all the same? Each change of these records will be parked.", yes)
+
+
+def let_through(work: Workspace, chosen: Sequence[CompiledMap]) -> list[CompiledMap]:
+    """On a terminal, ask about each map that would change too much; those that may."""
+    states, let = work.states(), []
+    for one in chosen if sys.stdin.isatty() else ():
+        count = brakes.braked(work.journal, one.name)
+        if count is None or states[one.name].state != ATTENTION:
+            continue
+        if typer.confirm(f"{one.name}: {states[one.name].reason}\nChange {count} records?"):
+            brakes.allow(work.journal, [one.name], count, who())
+            let.append(one)
+    return let
 
 
 @app.command()

@@ -10,10 +10,11 @@ import typer
 from dualwrite import printing
 from dualwrite.cli.maps import kept, readable
 from dualwrite.cli.session import HERE, Folder, Json, finish
-from dualwrite.engine.alerts import MESSAGES, fired_at, trial
+from dualwrite.engine.alerts import fired_at, trial
 from dualwrite.engine.courier import send, undelivered
 from dualwrite.errors import DualwriteError, Usage
 from dualwrite.names import guess
+from dualwrite.settings import MESSAGES
 
 alerts_app = typer.Typer(help="Rules that tell somebody, or pause or stop maps.", no_args_is_help=True)
 

@@ -20,16 +20,14 @@ from dualwrite.engine.ledger import MANY_DELETES
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import Meter, Reading
 from dualwrite.engine.retention import size
-from dualwrite.errors import DualwriteError, Invalid
+from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.journal import Journal, Notice
 from dualwrite.project import FILE, Project, load_readable
-from dualwrite.settings import Action, AlertSettings, RuleSettings
+from dualwrite.settings import MESSAGES, AlertSettings, RuleSettings
 from dualwrite.troubles import remedy_of
 
 ITSELF: Final = "alert"
 """Who does what a rule asks for, in the activity log."""
-MESSAGES: Final[Sequence[Action]] = ("mail", "webhook")
-"""Actions that send something."""
 OWN: Final[Mapping[str, str]] = {"conflict": "conflict", LOOP: LOOP, MANY_DELETES: "brake"}
 """Codes of parked changes that are a kind of trouble of their own."""
 BY_THEMSELVES: Final = frozenset({"behind", "missing_parent"})
@@ -237,6 +235,7 @@ class Alerts:
             window.add(now, new)
             if self._may_fire(window.rule, now) and (found := window.firing(now, reading, self._budget)):
                 self._fire(found)
+        self._act()
 
     def _take_rules(self) -> None:
         """Take rules that were changed; they count what happened before as well."""
@@ -269,19 +268,29 @@ class Alerts:
         with self._journal.batch() as batch:
             batch.put(_fired(rule), repr(firing.at))
             batch.log("alert", map=firing.maps[0] if len(firing.maps) == 1 else "", who=ITSELF, detail=detail)
-            for action in (each for each in rule.actions if each in MESSAGES):
-                batch.notify(Notice(firing.at, rule.name, action, message(self._link, firing.at, rule, text, detail)))
-        for wanted in (each for each in rule.actions if each not in MESSAGES):
-            self._act(wanted, firing)
+            for action in rule.actions:
+                told = message(self._link, firing.at, rule, text, detail) if action in MESSAGES else self._meant(firing)
+                batch.notify(Notice(firing.at, rule.name, action, told))
 
-    def _act(self, action: str, firing: Firing) -> None:
-        names = firing.maps or list(firing.rule.maps or self._journal.states())
-        for name in names:
-            try:
-                self._want(action, [name], f"alert {firing.rule.name}")
-            except DualwriteError as refused:  # it does not run, say
-                detail = {"rule": firing.rule.name, "action": action, "reason": refused.message}
-                self._journal.log("alert could not act", map=name, who=ITSELF, detail=detail)
+    def _meant(self, firing: Firing) -> str:
+        """The maps that a rule pauses or stops: those that had the trouble, or all of its own."""
+        return json.dumps(firing.maps or list(firing.rule.maps or self._journal.states()))
+
+    def _act(self) -> None:
+        """Do what rules that have fired want of maps; what another process did not come to as well."""
+        for notice in self._journal.notices():
+            if notice.action not in MESSAGES:
+                for name in json.loads(notice.message):
+                    self._act_on(notice, name)
+                with self._journal.batch() as batch:
+                    batch.drop_notice(notice.id)
+
+    def _act_on(self, notice: Notice, name: str) -> None:
+        try:
+            self._want(notice.action, [name], f"alert {notice.rule}")
+        except Usage as refused:  # it does not run, say
+            detail = {"rule": notice.rule, "action": notice.action, "reason": refused.message}
+            self._journal.log("alert could not act", map=name, who=ITSELF, detail=detail)
 
 
 def fired_at(journal: Journal, rule: RuleSettings) -> float:

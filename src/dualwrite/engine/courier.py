@@ -23,7 +23,7 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
 from dualwrite.journal import Journal, Notice
-from dualwrite.settings import AlertSettings, MailSettings, WebhookSettings
+from dualwrite.settings import MESSAGES, AlertSettings, MailSettings, WebhookSettings
 
 PATIENCE: Final = 10.0
 """Seconds that a server has for each of its answers."""
@@ -44,7 +44,7 @@ class Courier:
         """Send what is due."""
         now = time.time()
         for notice in self._journal.notices():
-            if notice.due <= now:
+            if notice.action in MESSAGES and notice.due <= now:
                 self._try(notice)
 
     def _try(self, notice: Notice) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -22,6 +22,7 @@ from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.ahead import Ahead
 from dualwrite.engine.apply import Application
 from dualwrite.engine.backlog import Backlog
+from dualwrite.engine.brakes import Deletes
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
 from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
@@ -49,8 +50,6 @@ LAGGING = 2_000
 its locks first."""
 WAKE_INTERVAL = 0.25
 """Seconds between two looks at waiting records while changes keep coming."""
-DELETES_WITHIN = 60.0
-"""Seconds of the users' time within which deletes count together against the link's limit."""
 DIVIDE, TELL, PATIENCE = 3, 5, 20
 """Times that a transaction gives way to others' locks before it is divided, before somebody is told where it cannot be,
 and before the link is taken up anew."""
@@ -89,7 +88,7 @@ class Flow:
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._woke = 0.0
         self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
-        self._deletes: dict[str, deque[float]] = {}  # per map when its last deletes were made
+        self._deletes = Deletes(link.journal, self.stream, link.delete_limit)
         self._crowded: frozenset[str] = frozenset()
         self._loads = False  # did the last differences of an initial sync simply go in?
 
@@ -399,21 +398,12 @@ class Flow:
 
     def _over_limit(self, changes: Iterable[Change]) -> frozenset[str]:
         """The maps of which users have deleted more records within a minute than the link allows unasked."""
-        limit = self.link.delete_limit
-        if limit is None:
-            return frozenset()
-        over: dict[str, None] = {}
-        for change in changes:
-            if change.kind is Kind.DELETE:
-                times = self._deletes.setdefault(change.view, deque(maxlen=limit + 1))
-                times.append(change.at)
-                if len(times) > limit and change.at - times[0] <= DELETES_WITHIN:
-                    over[change.view] = None
-        for map_name in over.keys() - self._crowded:
-            about = {"map": map_name, "side": str(self.source), "limit": limit, "remedy": "see dualwrite parked list"}
+        over = self._deletes.over_limit(changes)
+        for map_name in over - self._crowded:
+            about = {"map": map_name, "side": str(self.source), "remedy": "see dualwrite parked list"}
             log.warning("deletes wait", extra={"fields": about})
-        self._crowded = frozenset(over)
-        return self._crowded
+        self._crowded = over
+        return over
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2), nor what is queued for it."""

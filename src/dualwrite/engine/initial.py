@@ -21,6 +21,7 @@ from typing import assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.apply import Application
+from dualwrite.engine.brakes import Allowance, unasked
 from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
@@ -116,8 +117,10 @@ class InitialSync:
         progress: Watch = quiet,
         keeper: Keeper | None = None,
         kept: Kept | None = None,
+        allowance: Allowance = unasked,
     ) -> None:
-        """``keeper`` lets it go on in another process, ``kept`` is the one that does."""
+        """``keeper`` lets it go on in another process, ``kept`` is the one that does; ``allowance`` refuses what would
+        change too much."""
         self.link = link
         self.flows = flows
         self.compiled = compiled
@@ -127,6 +130,7 @@ class InitialSync:
         self.boundaries: dict[Side, Position] = {}
         self._keeper = keeper
         self._kept = kept
+        self._allowance = allowance
         self._spools = {side: self._spool(side) for side in Side}
         self._done = dict.fromkeys(Side, 0)  # how many of each side's are carried already
         self._streams: Side | None = None
@@ -166,6 +170,7 @@ class InitialSync:
             else:
                 for finding in findings:
                     self._take(finding)
+        self._allowance(self.outcome.changed, tally.read)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
         self.link.journal.set_state(self.compiled.name, boundaries={side: self.boundaries[side] for side in Side})

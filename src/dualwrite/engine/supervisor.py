@@ -11,11 +11,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.backlog import Backlog
+from dualwrite.engine.brakes import allowed, note, refuse_changes, used
 from dualwrite.engine.continuity import check_identity
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
@@ -48,12 +50,12 @@ from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
 from dualwrite.engine.syncs import Watch, quiet, recorded
-from dualwrite.errors import Denied, Halted, Invalid, PositionLost, Usage
+from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Count, Journal, Layout, MapState
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
-from dualwrite.settings import ROUNDS
+from dualwrite.settings import CHANGES, ROUNDS
 
 DEFAULT_MASTER = Side.LEFT
 SAME_CLOCK = 0.1
@@ -78,6 +80,7 @@ class Engine:
         journal: Journal,
         *,
         delete_limit: int | None = None,
+        share: float = CHANGES,
         rounds: int = ROUNDS,
         point: Point = no_point,
         progress: Watch = quiet,
@@ -95,6 +98,7 @@ class Engine:
         self.progress = progress
         self.meter = Meter()
         self._delete_limit = delete_limit
+        self._share = share
         self._rounds = rounds
         self._broken = broken or {}
         self._reload = reload
@@ -213,7 +217,8 @@ class Engine:
         self._put_down(trouble.map, "halted", reason)
         detail = {"reason": trouble.message, "remedy": trouble.remedy}
         self.journal.log("stopped by itself; needs attention", map=trouble.map, detail=detail)
-        self.meter.incident("attention", trouble.map)
+        note(self.journal, trouble)
+        self.meter.incident("brake" if isinstance(trouble, Braked) else "attention", trouble.map)
         log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
 
     def _put_down(self, name: str, step: Step, reason: str = "") -> None:
@@ -489,9 +494,13 @@ class Engine:
         self.journal.log("initial sync started", map=name, detail={"master": str(master)})
         with recorded(self.journal, compiled, master, "start", self.progress) as recorder:
             keeper = self._keeper(compiled, recorder.id)
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper)
+            allowance = partial(self._refuse_changes, name)
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper, allowance=allowance)
             recorder.counts, outcome = self._carried(sync, sync.compare)
         return self._synced(compiled, outcome)
+
+    def _refuse_changes(self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int]) -> None:
+        refuse_changes(name, changed, read, self._share, allowed(self.journal, name))
 
     def _go_on(self, compiled: CompiledMap) -> Outcome | None:
         """An initial sync that was interrupted, to its end; None where there is none, or it has to begin anew."""
@@ -522,6 +531,7 @@ class Engine:
 
     def _synced(self, compiled: CompiledMap, outcome: Outcome) -> Outcome:
         """It has gone through: the map is live."""
+        used(self.journal, compiled.name)
         detail = {
             "read": {str(side): count for side, count in outcome.tally.read.items()},
             "created": {str(side): count for side, count in outcome.created.items()},

@@ -89,6 +89,7 @@ class Workspace:
             [self.kept(one) if one.name in wanted else one for one in self.maps.values()],
             self.journal,
             delete_limit=self.project.limits.deletes,
+            share=self.project.limits.changes,
             rounds=self.project.limits.rounds,
             broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
             reload=self._reload,
