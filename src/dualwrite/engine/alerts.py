@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from dualwrite.engine import wishes
-from dualwrite.engine.ledger import MANY_DELETES
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import Meter, Reading
+from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.retention import size
 from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.journal import Journal, Notice

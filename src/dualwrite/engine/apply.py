@@ -11,9 +11,10 @@ from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.ledger import MANY_DELETES, SET_ASIDE, Ledger, Plan, Trouble
+from dualwrite.engine.ledger import SET_ASIDE, Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.loops import LOOP
+from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.window import record_keys

@@ -25,7 +25,7 @@ from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import Deletes
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
-from dualwrite.engine.ledger import ANY_TABLE, Doubt, Ledger, Plan, Unread, behind, parked_key
+from dualwrite.engine.ledger import Doubt, Ledger, Plan, Unread, behind, cause_at, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import InHand
@@ -48,8 +48,6 @@ LOADED = 20_000
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without
 its locks first."""
-WAKE_INTERVAL = 0.25
-"""Seconds between two looks at waiting records while changes keep coming."""
 DIVIDE, TELL, PATIENCE = 3, 5, 20
 """Times that a transaction gives way to others' locks before it is divided, before somebody is told where it cannot be,
 and before the link is taken up anew."""
@@ -86,7 +84,6 @@ class Flow:
         self._read_to: Position | None = None
         self._bared: set[tuple[str, Key]] = set()
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
-        self._woke = 0.0
         self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
         self._deletes = Deletes(link.journal, self.stream, link.delete_limit)
         self._crowded: frozenset[str] = frozenset()
@@ -207,9 +204,12 @@ class Flow:
         if self._from.backlogs:
             self.delays.keep(batch, self._tag)
         self._from.windows.extend(batch.changes, batch.position)
-        if self._from.waiting and batch.changes:
+        if self._to.parked:
+            without = {c.view for c in batch.changes if c.kind is not Kind.INSERT and not any(c.key)}
+            self._to.release.keyed(without)
+        if self._from.release.waits and batch.changes:
             tables = {name: compiled.views[self.source].table for name, compiled in self.link.maps.items()}
-            self._from.woken.extend({tables[change.view] for change in batch.changes if change.view in tables})
+            self._from.release.written({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
 
     def in_hand(self) -> dict[str, InHand]:
@@ -518,9 +518,6 @@ class Flow:
             lane.arrive(position, number)
         for map_name, key in ledger.freed:
             parked.remove(map_name, key, number)
-            for records in self._to.waiting.values():
-                records.discard((map_name, key))
-            self._to.absent.forget((map_name, key))
             self._to.unkeyed.discard((map_name, key))
         self.link.loops.carried(self.source, self.link.maps, ledger.touched)
         for plan, trouble in ledger.parked:
@@ -531,20 +528,21 @@ class Flow:
                 parked.add(*record, plan.first, number if plan.since is None else plan.since)
             for side, change in self._weak(plan):
                 self.link.sides[side].windows.restore(*record, change)
-            if trouble.waits_table or trouble.code == "behind":
-                self._to.wait(trouble.waits_table, record)
-                self._to.absent.wait(record, trouble.parents)
-        for map_name, key in ledger.freed:
-            self._let_go(map_name, key)  # unless it was parked again
+            cause = cause_at(plan.compiled, self.target, trouble)
+            self._to.release.park(record, cause, trouble.parents)
+        for record in ledger.freed:
+            if record not in parked:
+                self._to.release.free(record)
+        for compiled, key, change in ledger.queued:
+            self._to.release.follow(compiled, self.source, key, change)
+        self._let_go(ledger.freed)  # those that were not parked again
         for record, hidden in ledger.hidden.items():
             if hidden is None:
                 self._to.hidden.pop(record, None)
             else:
                 self._to.hidden[record] = hidden
         self._to.restore.update(ledger.restore)
-        self._to.woken.extend(ledger.tables)
-        if any(record not in parked for record in ledger.freed):
-            self._to.woken.append("")
+        self._to.release.written(ledger.tables)
         self._count(ledger)
 
     def _count(self, ledger: Ledger) -> None:
@@ -573,22 +571,21 @@ class Flow:
 
     # -- what a batch leaves to do --------------------------------------------------------------------------------
 
-    def settle(self, idle: bool) -> None:
-        """Restore one-way columns, wake records whose parent may have come."""
+    def settle(self, idle: bool, hurried: bool = False) -> bool:
+        """Restore one-way columns; take parked records again whose cause may be gone.  True if one of them is free.
+
+        ``hurried``: somebody waits for everything that can go.
+        """
         self.restorer.run()
-        now = time.monotonic()
-        if self._to.woken and (idle or now - self._woke > WAKE_INTERVAL):
-            woken = {self._to.woken.popleft() for _ in range(len(self._to.woken))}
-            tables = [*sorted(woken), ANY_TABLE]
-            records = [record for table in tables for record in sorted(self._to.waiting.get(table, ()), key=str)]
-            self._woke = now
-            if records:
-                self.retries.retry(records)
-        if idle:
-            heard = {compiled.views[self.target].table for compiled in self.link.maps.values()}
-            arrived = self._to.absent.arrived(self._to.connector, heard)
-            if arrived:
-                self.retries.retry(arrived)
+        release = self._to.release
+        heard = {compiled.views[self.target].table for compiled in self.link.maps.values()}
+        due = release.due(self._to.connector, heard, self.link.standing, idle=idle, hurried=hurried)
+        if not due:
+            return False
+        began = time.monotonic()
+        freed = self.retries.retry(due)
+        release.taken(due, began)
+        return freed > 0
 
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""
@@ -642,19 +639,22 @@ class Flow:
             self._drop_hidden(seen)
         if self._to.backlogs:
             self.delays.retain(batch, self._is_held)
-        for record in self._from.parked.prune(batch.mark, self._to.backlogs):
-            self._let_go(*record)
+        self._let_go(self._from.parked.prune(batch.mark, self._to.backlogs))
 
     def _is_held(self, map_name: str, key: Key) -> bool:
         """May changes still come that have not seen what everybody else has?  Those that are parked at the target, and
         those of a source where the target's changes are parked."""
         return (map_name, key) in self._to.parked or self._from.parked.mentions(map_name, key)
 
-    def _let_go(self, map_name: str, key: Key) -> None:
-        """Forget what was held back for a record."""
-        if not self._is_held(map_name, key):
-            self._to.windows.drop(map_name, key, self._to.windows.forgotten)
-            self.link.journal.drop_windows(self.target, map_name, key_text(key))
+    def _let_go(self, records: Iterable[tuple[str, Key]]) -> None:
+        """Forget what was held back for records, unless it still matters."""
+        loose = [record for record in dict.fromkeys(records) if not self._is_held(*record)]
+        if not loose:
+            return
+        with self.link.journal.batch() as journal:
+            for map_name, key in loose:
+                self._to.windows.drop(map_name, key, self._to.windows.forgotten)
+                journal.drop_windows(self.target, map_name, key_text(key))
 
     def _drop_hidden(self, seen: Position) -> None:
         """A hidden row is needed as long as the source may not have seen the delete above it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Final
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.backlog import Backlog
@@ -21,11 +20,13 @@ from dualwrite.engine.link import (
     RESTORE,
     LinkSide,
     hidden_text,
+    key_of,
     key_text,
     parked_text,
     restore_text,
 )
 from dualwrite.engine.parents import Wanted
+from dualwrite.engine.release import BEHIND, Cause, cause_of
 from dualwrite.journal import Conflict, Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side, show_key
@@ -244,10 +245,6 @@ class Ledger:
         )
 
 
-MANY_DELETES: Final = "many_deletes"
-"""The code of deletes beyond the link's limit."""
-ANY_TABLE = "*"
-"""What a record waits for that a foreign key has refused: the database does not say which one."""
 SET_ASIDE = Trouble("set_aside", "it was queued while the map was paused, and set aside when the map was resumed")
 """The trouble of what a person did not want to be carried when a map was resumed."""
 BYPASSED = Trouble(
@@ -258,7 +255,7 @@ BYPASSED = Trouble(
 
 def behind(key: Key) -> Trouble:
     """The trouble of a record that waits for another one of the same map."""
-    return Trouble("behind", f"waits behind the parked record {show_key(key)}", "", "", key_text(key))
+    return Trouble(BEHIND, f"waits behind the parked record {show_key(key)}", "", "", key_text(key))
 
 
 def ambiguous(table: str, count: int) -> Trouble:
@@ -269,6 +266,12 @@ def ambiguous(table: str, count: int) -> Trouble:
 def undecided(verdict: Undecided) -> Trouble:
     """The trouble of a record that a person has to decide."""
     return Trouble("conflict", "both sides changed it; a person decides: " + ", ".join(verdict.units), verdict.units[0])
+
+
+def cause_at(compiled: CompiledMap, target: Side, why: Trouble | ParkedKey) -> Cause:
+    """What keeps a record of a map parked at the target, and what would let it go."""
+    ahead = (compiled.name, key_of(why.waits_key)) if why.code == BEHIND else None
+    return cause_of(why.code, why.column, why.waits_table, ahead, compiled.views[target].table)
 
 
 def parked_key(target: Side, plan: Plan, trouble: Trouble) -> ParkedKey:

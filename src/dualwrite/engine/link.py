@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -13,7 +12,7 @@ from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine.contest import Decision, Hidden
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
-from dualwrite.engine.parents import Absent
+from dualwrite.engine.release import Release
 from dualwrite.engine.window import Windows
 from dualwrite.journal import Journal, Layout
 from dualwrite.mapping.compile import CompiledMap
@@ -27,8 +26,6 @@ PARKED, HIDDEN, RESTORE, QUEUED = "parked", "hidden", "restore", "queued"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
 are to be written again from their source; how far a side has received a paused map's changes."""
 
-_OR = " or "
-
 Point: TypeAlias = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
 Item = TypeVar("Item")
@@ -36,11 +33,6 @@ Item = TypeVar("Item")
 
 def no_point(point: str) -> None:
     """Fault points do nothing outside tests."""
-
-
-def either(*tables: str) -> str:
-    """Tables of which one may hold a record that is missing, for people and for ``LinkSide.wait``."""
-    return _OR.join(dict.fromkeys(tables))
 
 
 def chunks(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
@@ -158,10 +150,8 @@ class LinkSide:
     hidden: dict[tuple[str, Key], Hidden] = field(default_factory=dict)
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
-    waiting: dict[str, set[tuple[str, Key]]] = field(default_factory=dict)  # missing parent's table → parked records
-    absent: Absent = field(default_factory=Absent)
+    release: Release = field(default_factory=Release)  # what would let parked records go
     unkeyed: set[tuple[str, Key]] = field(default_factory=set)  # parked under a key that their map had earlier
-    woken: deque[str] = field(default_factory=deque)  # tables in which a parent may have come (both flows add)
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
     commits: int | None = None  # the number of the last commit of this very engine here
@@ -171,13 +161,6 @@ class LinkSide:
         """Bring the windows of these records (per map) into memory, for one transaction."""
         found = {name: self.backlogs[name].window(keys) for name, keys in wanted.items()}
         self.windows.lend({(name, key): changes for name, windows in found.items() for key, changes in windows.items()})
-
-    def wait(self, tables: str, record: tuple[str, Key]) -> list[str]:
-        """Wake the parked record when something comes in one of these tables (``either``); returns them."""
-        names = tables.split(_OR)
-        for name in dict.fromkeys((tables, *names)):  # a table may be called so
-            self.waiting.setdefault(name, set()).add(record)
-        return names
 
     def records(self) -> Iterator[tuple[str, Key]]:
         """Every record, with its map, of which something is kept in the side table."""

@@ -15,6 +15,7 @@ from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import HIDDEN, Link, LinkSide, hidden_from, key_of, key_text
+from dualwrite.engine.release import BEHIND
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.journal import Journal, KeptChange, Layout, ParkedKey
@@ -158,14 +159,14 @@ def _linked(entries: Mapping[Record, ParkedKey]) -> list[list[ParkedKey]]:
 
 def _ahead(entry: ParkedKey) -> Record:
     """The record behind which one waits; itself where it waits behind none."""
-    return (entry.map, key_of(entry.waits_key)) if entry.code == "behind" else _record(entry)
+    return (entry.map, key_of(entry.waits_key)) if entry.code == BEHIND else _record(entry)
 
 
 def _group(link: Link, source: Side, compiled: CompiledMap, entries: Sequence[ParkedKey]) -> _Group:
     """Raises RowProblem where the present key of a change is not known."""
     first, parked = entries[0], link.sides[source.other].parked
-    queues = (link.journal.queue(source.other, entry.map, entry.key) for entry in entries)
-    brought = (kept.brought(compiled.views[source]) for queue in queues for kept in queue)
+    queues = link.journal.queues(source.other, [(entry.map, entry.key) for entry in entries])
+    brought = (kept.brought(compiled.views[source]) for queue in queues.values() for kept in queue)
     changes = sorted(brought, key=lambda change: change.position.place)
     return _Group(
         compiled,

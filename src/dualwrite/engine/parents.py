@@ -58,6 +58,8 @@ class Absent:
 
     def wait(self, record: Record, parents: Sequence[Wanted]) -> None:
         """The record waits for one of these."""
+        if not parents:
+            return
         self._parents[record] = (*self._parents.get(record, ()), *parents)
         for parent in parents:
             self._records.setdefault(parent, set()).add(record)
@@ -70,6 +72,14 @@ class Absent:
             if not records:
                 self._records.pop(parent, None)
 
+    def knows(self, record: Record) -> bool:
+        """Is it known which parents the record waits for?"""
+        return bool(self._parents.get(record))
+
+    def come(self, connector: Connector, tables: Collection[str]) -> list[Record]:
+        """The records whose parent is there by now, of those that wait for one in these tables."""
+        return self._found(connector, [parent for parent in self._records if parent.table in tables])
+
     def arrived(self, connector: Connector, heard: Collection[str]) -> list[Record]:
         """The records whose parent has come into a table that is not among the ``heard`` ones.
 
@@ -80,10 +90,14 @@ class Absent:
             return []
         self._looked = now
         asked = [parent for parent in self._records if parent.table not in heard][:AT_ONCE]
+        for parent in asked:
+            self._records[parent] = self._records.pop(parent)
+        return self._found(connector, asked)
+
+    def _found(self, connector: Connector, asked: Sequence[Wanted]) -> list[Record]:
         groups: dict[View, list[Wanted]] = {}
         for parent in asked:
             groups.setdefault(parent.view, []).append(parent)
-            self._records[parent] = self._records.pop(parent)
         there = (parent for view, parents in groups.items() for parent in _there(connector, view, parents))
         return list(dict.fromkeys(record for parent in there for record in sorted(self._records[parent], key=str)))
 

@@ -10,8 +10,8 @@ from typing import assert_never
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
 from dualwrite.engine.initial import outside
-from dualwrite.engine.link import either
 from dualwrite.engine.parents import Wanted
+from dualwrite.engine.release import either
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Key, Path, Row, Side, Value, show_key

@@ -4,20 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.apply import Application
-from dualwrite.engine.ledger import Ledger
+from dualwrite.engine.ledger import Ledger, cause_at
 from dualwrite.engine.link import Link, Point, chunks, key_of, key_text
+from dualwrite.engine.release import AT_ONCE, BEHIND, LOOKED_UP, may_go
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
+from dualwrite.journal import ParkedKey
+from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
+Record: TypeAlias = tuple[str, Key]
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
-AT_ONCE = 200
-"""Records taken again in one transaction."""
+
+
+@dataclass
+class _Taken:
+    """Parked records that are taken again together, with their changes as the maps have them now."""
+
+    entries: dict[Record, ParkedKey] = field(default_factory=dict)
+    queues: dict[Record, list[Change]] = field(default_factory=dict)
+
+    def of(self, records: Iterable[Record]) -> list[Change]:
+        """The changes of some of them, in the order in which they are to be applied."""
+        changes = (change for record in records for change in self.queues.get(record, ()))
+        return sorted(changes, key=lambda change: change.position.place)
 
 
 class Retries:
@@ -32,26 +47,64 @@ class Retries:
         self._from = link.sides[source]
         self._to = link.sides[self._target]
 
-    def retry(self, records: Sequence[tuple[str, Key]]) -> int:
+    # -- what is parked, after an opening ---------------------------------------------------------------------------
+
+    def learn(self) -> None:
+        """Learn from the journal why records are parked."""
+        for entry in self._link.journal.parked_keys(self._target):
+            compiled = self._link.maps.get(entry.map)
+            if compiled is not None:
+                self._to.release.park(_record(entry), cause_at(compiled, self._target, entry))
+
+    def look_again(self) -> None:
+        """Nobody knows what has happened meanwhile: the map may be another one, or the systems, or it was about to be
+        taken again.  Whatever may go is taken; what may as well be as it was, when there is time."""
+        causes = self._to.release.causes()
+        for map_name, key, kept in self._link.journal.last_changes(self._target):
+            record, compiled = (map_name, key_of(key)), self._link.maps.get(map_name)
+            cause = causes.get(record)
+            if cause is None or compiled is None or cause.ahead is not None or record in self._to.unkeyed:
+                continue
+            if may_go(cause, compiled, self._source, kept.brought(compiled.views[self._source])):
+                self._to.release.look(record, surely=not cause.is_the_targets)
+
+    # -- taking again -----------------------------------------------------------------------------------------------
+
+    def retry(self, records: Sequence[Record]) -> int:
         """Take parked records again, in the order of their queues; returns how many are free now.
 
         A retry never overwrites newer data: its changes are folded with the windows as they are now.
         """
-        records = [record for record in records if record not in self._to.unkeyed]
-        doubled = [record for record in records if self._is_doubled(*record)]
-        freed = sum(self._retry_doubled(record) for record in doubled)
-        for chunk in chunks([record for record in records if record not in doubled], AT_ONCE):
-            freed += self._retry(chunk)
-        return freed
+        return sum(self._retry(chunk) for chunk in chunks(list(dict.fromkeys(records)), AT_ONCE))
 
-    def _is_doubled(self, map_name: str, key: Key) -> bool:
-        found = self._link.journal.parked({}, map=map_name, side=self._target, key=key_text(key))
-        return map_name in self._link.maps and any(entry.code == "duplicate_key" for entry in found)
+    def _retry(self, records: Sequence[Record]) -> int:
+        taken = self._with_linked(records)
+        asked = [record for record in records if record in taken.entries]
+        looked_up = [record for record, entry in taken.entries.items() if entry.code in LOOKED_UP]
+        elsewhere = {other for record in looked_up for other in self._look_up(record)}
+        linked = [record for record in taken.entries if record not in elsewhere]
+        if linked:
+            self._take(linked, _settled(self._link, self._source, taken.of(linked)))
+        return sum(record not in self._to.parked for record in asked)
 
-    def _retry_doubled(self, record: tuple[str, Key]) -> int:
-        """A key that several records of the source held: look at the source again, and never pick one of them."""
-        compiled = self._link.maps[record[0]]
-        queue = self.queued(self._with_linked([record]))
+    def _take(self, records: Sequence[Record], changes: Sequence[Change]) -> None:
+        """Free these records, and carry their changes as if they had just come."""
+
+        def work(transaction: Transaction) -> Ledger:
+            application = Application(self._link, self._source, transaction)
+            for map_name, key in records:
+                application.ledger.free(map_name, key)
+            application.run(changes)
+            self._point("inside retry")
+            return application.ledger
+
+        self._transact(work, None)
+
+    def _look_up(self, record: Record) -> Iterable[Record]:
+        """A key that several records of the source held, or that is empty: look at the source again, and never pick one
+        of them.  Returns the records that hang together with it."""
+        compiled, group = self._link.maps[record[0]], self._with_linked([record])
+        queue = group.of(group.entries)
         naturals = dict.fromkeys(
             compiled.views[self._source].natural_key(row)
             for change in queue
@@ -59,11 +112,14 @@ class Retries:
             if row is not None
         )
         rows = self._from.connector.fetch(compiled.views[self._source], list(naturals))
-        if not queue or any(len(found) > 1 for found in rows.values()):
-            return 0
-        held = [found[0] for found in rows.values() if found and compiled.passes(self._source, found[0])]
-        gone = [change for change in queue if change.kind is Kind.DELETE and not rows.get(change.key)]
-        return self._retry([record], [*gone[-1:], *(self._as_weak(queue[-1], row) for row in held)])
+        held = [row for found in rows.values() for row in found if compiled.passes(self._source, row)]
+        if not any(record[1]):  # whoever got a key meanwhile was carried under it
+            if not held:
+                self._take(list(group.entries), [])
+        elif queue and all(len(found) < 2 for found in rows.values()):
+            gone = [change for change in queue if change.kind is Kind.DELETE and not rows.get(change.key)]
+            self._take(list(group.entries), [*gone[-1:], *(self._as_weak(queue[-1], row) for row in held)])
+        return group.entries
 
     def _as_weak(self, change: Change, row: Row) -> Change:
         """A row of the source as an initial sync would carry it, in the place of a change."""
@@ -73,56 +129,41 @@ class Retries:
         kind = Kind.UPDATE if known else Kind.INSERT
         return replace(change, kind=kind, before=None, after=row, at=at, weak=True)
 
-    def queued(self, records: Iterable[tuple[str, Key]]) -> list[Change]:
-        """The changes of parked records, as the maps have them now, in the order in which they are to be applied."""
-        queues = (self._queue(name, key) for name, key in records)
-        return sorted((change for queue in queues for change in queue), key=lambda change: change.position.place)
+    # -- what is taken together -------------------------------------------------------------------------------------
 
-    def _queue(self, map_name: str, key: Key) -> list[Change]:
-        view = self._link.maps[map_name].views[self._source]
-        return [kept.brought(view) for kept in self._link.journal.queue(self._target, map_name, key_text(key))]
-
-    def _retry(self, records: Sequence[tuple[str, Key]], instead: Sequence[Change] | None = None) -> int:
-        linked = self._with_linked(records)
-        if not linked:
-            return 0
-        changes = self.queued(linked) if instead is None else instead
-
-        def work(transaction: Transaction) -> Ledger:
-            application = Application(self._link, self._source, transaction)
-            for map_name, key in linked:
-                application.ledger.free(map_name, key)
-            application.run(changes)
-            self._point("inside retry")
-            return application.ledger
-
-        self._transact(work, None)
-        return sum(record not in self._to.parked for record in records)
-
-    def _with_linked(self, records: Iterable[tuple[str, Key]]) -> list[tuple[str, Key]]:
+    def _with_linked(self, records: Iterable[Record]) -> _Taken:
         """The parked ones of these records, and those that are linked with them by a change of key."""
-        found: dict[tuple[str, Key], None] = {}
-        waiting = list(records)
-        while waiting:
-            record = waiting.pop(0)
-            if record in found or record not in self._to.parked or record[0] not in self._link.maps:
-                continue
-            if record in self._to.unkeyed or record[0] in self._link.standing:
-                continue
-            found[record] = None
-            waiting += self._linked(*record)
-        return list(found)
+        taken, seen = _Taken(), set[Record]()
+        wanted = self._takable(records, seen)
+        while wanted:
+            asked = [(name, key_text(key)) for name, key in wanted]
+            entries = {_record(e): e for e in self._link.journal.parked_keys(self._target, asked)}
+            taken.entries |= {record: entries[record] for record in wanted if record in entries}
+            for (name, key), queue in self._link.journal.queues(self._target, asked).items():
+                view = self._link.maps[name].views[self._source]
+                taken.queues[name, key_of(key)] = [kept.brought(view) for kept in queue]
+            wanted = self._takable([other for record in wanted for other in self._linked(record, taken)], seen)
+        return taken
 
-    def _linked(self, map_name: str, key: Key) -> Iterator[tuple[str, Key]]:
-        compiled = self._link.maps[map_name]
-        for entry in self._link.journal.parked({}, map=map_name, side=self._target, key=key_text(key)):
-            if entry.code == "behind":
-                yield map_name, key_of(entry.waits_key)
-        for change in self._queue(map_name, key):
+    def _takable(self, records: Iterable[Record], seen: set[Record]) -> list[Record]:
+        """Those of the records that are parked, each once; they are ``seen`` from then on."""
+        flowing = self._link.maps.keys() - self._link.standing
+        mine = (record for record in dict.fromkeys(records) if record[0] in flowing)
+        found = [record for record in mine if record not in seen and record in self._to.parked]
+        seen.update(found)
+        return [record for record in found if record not in self._to.unkeyed]
+
+    def _linked(self, record: Record, taken: _Taken) -> Iterator[Record]:
+        compiled, entry = self._link.maps[record[0]], taken.entries.get(record)
+        if entry is not None and entry.code == BEHIND:
+            yield compiled.name, key_of(entry.waits_key)
+        for change in taken.queues.get(record, ()):
             with suppress(RowProblem):
-                yield from ((map_name, other) for other in record_keys(compiled, self._source, change))
+                yield from ((compiled.name, other) for other in record_keys(compiled, self._source, change))
 
-    def discard(self, records: Sequence[tuple[str, Key]]) -> int:
+    # -- dropping ---------------------------------------------------------------------------------------------------
+
+    def discard(self, records: Sequence[Record]) -> int:
         """Drop what is parked for these records, for good; what comes later flows again."""
         mine = [record for record in records if record in self._to.parked]
         if not mine:
@@ -136,3 +177,43 @@ class Retries:
 
         self._transact(work, None)
         return len(mine)
+
+
+def _record(entry: ParkedKey) -> Record:
+    return entry.map, key_of(entry.key)
+
+
+# -- keys that could not be told --------------------------------------------------------------------------------------
+
+
+def _settled(link: Link, source: Side, changes: Sequence[Change]) -> list[Change]:
+    """The changes without the steps between which nobody could tell a record's key, where a later one can."""
+    found: list[Change] = []
+    untold: dict[tuple[str, Key], Change] = {}
+    for change in changes:
+        compiled = link.maps[change.view]
+        first = untold.pop((change.view, change.key), None)
+        whole = change if first is None else _joined(compiled, source, first, change)
+        if whole is None:
+            continue
+        if whole.after is None or _has_key(compiled, source, whole.after):
+            found.append(whole)
+        else:
+            view = compiled.views[source]
+            untold[change.view, view.natural_key(whole.after)] = whole
+    return sorted([*found, *untold.values()], key=lambda change: change.position.place)
+
+
+def _joined(compiled: CompiledMap, source: Side, first: Change, change: Change) -> Change | None:
+    """Two changes of a record as one; None where the other side need never know of it."""
+    if first.before is not None and _has_key(compiled, source, first.before):
+        return replace(change, key=first.key, before=first.before, seen=first.seen)
+    if change.after is None:
+        return None
+    return replace(change, kind=Kind.INSERT, before=None, seen=first.seen)
+
+
+def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
+    with suppress(RowProblem):
+        return bool(compiled.key(side, row))
+    return False

@@ -13,9 +13,10 @@ from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
-from dualwrite.engine.ledger import ANY_TABLE, BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
-from dualwrite.engine.link import Link, either
+from dualwrite.engine.ledger import BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
+from dualwrite.engine.link import Link
 from dualwrite.engine.parents import wanted
+from dualwrite.engine.release import either
 from dualwrite.engine.translate import Translation, differing
 from dualwrite.engine.window import is_renamed
 from dualwrite.errors import RowProblem
@@ -339,14 +340,22 @@ class Stage:
         steps = [(change, plan) for plan in plans.values() for change in plan.changes]
         steps.sort(key=lambda step: step[0].position)
         broken: set[int] = set()
+        unfit: dict[int, Plan] = {}  # what cannot be carried goes along with the change that mends it
         for change, plan in steps:
             if id(plan) in broken:
                 continue
-            write = self._translation.write(change)
+            step = plan.left([*unfit.pop(id(plan), plan.left([])).changes, change])
+            try:
+                write = self._translation.write(step.merged())
+            except RowProblem as problem:
+                unfit[id(plan)] = step
+                if change is plan.changes[-1]:
+                    self.ledger.park(step, Trouble(problem.code, problem.message, problem.column))
+                continue
             failed = self._run([(plan, write)]) if write is not None else []
             for _, _, outcome in failed:
                 broken.add(id(plan))
-                self._trouble(plan.left(plan.changes[plan.changes.index(change) :]), outcome)
+                self._trouble(plan.left(plan.changes[plan.changes.index(step.changes[0]) :]), outcome)
 
     def _run(self, work: list[tuple[Plan, Write]]) -> list[tuple[Plan, Write, Outcome]]:
         """Write; returns what failed.  A surprise (the target does not hold what it should) is folded at once."""
@@ -424,8 +433,7 @@ class Stage:
                 missing, parents = show_key(outcome.key), wanted(self.view, outcome)
                 trouble = Trouble("missing_parent", reason, outcome.lookup, tables, missing, parents)
             case Rejected():
-                waits = ANY_TABLE if outcome.code == "reference" else ""
-                trouble = Trouble(outcome.code, outcome.reason, waits_table=waits)
+                trouble = Trouble(outcome.code, outcome.reason)
             case _:
                 raise AssertionError(f"not a trouble: {outcome}")
         self.ledger.park(plan, trouble)

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TypedDict
 
-from dualwrite.engine.ledger import MANY_DELETES
 from dualwrite.engine.lifecycle import INITIALIZING, RESUMING, RUNNING, has_synced, pending, wants_to_run
+from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.runner import IN_HAND, TROUBLE
 from dualwrite.engine.versions import differs
 from dualwrite.engine.workspace import Workspace

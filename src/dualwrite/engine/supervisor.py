@@ -41,7 +41,6 @@ from dualwrite.engine.link import (
     Point,
     clocks_from,
     clocks_text,
-    key_of,
     load_side,
     no_point,
 )
@@ -145,14 +144,14 @@ class Engine:
                 boundary = states[name].boundaries.get(side)
                 if boundary is not None:
                     sides[side].windows.floor(name, boundary)
-        for side in Side:
-            self._load_waiting(side)
         kept = self._load_backlogs(states)
         self.flows = {source: Flow(self.link, source, self._point) for source in Side}
         for flow in self.flows.values():
             flow.open()
         for flow in self.flows.values():
+            flow.retries.learn()
             flow.move_records()
+            flow.retries.look_again()
         for name in {*kept, *(record[0] for side in sides.values() for record in side.records())} - known.keys():
             self._forget(name)
         for name in live:
@@ -269,13 +268,6 @@ class Engine:
         now = self.connectors[side].clock()
         self.meter.clock(side, now)
         return now
-
-    def _load_waiting(self, side: Side) -> None:
-        """Parked records that wait for a parent are looked at again at the start: it may have come meanwhile."""
-        state = self.link.sides[side]
-        for entry in self.journal.parked_keys(side):
-            if entry.waits_table or entry.code == "behind":
-                state.woken.extend(state.wait(entry.waits_table, (entry.map, key_of(entry.key))))
 
     def close(self) -> None:
         """Let go of the feeds; the databases keep everything for the next ``open``."""
@@ -554,7 +546,7 @@ class Engine:
 
     def drain(self) -> None:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
-        while not self._quiet() or self._is_catching_up():
+        while not self._quiet() or self._is_catching_up() or self._release():
             self.settle_delays()
         self.settle_delays()
         self.acknowledge()
@@ -574,6 +566,11 @@ class Engine:
             for side, flow in self.flows.items()
         )
 
+    def _release(self) -> bool:
+        """Take parked records again that may go; True if one of them is free."""
+        freed = [flow.settle(idle=True, hurried=True) for flow in self.flows.values()]
+        return any(freed)
+
     def acknowledge(self) -> None:
         """Let both systems forget what neither flow needs any more."""
         for source, flow in self.flows.items():
@@ -586,13 +583,9 @@ class Engine:
         freed = sum(self.flows[target.other].retries.retry(chosen) for target, chosen in records.items())
         for flow in self.flows.values():
             flow.restorer.again()
-        self.drain_wakes()
+        while self._release():
+            pass
         return freed
-
-    def drain_wakes(self) -> None:
-        """Wake what the last step may have freed."""
-        for flow in self.flows.values():
-            flow.settle(idle=True)
 
     def discard(self, records: Mapping[Side, Sequence[tuple[str, Key]]]) -> int:
         """Drop parked changes for good."""

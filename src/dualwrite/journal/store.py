@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, Unpack
 
@@ -53,7 +54,7 @@ from dualwrite.journal.tables import (
     request,
     setting,
 )
-from dualwrite.journal.writer import Writer
+from dualwrite.journal.writer import ASKED_AT_ONCE, Writer, chunked
 from dualwrite.model import Change, Position, Side, decode
 
 activity = logging.getLogger("dualwrite.activity")
@@ -194,11 +195,47 @@ class Journal:
 
     def queue(self, side: Side, map: str, key: str, numbers: Mapping[Side, int] = NOW) -> list[KeptChange]:
         """The changes of a parked record, in the order in which they are to be applied."""
-        of_record = (*_equal(queue, side=side.value, map=map, key=key), _counts(queue, numbers))
-        found = _with_layout(queue, queue.c.change).where(*of_record)
+        return self.queues(side, [(map, key)], numbers).get((map, key), [])
+
+    def queues(
+        self, side: Side, records: Iterable[tuple[str, str]], numbers: Mapping[Side, int] = NOW
+    ) -> dict[tuple[str, str], list[KeptChange]]:
+        """As ``queue``, of many records (map, key); one without changes is not named."""
+        rows = self._of_records(_with_layout(queue, queue), queue, side, records, _counts(queue, numbers), queue.c.row)
+        found: dict[tuple[str, str], list[KeptChange]] = {}
+        for row in rows:
+            kept = KeptChange(change_from(row.change), _layout(row.layout_text))
+            found.setdefault((row.map, row.key), []).append(kept)
+        return found
+
+    def _of_records(
+        self,
+        wanted: Select[Any],
+        table: Table,
+        side: Side,
+        records: Iterable[tuple[str, str]],
+        counts: ColumnElement[bool],
+        order: ColumnElement[int],
+    ) -> list[Row[Any]]:
+        """The rows of records (map, key) at a side, those of each record in this order."""
+        keys: dict[str, list[str]] = {}
+        for map_name, key in records:
+            keys.setdefault(map_name, []).append(key)
+        rows: list[Row[Any]] = []
         with self._database.reading() as connection:
-            rows = connection.execute(found.order_by(queue.c.row)).all()
-        return [KeptChange(change_from(row.change), _layout(row.layout_text)) for row in rows]
+            for map_name, some in keys.items():
+                for part in chunked(some, ASKED_AT_ONCE):
+                    of_records = (*_equal(table, side=side.value, map=map_name), table.c.key.in_(part), counts)
+                    rows += connection.execute(wanted.where(*of_records).order_by(order)).all()
+        return rows
+
+    def last_changes(self, side: Side) -> Iterator[tuple[str, str, KeptChange]]:
+        """Map, key and last change of every record parked at a side that has changes, as last written."""
+        live = (queue.c.side == side.value, queue.c.gone.is_(None))
+        last = select(func.max(queue.c.row)).where(*live).group_by(queue.c.map, queue.c.key)
+        with self._database.reading() as connection:
+            for row in connection.execute(_with_layout(queue, queue).where(queue.c.row.in_(last))):
+                yield row.map, row.key, KeptChange(change_from(row.change), _layout(row.layout_text))
 
     def parked(
         self, numbers: Mapping[Side, int], map: str | None = None, side: Side | None = None, key: str | None = None
@@ -215,12 +252,15 @@ class Journal:
             rows = connection.execute(found.order_by(_id(parked))).all()
         return [_parked(row) for row in rows]
 
-    def parked_keys(self, side: Side) -> list[ParkedKey]:
-        """The records parked at a side, as last written."""
+    def parked_keys(self, side: Side, records: Iterable[tuple[str, str]] | None = None) -> list[ParkedKey]:
+        """The records parked at a side, as last written; of these (map, key) only, if given."""
+        found = _with_layout(parked, parked)
+        if records is not None:
+            rows = self._of_records(found, parked, side, records, parked.c.gone.is_(None), _id(parked))
+            return [_parked_key(row) for row in rows]
         at_side = (parked.c.side == side.value, parked.c.gone.is_(None))
-        found = _with_layout(parked, parked).where(*at_side).order_by(_id(parked))
         with self._database.reading() as connection:
-            rows = connection.execute(found).all()
+            rows = list(connection.execute(found.where(*at_side).order_by(_id(parked))).all())
         return [_parked_key(row) for row in rows]
 
     def tally(self, numbers: Mapping[Side, int]) -> dict[str, Tally]:
@@ -411,6 +451,7 @@ def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[An
     )
 
 
+@lru_cache(maxsize=256)
 def _layout(text: str | None) -> Layout | None:
     return None if text is None else Layout.parse(text)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, Literal, TypeAlias, TypeVar, Unpack
 
 from sqlalchemy import (
     ColumnElement,
@@ -12,7 +12,6 @@ from sqlalchemy import (
     Insert,
     Row,
     Table,
-    and_,
     bindparam,
     delete,
     func,
@@ -42,6 +41,10 @@ from dualwrite.model import Change, Position, Side, encode
 
 Values: TypeAlias = dict[str, object]
 Operation: TypeAlias = Callable[[Connection, list[Any]], None]
+Item = TypeVar("Item")
+
+ASKED_AT_ONCE: Final = 500
+"""Keys that one statement asks for."""
 
 _RECORD: Final = ("side", "map", "key")
 _HEADER: Final = (*_RECORD, "shown_key", "code", "reason", "column", "waits_table", "waits_key")
@@ -226,7 +229,7 @@ _LAYOUT: Final = _insert_new(layout, ("text",), ("text",))
 _NOTE: Final = (
     update(parked).where(*_same(parked, _RECORD), parked.c.gone.is_(None)).values(note=_given(parked, "note"))
 )
-_LIVE: Final = select(parked).where(*_same(parked, _RECORD), parked.c.gone.is_(None))
+_GONE_WITH: Final = ("b_side", "b_map", "b_key", "b_number")
 _FIRST_ROW: Final = (
     select(func.min(func.coalesce(conflict.c.origin, conflict.c.row)))
     .where(*_same(conflict, _IDENTITY))
@@ -235,6 +238,7 @@ _FIRST_ROW: Final = (
 _ADD_CONFLICT: Final = _insert_new(conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW})
 _CLOSE: Final = _insert_new(closure, ("conflict", "winner", "side", "number"), ("conflict", "side"))
 _KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"), {"layout": _numbered()})
+_DROP_WINDOW: Final = delete(kept).where(*_same(kept, _RECORD))
 _ANSWER: Final = (
     update(request)
     .where(request.c.row == _given(request, "row"), request.c.answer.is_(None))
@@ -272,12 +276,46 @@ def _unpark(connection: Connection, rows: list[Values]) -> None:
         connection.execute(statement, rows)
 
 
+def chunked(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """Slices of at most ``size``."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
 def _requeue(connection: Connection, rows: list[tuple[Values, list[Values]]]) -> None:
-    for header, queued in rows:
-        record = {name: header[name] for name in ("b_side", "b_map", "b_key", "b_number")}
-        old = connection.execute(_LIVE, record).first()
-        _unpark(connection, [record])
-        _park(connection, [(header if old is None else {**header, **_taken_over(old)}, queued)])
+    for part in _distinct(rows):
+        old = _live(connection, [header for header, _ in part])
+        _unpark(connection, [{name: header[name] for name in _GONE_WITH} for header, _ in part])
+        _park(connection, [(header | old.get(_identity(header), {}), queued) for header, queued in part])
+
+
+def _distinct(rows: list[tuple[Values, list[Values]]]) -> Iterator[list[tuple[Values, list[Values]]]]:
+    """The rows in order, in parts that name each record once."""
+    part: dict[tuple[object, ...], tuple[Values, list[Values]]] = {}
+    for row in rows:
+        if len(part) == ASKED_AT_ONCE or _identity(row[0]) in part:
+            yield list(part.values())
+            part = {}
+        part[_identity(row[0])] = row
+    yield list(part.values())
+
+
+def _identity(header: Values) -> tuple[object, ...]:
+    return tuple(header[f"b_{name}"] for name in _RECORD)
+
+
+def _live(connection: Connection, headers: Sequence[Values]) -> dict[tuple[object, ...], Values]:
+    """What those of these records that are parked hand on when they are parked again."""
+    keys: dict[tuple[object, object], list[object]] = {}
+    for header in headers:
+        side, map_name, key = _identity(header)
+        keys.setdefault((side, map_name), []).append(key)
+    found: dict[tuple[object, ...], Values] = {}
+    for (side, map_name), some in keys.items():
+        live = (parked.c.side == side, parked.c.map == map_name, parked.c.key.in_(some), parked.c.gone.is_(None))
+        for row in connection.execute(select(parked).where(*live)):
+            found[row.side, row.map, row.key] = _taken_over(row)
+    return found
 
 
 def _taken_over(old: Row[Any]) -> Values:
@@ -303,8 +341,11 @@ def _keep(connection: Connection, rows: list[Values]) -> None:
 
 def _drop_windows(connection: Connection, rows: list[tuple[str, str, str | None]]) -> None:
     for side, map_name, key in rows:
-        of_map = and_(kept.c.side == side, kept.c.map == map_name)
-        connection.execute(delete(kept).where(of_map if key is None else and_(of_map, kept.c.key == key)))
+        if key is None:
+            connection.execute(delete(kept).where(kept.c.side == side, kept.c.map == map_name))
+    records = [{"b_side": side, "b_map": name, "b_key": key} for side, name, key in rows if key is not None]
+    if records:
+        connection.execute(_DROP_WINDOW, records)
 
 
 def _answer(connection: Connection, rows: list[Values]) -> None:
