@@ -401,3 +401,19 @@ def test_tables_of_other_names_are_paired_by_columns_or_keys():
     )
     rival = schema(*right.tables.values(), table("clients", columns, ("code",)))
     assert [each.left for each in propose(left, rival, read=read).maps] == ["terms"]
+
+
+def test_tables_of_other_names_are_paired_by_their_looks_where_there_are_no_records():
+    """By the names and types of their columns alone; that is said, and no line counts as sure."""
+    left = schema(table("Kunden", ["CUSTOMERACCOUNT", "CREDITLIMIT", "OPENEDON", "BLOCKED"], ("CUSTOMERACCOUNT",)))
+    right = schema(
+        table("accounts", ["accountnumber", "credit_limit", "opened_on", "is_blocked", "phone"], ("accountnumber",)),
+        table("logs", ["moment", "words", "severity"], ("moment",)),
+    )
+    proposal = propose(left, right)
+    (found,) = proposal.maps
+    assert (found.left, found.right) == ("Kunden", "accounts")
+    assert any("3 of 4 columns are alike by name and type, which is all that is known" in s for s in proposal.skipped)
+    assert {remark.confidence for remark in proposal.remarks[found.name]} == {"likely", "unsure"}
+    twins = schema(*right.tables.values(), replace(right.tables["accounts"], name="clients"))
+    assert propose(left, twins).maps == ()

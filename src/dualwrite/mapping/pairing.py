@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from dualwrite.losses import incompatible
 from dualwrite.mapping.evidence import Samples, normal
 from dualwrite.mapping.likeness import Names, forms
 from dualwrite.mapping.paths import candidate_keys, is_id
 from dualwrite.model import Side
-from dualwrite.schema import Table, TypeName
+from dualwrite.schema import Column, Table, TypeName
 
 NO_NAME: Final = "has no table of that name on the"
 LEAST: Final = 0.5
@@ -22,12 +24,25 @@ COMMON: Final = 10
 """Tables with a column of the same name, from which on that name says nothing."""
 SAMPLED: Final = 200
 """Tables of a side without counterpart, up to which their keys' values are looked at."""
+LEAST_COLUMN: Final = 0.4
+"""Columns that are less alike than this are not."""
+ALIKE_COLUMNS: Final = 3
+"""Columns that must be alike where nothing but columns speaks for a pair of tables."""
 FEW: Final = 5
 """Columns or values in common, below which nothing is concluded from them alone."""
 
 
-def table_pairs(samples: Samples, include: Sequence[str]) -> tuple[list[tuple[Table, Table]], list[str]]:
-    """The tables that belong together, and sentences about the others; ``include`` are patterns of their names."""
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """The tables that belong together, and sentences about the others.  ``looks``: those that only look alike."""
+
+    tables: list[tuple[Table, Table]]
+    skipped: list[str]
+    looks: frozenset[tuple[str, str]]
+
+
+def table_pairs(samples: Samples, include: Sequence[str]) -> Paired:
+    """Which tables belong together; ``include`` are patterns of their names."""
     left, right = (samples.schemas[side] for side in Side)
     pairs: list[tuple[Table, Table]] = []
     skipped: list[str] = []
@@ -47,12 +62,16 @@ def table_pairs(samples: Samples, include: Sequence[str]) -> tuple[list[tuple[Ta
         else:
             skipped.append(f"{table.name} on the left {reason}.")
     others = [table for name, table in right.tables.items() if name not in seen and _included(include, name)]
-    found = _Strangers(samples, lonely, others).pairs()
+    strangers = _Strangers(samples, lonely, others)
+    told = strangers.pairs()
+    looks = strangers.looks(told)
+    found = {**told, **looks}
     paired = [{pair[at] for pair in found} for at in (0, 1)]
     skipped += [f"{one.name} on the left {NO_NAME} right." for one in lonely if one.name not in paired[0]]
     skipped += [f"{one.name} on the right {NO_NAME} left." for one in others if one.name not in paired[1]]
     skipped += [f"{a} and {b} have other names, but {why}." for (a, b), why in found.items()]
-    return pairs + [(left.tables[a], right.tables[b]) for a, b in found], skipped
+    tables = pairs + [(left.tables[a], right.tables[b]) for a, b in found]
+    return Paired(tables, skipped, frozenset(looks))
 
 
 def _rivals(name: str, candidates: Sequence[str], lefts: _Names) -> str | None:
@@ -99,16 +118,29 @@ class _Strangers:
 
     def pairs(self) -> Mapping[tuple[str, str], str]:
         """The names of each pair that no rival comes near, and why they are one."""
-        scores = self._scores()
-        found: dict[tuple[str, str], str] = {}
-        best: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
-        for pair, (score, _) in scores.items():
-            for at, name in enumerate(pair):
-                best[at].setdefault(name, []).append(score)
-        for pair, (score, why) in scores.items():
-            rivals = [other for at, name in enumerate(pair) for other in best[at][name] if other > score - MARGIN]
-            if score >= LEAST and len(rivals) == 2:  # itself, seen from both sides
-                found[pair] = why
+        return _unrivalled(self._scores())
+
+    def looks(self, told: Iterable[tuple[str, str]]) -> Mapping[tuple[str, str], str]:
+        """Further pairs, of which nothing but the names and types of their columns speaks."""
+        for at, side in enumerate(Side):
+            paired = {pair[at] for pair in told}
+            self._tables[side] = {name: one for name, one in self._tables[side].items() if name not in paired}
+        return _unrivalled(self._likenesses())
+
+    def _likenesses(self) -> Mapping[tuple[str, str], tuple[float, str]]:
+        """How alike the columns of tables are; nothing where there are too many tables."""
+        if any(len(tables) > SAMPLED for tables in self._tables.values()):
+            return {}
+        tables = [one for each in self._tables.values() for one in each.values()]
+        names = Names(forms(column.name) for one in tables for column in one.columns)
+        found: dict[tuple[str, str], tuple[float, str]] = {}
+        for a, mine in self._tables[Side.LEFT].items():
+            for b, theirs in self._tables[Side.RIGHT].items():
+                columns = _own_columns(mine), _own_columns(theirs)
+                alike, fewest = _alike(names, *columns), min(map(len, columns))
+                if len(alike) >= ALIKE_COLUMNS:
+                    why = f"{len(alike)} of {fewest} columns are alike by name and type, which is all that is known"
+                    found[a, b] = (sum(alike) / fewest, why)
         return found
 
     def _scores(self) -> Mapping[tuple[str, str], tuple[float, str]]:
@@ -138,10 +170,46 @@ class _Strangers:
         return frozenset(text for text in map(normal, values) if text is not None)
 
 
+def _unrivalled(scores: Mapping[tuple[str, str], tuple[float, str]]) -> Mapping[tuple[str, str], str]:
+    """The pairs that are good enough and that no rival comes near, with what speaks for them."""
+    best: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+    for pair, (score, _) in scores.items():
+        for at, name in enumerate(pair):
+            best[at].setdefault(name, []).append(score)
+    found: dict[tuple[str, str], str] = {}
+    for pair, (score, why) in scores.items():
+        rivals = [other for at, name in enumerate(pair) for other in best[at][name] if other > score - MARGIN]
+        if score >= LEAST and len(rivals) == 2:  # itself, seen from both sides
+            found[pair] = why
+    return found
+
+
+def _alike(names: Names, mine: Sequence[Column], theirs: Sequence[Column]) -> list[float]:
+    """How alike the columns of two tables are that are each other's best, and can hold each other's values."""
+    scores = {
+        (one.name, other.name): names.likeness(forms(one.name), forms(other.name))
+        for one in mine
+        for other in theirs
+        if incompatible(one, other) is None and incompatible(other, one) is None
+    }
+    found: list[float] = []
+    taken: set[tuple[int, str]] = set()
+    for (one, other), score in sorted(scores.items(), key=lambda each: -each[1]):
+        if score >= LEAST_COLUMN and not taken & {(0, one), (1, other)}:
+            taken |= {(0, one), (1, other)}
+            found.append(score)
+    return found
+
+
+def _own_columns(table: Table) -> list[Column]:
+    """The columns of a table, apart from its own id."""
+    own = table.primary_key if is_id(table) else ()
+    return [column for column in table.columns if column.name not in own]
+
+
 def _columns(table: Table) -> frozenset[str]:
     """The names of a table's columns, apart from its own id, as they match."""
-    own = table.primary_key if is_id(table) else ()
-    return frozenset(forms(column.name)[-1] for column in table.columns if column.name not in own)
+    return frozenset(forms(column.name)[-1] for column in _own_columns(table))
 
 
 def _shared(words: Mapping[Side, Mapping[str, frozenset[str]]]) -> Counter[tuple[str, str]]:

@@ -65,14 +65,15 @@ def propose(left: Schema, right: Schema, include: Sequence[str] = (), read: Read
     ``include`` are glob patterns of table names on either side, ``read`` gives some rows of a table.
     """
     samples = Samples({Side.LEFT: left, Side.RIGHT: right}, read)
-    tables, skipped = table_pairs(samples, include)
+    paired = table_pairs(samples, include)
+    skipped = paired.skipped
     pairs: dict[tuple[str, str], _Pair] = {}
-    for left_table, right_table in tables:
+    for left_table, right_table in paired.tables:
         pair, remarks = _Comparison(samples, left_table, right_table).pair()
         skipped += [f"{left_table.name} and {right_table.name} {remark}" for remark in remarks]
         if pair is not None:
             pairs[left_table.name, right_table.name] = pair
-    made = [_map(pair, pairs) for pair in pairs.values()]
+    made = [_map(pair, pairs, doubted=names in paired.looks) for names, pair in pairs.items()]
     return Proposal(tuple(each for each, _ in made), tuple(skipped), {each.name: remarks for each, remarks in made})
 
 
@@ -217,7 +218,7 @@ def _company(schemas: Mapping[Side, Schema], left: Table, right: Table) -> Compa
 # -------------------------------------------------------------------------------------------------------- maps
 
 
-def _map(pair: _Pair, pairs: Mapping[tuple[str, str], _Pair]) -> tuple[TableMap, tuple[Remark, ...]]:
+def _map(pair: _Pair, pairs: Mapping[tuple[str, str], _Pair], *, doubted: bool) -> tuple[TableMap, tuple[Remark, ...]]:
     company = pair.company.left if pair.company else None
     carried = [each for each in pair.matches if each.mine.path != company and _means_the_same(pair, each, pairs)]
     lines = [
@@ -229,12 +230,14 @@ def _map(pair: _Pair, pairs: Mapping[tuple[str, str], _Pair]) -> tuple[TableMap,
     left, right = pair.left.name, pair.right.name
     name = left if left == right else f"{left} ({right})"
     made = TableMap(name, left, right, tuple(line for line, _ in lines), company=pair.company, key=key or None)
-    return made, tuple(_remark(line, match) for line, match in lines)
+    return made, tuple(_remark(line, match, doubted) for line, match in lines)
 
 
-def _remark(line: ColumnMapping, match: Match) -> Remark:
+def _remark(line: ColumnMapping, match: Match, doubted: bool) -> Remark:
+    """How sure a line is: not quite, where the tables themselves are doubted."""
     one_way = "" if line.direction is Direction.BOTH else ", the other side is read-only"
-    return Remark(match.confidence, match.words + one_way)
+    confidence = LEVELS[1] if doubted and match.confidence == LEVELS[0] else match.confidence
+    return Remark(confidence, match.words + one_way)
 
 
 def _means_the_same(pair: _Pair, match: Match, pairs: Mapping[tuple[str, str], _Pair]) -> bool:
