@@ -132,7 +132,7 @@ def without_lines(table_map: TableMap) -> TableMap:
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_json_survives_in_a_map_file(value):
     """Numbers, words and texts that look like them come back as what they were."""
     assert same(decode(encode(value)), value)
@@ -140,7 +140,7 @@ def test_json_survives_in_a_map_file(value):
 
 
 @given(ROWS, DOCUMENTS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_an_export_comes_back_whole(row: dict, document: dict):
     """Import, map files, export: every field of every map that could be read is there as it was."""
     maps = read([stored(row, document)])
@@ -171,7 +171,7 @@ EDITS = {
 
 
 @given(DOCUMENTS, st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_an_edit_changes_its_own_mapping_alone(document: dict, data: st.DataObject):
     """What a person changes in one line differs in the export, in that field mapping and nowhere else."""
     maps = read([stored({"msdyn_name": "m"}, document)])
@@ -239,7 +239,7 @@ def outcome(text: str) -> tuple[list[TableMap], Sequence[Problem]]:
 
 
 @given(st.one_of(ANYTHING.map(json.dumps), ODD, st.text()))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_any_text_is_an_export_or_invalid(text: str):
     """Bad input never ends in anything but problems that say something, and what is read can be written."""
     maps, problems = outcome(text)

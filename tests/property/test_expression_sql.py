@@ -146,7 +146,7 @@ def ask_sql(connection, expression, row):
     return found
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(expressions, rows)
 def test_rows_and_sql_agree(connection, expression, row):
     """The compiled function and SQLite give one answer, and it is true or false, never null."""
@@ -185,7 +185,7 @@ def session(postgresql):
         yield it
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(conditions(tuple(POSTGRESQL_TYPES)), rows)
 def test_rows_and_postgresql_agree(session, expression, row):
     """The compiled function and PostgreSQL give one answer, and it is true or false, never null."""
@@ -223,7 +223,7 @@ def answer(expression, row):
             return compile_filter(expression, lambda path: (NAMES.index(path[0]), COLUMNS[path[0]][0]))(row)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(expressions, rows)
 def test_what_is_written_means_the_same(expression, row):
     """A condition that is written in OData or in X++, and read again, gives the same answer of every row."""
@@ -252,7 +252,7 @@ def test_simplifying_changes_no_answer(expression, row):
     assert compiled(row) is answer(expression, row)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(few(NAMES).flatmap(lambda name: st.tuples(st.just(name), cells(name), cells(name))), few(ORDERS))
 def test_cells_that_are_there_compare_by_value(connection, triple, operator):
     """Of two values one is smaller, larger or equal, and each operator says so in Python's own terms."""
@@ -304,7 +304,7 @@ apart = st.recursive(
 close = st.none() | few(("", "1", "2", "3", "10", "Person", "Organization"))
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(apart, apart, st.lists(st.tuples(*[close] * len(APART)), min_size=20, max_size=20))
 def test_what_is_never_both_passes_no_row(one, other, rows):
     """No row passes two conditions that are proved to exclude each other."""

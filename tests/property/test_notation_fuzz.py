@@ -193,7 +193,7 @@ def plain(table_map: TableMap) -> TableMap:
 
 
 @given(MAPS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_writing_and_reading_give_the_same_map(table_map: TableMap):
     """Whatever a map holds, its file says exactly that."""
     assert plain(read_map(write_map(table_map), "")) == table_map
@@ -209,14 +209,14 @@ def problems(read: Callable[[str, str], object], text: str) -> Sequence[Problem]
 
 
 @given(st.one_of(st.text(), ODD, mangled(LINES)))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=250, deadline=None)
 def test_any_text_is_a_map_or_invalid(text: str):
     """Bad input never ends in anything but problems that say something."""
     assert all(problem.message and problem.file == "f.yaml" for problem in problems(read_map, text))
 
 
 @given(st.one_of(st.text(), ODD, mangled(SCHEMA_LINES)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_is_a_declaration_or_invalid(text: str):
     """The same holds for schema files."""
     assert all(problem.message and problem.file == "f.yaml" for problem in problems(read_declared, text))
@@ -231,7 +231,7 @@ def load_settings(text: str, _: str) -> object:
 
 
 @given(st.one_of(ODD, mangled(SETTINGS_LINES), mangled(SETTINGS_LINES).map("".join(SETTINGS_LINES[:4]).__add__)))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_settings_are_a_project_or_invalid(text: str):
     """And for the settings of a project."""
     assert all(problem.message and problem.file for problem in problems(load_settings, text))
@@ -249,7 +249,7 @@ ENTRIES = ("map", "version", "publisher", "left", "right", "company", "key", "fi
 
 
 @given(st.dictionaries(st.sampled_from(ENTRIES), NODES, min_size=1), st.lists(NODES, max_size=2))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_tree_is_a_map_or_invalid(entries: dict[str, object], columns: list[object]):
     """Whatever stands where something else is meant is told with its line and a remedy."""
     whole = {"map": "m", "left": "L", "right": "R", "columns": ["A = b", *columns], **entries}

@@ -28,7 +28,7 @@ def worlds(postgresql: Server) -> Iterator[PostgresqlWorlds]:
     made.close()
 
 
-@pytest.mark.parametrize("number", range(12))
+@pytest.mark.parametrize("number", range(8))
 @pytest.mark.parametrize("pair", PAIRS)
 def test_random_links_with_servers(worlds: PostgresqlWorlds, pair: str, number: int) -> None:
     """Whatever people do on both sides, and wherever the engine dies: at rest both sides agree, and nothing is lost."""

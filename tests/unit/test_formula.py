@@ -275,7 +275,7 @@ def result(text: str, record: dict[str, object]) -> tuple[str, object]:
         return "failed", error
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(st.lists(PIECES, max_size=12).map("".join) | st.text(max_size=20), RECORDS)
 def test_any_text_is_computed_or_refused(text: str, record: dict[str, object]) -> None:
     """No text and no record makes a formula fail otherwise than with a message; results are canonical text."""
