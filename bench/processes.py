@@ -35,29 +35,45 @@ def _peak() -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
-def _measured(function: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
-    began = time.perf_counter()
+@dataclass(frozen=True)
+class Measured:
+    """What a function took in a process of its own: seconds, peak memory in MB, and seconds of the processor."""
+
+    seconds: float
+    peak: float
+    worked: float
+
+
+def _examined(function: Callable[[Path], None], folder: Path, pipe: Connection) -> None:
+    began, worked = time.perf_counter(), time.process_time()
     function(folder)
-    pipe.send((time.perf_counter() - began, _peak()))
+    pipe.send(Measured(time.perf_counter() - began, _peak(), time.process_time() - worked))
 
 
 def measured(function: Callable[[Path], None], folder: Path) -> tuple[float, float]:
     """Seconds, and the peak memory in MB, of a function in a process of its own."""
+    found = examined(function, folder)
+    return found.seconds, found.peak
+
+
+def examined(function: Callable[[Path], None], folder: Path) -> Measured:
+    """What a function takes in a process of its own."""
     here, there = multiprocessing.Pipe()
-    process = multiprocessing.get_context("spawn").Process(target=_measured, args=(function, folder, there))
+    process = multiprocessing.get_context("spawn").Process(target=_examined, args=(function, folder, there))
     process.start()
     process.join()
     if not here.poll():
         raise SystemExit(f"{function.__name__} failed")
-    result: tuple[float, float] = here.recv()
+    result: Measured = here.recv()
     return result
 
 
 @dataclass
 class Running:
-    """An engine that runs beside; its peak memory in MB is known at its end."""
+    """An engine that runs beside; its peak memory in MB and its seconds of the processor are known at its end."""
 
     peak: float = 0.0
+    worked: float = 0.0
 
 
 def _run(folder: Path, pipe: Connection) -> None:
@@ -69,11 +85,12 @@ def _run(folder: Path, pipe: Connection) -> None:
         thread = threading.Thread(target=runner.run)
         thread.start()
         pipe.send("running")
+        worked = time.process_time()
         pipe.recv()
         runner.stop.set()
         thread.join()
         engine.close()
-        pipe.send(_peak())
+        pipe.send((_peak(), time.process_time() - worked))
 
 
 @contextmanager
@@ -88,7 +105,7 @@ def running(folder: Path) -> Iterator[Running]:
         here.recv()
         yield engine
         here.send("stop")
-        engine.peak = here.recv()
+        engine.peak, engine.worked = here.recv()
     finally:
         process.join(10)
         process.kill()

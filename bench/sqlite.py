@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.processes import measured, running, sync
-from bench.report import latencies, report, timed
-from bench.tables import LEFT, LEFT_COLUMNS, build, copy_by_sql, rows
+from bench.processes import examined, measured, running, sync
+from bench.report import latencies, median, report, timed
+from bench.tables import LEFT, LEFT_COLUMNS, PROJECT, build, copy_by_sql, rows
 
 
 def initial(scratch: Path, count: int) -> None:
@@ -96,6 +96,38 @@ def backlog(folder: Path, count: int) -> None:
     report("a backlog of both sides", 2 * count, seconds, written, f"peak {peak:.0f} MB (limit: the two updates)")
     assert counted(left, "customers", "TEXT6 = 'left edit' AND TEXT7 = 'right edit'") == count
     assert counted(right, "accounts", "text6 = 'left edit' AND text7 = 'right edit'") == count
+
+
+def audited(folder: Path, count: int) -> None:
+    """What the audit costs: the same loads with it and without it, in turns; seconds are those of the processor."""
+    costs: dict[str, list[float]] = {"off": [], "on": []}
+    singly: dict[str, list[float]] = {"off": [], "on": []}
+    waits: dict[str, list[float]] = {"off": [], "on": []}
+    for turn in range(3):
+        for audit in costs:
+            (folder / "dualwrite.yaml").write_text(PROJECT + {"off": "audit: off\n", "on": ""}[audit])
+            nothing = examined(sync, folder).worked
+            statement = f"UPDATE customers SET TEXT8 = 'turn {turn} {audit}' || rowid WHERE rowid <= ?"
+            write(folder / "left.db", statement, [(count,)])
+            costs[audit].append(examined(sync, folder).worked - nothing)
+            worked, found = single(folder, 1_000)
+            singly[audit].append(worked)
+            waits[audit] += found
+    for case, rows_of, found in (("one update", count, costs), ("single-row commits", 1_000, singly)):
+        without = median(found["off"])
+        report(f"{case}, without the audit", rows_of, without, note="of processor")
+        report(f"{case}, with the audit", rows_of, median(found["on"]), without, "(limit: without the audit)")
+    for audit, found in waits.items():
+        latencies(f"single-row commits, audit {audit}", found)
+    (folder / "dualwrite.yaml").write_text(PROJECT)
+
+
+def single(folder: Path, count: int) -> tuple[float, list[float]]:
+    """Seconds of the processor for commits that come one at a time, and the seconds of each."""
+    left, right = folder / "left.db", folder / "right.db"
+    with running(folder) as engine:
+        found = [latency(left, right, number) for number in range(count)]
+    return engine.worked, found
 
 
 def counted(file: Path, table: str, condition: str) -> int:
@@ -184,5 +216,6 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "update": lambda bench: update(bench.equal(), bench.rows // 2),
     "singles": lambda bench: singles(bench.equal()),
     "backlog": lambda bench: backlog(bench.equal(), bench.rows // 2),
+    "audit": lambda bench: audited(bench.equal(), bench.rows // 2),
     "triggers": lambda bench: triggers(bench.scratch, min(bench.rows, 50_000)),
 }

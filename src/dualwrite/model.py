@@ -105,7 +105,8 @@ class Change:
     another key is a rename.  ``seen`` is how far this side had received the other side when the change was committed,
     and ``mark`` the number of our last commit in this side before it (0 = none): both come from the markers.
     ``at`` is the user's commit time in seconds since the epoch (UTC) by the side's own clock.  A *weak* change stands
-    for a difference found by an initial sync: it yields to every user's change.
+    for a difference found by an initial sync: it yields to every user's change.  ``xid`` is the system's own number
+    for the transaction, 0 where it has none.
     """
 
     view: str
@@ -118,6 +119,7 @@ class Change:
     seen: Position | None = None
     mark: int = 0
     weak: bool = False
+    xid: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from typing import Final
 from dualwrite.declared import Declared, read_declared
 from dualwrite.document import Findings, Quoted, flow, quote
 from dualwrite.errors import Invalid, Problem, Usage
+from dualwrite.journal import Retention
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
@@ -70,6 +71,9 @@ class Limits:
     changes: float = CHANGES
 
 
+USUAL_AUDIT: Final = Retention()
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A link as people wrote it down.  ``companies`` is empty for all; ``place`` is the folder of the maps;
@@ -81,6 +85,7 @@ class Project:
     companies: tuple[str, ...] = ()
     conflict: str = "newest"
     limits: Limits = Limits()
+    audit: Retention | None = USUAL_AUDIT
     maps: tuple[TableMap, ...] = ()
     declared: Mapping[Side, Declared] = field(default_factory=dict)
     place: str = MAPS
@@ -123,6 +128,7 @@ def load_readable(folder: Path, variables: Mapping[str, str] = os.environ) -> tu
         companies=tuple(settings.companies or ()),
         conflict=settings.conflict,
         limits=Limits(**settings.limits.model_dump()),
+        audit=None if settings.audit is None else Retention(settings.audit.days, settings.audit.size),
         maps=maps,
         declared=declared,
         place=settings.maps,

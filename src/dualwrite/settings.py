@@ -54,6 +54,7 @@ CHANGES: Final = 0.5
 """The share of a table that an initial sync may change unasked, unless the settings say otherwise."""
 ROUNDS: Final = 20
 """How often a record may go from side to side within five minutes, unless the settings say otherwise."""
+AUDITED: Final = 1 << 30
 LINK: Final = re.compile(r"[a-z][a-z0-9_]{0,29}")
 _VARIABLE = re.compile(r"\$\{(?P<name>[^}]*)(?P<end>\}?)")
 _VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -122,6 +123,14 @@ def _share(text: object) -> float:
     if not found or int(found["number"]) > 100:
         raise _refuse("is not a share", "write 0% to 100%, like 50%")
     return int(found["number"]) / 100
+
+
+def _or_off(value: object) -> object:
+    if value == "off":
+        return None
+    if not isinstance(value, dict):
+        raise _refuse("is neither off nor a mapping", "write off, or {days: 90, size: 1GB}")
+    return value
 
 
 _Word = Annotated[str, AfterValidator(_not_empty)]
@@ -249,6 +258,13 @@ class AlertSettings(Model):
         return [secret.get_secret_value() for secret in found if secret is not None]
 
 
+class AuditSettings(Model):
+    """``audit:``, where it is not ``off``."""
+
+    days: Annotated[int, Field(ge=1)] = 90
+    size: Annotated[int, BeforeValidator(_size)] = AUDITED
+
+
 class Settings(Model):
     """The whole file."""
 
@@ -261,6 +277,7 @@ class Settings(Model):
     limits: LimitSettings = LimitSettings()
     metrics: MetricsSettings | None = None
     alerts: AlertSettings = AlertSettings()
+    audit: Annotated[AuditSettings | None, BeforeValidator(_or_off)] = AuditSettings()
     _written: Entries | None = PrivateAttr(default=None)
 
     def line(self, *place: int | str) -> int:
@@ -278,6 +295,7 @@ MODELS: Final[Mapping[tuple[str, ...], type[Model]]] = {
     ("alerts", "mail"): MailSettings,
     ("alerts", "webhook"): WebhookSettings,
     ("alerts", "rules"): RuleSettings,
+    ("audit",): AuditSettings,
 }
 """What may stand at each place of the file."""
 

@@ -184,3 +184,8 @@ def test_killed_twenty_times_under_load(project: Project) -> None:
     for writer in writers:
         for code, name in writer.own.items():
             assert left[code][0] == name
+    applied = json.loads(project.run("log", "--changes", "--json").stdout)
+    for side, writer in zip(("right", "left"), writers, strict=True):
+        places = [line["position"] for line in applied if line["side"] == side and line["what"] in ("insert", "update")]
+        assert len(places) == len(set(places)), "the audit holds a change twice"
+        assert len(places) == writer.commits, "the audit lacks a change, or tells of one that was never applied"

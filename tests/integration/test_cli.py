@@ -650,7 +650,7 @@ def test_the_log_can_be_cut(shop):
     """Newest first, as many as asked for, of one map."""
     shop.sync()
     (last,) = shop.call("log", "--json", "--limit", "1", "--map", "Customers").json()
-    assert set(last) == {"id", "at", "who", "map", "what", "detail"}
+    assert set(last) == {"id", "at", "who", "map", "kind", "what", "detail"}
     assert last["what"] == "initial sync done; running"
     assert last["detail"]["created"] == {"left": 1, "right": 1}
     assert "initial sync done; running" in shop.call("log").out

@@ -155,6 +155,8 @@ FIELDS = {
     "event_json": "log",
     "alerts_json": "alerts list",
     "rule_json": "alerts list",
+    "applied_json": "log",
+    "step_json": "log",
     "maps_json": "maps list",
     "map_json": "maps list",
     "map_shown_json": "maps show",

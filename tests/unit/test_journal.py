@@ -21,6 +21,7 @@ from sqlalchemy import Connection, inspect, text
 
 from dualwrite.errors import Denied, DualwriteError, Usage
 from dualwrite.journal import (
+    Block,
     Conflict,
     Journal,
     KeptChange,
@@ -743,6 +744,11 @@ CREATE INDEX queue_number ON queue (side, number);
 CREATE INDEX queue_gone ON queue (side, gone);
 CREATE TABLE kept (row INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, side TEXT NOT NULL, map TEXT NOT NULL,
   key TEXT NOT NULL, position TEXT NOT NULL, change TEXT NOT NULL, UNIQUE (side, map, key, position));
+CREATE TABLE conflict (row INTEGER NOT NULL PRIMARY KEY AUTOINCREMENT, origin BIGINT, map TEXT NOT NULL,
+  side TEXT NOT NULL, key TEXT NOT NULL, shown_key TEXT NOT NULL, unit TEXT NOT NULL, left TEXT, right TEXT, base TEXT,
+  winner TEXT NOT NULL, policy TEXT NOT NULL, at DOUBLE NOT NULL, loser TEXT NOT NULL, beats TEXT NOT NULL,
+  open BOOLEAN NOT NULL, number BIGINT NOT NULL, UNIQUE (map, key, unit, loser, beats, side));
+CREATE INDEX conflict_number ON conflict (side, number);
 CREATE TABLE map_state (map TEXT NOT NULL, desired TEXT NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
   initial TEXT NOT NULL, boundaries TEXT NOT NULL, master TEXT, since DOUBLE NOT NULL, PRIMARY KEY (map));
 INSERT INTO journal VALUES (1);
@@ -759,7 +765,18 @@ def columns_of(file: Path) -> dict[str, list[tuple]]:
         return {
             table: raw.execute(f"PRAGMA table_info({table})").fetchall()
             + sorted(row[1:] for row in raw.execute(f"PRAGMA index_list({table})"))
-            for table in ("map_state", "map_version", "parked", "queue", "kept", "layout", "sync")
+            for table in (
+                "map_state",
+                "map_version",
+                "parked",
+                "queue",
+                "kept",
+                "layout",
+                "sync",
+                "conflict",
+                "carrier",
+                "audit",
+            )
         }
 
 
@@ -909,3 +926,15 @@ def test_a_lease_in_an_impossible_place_is_denied(tmp_path: Path) -> None:
     (tmp_path / ".dualwrite").write_text("a file")
     with pytest.raises(Denied, match=r"engine\.lock"):
         Lease(tmp_path).acquire()
+
+
+def test_what_is_appended_is_there_for_everybody(tmp_path):
+    """A block of the audit is seen by other journals on the same file at once, beside what is written otherwise."""
+    with Journal.open(tmp_path / "journal.db") as journal, Journal.open(tmp_path / "journal.db") as other:
+        journal.audits.append(Block(LEFT, 1, 5.0, 1, b"", b"one"))
+        journal.log("something")
+        journal.audits.append(Block(LEFT, 1, 5.0, 1, b"", b"once more"))
+        journal.audits.append(Block(RIGHT, 1, 5.0, 1, b"", b"two"))
+        assert other.audits.size()[0] == 2
+        other.settle(RIGHT, 0)
+        assert journal.audits.size()[0] == 1

@@ -18,10 +18,13 @@ import typer
 from dualwrite import printing
 from dualwrite.cli import exchange, pausing, running, watching
 from dualwrite.cli.alerts import alerts_app
+from dualwrite.cli.conflicts import conflicts_app
+from dualwrite.cli.history import log
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.session import HERE, Folder, Json, Map, Maps, Yes, confirm, finish, is_halted, known, who, workspace
 from dualwrite.cli.syncs import syncs_app
+from dualwrite.cli.undo import undo
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import brakes, commands
@@ -53,7 +56,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_help=True)
-conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
@@ -429,46 +431,8 @@ def parked_discard(
         printing.said(f"{answer['discarded']} discarded")
 
 
-@conflicts_app.command("list")
-def conflicts_list(
-    folder: Folder = HERE,
-    as_json: Json = False,
-    name: Map = None,
-    only_open: Annotated[bool, typer.Option("--open", help="Only those that wait for a decision.")] = False,
-) -> None:
-    """List columns that both sides changed."""
-    with workspace(folder) as work:
-        entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
-        printing.json_out(
-            [printing.conflicts.conflict_json(e) for e in entries]
-        ) if as_json else printing.conflicts.conflicts(entries)
-
-
-@conflicts_app.command("resolve")
-def conflicts_resolve(
-    number: Annotated[int, typer.Argument(metavar="ID", help="As in `conflicts list`.")],
-    winner: Annotated[Side, typer.Argument(help="The side whose value wins.", metavar=SIDE)],
-    folder: Folder = HERE,
-) -> None:
-    """Decide a conflict of policy `manual`."""
-    with workspace(folder) as work:
-        commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
-        printing.said(f"conflict {number}: {winner} wins")
-
-
-@app.command()
-def log(
-    folder: Folder = HERE,
-    as_json: Json = False,
-    name: Map = None,
-    limit: Annotated[int, typer.Option(help="How many entries, newest first.", metavar="N")] = 50,
-) -> None:
-    """Show who did what, and when."""
-    with workspace(folder) as work:
-        events = work.journal.events(map=known(work, name), limit=limit)
-        printing.json_out([printing.events.event_json(e) for e in events]) if as_json else printing.events.events(
-            events
-        )
+app.command()(log)
+app.command()(undo)
 
 
 @app.command()
@@ -478,7 +442,7 @@ def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
     Everything that was created there goes, and the link's state with it; the project's files stay.
     """
     project = load(folder)
-    confirm("Remove the link from both databases, with everything that is parked and the conflict log?", yes)
+    confirm("Remove the link from both databases, with everything that is parked, the conflict log and the audit?", yes)
     with opened(project) as work:
         if not work.lease.acquire():
             raise Usage(f"an engine runs this link: {work.lease.owner()}", "stop it first")

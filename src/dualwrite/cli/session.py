@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,9 +29,9 @@ HERE = Path()
 
 
 def who() -> str:
-    """The person at the keyboard, for the activity log."""
+    """The person at the keyboard, for the activity log: the system's user, or who ``DUALWRITE_USER`` says it is."""
     try:
-        return getpass.getuser()
+        return os.environ.get("DUALWRITE_USER") or getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
 

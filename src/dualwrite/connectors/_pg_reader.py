@@ -332,7 +332,18 @@ class LogReader:
         position = Position(self._context.feed, place)
         marker = self.marker
         self._ready.append(
-            Change(view.name, kind, key, before, after, transaction.at, position, marker.seen, marker.number)
+            Change(
+                view.name,
+                kind,
+                key,
+                before,
+                after,
+                transaction.at,
+                position,
+                marker.seen,
+                marker.number,
+                xid=transaction.xid,
+            )
         )
 
     # -- onlookers ------------------------------------------------------------------------------------------------

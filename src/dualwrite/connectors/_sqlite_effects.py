@@ -410,3 +410,11 @@ def current_image(
     sql = f"SELECT {', '.join(map(quote, columns))} FROM {quote(shape.plan.table)} WHERE {same}"
     rows = read_all(connection, sql, tuple(held))
     return dict(zip(columns, rows[0], strict=True)) if rows else None
+
+
+class Unmarked(Effects):
+    """What a transaction causes that is not marked as ours: the triggers log all of it, as they do for users."""
+
+    def watch(self, table: str, kind: str, columns: Iterable[str]) -> bool:  # noqa: ARG002
+        """Nothing has to be held against what we wrote."""
+        return False

@@ -248,6 +248,12 @@ class Connector(Protocol):
         """
         ...
 
+    def edit(self, view: View, write: Write) -> Outcome:
+        """Write one record as a user does, in a transaction of its own, with no marker: the feed tells it as a change
+        of this side.  As ``Transaction.write`` otherwise; unless ``Applied``, nothing is left behind.
+        """
+        ...
+
     def positions(self) -> Mapping[str, tuple[Position, int]]:
         """Per stream what is committed: its position, and the number of our last commit in this system."""
         ...

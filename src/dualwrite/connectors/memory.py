@@ -18,7 +18,7 @@ from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered, refuse
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
-from dualwrite.model import Batch, Key, Outcome, Position, Row, Side, Write
+from dualwrite.model import Applied, Batch, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 __all__ = [
@@ -137,6 +137,20 @@ class MemoryConnector:
         """See ``Connector``."""
         self._last = MemoryTransaction(self._online(), self._name, self._lens, stream, views)
         return self._last
+
+    def edit(self, view: View, write: Write) -> Outcome:
+        """See ``Connector``."""
+        database = self._online()
+        database.begin()
+        try:
+            session = Session(database)
+            (outcome,) = Writing(session, self._lens, view, [write]).outcomes()
+            if isinstance(outcome, Applied):
+                with database.changed:
+                    database.publish(session, database.now())
+        finally:
+            database.release()
+        return outcome
 
     def positions(self) -> Mapping[str, tuple[Position, int]]:
         """See ``Connector``."""

@@ -387,6 +387,17 @@ class Polymorphic:
         """See ``Connector``."""
         return _Transaction(self._connector.transaction(stream, self._inner(views), known), self, self._by_name(views))
 
+    def edit(self, view: View, write: Write) -> Outcome:
+        """See ``Connector``."""
+        prism, connector = self.prism(view), self._connector
+        if prism is None:
+            return connector.edit(view, write)
+
+        def edit(inner: View, writes: Sequence[Write]) -> list[Outcome]:
+            return [connector.edit(inner, each) for each in writes]
+
+        return _written(prism, connector.fetch, edit, [write])[0]
+
     def positions(self) -> Mapping[str, tuple[Position, int]]:
         """See ``Connector``."""
         return self._connector.positions()
@@ -423,6 +434,28 @@ def fetched(fetch: Fetch, prism: _Prism | None, view: View, keys: Sequence[Key])
     if prism is None:
         return fetch(view, keys)
     return {key: list(map(prism.row, rows)) for key, rows in fetch(prism.inner, keys).items()}
+
+
+def _written(
+    prism: _Prism,
+    fetch: Fetch,
+    write: Callable[[View, Sequence[Write]], list[Outcome]],
+    writes: Sequence[Write],
+) -> list[Outcome]:
+    """What the system says to writes of records as the map has them."""
+    outcomes: dict[int, Outcome] = {}
+    ready: dict[int, Write] = {}
+    for number, (wanted, said) in enumerate(zip(writes, prism.said(fetch, writes), strict=True)):
+        if not isinstance(said, list):
+            outcomes[number] = said
+            continue
+        row = None if wanted.row is None else prism.spread(wanted.row, said)
+        ready[number] = Write(wanted.key, prism.expected(wanted.expect), row)
+    done = write(prism.inner, list(ready.values())) if ready else []
+    for number, outcome in zip(ready, done, strict=True):
+        current = outcome.current if isinstance(outcome, Contested) else None
+        outcomes[number] = outcome if current is None else Contested(prism.row(current))
+    return [outcomes[number] for number in range(len(writes))]
 
 
 def _seen(batch: Batch, prisms: Mapping[str, _Prism]) -> Batch:
@@ -500,23 +533,10 @@ class _Transaction(AbstractContextManager["_Transaction"]):
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """See ``Transaction``."""
-        prism = self._connector.prism(view)
+        prism, transaction = self._connector.prism(view), self._transaction
         if prism is None:
-            return self._transaction.write(view, writes)
-        outcomes: dict[int, Outcome] = {}
-        ready: dict[int, Write] = {}
-        for number, said in enumerate(prism.said(self._transaction.fetch, writes)):
-            write = writes[number]
-            if not isinstance(said, list):
-                outcomes[number] = said
-                continue
-            row = None if write.row is None else prism.spread(write.row, said)
-            ready[number] = Write(write.key, prism.expected(write.expect), row)
-        done = self._transaction.write(prism.inner, list(ready.values()))
-        for number, outcome in zip(ready, done, strict=True):
-            current = outcome.current if isinstance(outcome, Contested) else None
-            outcomes[number] = outcome if current is None else Contested(prism.row(current))
-        return [outcomes[number] for number in range(len(writes))]
+            return transaction.write(view, writes)
+        return _written(prism, transaction.fetch, transaction.write, writes)
 
     def insert(self, view: View, rows: Sequence[Row]) -> bool:
         """See ``Transaction``."""

@@ -31,7 +31,7 @@ from dualwrite.connectors._sql import needs
 from dualwrite.connectors.base import Capabilities, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Problem, Usage
-from dualwrite.model import Batch, Key, Position, Row, Side
+from dualwrite.model import Applied, Batch, Key, Outcome, Position, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 _SCHEMA: Final = b"SELECT FROM pg_namespace WHERE nspname = $1"
@@ -295,6 +295,21 @@ class PostgresqlConnector:
             )
 
         return self._writer.begin(stream, work, known)
+
+    def edit(self, view: View, write: Write) -> Outcome:
+        """See ``Connector``: a session without the link's origin is a user's."""
+        connection = self._database.connect()
+        try:
+            with self._database.errors():
+                catalog = self._known_to(connection, [view])
+                connection.execute("BEGIN")
+                for statement in BEGINNING:
+                    connection.execute(statement)
+                (outcome,) = RowWriter(connection, self._database, catalog, self._targets).write(view, [write])
+                connection.execute("COMMIT" if isinstance(outcome, Applied) else "ROLLBACK")
+        finally:
+            connection.close()
+        return outcome
 
     def close(self) -> None:
         """See ``Connector``."""

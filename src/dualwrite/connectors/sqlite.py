@@ -16,18 +16,21 @@ from threading import Lock, RLock
 
 from dualwrite.connectors._sqlite_apply import Checked, SqliteTransaction
 from dualwrite.connectors._sqlite_capture import REMEDY, Capture, Names, is_installed, read_meta
+from dualwrite.connectors._sqlite_effects import Unmarked
 from dualwrite.connectors._sqlite_feed import Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, size_of, trim_slice
 from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
 from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
+from dualwrite.connectors._sqlite_statements import TransactionUndoneError
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
+from dualwrite.connectors._sqlite_write import Writer, lookups_of
 from dualwrite.connectors.base import Capabilities, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
-from dualwrite.model import Key, Position, Row, Side
+from dualwrite.model import Applied, Key, Outcome, Position, Rejected, Row, Side, Write
 from dualwrite.schema import Schema, View
 
 BLOCK = 2000
@@ -269,6 +272,28 @@ class SqliteConnector:
         except BaseException:
             self._release()
             raise
+
+    def edit(self, view: View, write: Write) -> Outcome:
+        """See ``Connector``."""
+        connection = self._take_writer()
+        try:
+            self._file.begin(connection)
+            with self._file.errors():
+                outcome = self._edited(connection, view, write)
+                connection.execute("COMMIT" if isinstance(outcome, Applied) else "ROLLBACK")
+        except TransactionUndoneError as undone:
+            return Rejected("other", undone.reason)
+        finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            self._release()
+        return outcome
+
+    def _edited(self, connection: sqlite3.Connection, view: View, write: Write) -> Outcome:
+        catalog = self._load(connection)
+        plan, lookups = self._plans.get(connection, catalog, view), lookups_of(connection, catalog, self._plans)
+        effects = Unmarked(connection, self._names, catalog)
+        return Writer(connection, plan, lookups, effects).write([write], {})[0]
 
     def _release(self) -> None:
         if self._writing.locked():

@@ -16,6 +16,7 @@ from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
+from dualwrite.engine.undo import shown, undo, undo_conflict
 from dualwrite.engine.wishes import RECONCILE
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
@@ -117,6 +118,17 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     return {"changed": {str(side): count for side, count in changed.items()}}
 
 
+def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    who, conflict = str(arguments.get("who", "")), arguments.get("conflict")
+    done = (
+        undo(engine, str(arguments["change"]), who)
+        if conflict is None
+        else undo_conflict(engine, int(str(conflict)), who)
+    )
+    columns = {path: [shown(old), shown(new)] for path, (old, new) in done.columns.items()}
+    return {"side": str(done.side), "columns": columns, "kind": done.kind}
+
+
 COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     RECONCILE: _reconcile,
     "drain": _drain,
@@ -124,6 +136,7 @@ COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     "discard": _discard,
     "resolve": _resolve,
     "repair": _repair,
+    "undo": _undo,
 }
 
 

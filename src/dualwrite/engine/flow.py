@@ -481,7 +481,11 @@ class Flow:
         self.link.meter.applied(self.target, time.monotonic() - self._locked)
 
     def _journal(self, ledger: Ledger) -> None:
+        audit = self.link.audit
+        block = None if audit is None else audit.block(self.target, ledger)
         if not (ledger.parked or ledger.queued or ledger.freed or ledger.conflicts):
+            if block is not None:
+                self.link.journal.audits.append(block)
             return
         number = ledger.number
         freed = set(ledger.freed)
@@ -500,6 +504,8 @@ class Flow:
                 journal.park(parked_key(self.target, plan, behind(key)), [change], number)
             for conflict in ledger.conflicts:
                 journal.conflict(conflict, number)
+            if block is not None:
+                journal.audit(block)
 
     def _weak(self, plan: Plan) -> Iterator[tuple[Side, Change]]:
         """Weak changes that matter for a parked record, with their side: no feed holds them once the sync is over."""

@@ -29,7 +29,7 @@ from dualwrite.engine.parents import Wanted
 from dualwrite.engine.release import BEHIND, Cause, cause_of
 from dualwrite.journal import Conflict, Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Kind, Position, Row, Side, show_key
+from dualwrite.model import Change, Key, Kind, Position, Row, Side, Write, show_key
 
 
 @dataclass
@@ -43,6 +43,8 @@ class Plan:
     fetched: list[Row] | None = None
     first: Position | None = None  # where the other side's seeing of the record ends, once it is parked
     since: int | None = None  # from which earlier commit on it has been parked
+    met: bool = False  # did own changes of the target meet it?
+    losses: tuple[Loss, ...] = ()
 
     @property
     def renames(self) -> bool:
@@ -102,7 +104,8 @@ class Ledger:
     are records that earlier parts of the transaction have decided about: a trigger may have changed them since, which
     nobody can have told yet.  Each has a change that finds it.  ``has_folded``: a decision depends on what the target's
     users are known to have done.  ``loaded`` are maps of which records went in as they are, because nobody is known to
-    have touched the target; ``inserts_whole``: all at once.
+    have touched the target; ``inserts_whole``: all at once.  ``applied`` are the writes that changed something, with
+    their plans, and ``freed_by`` is why parked records are free.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
@@ -120,6 +123,8 @@ class Ledger:
         self.loaded: set[str] = set()
         self.inserts_whole = False
         self.arrived: tuple[Backlog, Position | None] | None = None
+        self.applied: list[tuple[Plan, Write]] = []
+        self.freed_by = "retried"
         self._here = here
         self._divisible = divisible
         self._transaction = transaction
@@ -241,6 +246,7 @@ class Ledger:
                 loser=loser,
                 beats=beats,
                 open=is_open,
+                layout=Layout.of(plan.compiled.views[self._here.side]),
             )
         )
 

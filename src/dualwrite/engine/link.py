@@ -20,6 +20,7 @@ from dualwrite.model import Key, Position, Side, decode, encode
 from dualwrite.schema import View
 
 if TYPE_CHECKING:
+    from dualwrite.engine.audit import Auditor
     from dualwrite.engine.backlog import Backlog
 
 PARKED, HIDDEN, RESTORE, QUEUED = "parked", "hidden", "restore", "queued"
@@ -229,6 +230,7 @@ class Link:
     meter: Meter = field(default_factory=Meter)
     loops: LoopGuard = field(default_factory=LoopGuard)
     standing: set[str] = field(default_factory=set)  # paused maps: nothing of them is carried, retried or restored
+    audit: Auditor | None = None
 
     def stream(self, source: Side) -> str:
         """The stream of the flow out of ``source``."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
 from dualwrite.engine.link import Link, Point, chunks, key_text
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Applied, Key, Row, Side, Unchanged, Write
+from dualwrite.model import ABSENT, Applied, Key, Outcome, Row, Side, Unchanged, Write
 
 AT_ONCE = 200
 """Records restored in one transaction."""
@@ -101,6 +101,7 @@ class Restorer:
             outcomes = transaction.write(view, list(within.values()))
             self._point("inside restore")
             if any(isinstance(outcome, Applied) for outcome in outcomes):
+                self._audit(compiled, giver, transaction.number, within.values(), outcomes, now)
                 with self._link.sides[taker].learning:
                     self._link.sides[taker].commit(transaction, None)
         return {
@@ -109,6 +110,26 @@ class Restorer:
             )
             for (natural, write), found in zip(within.items(), outcomes, strict=True)
         }
+
+    def _audit(
+        self,
+        compiled: CompiledMap,
+        giver: Side,
+        number: int,
+        writes: Iterable[Write],
+        outcomes: Sequence[Outcome],
+        now: Mapping[Key, Sequence[Row]],
+    ) -> None:
+        if self._link.audit is None:
+            return
+        taker = giver.other
+        done = [
+            (write, now[write.key][0])
+            for write, outcome in zip(writes, outcomes, strict=True)
+            if isinstance(outcome, Applied)
+        ]
+        written = [(compiled.key(taker, row), write, row) for write, row in done]
+        self._link.journal.audits.append(self._link.audit.restored(taker, number, compiled, written))
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ class Retries:
 
         def work(transaction: Transaction) -> Ledger:
             ledger = Ledger(self._to, transaction)
+            ledger.freed_by = "discarded"
             for map_name, key in mine:
                 ledger.free(map_name, key)
             return ledger

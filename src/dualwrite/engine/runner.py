@@ -31,6 +31,8 @@ ACKNOWLEDGE_EVERY = 1.0
 """Seconds between two times that a flow lets its target forget."""
 TELL_EVERY = 0.5
 """Seconds between two times that other processes are told how old the oldest change in hand is."""
+PRUNE_EVERY = 10.0
+"""Seconds between two looks at whether the audit has become too long."""
 IN_HAND: Final = "in_hand"
 TROUBLE: Final = "trouble"
 """Values of the journal: per side and map the commit time of the oldest change that is read and not carried yet; why
@@ -77,6 +79,7 @@ class Runner:
         self._busy = dict.fromkeys(Side, True)
         self._told: dict[str, str | None] = {}
         self._told_at = 0.0
+        self._prune_at = 0.0
 
     def open(self) -> None:
         """Take up the link; while a system does not answer, again and again."""
@@ -149,6 +152,7 @@ class Runner:
                 self._serve()
                 self._settle_delays()
                 self._tell_lag()
+                self._prune()
                 if until_idle and not any(self._busy.values()):
                     with self.still():
                         self.engine.drain()
@@ -180,6 +184,12 @@ class Runner:
                 self.engine.meter.in_hand(side, in_hand)
             oldest = {str(side): {name: each.oldest for name, each in maps.items()} for side, maps in found.items()}
             self._tell(IN_HAND, json.dumps(oldest))
+
+    def _prune(self) -> None:
+        """Keep the audit to its size, in small steps: a full one is followed by the next without a pause."""
+        now = time.monotonic()
+        if now >= self._prune_at:
+            self._prune_at = now if self.engine.prune() else now + PRUNE_EVERY
 
     def _serve(self) -> None:
         """Answer what other commands asked for."""

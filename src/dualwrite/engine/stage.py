@@ -178,6 +178,7 @@ class Stage:
                 passed = change.kind is not Kind.DELETE
                 continue
             window, silent = self._window(plan.key, change.seen)
+            plan.met |= bool(window)
             if hidden is not None and _has_seen(change, hidden):
                 hidden = None
             rest = plan.left(plan.changes[done:])
@@ -229,6 +230,7 @@ class Stage:
                     break
                 case _:
                     assert_never(verdict)
+        plan.losses = tuple(losses)
         for loss in losses:
             self.ledger.conflict(plan, loss)
         self.ledger.hide(self.compiled, plan.key, hidden)
@@ -369,6 +371,7 @@ class Stage:
             match outcome:
                 case Applied():
                     applied += 1
+                    self.ledger.applied.append((plan, write))
                 case Unchanged():
                     unchanged += 1
                 case Contested():

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
+from dualwrite.engine.audit import Auditor
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import allowed, note, refuse_changes, used
 from dualwrite.engine.continuity import check_identity
@@ -49,14 +50,16 @@ from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
 from dualwrite.engine.syncs import Watch, quiet, recorded
+from dualwrite.engine.versions import log_change
 from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Usage
-from dualwrite.journal import Count, Journal, Layout, MapState
+from dualwrite.journal import Count, Journal, Layout, MapState, Retention
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side
 from dualwrite.settings import CHANGES, ROUNDS
 
 DEFAULT_MASTER = Side.LEFT
+USUAL = Retention()
 SAME_CLOCK = 0.1
 """Seconds between two clocks that are only the time between the two questions."""
 CLOCK_TOLERANCE = 1.0
@@ -81,21 +84,23 @@ class Engine:
         delete_limit: int | None = None,
         share: float = CHANGES,
         rounds: int = ROUNDS,
+        audit: Retention | None = USUAL,
         point: Point = no_point,
         progress: Watch = quiet,
         broken: Mapping[str, str] | None = None,
         reload: Reload | None = None,
         folder: Path | None = None,
     ) -> None:
-        """``broken`` says why maps of the project are not among ``maps``; ``reload`` reads those that are to be started
-        anew from the project, as they are by then; ``folder`` is where initial syncs keep what they have found, so that
-        they can go on after a crash."""
+        """``audit`` is for how long what was applied is kept, None for not at all; ``broken`` says why maps of the
+        project are not among ``maps``; ``reload`` reads those that are to be started anew from the project, as they are
+        by then; ``folder`` is where initial syncs keep what they have found, so that they can go on after a crash."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
         self.progress = progress
         self.meter = Meter()
+        self.retention = audit
         self._delete_limit = delete_limit
         self._share = share
         self._rounds = rounds
@@ -138,6 +143,7 @@ class Engine:
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
         self.link.loops = LoopGuard(self._rounds)
+        self.link.audit = None if self.retention is None else Auditor(self.journal, live)
         self.link.read_decisions()
         for name in live:
             for side in Side:
@@ -456,8 +462,11 @@ class Engine:
 
     def _tell_versions(self, names: Iterable[str]) -> None:
         """Note the versions with which maps are carried from here on."""
+        states = self.journal.states()
         with self.journal.batch() as batch:
             for table_map in (self.maps[name].table_map for name in names):
+                if table_map.name in states:
+                    log_change(self.journal, batch, states[table_map.name], table_map)
                 batch.set_state(table_map.name, version=table_map.version, publisher=table_map.publisher)
 
     def _views_changed(self) -> None:
@@ -575,6 +584,10 @@ class Engine:
         """Let both systems forget what neither flow needs any more."""
         for source, flow in self.flows.items():
             flow.acknowledge(self.flows[source.other].passed)
+
+    def prune(self) -> bool:
+        """Let some of the audit go that has been kept for long enough; False where there was nothing."""
+        return self.retention is not None and self.journal.audits.prune(self.retention)
 
     # -- parked records and decisions -----------------------------------------------------------------------------
 

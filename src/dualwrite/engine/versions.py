@@ -14,7 +14,8 @@ from pathlib import Path
 
 from dualwrite.engine.lifecycle import INITIALIZING, RUNNING
 from dualwrite.errors import Denied, Invalid, Usage
-from dualwrite.journal import Journal, MapVersion
+from dualwrite.journal import Journal, MapState, MapVersion, Writer
+from dualwrite.mapping.difference import differences
 from dualwrite.mapping.notation import read_map, write_map
 from dualwrite.mapping.numbering import content, number_of, numbers, with_version
 from dualwrite.mapping.tablemap import TableMap
@@ -137,9 +138,34 @@ def switch(journal: Journal, project: Project, name: str, wanted: str, who: str)
     file = Path(current.file) if current else new_file(project, name)
     if (current and text is None) or not _write(file, now.text, text):
         raise Denied(f"{file} cannot be written", "let this user write it, and see that nobody else edits it")
-    detail = {"version": now.version, "publisher": now.publisher}
-    journal.log("version switched", map=name, who=who, detail=detail)
+    before = kept.table_map if kept else None
+    journal.log("version switched", map=name, who=who, detail=_changed(before, now))
     return Switched(kept, now, str(file))
+
+
+def _changed(before: TableMap | None, now: MapVersion) -> dict[str, object]:
+    """For the activity log: which version is in place of which, and what it says differently."""
+    detail: dict[str, object] = {"version": called(now)}
+    if before is not None:
+        detail |= {"was": _called(before.version, before.publisher)}
+        with suppress(Invalid):  # an earlier program wrote what this one cannot read
+            detail |= {"differences": [str(each) for each in differences(before, read_map(now.text, ""))]}
+    return detail
+
+
+def log_change(journal: Journal, batch: Writer, last: MapState, table_map: TableMap) -> None:
+    """Write into the activity log that a map is carried with another version than the last one, if it is."""
+    if not last.version or (last.version, last.publisher) == (table_map.version, table_map.publisher):
+        return
+    known = journal.versions(table_map.name)
+    before = _named(known, last.version, last.publisher)
+    now = _named(known, table_map.version, table_map.publisher)
+    if now is None:
+        return
+    was: dict[str, object] = {"was": _called(last.version, last.publisher)}
+    with suppress(Invalid):
+        was |= _changed(None if before is None else replace(read_map(before.text, ""), version=before.version), now)
+    batch.log("mapping changed", map=table_map.name, who=now.who, detail=_changed(None, now) | was)
 
 
 def version_of(known: Sequence[MapVersion], current: TableMap | None, wanted: str) -> MapVersion:
@@ -162,7 +188,11 @@ def version_of(known: Sequence[MapVersion], current: TableMap | None, wanted: st
 
 def called(version: MapVersion) -> str:
     """A version as it can be asked for beyond doubt."""
-    return f"{version.version}@{version.publisher}" if version.publisher else version.version
+    return _called(version.version, version.publisher)
+
+
+def _called(version: str, publisher: str) -> str:
+    return f"{version}@{publisher}" if publisher else version
 
 
 def _is_number(text: str) -> bool:

@@ -91,6 +91,7 @@ class Workspace:
             delete_limit=self.project.limits.deletes,
             share=self.project.limits.changes,
             rounds=self.project.limits.rounds,
+            audit=self.project.audit,
             broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
             reload=self._reload,
             folder=self.project.folder / FOLDER / "syncs",

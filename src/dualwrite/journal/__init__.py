@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dualwrite.journal.audit import Audited, Block, BlockWriter, Carrier, Images, Line, Retention
 from dualwrite.journal.backlog import Backlogs, Delayed, Queued
 from dualwrite.journal.entries import (
+    KINDS,
     Boundaries,
     Conflict,
     Decision,
@@ -28,19 +30,26 @@ from dualwrite.journal.syncs import Count, Progress, SyncRun
 from dualwrite.journal.writer import Writer
 
 __all__ = [
+    "KINDS",
+    "Audited",
     "Backlogs",
+    "Block",
+    "BlockWriter",
     "Boundaries",
+    "Carrier",
     "Conflict",
     "Count",
     "Decision",
     "Delayed",
     "Desired",
     "Event",
+    "Images",
     "Initial",
     "Journal",
     "KeptChange",
     "Layout",
     "Lease",
+    "Line",
     "MapState",
     "MapVersion",
     "Notice",
@@ -49,6 +58,7 @@ __all__ = [
     "Progress",
     "Queued",
     "Request",
+    "Retention",
     "State",
     "SyncRun",
     "Tally",

@@ -9,12 +9,12 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, text, update
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -73,11 +73,17 @@ class Database:
         self.name = str(self._file or url.render_as_string(hide_password=True))
         self._engine = _engine(url, wait, in_memory)
         self._writer = self._engine.execution_options(dualwrite_writes=True)
+        self._session: sqlite3.Connection | None = None  # that of ``append``
+        self._appends = threading.Lock()
         # A journal in memory is one connection, so its transactions take turns.
         self._turn: AbstractContextManager[object] = threading.RLock() if in_memory else nullcontext()
 
     def close(self) -> None:
         """Close all connections.  Idempotent."""
+        with self._appends:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
         self._engine.dispose()
 
     @contextmanager
@@ -93,6 +99,36 @@ class Database:
             if self._engine.dialect.name != "sqlite":
                 connection.execute(select(journal.c.number).with_for_update())
             yield connection
+
+    def append(self, statements: Sequence[str], values: Mapping[str, object]) -> None:
+        """Execute statements in one transaction that does not wait for the disk: every process sees what it wrote, and
+        it survives this one's death.  After a power cut it may be missing, unless something else was written since.
+
+        In a session of its own, as this is done for each transaction of ours.
+        """
+        if self._file is None:
+            with self.writing() as connection:
+                for statement in statements:
+                    connection.execute(text(statement), values)
+            return
+        with self._translated(), self._appends:
+            session = self._appender()
+            session.execute("BEGIN IMMEDIATE")
+            try:
+                for statement in statements:
+                    session.execute(statement, values)
+                session.execute("COMMIT")
+            finally:
+                if session.in_transaction:
+                    session.execute("ROLLBACK")
+
+    def _appender(self) -> sqlite3.Connection:
+        if self._session is None:
+            assert self._file is not None
+            session = sqlite3.connect(self._file, timeout=self._wait, isolation_level=None, check_same_thread=False)
+            session.execute("PRAGMA synchronous = NORMAL")
+            self._session = session
+        return self._session
 
     def prepare(self, steps: Sequence[Step]) -> None:
         """Create the journal's tables, or lift those of an older program to today's, all or nothing."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias, TypedDict
+from typing import Final, Literal, TypeAlias, TypedDict
 
 from dualwrite.journal.layout import Layout
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
@@ -66,6 +66,27 @@ class MapVersion:
     who: str = ""
 
 
+KINDS: Final = ("state", "mapping", "sync", "parked", "conflict", "undo", "alert", "link")
+"""What the lines of the activity log are about."""
+_TELLING: Final[tuple[tuple[str, str], ...]] = (
+    ("without initial sync", "state"),
+    ("undo", "undo"),
+    ("conflict", "conflict"),
+    ("initial sync", "sync"),
+    ("repaired", "sync"),
+    ("parked", "parked"),
+    ("one-way", "parked"),
+    ("alert", "alert"),
+    ("mapping", "mapping"),
+    ("version", "mapping"),
+    ("schema", "mapping"),
+    ("uninstalled", "link"),
+    ("reset", "link"),
+    ("relink", "link"),
+)
+"""Words of ``Event.what`` that tell its kind: the first that is found counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One line of the activity log."""
@@ -76,6 +97,11 @@ class Event:
     map: str
     what: str
     detail: Mapping[str, object]
+
+    @property
+    def kind(self) -> str:
+        """One of ``KINDS``: that of the states of maps where no word tells another."""
+        return next((kind for word, kind in _TELLING if word in self.what), KINDS[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +150,8 @@ class Conflict:
     ``unit`` is the column, the lookup, or what stands for the whole record; ``left``, ``right`` and ``base`` are its
     cells, None where there was no record.  ``loser`` and ``beats`` are the positions of the two changes; with ``map``,
     ``key`` and ``unit`` they identify the conflict.  ``winner`` is empty while it is ``open``.  ``id`` is the
-    journal's.
+    journal's; ``layout`` that of the side's rows (None where an earlier program did not say it), and ``number``
+    that of the commit there which decided it.
     """
 
     map: str
@@ -142,6 +169,8 @@ class Conflict:
     beats: Position | None
     open: bool = False
     id: int = 0
+    layout: Layout | None = None
+    number: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +236,7 @@ def change_text(change: Change) -> str:
         "seen": None if change.seen is None else str(change.seen),
         "mark": change.mark,
         "weak": change.weak,
+        "xid": change.xid,
     }
     return json.dumps(members, separators=(",", ":"))
 
@@ -225,6 +255,7 @@ def change_from(text: str) -> Change:
         seen=None if members["seen"] is None else Position.parse(members["seen"]),
         mark=members["mark"],
         weak=members["weak"],
+        xid=members.get("xid", 0),
     )
 
 

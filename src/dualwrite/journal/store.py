@@ -14,11 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, Unpack
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, delete, func, insert, or_, select, update
 
+from dualwrite.journal.audits import Audits
 from dualwrite.journal.backlog import Backlogs
 from dualwrite.journal.database import Database, locate
 from dualwrite.journal.entries import (
@@ -76,6 +78,7 @@ class Journal:
         self._clock = clock
         self.backlogs = Backlogs(database)
         self.syncs = Syncs(database, clock)
+        self.audits = Audits(database, clock)
 
     @classmethod
     def exists(cls, where: str | Path) -> bool:
@@ -169,12 +172,24 @@ class Journal:
         with self.batch() as batch:
             batch.log(what, map=map, who=who, detail=detail)
 
-    def events(self, map: str | None = None, limit: int = 100, key: str | None = None) -> list[Event]:
-        """The last events, of a map and of a record if given, newest first."""
-        found = select(event).where(*_equal(event, map=map, key=key)).order_by(event.c.row.desc()).limit(limit)
+    def events(
+        self,
+        map: str | None = None,
+        limit: int | None = 100,
+        key: str | None = None,
+        *,
+        since: float | None = None,
+        who: str | None = None,
+        kind: str | None = None,
+    ) -> list[Event]:
+        """The last events, newest first, as far as given of a map, a record, a person and a kind, and since a time."""
+        found = select(event).where(*_equal(event, map=map, key=key, who=who))
+        if since is not None:
+            found = found.where(event.c.at >= since)
         with self._database.reading() as connection:
-            rows = connection.execute(found).all()
-        return [Event(row.row, row.at, row.who, row.map, row.what, json.loads(row.detail)) for row in rows]
+            rows = connection.execute(found.order_by(event.c.row.desc()))
+            events = (Event(row.row, row.at, row.who, row.map, row.what, json.loads(row.detail)) for row in rows)
+            return list(islice((each for each in events if kind in (None, each.kind)), limit))
 
     # Parked records
 
@@ -297,7 +312,7 @@ class Journal:
         self, numbers: Mapping[Side, int], map: str | None = None, open_only: bool = False, key: str | None = None
     ) -> list[Conflict]:
         """The conflicts, each once, in the order in which they were found; a closed one has its winner."""
-        found = select(conflict).where(*_equal(conflict, map=map, key=key), _counts(conflict, numbers))
+        found = _with_layout(conflict, conflict).where(*_equal(conflict, map=map, key=key), _counts(conflict, numbers))
         closed = select(closure.c.conflict, closure.c.winner).where(_counts(closure, numbers))
         if open_only:
             found = found.where(conflict.c.open)
@@ -535,6 +550,8 @@ def _conflict(row: Row[Any], winners: Mapping[int, Literal["left", "right"]]) ->
         beats=Position.parse(row.beats) if row.beats else None,
         open=row.open and id not in winners,
         id=id,
+        layout=_layout(row.layout_text),
+        number=row.number,
     )
 
 

@@ -19,6 +19,7 @@ from sqlalchemy import (
     Double,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
@@ -171,6 +172,7 @@ conflict = _table(
     *map(_word, ("loser", "beats")),
     Column("open", Boolean, nullable=False),
     _count("number"),
+    _count("layout", optional=True),
     # Both flows may find the same conflict, each under a commit of its own that may come to nothing: one row for each.
     UniqueConstraint("map", "key", "unit", "loser", "beats", "side"),
     Index("conflict_number", "side", "number"),
@@ -204,6 +206,27 @@ kept = _table(
 
 # What a side's users did to the records of a map that is paused, in feed order: nothing of it is provisional.
 backlog = _table("backlog", _row(), *_backlog_columns(), *_backlog_indexes())
+# With which version of which map, and of what rows, the changes in the audit were carried.
+carrier = _table(
+    "carrier",
+    _row(),
+    *map(_word, ("map", "version", "publisher", "left", "right")),
+    UniqueConstraint("map", "version", "publisher", "left", "right"),
+)
+
+# What each commit of ours applied, packed.  ``total`` counts all bytes written so far, so that the difference of two
+# rows tells how many lie between them; ``keys`` stands before ``lines`` so that those need not be read to look at it.
+audit = _table(
+    "audit",
+    _row(),
+    _word("side"),
+    _count("number"),
+    _time("at"),
+    _count("changes"),
+    _count("total"),
+    *(Column(name, LargeBinary, nullable=False) for name in ("keys", "lines")),
+    UniqueConstraint("side", "number"),
+)
 
 request = _table(
     "request",
@@ -278,6 +301,26 @@ def _keep_backlogs(connection: Connection) -> None:
     Table("backlog", MetaData(), *parts, sqlite_autoincrement=True).create(connection)
 
 
-STEPS: Final[tuple[Step, ...]] = (_keep_versions, _keep_layouts, _keep_syncs, _keep_notices, _keep_backlogs)
+def _keep_audit(connection: Connection) -> None:
+    """Number 7: what was applied; and of what the rows of conflicts are, which nobody has said before."""
+    names = ("map", "version", "publisher", "left", "right")
+    unique = UniqueConstraint(*names)
+    Table("carrier", MetaData(), _row(), *map(_word, names), unique, sqlite_autoincrement=True).create(connection)
+    blobs = (Column(name, LargeBinary, nullable=False) for name in ("keys", "lines"))
+    counts = (_count("number"), _time("at"), _count("changes"), _count("total"))
+    unique = UniqueConstraint("side", "number")
+    columns: list[SchemaItem] = [_row(), _word("side"), *counts, *blobs, unique]
+    Table("audit", MetaData(), *columns, sqlite_autoincrement=True).create(connection)
+    connection.execute(text("ALTER TABLE conflict ADD COLUMN layout BIGINT"))
+
+
+STEPS: Final[tuple[Step, ...]] = (
+    _keep_versions,
+    _keep_layouts,
+    _keep_syncs,
+    _keep_notices,
+    _keep_backlogs,
+    _keep_audit,
+)
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""

@@ -17,13 +17,16 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    text,
     update,
 )
 from sqlalchemy.sql.elements import BindParameter
 
+from dualwrite.journal.audit import Block
 from dualwrite.journal.entries import Conflict, MapChanges, MapState, Notice, ParkedKey, change_text
 from dualwrite.journal.layout import Layout
 from dualwrite.journal.tables import (
+    audit,
     closure,
     conflict,
     decision,
@@ -131,6 +134,7 @@ class Writer:
 
     def conflict(self, entry: Conflict, number: int) -> None:
         """Record a conflict; the same one again changes nothing."""
+        self._layouts[entry.layout] = None
         self._add(_conflicts, [_conflict_values(entry, number)])
 
     def close_conflict(self, id: int, winner: Literal["left", "right"], side: Side, number: int) -> None:
@@ -178,6 +182,10 @@ class Writer:
     def answer(self, id: int, result: Mapping[str, object]) -> None:
         """Answer a request; only the first answer counts."""
         self._add(_answer, [{"b_row": id, "b_answer": json.dumps(dict(result), default=str)}])
+
+    def audit(self, block: Block) -> None:
+        """Keep what a commit has applied; again under the same number, it takes the place of the earlier one."""
+        self._add(_audit, [block_values(block)])
 
     def settle(self, side: Side, committed: int) -> None:
         """Undo what was written for commits behind ``committed`` (they never happened); purge what is removed."""
@@ -235,7 +243,9 @@ _FIRST_ROW: Final = (
     .where(*_same(conflict, _IDENTITY))
     .scalar_subquery()
 )
-_ADD_CONFLICT: Final = _insert_new(conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW})
+_ADD_CONFLICT: Final = _insert_new(
+    conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW, "layout": _numbered()}
+)
 _CLOSE: Final = _insert_new(closure, ("conflict", "winner", "side", "number"), ("conflict", "side"))
 _KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"), {"layout": _numbered()})
 _DROP_WINDOW: Final = delete(kept).where(*_same(kept, _RECORD))
@@ -265,10 +275,10 @@ def _notes(connection: Connection, rows: list[tuple[str, list[Values]]]) -> None
 
 
 def _lay_out(connection: Connection, rows: list[tuple[str, Side, str]]) -> None:
-    for map_name, side, text in rows:
+    for map_name, side, spelled in rows:
         for table, where in ((parked, side.other), (queue, side.other), (kept, side)):
             unsaid = (table.c.side == where.value, table.c.map == map_name, table.c.layout.is_(None))
-            connection.execute(update(table).where(*unsaid).values(layout=_numbered()), {"b_layout": text})
+            connection.execute(update(table).where(*unsaid).values(layout=_numbered()), {"b_layout": spelled})
 
 
 def _unpark(connection: Connection, rows: list[Values]) -> None:
@@ -348,6 +358,33 @@ def _drop_windows(connection: Connection, rows: list[tuple[str, str, str | None]
         connection.execute(_DROP_WINDOW, records)
 
 
+AUDIT: Final = (
+    "DELETE FROM audit WHERE side = :side AND number = :number",
+    "INSERT INTO audit (side, number, at, changes, total, keys, lines) VALUES (:side, :number, :at, :changes, "
+    'coalesce((SELECT total FROM audit ORDER BY "row" DESC LIMIT 1), 0) + :size, :keys, :lines)',
+)
+"""Statements that keep a block, with the values of ``block_values``."""
+
+
+def block_values(block: Block) -> Values:
+    """The values of ``AUDIT``."""
+    return {
+        "side": block.side.value,
+        "number": block.number,
+        "at": block.at,
+        "changes": block.changes,
+        "size": len(block.keys) + len(block.lines),
+        "keys": block.keys,
+        "lines": block.lines,
+    }
+
+
+def _audit(connection: Connection, rows: list[Values]) -> None:
+    for values in rows:
+        for statement in AUDIT:
+            connection.execute(text(statement), values)
+
+
 def _answer(connection: Connection, rows: list[Values]) -> None:
     connection.execute(_ANSWER, rows)
 
@@ -401,7 +438,7 @@ def _fresh_state(map_name: str, now: float) -> Values:
 
 def _settle(connection: Connection, rows: list[tuple[str, int]]) -> None:
     for side, committed in rows:
-        for table in (parked, queue, conflict, closure):
+        for table in (parked, queue, conflict, closure, audit):
             connection.execute(delete(table).where(table.c.side == side, table.c.number > committed))
         for table in (parked, queue):
             connection.execute(delete(table).where(table.c.side == side, table.c.gone <= committed))
@@ -438,4 +475,4 @@ def _conflict_values(entry: Conflict, number: int) -> Values:
     # No position is written as nothing: in a unique constraint nulls would all differ.
     positions = {"b_loser": entry.loser, "b_beats": entry.beats}
     values |= {name: "" if at is None else str(at) for name, at in positions.items()}
-    return {**values, "b_side": entry.side.value, "b_number": number}
+    return {**values, "b_side": entry.side.value, "b_number": number, "b_layout": _text(entry.layout)}

@@ -219,6 +219,15 @@ class CompiledMap:
             raise find_problem(self._key, side, row, error, keys=True) from None
         return settled_key(key, self._key, side)
 
+    def spelled(self, members: Sequence[Value]) -> Key | None:
+        """The key in common form that people mean by these members; None where it has another number of them."""
+        if len(members) != len(self._key):
+            return None
+        both = zip(members, (line.common[line.meeting] for line in self._key), strict=True)
+        with suppress(CastError):
+            return tuple([(form(member) or None) if member else None for member, form in both])
+        return tuple(members)
+
     def keys(self, side: Side, rows: Sequence[Row]) -> list[Key | None]:
         """As ``key``, of many rows; None for one that has none."""
         functions = self._left if side is Side.LEFT else self._right

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
+from rich.padding import Padding
 
 from dualwrite.journal import Conflict
 from dualwrite.model import Row
-from dualwrite.printing.terminal import cell, plain, said, show, stamp, table, when
+from dualwrite.printing.terminal import cell, console, plain, said, stamp, when
 
 
 def conflict_json(entry: Conflict) -> Mapping[str, object]:
@@ -41,13 +42,13 @@ def cells(row: Row | None, whole: bool) -> str:
 
 
 def conflicts(entries: Sequence[Conflict]) -> None:
-    """The conflict log."""
-    made = table("#id", "map", "key", "column", "left", "right", "base", "winner", "policy", "at")
+    """The conflict log: a line for each, what both sides wrote below it."""
     for e in entries:
         whole = e.unit in ("row", "*")
-        winner = e.winner or "[yellow]open[/yellow]"
-        values = (cells(row, whole) for row in (e.left, e.right, e.base))
-        what = (escape(e.map), escape(e.shown_key), escape(e.unit))
-        made.add_row(str(e.id), *what, *values, winner, e.policy, when(e.at))
-    show(made)
+        verdict = f"{e.winner} wins" if e.winner else "[yellow]open[/yellow]"
+        where = " · ".join(escape(word) for word in (e.map, e.shown_key, e.unit))
+        console.print(f"[bold]{e.id}[/bold]  {where}  {verdict} ({e.policy})  [dim]{when(e.at)}[/dim]")
+        values = (("left", e.left), ("right", e.right), ("base", e.base))
+        told = "; ".join(f"{name} {cells(row, whole)}" for name, row in values)
+        console.print(Padding(told, (0, 0, 0, 6)))
     said(f"{len(entries)} conflict(s)" if entries else "no conflicts")

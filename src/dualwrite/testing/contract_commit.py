@@ -7,7 +7,7 @@ from threading import Event, Thread
 import pytest
 
 from dualwrite.connectors.base import Remembered
-from dualwrite.model import Position, Write
+from dualwrite.model import ABSENT, Applied, Contested, Kind, Position, Rejected, Write
 from dualwrite.testing.example import FLATS, PATIENCE, VIEWS, Example, flat, peer
 
 
@@ -33,6 +33,38 @@ class CommitContract:
         assert connector.fetch(FLATS, [("a",)]) == {("a",): [flat("a")]}
         example.flat("b")
         assert [(change.seen, change.mark) for change in example.changes()] == [(peer(9), 1)]
+
+    def test_an_edit_is_a_change_of_this_side(self, example: Example) -> None:
+        """What is written without a marker is in the feed like a user's change: insert, update, delete."""
+        example.write(FLATS, position=peer(1))
+        start = example.connector.end()
+        edits = [
+            Write(("a",), None, flat("a", tag="x", points="1")),
+            Write(("a",), flat(ABSENT, ABSENT, "x", ABSENT), flat(ABSENT, ABSENT, "y", ABSENT)),
+            Write(("a",), flat("a", None, "y", "1"), None),
+        ]
+        assert [example.connector.edit(FLATS, each) for each in edits] == [Applied()] * 3
+        changes = example.changes(start)
+        kinds = [(change.kind, change.before, change.after, change.seen, change.mark) for change in changes]
+        assert kinds == [
+            (Kind.INSERT, None, flat("a", None, "x", "1"), peer(1), 1),
+            (Kind.UPDATE, flat("a", None, "x", "1"), flat("a", None, "y", "1"), peer(1), 1),
+            (Kind.DELETE, flat("a", None, "y", "1"), None, peer(1), 1),
+        ]
+        assert dict(example.connector.positions()) == {"flow": (peer(1), 1)}
+
+    def test_an_edit_that_meets_something_else_leaves_nothing(self, example: Example) -> None:
+        """A record that is not as expected, or not there, stays as it is."""
+        example.flat("a", tag="x")
+        start = example.connector.end()
+        update = Write(("a",), flat(ABSENT, ABSENT, "other", ABSENT), flat(ABSENT, ABSENT, "y", ABSENT))
+        assert example.connector.edit(FLATS, update) == Contested(flat("a", None, "x"))
+        assert example.connector.edit(FLATS, Write(("b",), flat("b"), flat("b", tag="y"))) == Contested(None)
+        assert isinstance(example.connector.edit(FLATS, Write(("b",), None, flat("b", tag="x"))), Rejected)
+        assert example.rows(FLATS) == [flat("a", None, "x")]
+        assert example.changes(start) == []
+        with example.connector.transaction("flow", VIEWS) as transaction:
+            transaction.commit(peer(2))
 
     @pytest.mark.parametrize("way", ["leave", "raise", "crash", "close"])
     def test_nothing_is_left_without_a_commit(self, example: Example, way: str) -> None:

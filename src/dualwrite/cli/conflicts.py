@@ -1,0 +1,44 @@
+"""The commands about conflicts."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from dualwrite import printing
+from dualwrite.cli.session import HERE, Folder, Json, Map, known, who, workspace
+from dualwrite.cli.undo import conflicts_undo
+from dualwrite.engine import commands
+from dualwrite.model import Side
+
+conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
+conflicts_app.command("undo")(conflicts_undo)
+SIDE = "left|right"
+
+
+@conflicts_app.command("list")
+def conflicts_list(
+    folder: Folder = HERE,
+    as_json: Json = False,
+    name: Map = None,
+    only_open: Annotated[bool, typer.Option("--open", help="Only those that wait for a decision.")] = False,
+) -> None:
+    """List columns that both sides changed."""
+    with workspace(folder) as work:
+        entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
+        printing.json_out(
+            [printing.conflicts.conflict_json(e) for e in entries]
+        ) if as_json else printing.conflicts.conflicts(entries)
+
+
+@conflicts_app.command("resolve")
+def conflicts_resolve(
+    number: Annotated[int, typer.Argument(metavar="ID", help="As in `conflicts list`.")],
+    winner: Annotated[Side, typer.Argument(help="The side whose value wins.", metavar=SIDE)],
+    folder: Folder = HERE,
+) -> None:
+    """Decide a conflict of policy `manual`."""
+    with workspace(folder) as work:
+        commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
+        printing.said(f"conflict {number}: {winner} wins")
