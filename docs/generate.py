@@ -28,11 +28,16 @@ SYSTEMS = {
         "do what the message says: mostly the URL is wrong, or rights are missing",
     ),
     "journal": ("The journal of the link cannot be used.", "do what the message says"),
+    "other_home": (
+        "The project's folder was copied or moved: a copy must not write into the systems of the original.",
+        "where it was moved, `dualwrite relink --moved`; a copy needs systems of its own: `dualwrite relink` both "
+        "sides, or remove `.dualwrite` from it",
+    ),
     "other_system": (
         "A system is not the one that the link was made with: the folder is a copy for other systems, the URL leads to "
         "another one, or it is a backup from before the link.",
-        "remove `.dualwrite` from a copied folder; or point the URL to the right system; or `dualwrite uninstall`, "
-        "then start anew",
+        "point the URL to the right system; or `dualwrite relink` the side, where the new one is meant; or remove "
+        "`.dualwrite` from a copied folder; or `dualwrite uninstall`, then start anew",
     ),
     "alert": (
         "An alert has fired, and its message could not be sent yet.",

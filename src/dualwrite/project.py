@@ -15,6 +15,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
+from ruamel.yaml import YAML
+
 from dualwrite.declared import Declared, read_declared
 from dualwrite.document import Findings, Quoted, flow, quote
 from dualwrite.errors import Invalid, Problem, Usage
@@ -32,6 +34,7 @@ from dualwrite.settings import (
     AlertSettings,
     EnvironmentSettings,
     Settings,
+    expanded,
     read_settings,
 )
 from dualwrite.urls import holds_secret, located, mask, relative_to
@@ -316,6 +319,30 @@ def _named(maps: Sequence[TableMap]) -> list[tuple[str, TableMap]]:
         names = (f"{word}-{number}.yaml" if number > 1 else f"{word}.yaml" for number in count(1))
         taken[next(name for name in names if name not in taken)] = table_map
     return list(taken.items())
+
+
+def pointed(project: Project, side: Side, url: str) -> Project:
+    """The project with another URL for a side; its file stays as it is."""
+    place = replace(project.environments[side], url=located(expanded(url), project.folder))
+    return replace(project, environments={**project.environments, side: place})
+
+
+def repoint(project: Project, side: Side, url: str) -> None:
+    """Write another URL for a side into ``dualwrite.yaml``; nothing else of it changes.
+
+    Raises Usage where a person has to write it: it stands in a variable, or more than once, or holds a password.
+    """
+    path = project.folder / FILE
+    text = path.read_bytes().decode("utf-8-sig")
+    written = str(YAML(typ="safe").load(text)[side.value]["url"])
+    remedy = f"write it there yourself, or set the variable, then: dualwrite relink {side}"
+    if "${" in written:
+        raise Usage(f"the url of {side} is {written} in {path}", remedy)
+    if text.count(written) != 1 or holds_secret(url) or '"' in url or "'" in url:
+        raise Usage(f"the url of {side} cannot be written into {path} by itself", remedy)
+    scratch = path.with_name(f".{path.name}.new")
+    scratch.write_text(text.replace(written, url), encoding="utf-8")
+    os.replace(scratch, path)
 
 
 def new_file(project: Project, name: str) -> Path:

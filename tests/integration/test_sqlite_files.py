@@ -158,14 +158,17 @@ def test_health_names_what_cannot_be_captured(lab: Lab) -> None:
 
 
 def test_identity_stays_with_the_file(lab: Lab, tmp_path) -> None:
-    """Once installed, a file is the same system wherever it is moved."""
+    """Once installed, a file tells what it is wherever it is moved, and where; and that it was moved or copied."""
     it = lab(ITEM)
     it.connector.install([ITEMS])
     identity = it.connector.identity()
     it.close()
     moved = it.path.rename(tmp_path / "moved.db")
     connector = open_sqlite(f"sqlite:///{moved}", link="lab", side=Side.LEFT)
-    assert connector.identity() == identity
+    assert connector.identity() == identity.partition("@")[0] + f"@{moved}"
+    assert connector.installation().is_copy
+    connector.install([ITEMS])
+    assert not connector.installation().is_copy
     connector.close()
 
 

@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
-from dualwrite.cli import exchange, pausing, running, watching
+from dualwrite.cli import environments, exchange, pausing, running, watching
 from dualwrite.cli.alerts import alerts_app
 from dualwrite.cli.conflicts import conflicts_app
 from dualwrite.cli.history import log
@@ -37,13 +37,13 @@ from dualwrite.engine.samples import sampler
 from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
-from dualwrite.engine.workspace import Workspace, connector_of, examine, opened
-from dualwrite.errors import Denied, DualwriteError, Invalid, Usage
+from dualwrite.engine.workspace import Workspace, examine
+from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.journal import Layout
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
-from dualwrite.project import Project, create, link_name, load, load_readable
+from dualwrite.project import create, link_name, load_readable
 from dualwrite.settings import expanded
 
 app = typer.Typer(
@@ -60,6 +60,8 @@ app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
 app.add_typer(alerts_app, name="alerts")
+for command in (environments.relink, environments.reset, environments.uninstall):
+    app.command()(command)
 app.add_typer(syncs_app, name="syncs")
 app.command()(pausing.pause)
 app.command()(pausing.resume)
@@ -433,44 +435,6 @@ def parked_discard(
 
 app.command()(log)
 app.command()(undo)
-
-
-@app.command()
-def uninstall(folder: Folder = HERE, yes: Yes = False) -> None:
-    """Remove the link from both databases.
-
-    Everything that was created there goes, and the link's state with it; the project's files stay.
-    """
-    project = load(folder)
-    confirm("Remove the link from both databases, with everything that is parked, the conflict log and the audit?", yes)
-    with opened(project) as work:
-        if not work.lease.acquire():
-            raise Usage(f"an engine runs this link: {work.lease.owner()}", "stop it first")
-        remove_all(project, work)
-    printing.said("removed from both databases")
-
-
-def remove_all(project: Project, work: Workspace) -> None:
-    """Uninstall in both systems and bring the journal to a fresh start."""
-    refusals = []
-    for side in Side:
-        connector = connector_of(project, side)
-        try:
-            connector.uninstall()
-        except Denied as denied:
-            refusals.append(denied)
-        finally:
-            connector.close()
-    for refusal in refusals:
-        printing.error(refusal)
-    finish(not refusals)
-    with work.journal.batch() as batch:
-        for side in Side:
-            batch.put(f"identity.{side}", None)
-            batch.settle(side, -1)
-        for name in work.states():
-            batch.set_state(name, desired="stopped", state="not running", initial="none", reason="")
-        batch.log("uninstalled", who=who())
 
 
 @app.command()

@@ -25,7 +25,7 @@ from dualwrite.connectors._pg_installed import (
     set_meta,
 )
 from dualwrite.connectors._pg_obstacles import GENERATED, Server, captured_tables, missing_rights
-from dualwrite.connectors._pg_schema import Catalog, Facts
+from dualwrite.connectors._pg_schema import OWN_PREFIX, Catalog, Facts
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._sql import literal, quote
 from dualwrite.schema import View
@@ -208,6 +208,23 @@ def removal_groups(names: Names, inventory: Inventory) -> list[Group]:
         drops = [f"DROP TABLE {names.table(name)}" for name in own]
         groups.append(Group((*drops, f"DROP SCHEMA {quote(names.schema)}")))
     return groups
+
+
+def by_hand(link: str) -> str:
+    """What removes a link, in ``psql``, by a superuser or by the owners: all but the slot is found by its name."""
+    schema = f"{OWN_PREFIX}{link}"
+    number = "(SELECT oid FROM pg_database WHERE datname = current_database())"
+    return (
+        f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots "
+        f"WHERE slot_name = {literal(f'{schema}_')} || {number};\n"
+        f"SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin "
+        f"WHERE roname = {literal(f'{schema}_')} || {number};\n"
+        f"DROP PUBLICATION IF EXISTS {quote(schema)};\n"
+        "-- what tables were before they were captured\n"
+        f"SELECT 'ALTER TABLE ONLY ' || (v ->> 0) || ' REPLICA IDENTITY ' || (v ->> 1) FROM {quote(schema)}.meta, "
+        f"json_each(value::json -> 'leaves') AS x (k, v) WHERE name LIKE '{TABLE}%' \\gexec\n"
+        f"DROP SCHEMA IF EXISTS {quote(schema)} CASCADE;\n"
+    )
 
 
 def may_own(server: Server, inventory: Inventory, tables: Iterable[int]) -> bool:

@@ -33,6 +33,7 @@ from typing import Any, Final
 from dualwrite.connectors._pg_schema import OWN_PREFIX
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._sql import literal, quote
+from dualwrite.connectors.base import Installation
 from dualwrite.errors import Denied, Usage
 
 SCHEMA_NUMBER: Final = 1
@@ -230,6 +231,19 @@ def read_installed(connection: Connection, names: Names) -> Installed:
         has_origin == "t",
         {int(name[len(TABLE) :]): Captured.parse(value) for name, value in meta.items() if name.startswith(TABLE)},
     )
+
+
+def installation(connection: Connection, names: Names) -> Installation:
+    """What of the link is there, by name.  A copy that takes everything along has at least no slot."""
+    found = read_installed(connection, names)
+    objects = [f"table {names.schema}.{name}" for name in sorted(found.tables)]
+    objects += [f"schema {names.schema}"] if found.has_schema else []
+    objects += [f"publication {names.schema}"] if found.publication is not None else []
+    objects += [f"replication slot {names.slot}"] if found.slot is not None else []
+    objects += [f"replication origin {names.slot}"] if found.has_origin else []
+    objects += [f"REPLICA IDENTITY FULL of {captured.sql}" for captured in found.captured.values()]
+    is_bare = "token" in found.meta and found.slot is None
+    return Installation(tuple(objects), found.is_copied or is_bare)
 
 
 def is_installed(connection: Connection, names: Names) -> bool:

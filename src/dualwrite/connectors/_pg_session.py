@@ -10,6 +10,7 @@ Passwords, certificates and the like come from the url, the environment (``PGPAS
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,6 +149,14 @@ class Database:
         place = f" at {host}" if host else ""
         shown = f"{parameters.get('dbname') or 'database'}{place}{f':{port}' if port else ''}"
         return cls(_DEFAULTS | parameters, shown, link)
+
+    @property
+    def place(self) -> str:
+        """How the database is reached: by which host and port, wherever these are said."""
+        found = {**os.environ, **{f"PG{name.upper()}": value for name, value in self.parameters.items() if value}}
+        service = found.get("PGSERVICE")
+        host = found.get("PGHOST") or found.get("PGHOSTADDR") or (f"service {service}" if service else "localhost")
+        return f"{host}:{found.get('PGPORT') or ('' if service else '5432')}"
 
     def connect(self, *, replication: bool = False) -> Connection:
         """A new session in autocommit mode; ``replication``: one that takes replication commands as well."""

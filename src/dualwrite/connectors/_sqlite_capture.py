@@ -28,8 +28,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from dualwrite.connectors._sql import needs, quote
+from dualwrite.connectors._sql import literal, needs, quote
 from dualwrite.connectors._sqlite_schema import Catalog, Facts, Unique
+from dualwrite.connectors.base import Installation
 from dualwrite.errors import Denied, Halted, Usage
 from dualwrite.schema import View
 
@@ -299,6 +300,12 @@ class Capture:
             self._drop(present[table])
         return is_interrupted
 
+    def note_place(self, path: str) -> None:
+        """Remember where the file is, so that a copy of it can be told."""
+        if read_meta(self._connection, self._names).get("place") != path:
+            sql = f"INSERT OR REPLACE INTO {self._names.meta} VALUES ('place', ?)"
+            self._connection.execute(sql, (path,))
+
     def mend(self, catalog: Catalog) -> None:
         """Bring the triggers of captured tables to what the tables are now, inside the caller's transaction."""
         present, shapes = own_triggers(self._connection, self._names), current_shapes(self._connection, self._names)
@@ -472,6 +479,26 @@ def is_installed(connection: sqlite3.Connection, names: Names) -> bool:
     """Does the link's log exist?"""
     sql = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
     return connection.execute(sql, (names.plain("meta"),)).fetchone() is not None
+
+
+def installation(connection: sqlite3.Connection, names: Names, path: str) -> Installation:
+    """What of the link is in the file at a path."""
+    present = {name for triggers in own_triggers(connection, names).values() for name in triggers}
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    objects = [f"table {names.plain(what)}" for what in TABLES if names.plain(what) in tables]
+    is_there = is_installed(connection, names)
+    is_copy = is_there and read_meta(connection, names).get("place", path) != path
+    return Installation((*objects, *(f"trigger {name}" for name in sorted(present))), is_copy)
+
+
+def by_hand(names: Names) -> str:
+    """What removes the link, in SQLite's shell."""
+    triggers = (
+        "SELECT 'DROP TRIGGER \"' || replace(name, '\"', '\"\"') || '\";' FROM sqlite_master "
+        f"WHERE type = 'trigger' AND instr(sql, {literal(f'FROM {names.mode}')});"
+    )
+    drops = "".join(f"DROP TABLE IF EXISTS {quote(names.plain(what))};\n" for what in TABLES)
+    return f"-- run what this prints\n{triggers}\n-- then\n{drops}"
 
 
 def read_meta(connection: sqlite3.Connection, names: Names) -> dict[str, str]:

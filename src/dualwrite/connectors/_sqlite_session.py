@@ -207,3 +207,8 @@ class File:
                 time.sleep(pause)
                 pause = min(pause * 1.5, 0.005)
             connection.execute("PRAGMA busy_timeout = 5000")
+
+
+def real_path(file: File) -> str:
+    """Where a file really is, whatever links lead to it."""
+    return os.path.realpath(file.path)

@@ -54,6 +54,17 @@ class Remembered:
     until: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What of a link is in a system: its ``objects`` by name, for people.
+
+    ``is_copy``: they came there with a copy of another system (a restored backup, a template, a copied file).
+    """
+
+    objects: tuple[str, ...] = ()
+    is_copy: bool = False
+
+
 class Snapshot(Protocol):
     """A consistent read of one view.  ``boundary``: every change at or before it is contained, none after it.
 
@@ -173,7 +184,14 @@ class Connector(Protocol):
         ...
 
     def identity(self) -> str:
-        """A fingerprint of the real system, the same for as long as it is the same system."""
+        """A fingerprint of the real system, the same for as long as it is the same system at the same place.
+
+        ``WHAT@PLACE``, where the place is how we reach it: a copy that takes WHAT along is found out by its place.
+        """
+        ...
+
+    def installation(self) -> Installation:
+        """What of the link is there by now, whoever has put it there."""
         ...
 
     def schema(self) -> Schema:
@@ -195,6 +213,10 @@ class Connector(Protocol):
 
     def uninstall(self) -> None:
         """Remove every trace of the link.  Idempotent."""
+        ...
+
+    def by_hand(self) -> str:
+        """The statements that remove every trace of the link, for a person to run.  Asks the system nothing."""
         ...
 
     def snapshot(self, view: View, *, placed: bool = True) -> AbstractContextManager[Snapshot]:

@@ -14,7 +14,7 @@ from dualwrite.connectors._memory.database import Action, Backup, MemoryDatabase
 from dualwrite.connectors._memory.log import Capture, Commit, Link, Marker
 from dualwrite.connectors._memory.tables import Lens, Tables, column_at
 from dualwrite.connectors._memory.writing import Writing
-from dualwrite.connectors.base import NO_LIMIT, Capabilities, Remembered, refuse_schema
+from dualwrite.connectors.base import NO_LIMIT, Capabilities, Installation, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import compile_filter
@@ -71,6 +71,10 @@ class MemoryConnector:
         """See ``Connector``."""
         return f"memory:{self._database.name}"
 
+    def installation(self) -> Installation:
+        """See ``Connector``."""
+        return Installation((f"link {self._name}",) if self._name in self._online().links else ())
+
     def schema(self) -> Schema:
         """See ``Connector``."""
         self._online()
@@ -88,6 +92,10 @@ class MemoryConnector:
     def uninstall(self) -> None:
         """See ``Connector``."""
         self._online().uninstall(self._name)
+
+    def by_hand(self) -> str:
+        """See ``Connector``."""
+        return ""
 
     @contextmanager
     def snapshot(self, view: View, *, placed: bool = True) -> Iterator[MemorySnapshot]:  # noqa: ARG002 (it costs nothing)

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 from itertools import compress
 from typing import TypeAlias
 
-from dualwrite.connectors.base import NO_LIMIT, Capabilities, Connector, Feed, Remembered, Snapshot, Transaction
+from dualwrite.connectors.base import (
+    NO_LIMIT,
+    Capabilities,
+    Connector,
+    Feed,
+    Installation,
+    Remembered,
+    Snapshot,
+    Transaction,
+)
 from dualwrite.errors import Problem
 from dualwrite.expression import paths as filter_paths
 from dualwrite.filters import compile_filter
@@ -327,6 +336,10 @@ class Polymorphic:
         """See ``Connector``."""
         return self._connector.identity()
 
+    def installation(self) -> Installation:
+        """See ``Connector``."""
+        return self._connector.installation()
+
     def schema(self) -> Schema:
         """See ``Connector``."""
         found = self._connector.schema()
@@ -345,6 +358,10 @@ class Polymorphic:
     def uninstall(self) -> None:
         """See ``Connector``."""
         self._connector.uninstall()
+
+    def by_hand(self) -> str:
+        """See ``Connector``."""
+        return self._connector.by_hand()
 
     @contextmanager
     def snapshot(self, view: View, *, placed: bool = True) -> Iterator[Snapshot]:

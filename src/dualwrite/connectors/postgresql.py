@@ -16,10 +16,11 @@ from typing import Final
 
 from dualwrite.connectors._pg_capture import Capture
 from dualwrite.connectors._pg_catalog import Question, are_current, read_catalog
+from dualwrite.connectors._pg_ddl import by_hand
 from dualwrite.connectors._pg_echo import Wrote, loud_tables
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source, begin_read
 from dualwrite.connectors._pg_health import inspect
-from dualwrite.connectors._pg_installed import Names, read_slot
+from dualwrite.connectors._pg_installed import Names, installation, read_slot
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_statements import Targets
@@ -28,7 +29,7 @@ from dualwrite.connectors._pg_trip import Answer
 from dualwrite.connectors._pg_view import Plans, ViewPlan
 from dualwrite.connectors._pg_write import BEGINNING, FEW, RowWriter
 from dualwrite.connectors._sql import needs
-from dualwrite.connectors.base import Capabilities, Remembered
+from dualwrite.connectors.base import Capabilities, Installation, Remembered
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Problem, Usage
 from dualwrite.model import Applied, Batch, Key, Outcome, Position, Row, Side, Write
@@ -157,14 +158,19 @@ class PostgresqlConnector:
     # -- what the system is ---------------------------------------------------------------------------------------
 
     def identity(self) -> str:
-        """See ``Connector``: the cluster's identifier and the database's number in it."""
+        """See ``Connector``: the cluster's identifier and the database's number in it, and how the URL reaches it."""
         with self._read() as connection:
             row = connection.execute(
                 "SELECT s.system_identifier, d.oid FROM pg_control_system() s, pg_database d "
                 "WHERE d.datname = current_database()"
             ).fetchone()
         assert row is not None
-        return f"postgresql:{row[0]}.{row[1]}"
+        return f"postgresql:{row[0]}.{row[1]}@{self._database.place}"
+
+    def installation(self) -> Installation:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return installation(connection, Names.of(connection, self.link))
 
     def schema(self) -> Schema:
         """See ``Connector``."""
@@ -199,6 +205,10 @@ class PostgresqlConnector:
         """See ``Connector``.  Raises Denied where the tables' owner has to run something."""
         self._source.close()
         Capture(self._database).uninstall()
+
+    def by_hand(self) -> str:
+        """See ``Connector``."""
+        return by_hand(self.link)
 
     # -- reading --------------------------------------------------------------------------------------------------
 

@@ -15,18 +15,18 @@ from contextlib import contextmanager, suppress
 from threading import Lock, RLock
 
 from dualwrite.connectors._sqlite_apply import Checked, SqliteTransaction
-from dualwrite.connectors._sqlite_capture import REMEDY, Capture, Names, is_installed, read_meta
+from dualwrite.connectors._sqlite_capture import REMEDY, Capture, Names, by_hand, installation, is_installed, read_meta
 from dualwrite.connectors._sqlite_effects import Unmarked
 from dualwrite.connectors._sqlite_feed import Reading, SqliteFeed
 from dualwrite.connectors._sqlite_health import inspect
 from dualwrite.connectors._sqlite_log import end_of, size_of, trim_slice
 from dualwrite.connectors._sqlite_reader import KeptReader
 from dualwrite.connectors._sqlite_schema import Catalog, read_catalog
-from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of
+from dualwrite.connectors._sqlite_session import PATIENCE, Courtesy, File, path_of, real_path
 from dualwrite.connectors._sqlite_statements import TransactionUndoneError
 from dualwrite.connectors._sqlite_view import Plans, ViewPlan
 from dualwrite.connectors._sqlite_write import Writer, lookups_of
-from dualwrite.connectors.base import Capabilities, Remembered, refuse_schema
+from dualwrite.connectors.base import Capabilities, Installation, Remembered, refuse_schema
 from dualwrite.declared import Declared, complete
 from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem, Unavailable, Usage
 from dualwrite.filters import prepare_sqlite
@@ -132,11 +132,16 @@ class SqliteConnector:
     # -- what the system is ---------------------------------------------------------------------------------------
 
     def identity(self) -> str:
-        """See ``Connector``: the log's incarnation once installed, before that the path."""
+        """See ``Connector``: the log's incarnation once installed, and the path."""
         with self._read() as connection:
-            if is_installed(connection, self._names):
-                return f"sqlite:{read_meta(connection, self._names)['incarnation']}"
-        return f"sqlite:{self._file.path}"
+            is_there = is_installed(connection, self._names)
+            what = read_meta(connection, self._names)["incarnation"] if is_there else ""
+        return f"sqlite:{what}@{real_path(self._file)}"
+
+    def installation(self) -> Installation:
+        """See ``Connector``."""
+        with self._read() as connection:
+            return installation(connection, self._names, real_path(self._file))
 
     def schema(self) -> Schema:
         """See ``Connector``."""
@@ -161,7 +166,9 @@ class SqliteConnector:
         """
         self._switch_to_wal()
         with self._write() as connection:
-            is_interrupted = Capture(connection, self._names).install(self._load(connection), views)
+            capture = Capture(connection, self._names)
+            is_interrupted = capture.install(self._load(connection), views)
+            capture.note_place(real_path(self._file))
         if is_interrupted:
             raise PositionLost(
                 f"{self._file.path}: somebody had switched the triggers of link {self._names.link} off, so changes may "
@@ -184,6 +191,10 @@ class SqliteConnector:
         with self._write() as connection:
             Capture(connection, self._names).uninstall()
         self._known.clear()
+
+    def by_hand(self) -> str:
+        """See ``Connector``."""
+        return by_hand(self._names)
 
     # -- reading --------------------------------------------------------------------------------------------------
 

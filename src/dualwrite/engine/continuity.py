@@ -14,18 +14,48 @@ from dualwrite.journal import Journal
 from dualwrite.model import Position, Side
 from dualwrite.schema import View
 
+HOME = "home"
+"""The value of the journal that says in which folder it belongs."""
 START_AGAIN = "stop the maps and start them again: their initial sync makes both sides agree"
 
 
 def check_identity(journal: Journal, side: Side, connector: Connector) -> None:
-    """Raises Denied where a system is not the one that the link was made with."""
+    """Raises Denied where a system is not the one that the link was made with, or is at another place."""
     known, found = journal.get(f"identity.{side}"), connector.identity()
-    if known is not None and known != found:
+    if known is None or is_same(known, found):
+        return
+    message = f"{side}: this is {found}, but the link was made with {known}"
+    if what_of(known) == what_of(found):
+        message += ": it is a copy of it, or was moved"
+    raise Denied(
+        message,
+        f"point the environment to the right system; if this is the one that you mean, dualwrite relink {side} (or "
+        "dualwrite relink --moved, where it was only moved or is reached in another way); if this folder is a copy for "
+        "another pair of systems, you may also remove .dualwrite from it; if this is a backup from before the link, "
+        "dualwrite uninstall and start anew",
+    )
+
+
+def check_home(journal: Journal) -> None:
+    """Raises Denied where the project's folder, with its journal, is at another place than when it ran last."""
+    known = journal.get(HOME)
+    if known is not None and journal.home is not None and journal.home != known:
         raise Denied(
-            f"{side}: this is {found}, but the link was made with {known}",
-            "point the environment to the right system; if this folder is a copy for another pair of systems, remove "
-            ".dualwrite from it; if this is a backup from before the link, dualwrite uninstall and start anew",
+            f"this project is in {journal.home}, but it ran in {known}: it was copied or moved",
+            "if it was moved, and nothing runs there any more: dualwrite relink --moved; if it is a copy, it must not "
+            "write into the systems of the original: give it systems of its own in dualwrite.yaml, then remove "
+            ".dualwrite from it, or, to keep its journal, dualwrite relink left and dualwrite relink right",
         )
+
+
+def what_of(identity: str) -> str:
+    """What a system is, wherever it is."""
+    return identity.partition("@")[0]
+
+
+def is_same(known: str, found: str) -> bool:
+    """Is it the same system, at the same place?  An earlier program did not note the place."""
+    return known in (found, what_of(found))
 
 
 def acknowledged(journal: Journal, side: Side) -> tuple[Position | None, int]:
@@ -89,6 +119,10 @@ def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Pr
     """
     is_carried = any(is_live(state) for state in journal.states().values())
     found: list[Problem] = []
+    try:
+        check_home(journal)
+    except Denied as denied:
+        found.append(Problem("other_home", denied.message, denied.remedy))
     for side, connector in connectors.items():
         try:
             check_identity(journal, side, connector)

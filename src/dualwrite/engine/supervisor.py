@@ -19,7 +19,7 @@ from dualwrite.connectors.base import Connector
 from dualwrite.engine.audit import Auditor
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import allowed, note, refuse_changes, used
-from dualwrite.engine.continuity import check_identity
+from dualwrite.engine.continuity import HOME, check_home, check_identity
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
@@ -240,12 +240,16 @@ class Engine:
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
         for side, connector in self.connectors.items():
             check_identity(self.journal, side, connector)
+        check_home(self.journal)
+        for side, connector in self.connectors.items():
             try:
                 connector.install([compiled.views[side] for compiled in live.values()])
             except PositionLost:  # everything is installed all the same
                 if live:
                     raise
             self.journal.put(f"identity.{side}", connector.identity())
+        if self.journal.get(HOME) is None:
+            self.journal.put(HOME, self.journal.home)
 
     def _settle_journal(self) -> None:
         for side, connector in self.connectors.items():

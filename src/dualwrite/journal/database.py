@@ -71,6 +71,7 @@ class Database:
         in_memory = url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:")
         self._file = None if in_memory or url.get_backend_name() != "sqlite" else Path(url.database or "")
         self.name = str(self._file or url.render_as_string(hide_password=True))
+        self.home = None if self._file is None else _home(self._file.resolve().parent)
         self._engine = _engine(url, wait, in_memory)
         self._writer = self._engine.execution_options(dualwrite_writes=True)
         self._session: sqlite3.Connection | None = None  # that of ``append``
@@ -184,6 +185,10 @@ class Database:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             raise trouble(self.name, error) from error
+
+
+def _home(folder: Path) -> str:
+    return str(folder.parent if folder.name == FOLDER else folder)
 
 
 def trouble(name: str, error: Exception) -> DualwriteError:

@@ -12,13 +12,28 @@ import json
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, Unpack
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, Table, and_, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Row,
+    Select,
+    Table,
+    and_,
+    delete,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from dualwrite.journal.audits import Audits
 from dualwrite.journal.backlog import Backlogs
@@ -50,6 +65,7 @@ from dualwrite.journal.tables import (
     layout,
     map_state,
     map_version,
+    metadata,
     notice,
     parked,
     queue,
@@ -62,6 +78,7 @@ from dualwrite.model import Change, Position, Side, decode
 activity = logging.getLogger("dualwrite.activity")
 """Where every line of the activity log is logged as well."""
 DAY: Final = 86_400.0
+_FAR: Final = 1e11  # seconds; what lies further away is no moment
 NOW: Final[Mapping[Side, int]] = {}
 """The numbers under which everything is shown as last written."""
 
@@ -110,6 +127,11 @@ class Journal:
     def name(self) -> str:
         """The file, or the URL without its password."""
         return self._database.name
+
+    @property
+    def home(self) -> str | None:
+        """The folder that it is in, wherever links lead; None where it is no file."""
+        return self._database.home
 
     def close(self) -> None:
         """Close the journal.  Idempotent."""
@@ -425,6 +447,20 @@ class Journal:
                 return None
             time.sleep(0.02)
 
+    # Everything
+
+    def dump(self) -> Iterator[tuple[str, Iterator[dict[str, object]]]]:
+        """Every table by name with all its rows, for people: moments as ISO 8601 in UTC, what is JSON as such; without
+        what is packed (see ``audits``)."""
+        for table in metadata.sorted_tables:
+            yield table.name, self._rows(table)
+
+    def _rows(self, table: Table) -> Iterator[dict[str, object]]:
+        with self._database.reading() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(select(table)):
+                cells = row._mapping.items()
+                yield {name: _told(table, name, value) for name, value in cells if not isinstance(value, bytes)}
+
     # Named values
 
     def get(self, name: str) -> str | None:
@@ -436,6 +472,16 @@ class Journal:
         """As ``Writer.put``."""
         with self.batch() as batch:
             batch.put(name, value)
+
+
+def _told(table: Table, name: str, value: object) -> object:
+    """A cell of the journal for people."""
+    if isinstance(table.c[name].type, Double) and isinstance(value, float):
+        return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds") if abs(value) < _FAR else None
+    if isinstance(value, str) and value[:1] in ("{", "["):
+        with suppress(ValueError):
+            return json.loads(value)
+    return value
 
 
 def _equal(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:

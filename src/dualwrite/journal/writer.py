@@ -27,6 +27,7 @@ from dualwrite.journal.entries import Conflict, MapChanges, MapState, Notice, Pa
 from dualwrite.journal.layout import Layout
 from dualwrite.journal.tables import (
     audit,
+    backlog,
     closure,
     conflict,
     decision,
@@ -34,6 +35,7 @@ from dualwrite.journal.tables import (
     kept,
     layout,
     map_state,
+    metadata,
     notice,
     parked,
     queue,
@@ -190,6 +192,11 @@ class Writer:
     def settle(self, side: Side, committed: int) -> None:
         """Undo what was written for commits behind ``committed`` (they never happened); purge what is removed."""
         self._add(_settle, [(side.value, committed)])
+
+    def part(self, side: Side) -> None:
+        """The system of a side was replaced: what is parked there goes, and what is queued for paused maps; all else
+        counts, whatever its commits were."""
+        self._add(_part, [side.value])
 
     def _header(self, record: ParkedKey, number: int) -> Values:
         values: Values = {f"b_{name}": getattr(record, name) for name in _HEADER}
@@ -443,6 +450,16 @@ def _settle(connection: Connection, rows: list[tuple[str, int]]) -> None:
         for table in (parked, queue):
             connection.execute(delete(table).where(table.c.side == side, table.c.gone <= committed))
             connection.execute(update(table).where(table.c.side == side, table.c.gone > committed).values(gone=None))
+
+
+def _part(connection: Connection, rows: list[str]) -> None:
+    connection.execute(delete(backlog))
+    for side in rows:
+        for table in (parked, queue, kept):
+            connection.execute(delete(table).where(table.c.side == side))
+        for table in metadata.tables.values():
+            if {"side", "number"} <= set(table.c.keys()):
+                connection.execute(update(table).where(table.c.side == side).values(number=-table.c.row))
 
 
 def _positions_text(positions: Mapping[Side, Position | None]) -> str:
