@@ -490,6 +490,20 @@ def test_value_map_members_match_by_text_then_type_then_letters() -> None:
     assert carry("LIMIT >> note: {values: {1: one}}", "1.00") == "one"
 
 
+def test_a_record_that_cannot_be_carried_costs_no_new_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is needed to say which cell it was is made with the first such record, and kept for all others."""
+    found = compiled(KEY, "HOLD >< hold: {values: {no: 800, all: 801}}")
+
+    def fail() -> str:
+        with pytest.raises(RowProblem) as caught:
+            found.map_row(LEFT, left_of(found, HOLD="other"))
+        return caught.value.column
+
+    fail()
+    monkeypatch.setattr("dualwrite.mapping.rows.Text.function", None)
+    assert fail() == "HOLD"
+
+
 def test_a_choice_in_a_value_map_is_its_name_in_any_letters_and_its_number() -> None:
     """Dual-write writes names of enumerations in small letters; cells may hold the name or the number."""
     found = compiled(KEY, "HOLD >> note: {values: {NO: none, All: everything}}")

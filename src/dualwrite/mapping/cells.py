@@ -21,9 +21,9 @@ from dualwrite.schema import Column, ColumnType, TypeName
 _LISTED = (TypeName.CHOICE, TypeName.BOOLEAN)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Carrier:
-    """How a cell gets to the other side.
+    """How a cell gets to the other side; each is itself alone, so that what is made of it can be kept.
 
     ``expression`` is Python over the variable ``{v}`` and the names in ``names``, each ending in ``{n}``: a number that
     tells the carriers within one function apart.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dualwrite.casts import CastError, identity
@@ -98,8 +99,12 @@ def _given(line: Line, source: Side, prefix: str) -> str:
     return ", ".join(f"{prefix}{index}" for index in line.inputs.get(source, ()))
 
 
+@lru_cache(maxsize=4096)
 def cell_function(carrier: Carrier, width: int = 1) -> Callable[..., Cell]:
-    """One cell, carried by itself; ``width`` is how many cells it is made of."""
+    """One cell, carried by itself; ``width`` is how many cells it is made of.
+
+    Kept, because it is made anew for each record that cannot be carried otherwise.
+    """
     text = Text()
     given = ", ".join(f"v{number}" for number in range(width))
     return text.function(given, [f"return {text.cell(carrier, given)}"])
