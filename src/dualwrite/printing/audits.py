@@ -86,7 +86,7 @@ def history(steps: Sequence[Step], is_audited: bool) -> None:
         _values(step.columns, 4)
         detail = {name: _plain(value) for name, value in step.detail.items() if name not in ("key", "shown_key")}
         for told in circumstances(detail):
-            console.print(Padding(escape(told), (0, 0, 0, 4)))
+            console.print(Padding(escape(told), (0, 0, 0, 4), expand=False))
     if not steps:
         said("nothing is known of this record" + ("" if is_audited else ": the audit is off"))
 
@@ -101,7 +101,7 @@ def _values(images: Images, indent: int) -> None:
     """Old and new values: those that differ, or the whole record where it came or went."""
     told = [f"{escape(path)}: {_both(old, new)}" for path, (old, new) in images.items()]
     if told:
-        console.print(Padding("; ".join(told), (0, 0, 0, indent)))
+        console.print(Padding("; ".join(told), (0, 0, 0, indent), expand=False))
 
 
 def _both(old: Cell, new: Cell) -> str:

@@ -50,5 +50,5 @@ def conflicts(entries: Sequence[Conflict]) -> None:
         console.print(f"[bold]{e.id}[/bold]  {where}  {verdict} ({e.policy})  [dim]{when(e.at)}[/dim]")
         values = (("left", e.left), ("right", e.right), ("base", e.base))
         told = "; ".join(f"{name} {cells(row, whole)}" for name, row in values)
-        console.print(Padding(told, (0, 0, 0, 6)))
+        console.print(Padding(told, (0, 0, 0, 6), expand=False))
     said(f"{len(entries)} conflict(s)" if entries else "no conflicts")

@@ -54,7 +54,7 @@ def events(found: Sequence[Event]) -> None:
         who = f"  [cyan]{escape(event.who)}[/cyan]" if event.who else ""
         console.print(f"[dim]{when(event.at)}[/dim]{who}  {told}")
         for line in circumstances(event.detail):
-            console.print(Padding(escape(line), (0, 0, 0, 4)))
+            console.print(Padding(escape(line), (0, 0, 0, 4), expand=False))
     if not found:
         said("nothing is in the log")
 
