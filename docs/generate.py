@@ -23,6 +23,11 @@ from dualwrite.mapping import check, d365, d365_keys, offline
 
 HERE = Path(__file__).parent
 SYSTEMS = {
+    "clocks_apart": (
+        "The clocks of the two systems are more than 5 seconds apart, so their times say little about what came first.",
+        "let both machines get their time by NTP; until then the difference is measured when an engine starts, and "
+        "`newest` reckons with it",
+    ),
     "connection": (
         "A system cannot be reached or opened.",
         "do what the message says: mostly the URL is wrong, or rights are missing",

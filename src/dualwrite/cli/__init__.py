@@ -28,6 +28,7 @@ from dualwrite.cli.undo import undo
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import brakes, commands
+from dualwrite.engine.clocks import apart, difference
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
 from dualwrite.engine.lifecycle import ATTENTION
@@ -303,6 +304,7 @@ def status(
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.connectors)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
+        problems += apart(difference(work.connectors))
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))
         else:

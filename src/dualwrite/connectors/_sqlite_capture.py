@@ -43,7 +43,7 @@ renamed or brought, by which those that look it up look different (the note tell
 lost."""
 NORMAL, OWN, SILENT = 0, 1, 2
 REMEDY = "stop the maps of this link and start them again with an initial sync"
-START_AGAIN = "correct the map if need be (`dualwrite maps refresh` tells), then start it: it compares both sides"
+START_AGAIN = "correct the map if need be (`dualwrite check` tells), then start it: it compares both sides"
 Triggers: TypeAlias = Mapping[str, tuple[int, str]]
 """Triggers of a table: place and text by name."""
 

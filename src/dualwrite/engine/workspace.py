@@ -14,6 +14,7 @@ from typing import TypeVar
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.declared import complete
+from dualwrite.engine.clocks import apart, difference
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.lifecycle import wants_to_run
@@ -215,6 +216,7 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
             for side, connector in connectors.items():
                 problems += _health(side, connector, maps.values())
             problems += over_budget(retained_by(connectors), project.limits.retained)
+            problems += apart(difference(connectors))
             problems += _obstacles(project, connectors)
             if data is not None:
                 problems += DataCheck(connectors, schemas, list(maps.values()), data, project.companies).problems()
