@@ -11,18 +11,38 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from dualwrite.engine import commands
+from dualwrite.engine import commands, wishes
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.workspace import opened
+from dualwrite.journal import Journal
 from dualwrite.project import load
 
 
 def sync(folder: Path) -> None:
     """Run a project until both feeds are drained, as ``dualwrite run --until-idle`` does."""
+    until_idle(folder, lambda journal, names: [journal.set_state(name, desired="running") for name in names])
+
+
+def queue_up(folder: Path) -> None:
+    """Pause all maps, and take what there is into their queues."""
+    until_idle(folder, lambda journal, names: wishes.pause(journal, names, who="bench"))
+
+
+def drain(folder: Path) -> None:
+    """Run a project until both feeds are drained, whatever its maps do."""
+    until_idle(folder, lambda _journal, _names: None)
+
+
+def catch_up(folder: Path) -> None:
+    """Resume all maps, and carry their queues."""
+    until_idle(folder, lambda journal, names: wishes.resume(journal, names, who="bench"))
+
+
+def until_idle(folder: Path, wish: Callable[[Journal, list[str]], object]) -> None:
+    """Wish something of all maps, then run until both feeds are drained."""
     with opened(load(folder)) as work:
         work.lease.acquire()
-        for name in work.maps:
-            work.journal.set_state(name, desired="running")
+        wish(work.journal, list(work.maps))
         engine = work.engine()
         engine.open()
         Runner(engine, commands.execute).run(until_idle=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.processes import examined, measured, running, sync
+from bench.processes import catch_up, drain, examined, measured, queue_up, running, sync
 from bench.report import latencies, median, report, timed
 from bench.tables import LEFT, LEFT_COLUMNS, PROJECT, build, copy_by_sql, rows
 
@@ -130,6 +130,21 @@ def single(folder: Path, count: int) -> tuple[float, list[float]]:
     return engine.worked, found
 
 
+def catching_up(folder: Path, count: int, records: int) -> None:
+    """A paused map's queue of so many changes of so many records: until it is kept, and until it is carried."""
+    left, right = folder / "left.db", folder / "right.db"
+    measured(queue_up, folder)
+    statement = "UPDATE customers SET TEXT8 = 'turn ' || ? WHERE rowid <= ?"
+    turns = count // records
+    written = timed(partial(write, left, statement, [(turn, records) for turn in range(turns)]))
+    what = f"{count:,} changes of {records:,} records"
+    seconds, peak = measured(drain, folder)
+    report(f"queueing {what}", count, seconds, written, f"peak {peak:.0f} MB (limit: the updates)")
+    seconds, peak = measured(catch_up, folder)
+    report(f"catching up {what}", count, seconds, written, f"peak {peak:.0f} MB (limit: the updates)")
+    assert counted(right, "accounts", f"text8 = 'turn {turns - 1}'") == records
+
+
 def counted(file: Path, table: str, condition: str) -> int:
     """How many rows of a table are so."""
     with closing(sqlite3.connect(file)) as database:
@@ -217,5 +232,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "singles": lambda bench: singles(bench.equal()),
     "backlog": lambda bench: backlog(bench.equal(), bench.rows // 2),
     "audit": lambda bench: audited(bench.equal(), bench.rows // 2),
+    "catch-up": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 2),
+    "catch-up of few": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 200),
     "triggers": lambda bench: triggers(bench.scratch, min(bench.rows, 50_000)),
 }

@@ -40,6 +40,7 @@ FEATURES = (
     "refusals",
     "twins",
     "stops",
+    "pauses",
 )
 """What a link, or a program, may have besides one map with plain columns."""
 CLOCKS = ("tie", "right ahead", "left ahead", "backwards")
@@ -164,6 +165,7 @@ class Chance:
         kinds += ["resolve", "resolve"] * ("manual" in has) + ["block", "block", "unblock"] * ("refusals" in has)
         kinds += ["clock"] * ("clocks" in has) + ["twin"] * (3 * ("twins" in has))
         kinds += ["stop", "start"] * ("stops" in has)
+        kinds += ["pause", "pause", "pause", "resume", "resume"] * ("pauses" in has)
         match random.choice(kinds):
             case "edit":
                 return self._edit()
@@ -177,6 +179,10 @@ class Chance:
                 return random.choice(("twin", "twin L>R", "twin R>L"))
             case "resolve" | "start" as kind:
                 return f"{kind} {random.choice(('left', 'right'))}"
+            case "pause":
+                return random.choice(("pause", "pause items"))
+            case "resume":
+                return random.choice(("resume", "resume", "resume preserve"))
             case "block":
                 return f"block {random.choice('LR')} {random.choice(self.codes)}"
             case "clock":

@@ -7,6 +7,7 @@ A program is a list of lines, so that it can be written by hand, drawn at random
 ``L>R 2``            one turn of the flow out of the left with that batch size
 ``drain`` ``ack``    carry everything · let both systems forget
 ``start right``      wish all maps to run, with that master;  ``stop``  wish them not to
+``pause items``      queue that map's changes, all maps' without a name;  ``resume`` ``resume preserve``  go on with all
 ``restart``          close everything and open it again
 ``crash before commit 2``  the process dies when it passes that point for the second time
 ``at after read: R delete 1``  a user's transaction at that point
@@ -32,12 +33,14 @@ from typing import Any, Protocol
 
 from dualwrite.connectors.base import Connector, Feed, Remembered, Snapshot
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, Refused, User
+from dualwrite.engine import wishes
 from dualwrite.engine.commands import execute
+from dualwrite.engine.lifecycle import is_allowed
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import PositionLost, Superseded
 from dualwrite.expression import Column as Named
 from dualwrite.expression import Compare, Expression, Literal
-from dualwrite.journal import Journal, Parked
+from dualwrite.journal import Journal, MapState, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.tablemap import (
     ColumnMapping,
@@ -72,6 +75,10 @@ POINTS = (
     "between passes",
     "inside restore",
     "inside retry",
+    "after queue",
+    "after chunk",
+    "between pauses",
+    "between joins",
 )
 PATIENCE = 3_000
 """So many points passed in one step mean that the engine never comes to rest."""
@@ -484,7 +491,8 @@ class World:
         made: list[tuple[str, Key, Record | None, Record | None]] = []
         moved: list[tuple[str, Key, set[tuple[str, Key]]]] = []
         start = self.watchers[side].end()
-        seen, parked = self._received(side)
+        received, parked = self._received(side)
+        delayed = self._delayed(side)
         with self.systems[side].user(at) as user:
             before = self.look(side, user)
             for statement in words.split(";"):
@@ -498,6 +506,7 @@ class World:
                 before = after
         end = self.watchers[side].end()
         for name, key, was, now in made:
+            seen = delayed.get(name, received)
             self._note(side, name, key, was, now, at, start, end, seen, parked.get((name, key)))
         self.moved += [(next(self.numbers), side, name, key, earlier) for name, key, earlier in moved]
         self._wander()
@@ -599,6 +608,11 @@ class World:
             if entry.until is None
         }
         return (found[0] if found else None), parked
+
+    def _delayed(self, side: Side) -> dict[str, Position]:
+        """How far a side has received the other's changes of maps that are paused, or not quite resumed."""
+        entries = self.watchers[side].remembered("queued")
+        return {entry.view: Position.parse(entry.value) for entry in entries if entry.until is None}
 
     def _note(
         self,
@@ -736,6 +750,7 @@ class World:
     def _caused(
         self, side: Side, name: str, before: Any, after: Any, at: float, start: Position, end: Position, seen: Any
     ) -> None:
+        seen = self._delayed(side).get(name, seen)
         compiled = next(one for one in self.maps if one.name == name)
         paths = [".".join(path) for path in compiled.views[side].paths]
         idea = self.ideas[name]
@@ -830,10 +845,10 @@ class World:
             return
         if word == "restart":
             self._lose()
-        if word in ("start", "stop"):
+        if word in ("start", "stop", "pause", "resume"):
             self._wish(word, rest)
         engine = self.running()
-        if word in ("start", "stop"):
+        if word in ("start", "stop", "pause", "resume"):
             engine.reconcile()
         elif word == "drain":
             engine.drain()
@@ -857,9 +872,22 @@ class World:
         for name in self.ideas:
             if word == "stop":
                 self.journal.set_state(name, desired="stopped")
+            elif word in ("pause", "resume"):
+                self._delay(name, word, rest)
             elif self.journal.states().get(name) is None or self.journal.states()[name].desired == "stopped":
                 self.master = Side(rest or "left")
                 self.journal.set_state(name, desired="running", master=self.master.value)
+
+    def _delay(self, name: str, word: str, rest: str) -> None:
+        """Pause or resume a map, where it can be."""
+        state = self.journal.states().get(name) or MapState(name)
+        if word == "pause" and rest in ("", name) and is_allowed("pause", state):
+            wishes.pause(self.journal, [name], who="")
+        elif word == "resume" and is_allowed("resume", state):
+            wishes.resume(self.journal, [name], who="", skip=rest)  # type: ignore[arg-type]
+        else:
+            return
+        self.seen[f"{word} {rest}".strip()] += 1
 
     def _twin(self, rest: str) -> None:
         """The running engine is believed dead; another one takes over, and the first goes on later."""
@@ -890,6 +918,7 @@ class World:
         self.twin = None
         try:
             self.do(f"start {self.master}")
+            self.do("resume")
             self._mend()
             self.do("retry")  # one-way columns that were refused are put back
             self._give_up()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -27,6 +27,8 @@ from dualwrite.model import Change, Key, Kind, Position, Side
 
 AT_ONCE: Final = 500
 """Changes that are looked at together."""
+IN_MEMORY: Final = 20_000
+"""Changes, and records, whose windows are held: a record that changes often is asked for with every chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class Backlog:
         self.passed = self._journal.passed(side, self.map)
         self._count = self._journal.count(side, self.map)
         self._first: Delayed | None = None
+        self._windows: dict[Key, list[Change]] = {}  # of records that were asked for; from then on all there is of them
+        self._held = 0
+        self._looking = threading.Lock()
         self._rekey()
         self._pass_received()
 
@@ -117,7 +122,9 @@ class Backlog:
         ``end`` there are no more of them."""
         entries = [entry for change, seen in changes if (entry := self._entry(change, seen)) is not None]
         if entries:
-            self._journal.append(self.side, self.map, entries, self._layout)
+            with self._looking:
+                self._journal.append(self.side, self.map, entries, self._layout)
+                self._hold(known for entry in entries if (known := self._known(entry.change.change)) is not None)
             with self._lock:
                 self._count += len(entries)
             received = self.received
@@ -198,12 +205,25 @@ class Backlog:
 
     def window(self, keys: Iterable[Key]) -> dict[Key, list[Change]]:
         """The changes of some records, those of each in order."""
-        found: dict[Key, list[Change]] = {key: [] for key in keys}
-        for change in self._changes(found) if self._count else ():
+        if not self._count:
+            return {}
+        with self._looking:
+            wanted = list(dict.fromkeys(keys))
+            if self._held + len(self._windows) + len(wanted) > IN_MEMORY:
+                self._windows.clear()
+                self._held = 0
+            new = [key for key in wanted if key not in self._windows]
+            self._windows |= {key: [] for key in new}
+            self._hold(self._changes(new), set(new))
+            return {key: list(self._windows[key]) for key in wanted}
+
+    def _hold(self, changes: Iterable[Change], only: Collection[Key] | None = None) -> None:
+        """Add changes to the windows that are held, of all these records or ``only`` of some."""
+        for change in changes if self._windows else ():
             for key in self._keys(change):
-                if key in found:
-                    found[key].append(change)
-        return found
+                if key in self._windows and (only is None or key in only):
+                    self._windows[key].append(change)
+                    self._held += 1
 
     def _changes(self, keys: Iterable[Key]) -> Iterator[Change]:
         for entry in self._journal.of(self.side, self.map, map(key_text, keys)):
