@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.many import many
 from bench.processes import catch_up, drain, examined, measured, queue_up, running, sync
 from bench.report import latencies, median, report, timed
 from bench.tables import LEFT, LEFT_COLUMNS, PROJECT, build, copy_by_sql, rows
@@ -234,5 +235,6 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "audit": lambda bench: audited(bench.equal(), bench.rows // 2),
     "catch-up": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 2),
     "catch-up of few": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 200),
+    "many": lambda bench: many(bench.scratch / "many"),
     "triggers": lambda bench: triggers(bench.scratch, min(bench.rows, 50_000)),
 }

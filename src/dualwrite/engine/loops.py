@@ -46,12 +46,13 @@ class Loop:
 class _Recent:
     """Where the last change of each record stood that one direction carried; the older half is dropped now and then."""
 
+    most: int
     new: dict[Record, Position] = field(default_factory=dict)
     old: dict[Record, Position] = field(default_factory=dict)
 
     def add(self, touched: Mapping[Record, Change]) -> None:
         self.new.update((record, change.position) for record, change in touched.items())
-        if len(self.new) > RECENT:
+        if len(self.new) > self.most:
             self.new, self.old = {}, self.new
 
     def common(self, touched: Mapping[Record, Change]) -> Iterable[Record]:
@@ -72,11 +73,12 @@ class _Chain:
 class LoopGuard:
     """Shared by both flows.  ``rounds``, from one side to the other and back, are a loop."""
 
-    def __init__(self, rounds: int = ROUNDS, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rounds: int = ROUNDS, clock: Callable[[], float] = time.monotonic, recent: int = RECENT) -> None:
         self.found: dict[Record, Loop] = {}
         self._rounds = rounds
         self._clock = clock
-        self._recent = {side: _Recent() for side in Side}
+        self._most = recent
+        self._recent = {side: _Recent(recent) for side in Side}
         self._chains: dict[Record, _Chain] = {}
         self._lock = threading.Lock()
 
@@ -111,12 +113,12 @@ class LoopGuard:
         if len(chain.times) > 2 * self._rounds:
             self.found[record] = _loop(chain, now - chain.times[0], restored)
             del self._chains[record]
-        elif len(self._chains) > RECENT:
+        elif len(self._chains) > self._most:
             self._forget(now)
 
     def _forget(self, now: float) -> None:
         old = [record for record, chain in self._chains.items() if not chain.times or chain.times[-1] <= now - WITHIN]
-        for record in old or list(self._chains)[: RECENT // 2]:
+        for record in old or list(self._chains)[: self._most // 2]:
             del self._chains[record]
 
     def parked(self, record: Record) -> None:
