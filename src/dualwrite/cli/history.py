@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -95,13 +96,13 @@ def _changes(folder: Path, name: str | None, since: str | None, limit: int | Non
     most = SHOWN if limit is None and not (as_json or as_csv) else limit
     with workspace(folder) as work:
         after = None if since is None else moment(since)
-        found = work.journal.audits.lines(work.numbers(), known(work, name), since=after, limit=most)
+        found = islice(work.journal.audits.each(work.numbers(), known(work, name), since=after), most)
         if as_json:
             printing.json_out([printing.audits.applied_json(line) for line in found])
         elif as_csv:
             printing.audits.changes_csv(found)
         else:
-            printing.audits.changes(found)
+            printing.audits.changes(list(found))
 
 
 def moment(text: str, now: datetime | None = None) -> float:

@@ -197,7 +197,7 @@ def _export_journal(journal: Journal, place: Path) -> None:
 
 def _export_audit(journal: Journal, file: Path) -> None:
     with file.open("w", encoding="utf-8") as out:
-        for line in journal.audits.lines({}):
+        for line in journal.audits.each({}):
             told = {
                 "at": datetime.fromtimestamp(line.at, UTC).isoformat(timespec="milliseconds"),
                 "side": str(line.side),

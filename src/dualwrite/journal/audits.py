@@ -53,8 +53,19 @@ class Audits:
         since: float | None = None,
         limit: int | None = None,
     ) -> list[Audited]:
+        """As ``each``, at once."""
+        return list(islice(self.each(numbers, map, key, since=since), limit))
+
+    def each(
+        self,
+        numbers: Mapping[Side, int],
+        map: str | None = None,
+        key: Key | None = None,
+        *,
+        since: float | None = None,
+    ) -> Iterator[Audited]:
         """What was applied, newest first: of a map, of a record (and of what it was called before, or became), since a
-        time, as far as given."""
+        time, as far as given.  A block is unpacked when its turn comes."""
         wanted = select(audit.c.row).where(_counts(numbers)).order_by(audit.c.row.desc())
         if since is not None:
             wanted = wanted.where(audit.c.at >= since)
@@ -63,7 +74,7 @@ class Audits:
             lines = (
                 line for id in _mentioning(connection, wanted, key) for line in reversed(_lines(connection, id, of))
             )
-            return list(islice((line for line in lines if _is_wanted(line, map, key)), limit))
+            yield from (line for line in lines if _is_wanted(line, map, key))
 
     def one(self, numbers: Mapping[Side, int], id: str) -> Audited | None:
         """The line with an id; None where it is not there (any more).  Raises ValueError for what is no id."""
