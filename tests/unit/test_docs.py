@@ -166,6 +166,9 @@ FIELDS = {
     "map_difference_json": "maps diff",
     "sync_json": "syncs list",
     "progress_json": "status",
+    "explained_json": "explain",
+    "compared_json": "explain",
+    "reason_json": "explain",
 }
 """The functions that make JSON, and the command whose section describes their fields."""
 

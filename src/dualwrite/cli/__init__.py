@@ -16,7 +16,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from dualwrite import printing
-from dualwrite.cli import environments, exchange, pausing, running, watching
+from dualwrite.cli import environments, exchange, explaining, pausing, running, watching
 from dualwrite.cli.alerts import alerts_app
 from dualwrite.cli.conflicts import conflicts_app
 from dualwrite.cli.history import log
@@ -64,6 +64,7 @@ app.add_typer(alerts_app, name="alerts")
 for command in (environments.relink, environments.reset, environments.uninstall):
     app.command()(command)
 app.add_typer(syncs_app, name="syncs")
+app.command()(explaining.explain)
 app.command()(pausing.pause)
 app.command()(pausing.resume)
 

@@ -8,6 +8,7 @@ from dualwrite.printing import audits as audits
 from dualwrite.printing import conflicts as conflicts
 from dualwrite.printing import environments as environments
 from dualwrite.printing import events as events
+from dualwrite.printing import explaining as explaining
 from dualwrite.printing import live as live
 from dualwrite.printing import maps as maps
 from dualwrite.printing import parking as parking
