@@ -215,3 +215,29 @@ def test_a_side_is_taken_back_to_what_it_was(tmp_path: Path) -> None:
             found = sorted(row for block in Rest(snapshot, before, spool, view, tally).blocks() for row in block)
     assert found == was[3:]
     assert tally.read[L] == 3
+
+
+# -- once more, on a map that runs -------------------------------------------------------------------------------------
+
+
+def past_the_capture(story: Story, side: Side, code: str, **values: str | None) -> None:
+    """Change a record with nobody told."""
+    table = story.databases[side].tables["items" if side is L else "products"]
+    (number,) = table.find(("code",), (code,))
+    table.put(number, {**table.records[number], **values})
+
+
+def test_a_sync_done_again_leaves_to_the_flows_what_is_on_its_way(story: Resumed) -> None:
+    """What differs is taken from the master, but what users have just written is carried to both sides."""
+    story.start()
+    for code in ("1", "3"):
+        past_the_capture(story, R, code, name="past")
+    story.update(R, "2", name="just now")
+    story.insert(R, code="newer", name="newer")
+    story.delete(L, "5")
+    outcome = story.engine.synchronise(story.maps[0], L, "again")
+    both = dict(story.both("code", "name"))
+    assert (both["1"], both["2"], both["3"], both["newer"]) == ("left 1", "just now", "left 3", "newer")
+    assert "5" not in both
+    assert outcome.changed == {L: 0, R: 2}
+    story.at_rest()

@@ -7,10 +7,12 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, Map, known, workspace
+from dualwrite.cli.session import HERE, Folder, Json, Map, finish, known, who, workspace
+from dualwrite.engine import commands
 from dualwrite.errors import Usage
+from dualwrite.model import Side
 
-syncs_app = typer.Typer(help="Initial syncs: what each of them did.", no_args_is_help=True)
+syncs_app = typer.Typer(help="Initial syncs: what each of them did, and doing them again.", no_args_is_help=True)
 
 
 @syncs_app.command("list")
@@ -41,3 +43,31 @@ def syncs_show(
         if run is None:
             raise Usage(f"there is no initial sync {number}", "see dualwrite syncs list")
         printing.json_out(printing.syncs.sync_json(run)) if as_json else printing.syncs.sync(run)
+
+
+@syncs_app.command("again")
+def syncs_again(
+    maps: Annotated[list[str], typer.Argument(help="Names of maps that run.", metavar="MAP")],
+    folder: Folder = HERE,
+    as_json: Json = False,
+    master: Annotated[
+        Side | None, typer.Option(help="The side whose values win; as at the start.", metavar="left|right")
+    ] = None,
+    leave_parked: Annotated[bool, typer.Option("--leave-parked", help="Leave aside what is parked.")] = False,
+) -> None:
+    """Sync maps that run once more.
+
+    All that failed is tried again, and all that is missing or differs is carried.  The maps go on running.
+    """
+    with workspace(folder) as work:
+        names = [one.name for one in work.chosen(maps)]
+        wanted = {"maps": names, "master": None if master is None else master.value, "leave_parked": leave_parked}
+        answer = commands.ask(work, "again", {**wanted, "who": who()})
+        done = answer["syncs"]
+        assert isinstance(done, list)
+        runs = [run for id in done if (run := work.journal.syncs.find(int(id))) is not None]
+        if as_json:
+            printing.json_out([printing.syncs.sync_json(run) for run in runs])
+        else:
+            printing.syncs.syncs(runs)
+        finish(not any(count.failed for run in runs for count in run.counts))

@@ -14,7 +14,7 @@ from dualwrite.engine.data import DataCheck
 from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
-from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.undo import shown, undo, undo_conflict
 from dualwrite.engine.wishes import RECONCILE
@@ -129,6 +129,27 @@ def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     return {"side": str(done.side), "columns": columns, "kind": done.kind}
 
 
+def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    """Initial syncs of maps that run: what is missing or differs, and what failed unless that is left aside."""
+    names, master, who = arguments["maps"], arguments.get("master"), str(arguments.get("who", ""))
+    assert isinstance(names, list)
+    for name in names:
+        if name not in engine.link.maps:
+            raise Usage(f"map {name} is not running", "start it, with an initial sync")
+    engine.drain()
+    done = []
+    for name in names:
+        chosen = master or engine.journal.states()[name].master or DEFAULT_MASTER
+        freed = 0 if arguments.get("leave_parked") else engine.retry(_records(_parked(engine, {"map": name})))
+        outcome = engine.synchronise(engine.link.maps[name], Side(str(chosen)), "again")
+        detail: dict[str, object] = {"master": str(chosen), "freed": freed}
+        detail |= {what: sum(getattr(count, what) for count in outcome.counts) for what in ("inserted", "updated")}
+        engine.journal.log("initial sync done again", map=name, who=who, detail=detail)
+        done.append(engine.journal.syncs.list(name, 1)[0].id)
+    engine.drain()
+    return {"syncs": done}
+
+
 COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     RECONCILE: _reconcile,
     "drain": _drain,
@@ -137,6 +158,7 @@ COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     "resolve": _resolve,
     "repair": _repair,
     "undo": _undo,
+    "again": _again,
 }
 
 

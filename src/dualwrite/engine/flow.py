@@ -161,16 +161,18 @@ class Flow:
         self.retain(batch)
         return moved or bool(batch.changes)
 
-    def drain(self, boundary: Position) -> None:
-        """Carry what the feed holds up to ``boundary``, and not a change behind it."""
+    def drain(self, boundary: Position, heard: Callable[[Sequence[Change]], None] | None = None) -> None:
+        """Carry what the feed holds up to ``boundary``, and not a change behind it; ``heard`` is told all of it."""
         while self.carried is None or self.carried < boundary:
             batch = self._again or self._read(0.05)
             self._again = batch
+            head = tuple(change for change in batch.changes if change.position <= boundary)
+            if heard is not None:
+                heard(head)
             if batch.position <= boundary:
                 self.step(batch)
                 self._again = None
                 continue
-            head = tuple(change for change in batch.changes if change.position <= boundary)
             self.step(replace(batch, changes=head, position=boundary))
             rest = batch.changes[len(head) :]
             self._again = replace(batch, changes=rest) if rest else None

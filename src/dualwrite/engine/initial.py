@@ -11,7 +11,7 @@ it is read: the boundaries are known, and nothing else need be.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -27,8 +27,10 @@ from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
-from dualwrite.engine.spool import Spool, Weak
+from dualwrite.engine.spool import BLOCK, Spool, Weak
 from dualwrite.engine.syncs import Watch, counts, quiet
+from dualwrite.engine.window import record_keys
+from dualwrite.errors import RowProblem
 from dualwrite.journal import Count
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
@@ -118,9 +120,13 @@ class InitialSync:
         keeper: Keeper | None = None,
         kept: Kept | None = None,
         allowance: Allowance = unasked,
+        *,
+        is_live: bool = False,
     ) -> None:
         """``keeper`` lets it go on in another process, ``kept`` is the one that does; ``allowance`` refuses what would
-        change too much."""
+        change too much.  ``is_live``: the map's records have been brought together before, and what is on its way or
+        parked is left to the flows.
+        """
         self.link = link
         self.flows = flows
         self.compiled = compiled
@@ -128,6 +134,8 @@ class InitialSync:
         self.progress = progress
         self.outcome = Outcome()
         self.boundaries: dict[Side, Position] = {}
+        self._is_live = is_live
+        self._moving: set[Key] = set()  # records of a live map of which changes were on their way
         self._keeper = keeper
         self._kept = kept
         self._allowance = allowance
@@ -164,12 +172,14 @@ class InitialSync:
             first = next(findings, None)
             if first is not None:
                 findings = chain([first], findings)
-            if tally.alone is not None and self._may_stream():
+            if tally.alone is not None and self._may_stream() and not self._is_live:
                 self._findings, self._streams = findings, tally.alone
                 self._snapshots = stack.pop_all()
             else:
                 for finding in findings:
                     self._take(finding)
+        if self._is_live:
+            return  # what of it is to be carried is known when the flows have reached the boundaries
         self._allowance(self.outcome.changed, tally.read)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
@@ -249,11 +259,12 @@ class InitialSync:
     def _create(self, alone: Alone) -> None:
         """What exists on one side only is created on the other."""
         if self.compiled.carried[alone.side]:
-            self._count_created(alone)
+            self._count("created", alone.side.other, alone.keys)
             self._spools[alone.side].add(alone.rows, insert=True)
 
-    def _count_created(self, alone: Alone) -> None:
-        self.outcome.tally.count(f"created {alone.side.other}", alone.keys)
+    def _count(self, what: str, target: Side, keys: Sequence[Key | None]) -> None:
+        if not self._is_live:
+            self.outcome.tally.count(f"{what} {target}", keys)
 
     def _change(self, difference: Difference) -> None:
         """What differs is carried from the master."""
@@ -261,7 +272,7 @@ class InitialSync:
         assert row is not None, "both sides have it"
         self._one_way(difference)
         if self._carries(difference, self.master):
-            self.outcome.tally.count(f"changed {self.master.other}", [difference.key])
+            self._count("changed", self.master.other, [difference.key])
             self._spools[self.master].add([row], insert=False)
 
     def _carries(self, difference: Difference, source: Side) -> bool:
@@ -284,7 +295,9 @@ class InitialSync:
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
         for source in Side:
-            self.flows[source].drain(self.boundaries[source])
+            self.flows[source].drain(self.boundaries[source], partial(self._hear, source))
+        if self._is_live:
+            self._leave_out()
         for source in Side:
             flow, spool, done = self.flows[source], self._spools[source], self._done[source]
             streams = self._findings is not None and source is self._streams
@@ -303,8 +316,40 @@ class InitialSync:
         ends = {side: self.link.sides[side].connector.end() for side in Side}
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
-        self.outcome.counts = counts(self.link.journal, self.compiled, self.outcome.tally, self.boundaries)
+        before = {side: spool.before for side, spool in self._spools.items()}
+        self.outcome.counts = counts(self.link.journal, self.compiled, self.outcome.tally, self.boundaries, before)
         return self.outcome
+
+    def _hear(self, source: Side, changes: Sequence[Change]) -> None:
+        """What users did and the comparison may have seen on one side only."""
+        if self._is_live:
+            for change in changes:
+                if change.view == self.compiled.name:
+                    with suppress(RowProblem):
+                        self._moving.update(record_keys(self.compiled, source, change))
+
+    def _leave_out(self) -> None:
+        """Of what was found on a live map, only what nobody is at is carried: not what was on its way to the other side
+        when the sides were read, and not what is parked, behind which it would queue."""
+        name = self.compiled.name
+        parked = (key for state in self.link.sides.values() for found, key in state.parked.records() if found == name)
+        busy = self._moving.union(parked)
+        for side in Side:
+            found, left = self._spools[side], Spool(self.compiled, side)
+            found.seal(self.boundaries[side], self.boundaries[side.other])
+            for weak in found.chunks(lambda: BLOCK):
+                self._copy(weak, left, busy)
+            found.close()
+            left.seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
+            self._spools[side] = left
+            self.link.sides[side].windows.weak(name, left if left.count else None)
+
+    def _copy(self, weak: Weak, spool: Spool, busy: Collection[Key]) -> None:
+        keys = self.compiled.keys(spool.side, weak.rows)
+        for is_insert, what in ((True, "created"), (False, "changed")):
+            chosen = [n for n, key in enumerate(keys) if weak.inserts[n] is is_insert and key not in busy]
+            spool.add([weak.rows[n] for n in chosen], insert=is_insert)
+            self.outcome.tally.count(f"{what} {spool.side.other}", [keys[n] for n in chosen])
 
     def _left(self, source: Side) -> Iterator[Weak]:
         """What is found and not carried yet."""
@@ -321,7 +366,7 @@ class InitialSync:
             if not isinstance(finding, Alone):
                 self._take(finding)
             elif self.compiled.carried[source]:
-                self._count_created(finding)
+                self._count("created", source.other, finding.keys)
                 rows += finding.rows
                 while len(rows) >= (most := flow.weak_limit):
                     yield spool.passing(rows[:most])
@@ -337,7 +382,7 @@ class InitialSync:
             return
         with flow.begin() as transaction:
             application = Application(self.link, flow.source, transaction)
-            if self._kept is not None:  # they may be parked already
+            if self._kept is not None or self._is_live:  # they may be parked already
                 parked = application.ledger.is_parked
                 mine = [finding for finding in mine if not parked(self.compiled.name, finding.key)]
             for finding in mine:
@@ -356,9 +401,7 @@ class InitialSync:
         if self._reading is not None:
             self._reading.close()
         self._snapshots.close()
-        for side, boundary in self.boundaries.items():
-            windows = self.link.sides[side].windows
-            if windows.floor_of(self.compiled.name) is not None:
-                windows.floor(self.compiled.name, boundary, None)
+        for side in Side:
+            self.link.sides[side].windows.weak(self.compiled.name, None)
         for spool in self._spools.values():
             spool.close()

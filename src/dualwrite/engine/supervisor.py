@@ -549,9 +549,12 @@ class Engine:
         return outcome
 
     def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
-        """Make the existing records of a live map agree; differing values are taken from ``master``."""
+        """Make the existing records of a live map agree; differing values are taken from ``master``.
+
+        What users did meanwhile is carried as ever, and what is parked stays so.
+        """
         with recorded(self.journal, compiled, master, why, self.progress) as recorder:
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder)
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder, is_live=True)
             recorder.counts, outcome = self._carried(sync, sync.compare)
         return outcome
 

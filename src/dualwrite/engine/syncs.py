@@ -79,9 +79,19 @@ def recorded(
     journal.syncs.end(recorder.id, "done", counts=recorder.counts)
 
 
-def counts(journal: Journal, compiled: CompiledMap, tally: Tally, boundaries: Mapping[Side, Position]) -> list[Count]:
-    """What an initial sync with these boundaries has done, per side and company."""
-    failed = {side: _failed(journal, compiled, side, tally.member, boundaries[side.other]) for side in Side}
+def counts(
+    journal: Journal,
+    compiled: CompiledMap,
+    tally: Tally,
+    boundaries: Mapping[Side, Position],
+    before: Mapping[Side, int],
+) -> list[Count]:
+    """What an initial sync has done, per side and company.
+
+    What it carried lies behind its ``boundaries``, and behind the changes of others ``before`` it at the same places.
+    """
+    first = {side: Position(at.feed, (*at.place, 0, before[side] + 1)) for side, at in boundaries.items()}
+    failed = {side: _failed(journal, compiled, side, tally.member, first[side.other]) for side in Side}
     companies = {*tally.companies, *(company for side in Side for company, _ in failed[side])}
     return [
         _count(side, company, tally.companies.get(company, Counter()), failed[side])
@@ -105,21 +115,14 @@ def _count(side: Side, company: str, found: Counter[str], failed: Counter[tuple[
 
 
 def _failed(
-    journal: Journal, compiled: CompiledMap, side: Side, member: int | None, boundary: Position
+    journal: Journal, compiled: CompiledMap, side: Side, member: int | None, first: Position
 ) -> Counter[tuple[str, str]]:
     """Per company and kind (empty: it was not even tried), how many records of a map are parked at a side."""
     found: Counter[tuple[str, str]] = Counter()
     for text, change in journal.syncs.parked(side, compiled.name).items():
         key = key_of(text)
         company = "" if member is None or member >= len(key) else key[member] or ""
-        carried = (
-            change.weak
-            and change.position.feed == boundary.feed
-            and change.position.place[:-1]
-            == (
-                *boundary.place,
-                0,
-            )
-        )
+        at = change.position
+        carried = change.weak and at.feed == first.feed and at.place[:-1] == first.place[:-1] and first <= at
         found[company, change.kind.value if carried else ""] += 1
     return found

@@ -201,6 +201,11 @@ class Windows:
         sync carries out of this side for a record."""
         with self._lock:
             self._floors[map_name] = boundary
+        self.weak(map_name, weak)
+
+    def weak(self, map_name: str, weak: WeakChanges | None) -> None:
+        """What an initial sync carries out of this side from now on; None: nothing any more."""
+        with self._lock:
             if weak is None:
                 self._weak.pop(map_name, None)
             else:
