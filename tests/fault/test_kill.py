@@ -189,3 +189,46 @@ def test_killed_twenty_times_under_load(project: Project) -> None:
         places = [line["position"] for line in applied if line["side"] == side and line["what"] in ("insert", "update")]
         assert len(places) == len(set(places)), "the audit holds a change twice"
         assert len(places) == writer.commits, "the audit lacks a change, or tells of one that was never applied"
+
+
+def test_killed_again_and_again_during_the_initial_sync(project: Project) -> None:
+    """It goes on each time where it was, counts each record once, and merges what both applications write meanwhile."""
+    with closing(sqlite3.connect(project.left)) as database, database:
+        rows = ((f"old{number}", "old", 0) for number in range(15_000))
+        database.executemany("INSERT INTO item (code, name, qty) VALUES (?, ?, ?)", rows)
+    pauses, before = random.Random(5), 0
+    for _ in range(5):
+        engine = project.start()
+        deadline = time.monotonic() + DEADLINE
+        while True:  # until it has gone on
+            found = len(read(project.right, "SELECT number FROM product"))
+            if found > before:
+                break
+            assert engine.poll() is None, (engine.stdout.read() if engine.stdout else b"").decode()
+            assert time.monotonic() < deadline, "the engine does not move"
+        time.sleep(pauses.random() * 0.1)  # so that the kill falls into another moment of its work each time
+        os.killpg(engine.pid, signal.SIGKILL)
+        engine.communicate()
+        before = len(read(project.right, "SELECT number FROM product"))
+        for file, table, key, name in (
+            (project.left, "item", "code", "name"),
+            (project.right, "product", "number", "title"),
+        ):
+            with closing(sqlite3.connect(file, timeout=DEADLINE)) as database, database:
+                changed = f"UPDATE {table} SET {name} = '{table}' WHERE {key} = (SELECT max({key}) FROM {table} "
+                database.execute(f"{changed} WHERE {name} = 'old' AND {key} LIKE '%{5 if table == 'item' else 7}')")
+        if before == 15_000 + COUNTERS:
+            break
+    last = project.run("run", "--until-idle")
+    assert last.returncode == 0, last.stdout + last.stderr
+    (sync,) = json.loads(project.run("syncs", "list", "--json").stdout)
+    assert (sync["outcome"], sync["resumed"] > 0) == ("done", True)
+    assert {count["side"]: (count["inserted"], count["updated"]) for count in sync["counts"]} == {
+        "left": (0, 0),
+        "right": (15_000 + COUNTERS, 0),
+    }
+    left = read(project.left, "SELECT code, name, qty FROM item")
+    assert left == read(project.right, "SELECT number, title, quantity FROM product")
+    assert len(left) == 15_000 + COUNTERS
+    names = Counter(name for name, _ in left.values())
+    assert names["product"] == names["item"] > 0, "what either application wrote is there"

@@ -389,7 +389,7 @@ class Flow:
             floor = self._from.windows.floor_of(change.view)
             if floor is not None and change.position <= floor:
                 continue
-            seen = project(compiled, self.source, change)
+            seen = project(compiled, self.source, change, self._from.windows.late(change.view))
             if seen is None:
                 filtered[compiled.name, "filtered"] += 1
             elif seen.kind is not Kind.DELETE or compiled.deletes:

@@ -27,6 +27,7 @@ from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
+from dualwrite.engine.scope import Part
 from dualwrite.engine.spool import BLOCK, Spool, Weak
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
@@ -122,10 +123,12 @@ class InitialSync:
         allowance: Allowance = unasked,
         *,
         is_live: bool = False,
+        part: Part | None = None,
     ) -> None:
         """``keeper`` lets it go on in another process, ``kept`` is the one that does; ``allowance`` refuses what would
         change too much.  ``is_live``: the map's records have been brought together before, and what is on its way or
-        parked is left to the flows.
+        parked is left to the flows.  ``part``: it is for these records alone, and the others of the map go on as
+        they are.
         """
         self.link = link
         self.flows = flows
@@ -135,6 +138,8 @@ class InitialSync:
         self.outcome = Outcome()
         self.boundaries: dict[Side, Position] = {}
         self._is_live = is_live
+        self._part = part
+        self._views = compiled.views if part is None else part.views
         self._moving: set[Key] = set()  # records of a live map of which changes were on their way
         self._keeper = keeper
         self._kept = kept
@@ -161,8 +166,7 @@ class InitialSync:
         """Read both sides, or find that one is empty.  Nothing is written."""
         with ExitStack() as stack:
             snapshots = {
-                side: stack.enter_context(self.link.sides[side].connector.snapshot(self.compiled.views[side]))
-                for side in Side
+                side: stack.enter_context(self.link.sides[side].connector.snapshot(self._views[side])) for side in Side
             }
             self.boundaries = {side: snapshot.boundary for side, snapshot in snapshots.items()}
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
@@ -183,7 +187,8 @@ class InitialSync:
         self._allowance(self.outcome.changed, tally.read)
         for side in Side:
             self._spools[side].seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
-        self.link.journal.set_state(self.compiled.name, boundaries={side: self.boundaries[side] for side in Side})
+        if self._part is None:
+            self.link.journal.set_state(self.compiled.name, boundaries={side: self.boundaries[side] for side in Side})
         self._keep(is_carried=False)
         self._set_floors()
 
@@ -206,17 +211,16 @@ class InitialSync:
 
     def _read_rest(self, source: Side) -> None:
         """Of the side that is carried as it is read, what had not been read, as it was then."""
-        connector, view, boundary = (
-            self.link.sides[source].connector,
-            self.compiled.views[source],
-            self.boundaries[source],
-        )
+        connector, view = self.link.sides[source].connector, self._views[source]
+        boundary = self.boundaries[source]
         with ExitStack() as stack:
             snapshot = stack.enter_context(connector.snapshot(view))
             if snapshot.boundary.feed != boundary.feed:
                 raise CannotGoOn
             before = originals(connector, view, boundary, snapshot.boundary)
-            rest = Rest(snapshot, before, self._spools[source], view, self.outcome.tally)
+            passes = (self.compiled if self._part is None else self._part).passes
+            was = {key: row if row is not None and passes(source, row) else None for key, row in before.items()}
+            rest = Rest(snapshot, was, self._spools[source], view, self.outcome.tally)
             halves: dict[Side, Snapshot] = {source: rest, source.other: Nothing(self.boundaries[source.other])}
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
             self._findings, self._streams = compare(self.compiled, halves, ask, self.outcome.tally), source
@@ -234,9 +238,15 @@ class InitialSync:
         self._keeper.save(kept, self._unusable, self._restores)
 
     def _set_floors(self) -> None:
+        if self._part is not None:
+            self._part.settled(self.boundaries)
         for side in Side:
             weak = self._spools[side] if self._spools[side].count or side is self._streams else None
-            self.link.sides[side].windows.floor(self.compiled.name, self.boundaries[side], weak)
+            windows = self.link.sides[side].windows
+            if self._part is None:
+                windows.floor(self.compiled.name, self.boundaries[side], weak)
+            else:
+                windows.weak(self.compiled.name, weak)
 
     def _may_stream(self) -> bool:
         """Can one side be read, and the other written to, while both snapshots are held?"""
@@ -317,7 +327,10 @@ class InitialSync:
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
         before = {side: spool.before for side, spool in self._spools.items()}
-        self.outcome.counts = counts(self.link.journal, self.compiled, self.outcome.tally, self.boundaries, before)
+        tally = self.outcome.tally
+        self.outcome.counts = counts(
+            self.link.journal, self.compiled, tally, self.boundaries, before, self._part is not None
+        )
         return self.outcome
 
     def _hear(self, source: Side, changes: Sequence[Change]) -> None:

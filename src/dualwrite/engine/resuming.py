@@ -236,7 +236,7 @@ class Rest:
     def __init__(
         self, snapshot: Snapshot, originals: Mapping[Key, Row | None], spool: Spool, view: View, tally: Tally
     ) -> None:
-        """``originals`` are the records changed since the boundary, as they were then (None: not there)."""
+        """``originals`` are the records changed since the boundary, as they were then (None: not in the view)."""
         self._snapshot = snapshot
         self._originals = originals
         self._spool = spool
@@ -307,8 +307,7 @@ class Rest:
                 block = [row for key, row in zip(keys, block, strict=True) if key not in originals]
             if block:
                 yield block
-        passes = self._spool.compiled.passes
-        before = [row for row in originals.values() if row is not None and passes(self._spool.side, row)]
+        before = [row for row in originals.values() if row is not None]
         if before:
             yield before
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -49,7 +49,8 @@ from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
-from dualwrite.engine.syncs import Watch, quiet, recorded
+from dualwrite.engine.scope import Late, Part, Scope, keep, notice, scope_of
+from dualwrite.engine.syncs import Recorder, Watch, quiet, recorded
 from dualwrite.engine.versions import log_change
 from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Usage
 from dualwrite.journal import Count, Journal, Layout, MapState, Retention
@@ -107,6 +108,7 @@ class Engine:
         self._broken = broken or {}
         self._reload = reload
         self._folder = folder
+        self._scopes: dict[str, Scope] = {}  # of maps that have more records to bring together than they had before
         self._interrupted: dict[str, Kept] = {}  # maps whose initial sync goes on
         self._is_fresh = True  # the maps are those of the project as it is now
         self._cyclic = cyclic(list(self.maps.values()))
@@ -130,6 +132,7 @@ class Engine:
                 self.halt(halted)
 
     def _open(self) -> None:
+        self._scopes = {}
         live = self._installed()
         states = self.journal.states()
         self._settle_journal()
@@ -150,6 +153,8 @@ class Engine:
                 boundary = states[name].boundaries.get(side)
                 if boundary is not None:
                     sides[side].windows.floor(name, boundary)
+        for compiled in live.values():
+            self._hold_late(compiled, notice(self.journal, compiled))
         kept = self._load_backlogs(states)
         self.flows = {source: Flow(self.link, source, self._point) for source in Side}
         for flow in self.flows.values():
@@ -303,7 +308,7 @@ class Engine:
                     self._resume(name)
         starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
         if not starting:
-            return []
+            return self._take_in()
         with self._halting(starting):
             self._go_live(starting)
         outcomes = []
@@ -318,7 +323,7 @@ class Engine:
                 self._skip_sync(name)
             else:
                 outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
-        return outcomes
+        return [*outcomes, *self._take_in()]
 
     def _refresh(self) -> None:
         """Take maps that are to be started as the project has them by now; those that run stay as they are."""
@@ -463,6 +468,9 @@ class Engine:
                     state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
         self._tell_versions(names)
+        for name in names:
+            if name not in self._interrupted:
+                keep(self.journal, name, scope_of(self.maps[name]))
 
     def _tell_versions(self, names: Iterable[str]) -> None:
         """Note the versions with which maps are carried from here on."""
@@ -547,6 +555,70 @@ class Engine:
         self.journal.log("initial sync done; running", map=compiled.name, detail=detail)
         drop(self.journal, self._folder, compiled.name)
         return outcome
+
+    # -- companies that come in -----------------------------------------------------------------------------------
+
+    def _hold_late(self, compiled: CompiledMap, scope: Scope) -> None:
+        """Companies of a live map whose records are still to be brought together are outside of it until then."""
+        if scope.is_settled:
+            return
+        self._scopes[compiled.name] = scope
+        for side, state in self.link.sides.items():
+            never = Position(state.connector.end().feed, (1 << 62,))
+            state.windows.hold_late(
+                compiled.name, Late(compiled, side, scope.pending, never) if scope.pending else None
+            )
+
+    def _take_in(self) -> list[Outcome]:
+        """Bring together what has come into live maps since they were carried last."""
+        outcomes = []
+        for name, scope in list(self._scopes.items()):
+            if name in self.link.maps:
+                outcomes += [self._take_in_companies(name, scope.pending)] if scope.pending else []
+                if scope.is_whole:
+                    outcomes.append(self.synchronise(self.link.maps[name], self._master(name), "filters"))
+                keep(self.journal, name, scope_of(self.link.maps[name]))
+            del self._scopes[name]
+        return outcomes
+
+    def _master(self, name: str) -> Side:
+        return Side(self.journal.states()[name].master or DEFAULT_MASTER)
+
+    def _take_in_companies(self, name: str, companies: tuple[str, ...]) -> Outcome:
+        """An initial sync of the records of some companies; one that was interrupted goes on."""
+        compiled = self.link.maps[name]
+
+        def settled(boundaries: Mapping[Side, Position]) -> None:
+            for side, floor in boundaries.items():
+                self.link.sides[side].windows.hold_late(name, Late(compiled, side, companies, floor))
+
+        part = Part(compiled, companies, settled)
+        kept = interrupted(self.journal, self._folder, compiled, self.connectors)
+        outcome = None if kept is None else self._part_on(part, kept)
+        outcome = outcome or self._part_anew(part)
+        self.journal.log("companies brought together", map=name, detail={"companies": list(companies)})
+        drop(self.journal, self._folder, name)
+        return outcome
+
+    def _part_on(self, part: Part, kept: Kept) -> Outcome | None:
+        with suppress(CannotGoOn), self._recorded(part, kept.master, kept.id) as recorder:
+            keeper = self._keeper(part.compiled, kept.id)
+            sync = InitialSync(self.link, self.flows, part.compiled, kept.master, recorder, keeper, kept, part=part)
+            recorder.counts, outcome = self._carried(sync, sync.go_on)
+            return outcome
+        return None
+
+    def _part_anew(self, part: Part) -> Outcome:
+        compiled, master = part.compiled, self._master(part.compiled.name)
+        drop(self.journal, self._folder, compiled.name)
+        with self._recorded(part, master) as recorder:
+            keeper = self._keeper(compiled, recorder.id)
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper, part=part)
+            recorder.counts, outcome = self._carried(sync, sync.compare)
+        return outcome
+
+    def _recorded(self, part: Part, master: Side, resumed: int | None = None) -> AbstractContextManager[Recorder]:
+        return recorded(self.journal, part.compiled, master, "companies", self.progress, part.companies, resumed)
 
     def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``.

@@ -85,14 +85,16 @@ def counts(
     tally: Tally,
     boundaries: Mapping[Side, Position],
     before: Mapping[Side, int],
+    is_part: bool,
 ) -> list[Count]:
     """What an initial sync has done, per side and company.
 
-    What it carried lies behind its ``boundaries``, and behind the changes of others ``before`` it at the same places.
+    ``is_part``: it was for some companies alone.  What it carried lies behind its ``boundaries``, and behind the
+    changes of others ``before`` it at the same places.
     """
     first = {side: Position(at.feed, (*at.place, 0, before[side] + 1)) for side, at in boundaries.items()}
     failed = {side: _failed(journal, compiled, side, tally.member, first[side.other]) for side in Side}
-    companies = {*tally.companies, *(company for side in Side for company, _ in failed[side])}
+    companies = {*tally.companies, *(company for side in Side for company, _ in failed[side] if not is_part)}
     return [
         _count(side, company, tally.companies.get(company, Counter()), failed[side])
         for company in sorted(companies)

@@ -13,21 +13,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from dualwrite.engine.scope import Late
 from dualwrite.engine.spool import Overflow
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 
-def project(compiled: CompiledMap, side: Side, change: Change) -> Change | None:
+def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None = None) -> Change | None:
     """The change as the map sees it, through its filter; None where nothing is carried.
 
     Entering the filter is an insert.  Leaving it is a delete where the map says so, otherwise the record is detached
-    and nothing flows.
+    and nothing flows.  ``late`` tells what was still outside of it.
     """
-    before, after = change.before, change.after
+    before, after, at = change.before, change.after, change.position
     was = before is not None and _has_key(compiled, side, before) and compiled.passes(side, before)
     is_now = after is not None and compiled.passes(side, after)
+    if late is not None:
+        was = was and before is not None and not late.covers(before, at)
+        is_now = is_now and after is not None and not late.covers(after, at)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
             return replace(change, kind=Kind.INSERT, before=None)
@@ -106,6 +110,7 @@ class Windows:
         self._weight = 0  # about how many characters those have that were added since the last were moved to disk
         self._floors: dict[str, Position] = {}
         self._weak: dict[str, WeakChanges] = {}
+        self._late: dict[str, Late] = {}
         self._overflow = Overflow()
         self._touched: set[str] = set()
         self._elsewhere: dict[str, Position] = {}
@@ -128,7 +133,15 @@ class Windows:
         compiled = self._maps.get(change.view)
         if compiled is None or self._is_elsewhere(change.view, change.position):
             return
-        seen = change if change.kind is Kind.DELETE else project(compiled, self._side, change)
+        late, before = self._late.get(change.view), change.before
+        if (
+            late is not None
+            and before is not None
+            and change.kind is Kind.DELETE
+            and late.covers(before, change.position)
+        ):
+            return
+        seen = change if change.kind is Kind.DELETE else project(compiled, self._side, change, late)
         if seen is None:
             return
         try:
@@ -202,6 +215,18 @@ class Windows:
         with self._lock:
             self._floors[map_name] = boundary
         self.weak(map_name, weak)
+
+    def hold_late(self, map_name: str, late: Late | None) -> None:
+        """Which records of the map come in later than the others."""
+        with self._lock:
+            if late is None:
+                self._late.pop(map_name, None)
+            else:
+                self._late[map_name] = late
+
+    def late(self, map_name: str) -> Late | None:
+        """Which records of the map came in later than the others."""
+        return self._late.get(map_name)
 
     def weak(self, map_name: str, weak: WeakChanges | None) -> None:
         """What an initial sync carries out of this side from now on; None: nothing any more."""
@@ -287,6 +312,7 @@ class Windows:
                 self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
                 self._floors.pop(map_name, None)
                 self._weak.pop(map_name, None)
+                self._late.pop(map_name, None)
                 self._overflow.drop(map_name)
                 self._touched.discard(map_name)
                 self._elsewhere.pop(map_name, None)

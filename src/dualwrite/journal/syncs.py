@@ -14,7 +14,7 @@ from dualwrite.journal.entries import change_from
 from dualwrite.journal.tables import queue, sync
 from dualwrite.model import Change, Side
 
-Why: TypeAlias = Literal["start", "again", "companies", "repair"]
+Why: TypeAlias = Literal["start", "again", "companies", "filters", "repair"]
 Ended: TypeAlias = Literal["done", "interrupted", "stopped"]
 UNDER_WAY: Final = "under way"
 """The outcome of an initial sync that has none yet."""

@@ -1,0 +1,142 @@
+"""Companies that come into a running link, and leave it, on both databases."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from dualwrite.engine.supervisor import Engine
+from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.model import Side
+
+from .test_keys_and_companies import CUSTOMERS, World
+from .test_keys_and_companies import world as world  # the fixture
+
+L, R = Side.LEFT, Side.RIGHT
+CUSTOMER = "SELECT area, account, name FROM customer ORDER BY area, account"
+ACCOUNT = "SELECT code, number, name FROM account JOIN company c ON c.id = company ORDER BY code, number"
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+def started(world: World, *companies: str, crash: str = "", text: str = CUSTOMERS) -> None:
+    """Restart the link with these companies; perhaps it dies at a point."""
+    engine = getattr(world, "_engine", None)
+    if engine is not None:
+        engine.close()
+    schemas = [world._connectors[side].schema() for side in Side]
+    world.compiled = compile_map(read_map(text, "map.yaml"), *schemas, companies=companies or None)
+    world.journal.set_state(world.compiled.name, desired="running", master="left")
+
+    def point(name: str) -> None:
+        if name == crash:
+            world._engine.close()
+            raise Crash
+
+    world._engine = Engine("test", world._connectors, [world.compiled], world.journal, point=point, folder=world.folder)
+    world._stack.callback(world._engine.close)
+    world._engine.open()
+    world._engine.reconcile()
+    world._engine.drain()
+
+
+@pytest.fixture
+def linked(world: World, tmp_path: Path) -> World:
+    """A link with one company; the other one has records on both sides, and they differ."""
+    world.folder = tmp_path / "syncs"
+    for area in ("usmf", "demf"):
+        for number in (1, 2, 3):
+            world.run[L](f"INSERT INTO customer VALUES ('{area}', 'C{number}', 'left')")
+    world.run[R]("INSERT INTO account VALUES (90, 'right', 2, 'C1'), (91, 'right', 2, 'C2'), (92, 'right', 2, 'C9')")
+    started(world, "usmf")
+    return world
+
+
+def last(world: World) -> tuple[str, tuple[str, ...] | None, dict[tuple[Side, str], tuple[int, ...]]]:
+    """Why the last initial sync was, for whom, and what it did: read, inserted, updated, unchanged."""
+    run = world.journal.syncs.list()[0]
+    counts = {(c.side, c.company): (c.read, c.inserted, c.updated, c.unchanged) for c in run.counts}
+    return run.why, run.companies, counts
+
+
+def test_a_company_that_comes_in_is_synced_alone(linked: World) -> None:
+    """What was written to its records before does not count; the others' changes are carried as ever."""
+    linked.run[L]("UPDATE customer SET name = 'later' WHERE area = 'usmf' AND account = 'C1'")
+    linked.run[L]("UPDATE customer SET name = 'left too' WHERE area = 'demf' AND account = 'C1'")
+    linked.run[L]("DELETE FROM customer WHERE area = 'demf' AND account = 'C2'")
+    linked.run[R]("DELETE FROM account WHERE number = 'C3' AND company = 1")
+    started(linked, "usmf", "demf")
+    assert linked.verdict().clean
+    wanted = [
+        ("demf", "C1", "left too"),
+        ("demf", "C2", "right"),  # nobody had taken the company into the link when it was deleted
+        ("demf", "C3", "left"),
+        ("demf", "C9", "right"),
+        ("usmf", "C1", "later"),
+        ("usmf", "C2", "left"),
+    ]
+    assert linked.run[L](CUSTOMER) == linked.run[R](ACCOUNT) == wanted
+    why, companies, counts = last(linked)
+    assert (why, companies) == ("companies", ("demf",))
+    assert counts == {(L, "demf"): (2, 2, 0, 0), (R, "demf"): (3, 1, 1, 0)}
+    assert {"companies added", "companies brought together"} <= {e.what for e in linked.journal.events()}
+    linked.run[R]("UPDATE account SET name = 'from the right' WHERE number = 'C9'")
+    linked.run[L]("DELETE FROM customer WHERE area = 'demf' AND account = 'C1'")
+    assert linked.verdict().clean
+    assert linked.run[L](CUSTOMER) == linked.run[R](ACCOUNT)
+    assert ("demf", "C9", "from the right") in linked.run[L](CUSTOMER)
+
+
+@pytest.mark.parametrize("crash", ["before commit", "after commit", "between chunks", "between passes"])
+def test_a_company_whose_sync_is_killed_comes_in_all_the_same(linked: World, crash: str) -> None:
+    """What users write meanwhile on either side is carried."""
+    with suppress(Crash):
+        started(linked, "usmf", "demf", crash=crash)
+    linked.run[R]("UPDATE account SET name = 'meanwhile' WHERE number = 'C9'")
+    linked.run[L]("UPDATE customer SET name = 'meanwhile' WHERE area = 'demf' AND account = 'C3'")
+    linked.run[L]("DELETE FROM customer WHERE area = 'demf' AND account = 'C1'")
+    started(linked, "usmf", "demf")
+    assert linked.verdict().clean
+    both = linked.run[L](CUSTOMER)
+    assert both == linked.run[R](ACCOUNT)
+    assert [row for row in both if row[0] == "demf"] == [
+        ("demf", "C2", "left"),
+        ("demf", "C3", "meanwhile"),
+        ("demf", "C9", "meanwhile"),
+    ]
+    assert [run.outcome for run in linked.journal.syncs.list()] == ["done", "done"]
+    assert linked.journal.syncs.list()[0].resumed == 1
+
+
+def test_a_company_that_leaves_is_detached(linked: World) -> None:
+    """Its records stay on both sides, nothing of them flows, and when it comes back they are synced again."""
+    started(linked, "usmf", "demf")
+    started(linked, "usmf")
+    linked.run[L]("UPDATE customer SET name = 'alone' WHERE area = 'demf'")
+    linked.run[R]("UPDATE account SET name = 'alone too' WHERE number = 'C9'")
+    assert linked.verdict().clean
+    assert ("demf", "C3", "left") in linked.run[R](ACCOUNT)
+    assert linked.journal.events()[0].what == "companies removed: detached"
+    started(linked, "demf", "usmf")
+    assert linked.verdict().clean
+    assert ("demf", "C9", "alone") in linked.run[R](ACCOUNT)
+    assert last(linked)[1] == ("demf",)
+
+
+def test_a_wider_filter_brings_the_rest_along(linked: World) -> None:
+    """A map whose filter has changed is compared once more."""
+    narrow = CUSTOMERS + "filter:\n  left: \"name ne 'left'\"\n"
+    linked.run[L]("UPDATE customer SET name = 'other' WHERE account = 'C1'")
+    linked.verdict()
+    started(linked, "usmf", "demf", text=narrow)
+    assert last(linked)[0] == "filters"
+    assert ("demf", "C3", "left") not in linked.run[R](ACCOUNT)
+    started(linked, "usmf", "demf")
+    assert last(linked)[0] == "filters"
+    assert linked.verdict().clean
+    assert ("demf", "C3", "left") in linked.run[R](ACCOUNT)
