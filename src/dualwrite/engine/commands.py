@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dualwrite.engine import wishes
 from dualwrite.engine.data import DataCheck
-from dualwrite.engine.lifecycle import refuse_unless_allowed
+from dualwrite.engine.lifecycle import RUNNING, refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
 from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
@@ -101,11 +101,10 @@ def decide(engine: Engine, conflict: Conflict, winner: Side, who: str) -> None:
 def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     names, master = arguments["maps"], Side(str(arguments["master"]))
     assert isinstance(names, list)
+    _refuse_unless_running(engine, names)
     engine.drain()
     changed = dict.fromkeys(Side, 0)
     for name in names:
-        if name not in engine.link.maps:
-            raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
         if name in engine.link.sides[Side.LEFT].backlogs:
             raise Usage(f"changes of map {name} are queued", "resume it, and wait until it has caught up")
         outcome = engine.synchronise(engine.link.maps[name], master, "repair")
@@ -129,13 +128,20 @@ def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     return {"side": str(done.side), "columns": columns, "kind": done.kind}
 
 
+def _refuse_unless_running(engine: Engine, names: Sequence[str]) -> None:
+    """Raises Usage where one of these maps does not run: what queues for it would be taken for a difference."""
+    states = engine.journal.states()
+    for name in names:
+        if name not in engine.link.maps or states[name].state != RUNNING:
+            remedy = "start it: its initial sync makes both sides agree; or resume it, where it is paused"
+            raise Usage(f"map {name} is not running", remedy)
+
+
 def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     """Initial syncs of maps that run: what is missing or differs, and what failed unless that is left aside."""
     names, master, who = arguments["maps"], arguments.get("master"), str(arguments.get("who", ""))
     assert isinstance(names, list)
-    for name in names:
-        if name not in engine.link.maps:
-            raise Usage(f"map {name} is not running", "start it, with an initial sync")
+    _refuse_unless_running(engine, names)
     engine.drain()
     done = []
     for name in names:
