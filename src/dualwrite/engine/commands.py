@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dualwrite.engine import wishes
 from dualwrite.engine.data import DataCheck
-from dualwrite.engine.lifecycle import RUNNING, refuse_unless_allowed
+from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
 from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
@@ -105,8 +105,6 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     engine.drain()
     changed = dict.fromkeys(Side, 0)
     for name in names:
-        if name in engine.link.sides[Side.LEFT].backlogs:
-            raise Usage(f"changes of map {name} are queued", "resume it, and wait until it has caught up")
         outcome = engine.synchronise(engine.link.maps[name], master, "repair")
         for side in Side:
             changed[side] += outcome.created[side] + outcome.changed[side]
@@ -130,11 +128,11 @@ def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 
 def _refuse_unless_running(engine: Engine, names: Sequence[str]) -> None:
     """Raises Usage where one of these maps does not run: what queues for it would be taken for a difference."""
-    states = engine.journal.states()
     for name in names:
-        if name not in engine.link.maps or states[name].state != RUNNING:
-            remedy = "start it: its initial sync makes both sides agree; or resume it, where it is paused"
-            raise Usage(f"map {name} is not running", remedy)
+        if name not in engine.link.maps:
+            raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
+        if name in engine.link.sides[Side.LEFT].backlogs:
+            raise Usage(f"changes of map {name} are queued", "resume it, and wait until it has caught up")
 
 
 def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:

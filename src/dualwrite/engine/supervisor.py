@@ -575,7 +575,7 @@ class Engine:
         outcomes = []
         for name, scope in list(self._scopes.items()):
             if name in self.link.maps:
-                if self._is_delayed(name):
+                if name in self.link.sides[Side.LEFT].backlogs:  # paused, or catching up: later
                     continue
                 outcomes += [self._take_in_companies(name, scope.pending)] if scope.pending else []
                 if scope.is_whole:
@@ -583,10 +583,6 @@ class Engine:
                 keep(self.journal, name, scope_of(self.link.maps[name]))
             del self._scopes[name]
         return outcomes
-
-    def _is_delayed(self, name: str) -> bool:
-        """Do the map's changes queue, because it is paused or catching up?"""
-        return any(name in state.backlogs and state.backlogs[name].is_delayed for state in self.link.sides.values())
 
     def _master(self, name: str) -> Side:
         return Side(self.journal.states()[name].master or DEFAULT_MASTER)
