@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import DualwriteError, Halted, Unavailable
+from dualwrite.errors import DualwriteError, Halted, Unavailable, Usage
 from dualwrite.model import Side
 
 log = logging.getLogger(__name__)
@@ -123,6 +123,14 @@ class Runner:
                     began = time.monotonic()
                     self._carry(until_idle)
                     return
+                except Usage:
+                    misfits = self.engine.misfits() if is_open else []
+                    if not misfits:
+                        raise
+                    self.engine.close()
+                    is_open = False
+                    for misfit in misfits:
+                        self.engine.halt(misfit)
                 except Halted as halted:
                     self.engine.close()
                     is_open = False

@@ -56,7 +56,7 @@ from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Usag
 from dualwrite.journal import Count, Journal, Layout, MapState, Retention
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
-from dualwrite.model import Key, Position, Side
+from dualwrite.model import Key, Position, Side, show_path
 from dualwrite.settings import CHANGES, ROUNDS
 
 DEFAULT_MASTER = Side.LEFT
@@ -230,6 +230,24 @@ class Engine:
         note(self.journal, trouble)
         self.meter.incident("brake" if isinstance(trouble, Braked) else "attention", trouble.map)
         log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
+
+    def misfits(self) -> list[Halted]:
+        """The live maps of which a table or column is not there any more: whoever asked for it before the feed told so
+        was refused."""
+        found: list[Halted] = []
+        for side, connector in self.connectors.items():
+            schema = connector.schema()
+            for name, compiled in self.link.maps.items():
+                view = compiled.views[side]
+                if view.table not in schema.tables:
+                    lost = [f"table {view.table}"]
+                else:
+                    gone = (path for path in view.paths if schema.resolve(view.table, path) is None)
+                    lost = [f"column {view.table}.{show_path(path)}" for path in gone]
+                if lost:
+                    message = f"{side}: {', '.join(lost)} was dropped or renamed while the map was running"
+                    found.append(Halted(name, message, "adapt the map (see dualwrite check), then start it"))
+        return found
 
     def _put_down(self, name: str, step: Step, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""
