@@ -100,3 +100,16 @@ def test_a_wish_can_be_withdrawn_before_an_engine_looks():
         assert pending(journal.states()["m"]) is None
         assert is_allowed("pause", journal.states()["m"])
         assert not is_allowed("start", MapState("m", "running", "not running"))
+
+
+def test_a_forced_stop_needs_the_journal_alone():
+    """It is done at once, whatever the map was about to do, and the log tells that it was forced."""
+    with Journal.open("sqlite://") as journal:
+        journal.set_state("a", state=RUNNING, desired=STOPPED, initial="done")
+        journal.set_state("b", state=PAUSED, desired=PAUSED, initial="done")
+        wishes.force_stop(journal, ["a", "b"], who="ann")
+        for state in journal.states().values():
+            assert (state.state, state.desired, state.initial) == (STOPPED, STOPPED, "none")
+        assert {event.map: event.detail["forced"] for event in journal.events()} == {"a": True, "b": True}
+        with pytest.raises(Usage, match="a is stopped"):
+            wishes.force_stop(journal, ["a"], who="ann")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from dualwrite.engine.lifecycle import PAUSED, RESUMING, RUNNING
+from dualwrite.engine import wishes
+from dualwrite.engine.lifecycle import PAUSED, RESUMING, RUNNING, STOPPED
+from dualwrite.mapping.order import related
 from dualwrite.model import Side
 
-from .test_engine_stories import GROUP_MAP, ITEM_MAP, L, R, Story
+from .test_engine_stories import GROUP_MAP, ITEM_MAP, WITH_GROUP, L, R, Story
 
 
 class Paused(Story):
@@ -198,3 +200,27 @@ def test_a_queue_can_be_discarded(story: Paused) -> None:
     story.insert(L, code="3", name="three")
     story.drain()
     assert story.rows(R, "code") == {("1",), ("3",)}
+
+
+def test_a_forced_stop_leaves_nothing_behind(story: Paused) -> None:
+    """The next engine that opens the systems forgets the map, and its start compares both sides."""
+    story.pause()
+    story.insert(L, code="2", name="two")
+    story.drain()
+    story.engine.close()
+    wishes.force_stop(story.journal, ["Items"], who="ann")
+    story.resume()
+    assert story.state() == STOPPED
+    assert story.queued() == {}
+    assert all(entry.until for side in Side for entry in story.engine.connectors[side].remembered("queued"))
+    story.wish("running")
+    story.drain()
+    assert story.both("code", "name") == {("1", "one"), ("2", "two")}
+
+
+def test_related_maps_are_those_of_tables_that_are_looked_up() -> None:
+    """Parents come with their children, and not the other way round."""
+    maps = {each.name: each for each in Paused(WITH_GROUP, GROUP_MAP).maps}
+    assert related(maps, ["Items"]) == ["Groups"]
+    assert related(maps, ["Groups"]) == []
+    assert related(maps, ["Items", "Groups"]) == []

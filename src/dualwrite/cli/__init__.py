@@ -227,6 +227,7 @@ def start(
         int | None, typer.Option(help="Let the initial sync change so many records of a side.", metavar="N", min=1)
     ] = None,
     yes: Yes = False,
+    with_parents: pausing.Related = False,
 ) -> None:
     """Start maps.
 
@@ -234,7 +235,8 @@ def start(
     """
     with workspace(folder) as work:
         refuse_broken(work)
-        chosen = work.chosen(maps or ())
+        names = [one.name for one in work.chosen(maps or ())]
+        chosen = work.chosen(pausing.with_related(work.maps, work.states(), names, "start", with_parents))
         if no_initial_sync:
             accept_keys(work, chosen, yes)
         if allow_changes is not None:
@@ -272,11 +274,21 @@ def let_through(work: Workspace, chosen: Sequence[CompiledMap]) -> list[Compiled
 
 
 @app.command()
-def stop(maps: Maps = None, folder: Folder = HERE, yes: Yes = False) -> None:
+def stop(
+    maps: Maps = None,
+    folder: Folder = HERE,
+    force: Annotated[
+        bool, typer.Option("--force", help="Without waiting for a system that does not answer, or for the engine.")
+    ] = False,
+    yes: Yes = False,
+) -> None:
     """Stop maps.
 
     Changes of a stopped map are not tracked: its next start needs an initial sync.
     """
+    if force:
+        pausing.force_stop(folder, maps, yes)
+        return
     with workspace(folder) as work:
         chosen = work.chosen(maps or ())
         waits = sum(

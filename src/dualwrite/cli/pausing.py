@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
 from typing import Annotated
@@ -12,8 +13,13 @@ import typer
 from dualwrite import printing
 from dualwrite.cli.session import HERE, Folder, Maps, Yes, confirm, who
 from dualwrite.engine import commands, wishes
-from dualwrite.engine.workspace import named
-from dualwrite.journal import Journal, Lease
+from dualwrite.engine.lifecycle import Command, is_allowed
+from dualwrite.engine.runner import TROUBLE
+from dualwrite.engine.workspace import named, opened
+from dualwrite.errors import Unavailable, Usage
+from dualwrite.journal import Journal, Lease, MapState
+from dualwrite.mapping.compile import CompiledMap
+from dualwrite.mapping.order import related
 from dualwrite.project import Project, load
 
 
@@ -31,13 +37,40 @@ def desk(project: Project) -> Iterator[tuple[Journal, Lease]]:
         yield journal, Lease(project.folder)
 
 
-def pause(maps: Maps = None, folder: Folder = HERE) -> None:
+Related = Annotated[
+    bool, typer.Option("--related", help="Also the maps of tables that these maps look up; a terminal asks.")
+]
+
+
+def with_related(
+    compiled: Mapping[str, CompiledMap], states: Mapping[str, MapState], names: list[str], command: Command, take: bool
+) -> list[str]:
+    """These maps and the related ones of which the same can be asked, in their order; without --related, a terminal
+    asks, and elsewhere they are named."""
+    found = [name for name in related(compiled, names) if is_allowed(command, states[name])]
+    if not found:
+        return names
+    if not take and sys.stdin.isatty():
+        take = typer.confirm(f"Also {command} {', '.join(found)}, which they look up?")
+    elif not take:
+        printing.note(f"they look up {', '.join(found)}: add --related to {command} those, too")
+    return [name for name in compiled if name in names or name in found] if take else names
+
+
+def pause(maps: Maps = None, folder: Folder = HERE, with_parents: Related = False) -> None:
     """Pause maps.
 
     Their changes queue, those of both sides, deletes too, until they are resumed; other maps flow on.
     """
     project = load(folder)
     names = named([each.name for each in project.maps], maps or ())
+    if with_parents or sys.stdin.isatty():
+        try:
+            with opened(project) as work:
+                names = with_related(work.maps, work.states(), names, "pause", with_parents)
+        except Unavailable:  # what they look up cannot be told while a system is down
+            if with_parents:
+                raise
     with desk(project) as (journal, lease):
         wishes.pause(journal, names, who=who())
         commands.make_so(journal, lease)
@@ -69,3 +102,15 @@ def resume(
         wishes.resume(journal, names, who=who(), skip="" if skip is None else skip.value)
         commands.make_so(journal, lease)
         printing.pausing.told(wishes.states_of(journal, names), journal.backlogs.queued(), lease.owner())
+
+
+def force_stop(folder: Folder, maps: Maps, yes: bool) -> None:
+    """``stop --force``: for when a system does not come back."""
+    project = load(folder)
+    names = named([each.name for each in project.maps], maps or ())
+    confirm(f"Take {len(names)} map(s) for stopped? What is queued and parked for them is dropped.", yes)
+    with desk(project) as (journal, lease):
+        if lease.owner() is not None and journal.get(TROUBLE) is None:
+            raise Usage("the engine is at work, nothing is stuck", "stop them without --force")
+        wishes.force_stop(journal, names, who=who())
+        printing.pausing.told(wishes.states_of(journal, names), {}, lease.owner())

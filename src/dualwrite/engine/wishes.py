@@ -6,6 +6,7 @@ Needs the journal alone, so it works while a system does not answer, and beside 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Literal, TypeAlias
 
 from dualwrite.engine.lifecycle import (
@@ -13,8 +14,10 @@ from dualwrite.engine.lifecycle import (
     PAUSED,
     RUNNING,
     STOPPED,
+    TRANSITIONS,
     Command,
     after,
+    pending,
     refuse_unless_allowed,
 )
 from dualwrite.journal import Journal, MapState, Writer
@@ -22,6 +25,8 @@ from dualwrite.model import Side
 
 Skip: TypeAlias = Literal["", "preserve", "discard"]
 """What becomes of a queue instead of being carried: it is parked for a retry, or dropped."""
+FORCED: Final = frozenset(state for state, step in TRANSITIONS if step == "stop")
+"""The states from which a map is stopped."""
 RECONCILE: Final = "reconcile"
 """The request that makes a running engine look at what is wanted."""
 
@@ -58,6 +63,27 @@ def stop(journal: Journal, names: Sequence[str], *, who: str) -> None:
             if state.state == ATTENTION:
                 batch.set_state(state.map, state=after(state.state, "stop"), reason="")
             _log(batch, journal, "stop", state.map, who, {})
+
+
+def force_stop(journal: Journal, names: Sequence[str], *, who: str) -> None:
+    """Take maps for stopped without waiting for any system; what is left of them there goes when an engine opens.
+
+    Raises Usage where one cannot be stopped, or an engine goes on with them: to be asked before.
+    """
+    states = states_of(journal, names)
+    refuse_unless_allowed("stop", [replace(state, desired=RUNNING) for state in states if pending(state) == "stop"])
+    refuse_unless_allowed("stop", [state for state in states if pending(state) != "stop"])
+    with journal.batch() as batch:
+        for state in states:
+            batch.set_state(
+                state.map,
+                desired=STOPPED,
+                state=after(state.state, "stop") if state.state in FORCED else state.state,
+                reason="",
+                initial="none",
+                boundaries=dict.fromkeys(Side),
+            )
+            _log(batch, journal, "stop", state.map, who, {"forced": True})
 
 
 def pause(journal: Journal, names: Sequence[str], *, who: str, why: str = "") -> None:

@@ -38,6 +38,18 @@ class Ordered(Protocol):
 _Map = TypeVar("_Map", bound=Ordered)
 
 
+def related(maps: Mapping[str, _Map], names: Sequence[str]) -> list[str]:
+    """Further maps, of tables that these ones look up, directly or by way of one another; in the order of ``maps``."""
+    found, waiting = set(names), list(names)
+    while waiting:
+        one = maps[waiting.pop()]
+        tables = {(side, parent.table) for side, parents in one.parents.items() for parent in parents}
+        more = {n for n, each in maps.items() if any((side, v.table) in tables for side, v in each.views.items())}
+        waiting += more - found
+        found |= more
+    return [name for name in maps if name in found and name not in names]
+
+
 @dataclass(frozen=True, slots=True)
 class _Edge:
     """``child`` looks up what ``parent`` writes, on that side."""
