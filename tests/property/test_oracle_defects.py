@@ -446,12 +446,11 @@ def differences_count(patch: pytest.MonkeyPatch) -> None:
 @defect(
     "boundary ignored",
     program="""
-    L insert 1 a=2
     start left
-    crash between passes
+    drain
+    R insert 1 a=1
+    L insert 1 a=0
     stop
-    start left
-    R update 1 a=3
     start left
     drain
 """,
