@@ -229,6 +229,7 @@ def test_a_database_that_is_read_only(shop, what):
     shop.right = shop.right.rename(inner / "crm.db")
     settings = shop.folder / "dualwrite.yaml"
     settings.write_text(settings.read_text().replace("sqlite:///crm.db", "sqlite:///inner/crm.db"))
+    assert shop.call("relink", "--moved", "--yes").code == 0
     with made_read_only(shop.right if what == "file" else inner):
         checked = shop.finished(shop.start("check", under=plain_user()))
         ran = shop.finished(shop.start("run", "--until-idle", under=plain_user()))
@@ -281,15 +282,11 @@ def test_a_database_restored_from_a_backup(shop):
     shop.sync()
     edit_and_restore(shop, shop.left)
     checked = shop.call("check", "--json")
-    assert (checked.code, [p["code"] for p in checked.json()["problems"] if p["level"] == "error"]) == (
-        1,
-        ["position_lost"],
-    )
+    errors = [p for p in checked.json()["problems"] if p["level"] == "error"]
+    assert (checked.code, {p["code"] for p in errors}) == (1, {"position_lost"})
+    assert all("erp.db: the log ends" in p["message"] or "left: it holds" in p["message"] for p in errors)
     status = shop.call("status", "--json")
-    assert (status.code, [(p["code"], p["side"]) for p in status.json()["problems"]]) == (
-        1,
-        [("position_lost", "left")],
-    )
+    assert (status.code, {p["code"] for p in status.json()["problems"]}) == (1, {"position_lost"})
     assert "restored from a backup" in shop.call("status").out
     refused = shop.sync()
     assert refused.code == 1

@@ -341,7 +341,7 @@ def test_what_a_map_cannot_do_is_refused(shop):
     shop.sync()
     refused = shop.call("start")
     assert refused.code == 2
-    assert "(stop is possible)" in refused.err
+    assert "(stop or pause is possible)" in refused.err
 
 
 def test_what_is_parked_fits_a_narrow_terminal(shop, monkeypatch):
@@ -465,6 +465,61 @@ def test_a_corrected_record_goes_through_by_itself(parked):
     assert parked.agree()
 
 
+def test_a_parked_record_is_corrected_where_it_came_from(parked):
+    """The value is written on the source's side, everything that waits goes through, and the log says who did it."""
+    done = parked.call("parked", "edit", "1", "name=a short name", "--null", "credit", "--json")
+    assert (done.code, done.json()["freed"], done.json()["side"]) == (0, True, "left")
+    assert done.json()["columns"]["name"] == ["a name of more than twenty letters", "a short name"]
+    assert parked.rights()["C1"][0] == "a short name"
+    assert parked.call("parked", "list").out == "nothing is parked\n"
+    assert parked.agree()
+    (event,) = [each for each in parked.call("log", "--json").json() if each["what"] == "parked record edited"]
+    assert event["detail"]["columns"][0] == "name: a name of more than twenty letters → a short name"
+    assert event["who"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("7", "name=x"), "nothing is parked under 7"),
+        (("1", "naem=x"), "did you mean 'name'?"),
+        (("1", "account=C9"), "a part of the key"),
+        (("1", "name"), "is not COLUMN=VALUE"),
+        (("1", "name=a name of more than twenty letters"), "holds these values already"),
+        (("1", "name=another name of more than twenty letters"), "it would be parked again"),
+    ],
+)
+def test_an_edit_that_cannot_be_is_refused(parked, words, told):
+    """With the reason; the record stays as it is."""
+    before = parked.lefts()
+    refused = parked.call("parked", "edit", *words)
+    assert refused.code == 2
+    assert told in refused.err
+    assert parked.lefts() == before
+    assert len(parked.call("parked", "list", "--json").json()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (("--side", "right"), 1),
+        (("--side", "left"), 0),
+        (("--column", "name"), 1),
+        (("--column", "credit"), 0),
+        (("--key", "C1"), 1),
+        (("--key", "C2"), 0),
+        (("--before", "1h"), 0),
+        (("--before", "2999-01-01"), 1),
+        (("--map", "customers", "--code", "too_long", "--side", "right"), 1),
+    ],
+)
+def test_parked_records_are_chosen_by_what_is_known_of_them(parked, words, found):
+    """All commands about parked records take the same filters."""
+    assert len(parked.call("parked", "list", *words, "--json").json()) == found
+    assert parked.call("parked", "retry", *words, "--json").json()["tried"] == found
+    assert parked.call("parked", "discard", *words, "--yes").out == f"{found} discarded\n"
+
+
 def test_a_corrected_map_lets_changes_through(parked):
     """``truncate: true`` in the map and a new run: the text is cut, and both sides agree."""
     text = parked.map.read_text().replace("= title", "= title: {truncate: true}")
@@ -508,11 +563,11 @@ def test_parked_changes_can_be_dropped(parked):
 
 
 def test_a_running_engine_retries_when_asked(parked):
-    """The command is done by the engine that runs."""
+    """The command is done by the engine that runs; so is an edit."""
     with parked.engine():
-        parked.sql(parked.left, "UPDATE customers SET name = 'a short name' WHERE account = 'C1'")
-        parked.until(lambda: parked.call("parked", "list", "--json").json()[0]["changes"] == 2)
-        assert parked.call("parked", "retry", "1").code == 0
+        assert parked.call("parked", "retry", "1", "--json").json() == {"tried": 1, "freed": 0}
+        assert parked.call("parked", "list", "--json").json()[0]["attempts"] == 2
+        assert parked.call("parked", "edit", "1", "name=a short name").code == 0
         assert parked.rights()["C1"][0] == "a short name"
 
 

@@ -225,13 +225,15 @@ def test_thousands_are_taken_together() -> None:
 
 
 def test_a_duplicate_is_removed() -> None:
-    """When one of two records with the same key goes, the other one follows by itself."""
+    """When one of two records with the same key goes, the other one follows once a person has said so."""
     databases, journal, engine = plain("first", "second", key="code")
     with journal:
         assert [entry.code for entry in journal.parked({})] == ["duplicate_key"]
         with databases[L].user() as user:
             user.delete("plain", {"name": "first"})
         engine.drain()
+        assert [entry.code for entry in journal.parked({})] == ["duplicate_key"]
+        execute(engine, "retry", {})
         assert not journal.parked({})
         with databases[R].user() as user:
             assert [row["name"] for row in user.rows("plain")] == ["second"]

@@ -22,7 +22,8 @@ from dualwrite.cli.conflicts import conflicts_app
 from dualwrite.cli.history import log
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
-from dualwrite.cli.session import HERE, Folder, Json, Map, Maps, Yes, confirm, finish, is_halted, known, who, workspace
+from dualwrite.cli.parked import parked_app
+from dualwrite.cli.session import HERE, Folder, Json, Maps, Yes, confirm, finish, is_halted, who, workspace
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.cli.undo import undo
 from dualwrite.connectors import connect
@@ -40,7 +41,6 @@ from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, examine
 from dualwrite.errors import DualwriteError, Invalid, Usage
-from dualwrite.journal import Layout
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.mapping.propose import no_rows, propose
 from dualwrite.model import Side
@@ -56,7 +56,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_help=True)
 app.add_typer(parked_app, name="parked")
 app.add_typer(conflicts_app, name="conflicts")
 app.add_typer(maps_app, name="maps")
@@ -68,8 +67,6 @@ app.command()(explaining.explain)
 app.command()(pausing.pause)
 app.command()(pausing.resume)
 
-Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]
-Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 SIDE = "left|right"
 
 
@@ -367,85 +364,6 @@ def waiting(work: Workspace) -> str:
     told = [f"{parked} record(s) are parked: see dualwrite parked list"] if parked else []
     told += [] if work.lease.owner() else ["no engine is running: what it has not carried yet counts as a difference"]
     return "; ".join(told)
-
-
-@parked_app.command("list")
-def parked_list(folder: Folder = HERE, as_json: Json = False, name: Map = None, code: Code = None) -> None:
-    """List what is parked, with reasons."""
-    with workspace(folder) as work:
-        found = work.journal.parked(work.numbers(), map=known(work, name))
-        entries = [entry for entry in found if code in (None, entry.code)]
-        printing.json_out([printing.parking.parked_json(e) for e in entries]) if as_json else printing.parking.parked(
-            entries
-        )
-        finish(not entries)
-
-
-@parked_app.command("show")
-def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> None:
-    """Show a parked record and its changes."""
-    with workspace(folder) as work:
-        entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
-        if entry is None:
-            raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
-        changes = work.journal.queue(entry.side, entry.map, entry.key)
-        compiled = work.maps.get(entry.map)
-        paths = Layout.of(compiled.views[entry.side.other]).paths if compiled else ()
-        if as_json:
-            printing.json_out(
-                printing.parking.parked_json(entry) | {"queue": printing.parking.changes_json(changes, paths)}
-            )
-        else:
-            printing.parking.parked_one(entry, changes, paths)
-
-
-Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As in `parked list`.")]
-All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
-
-
-def selection(
-    work: Workspace, ids: Sequence[int] | None, everything: bool, name: str | None, code: str | None
-) -> dict[str, object]:
-    """Which parked records are meant: those with these ids, of a map, with a code, or all; one of them is needed."""
-    if [bool(ids), everything, bool(name or code)].count(True) != 1:
-        raise Usage("say which ones", "give their ids, or --map and --code, or --all")
-    return {"ids": list(ids) if ids else None, "map": known(work, name), "code": code}
-
-
-@parked_app.command("retry")
-def parked_retry(
-    ids: Ids = None,
-    everything: All = False,
-    name: Map = None,
-    code: Code = None,
-    folder: Folder = HERE,
-    as_json: Json = False,
-) -> None:
-    """Try parked changes again."""
-    with workspace(folder) as work:
-        answer = commands.ask(work, "retry", {**selection(work, ids, everything, name, code), "who": who()})
-        printing.json_out(answer) if as_json else printing.said(f"{answer['freed']} of {answer['tried']} went through")
-        finish(answer["freed"] == answer["tried"])
-
-
-@parked_app.command("discard")
-def parked_discard(
-    ids: Ids = None,
-    everything: All = False,
-    name: Map = None,
-    code: Code = None,
-    folder: Folder = HERE,
-    yes: Yes = False,
-) -> None:
-    """Drop parked changes for good.
-
-    What changes later flows again.
-    """
-    with workspace(folder) as work:
-        which = selection(work, ids, everything, name, code)
-        confirm("Drop these changes for good?", yes)
-        answer = commands.ask(work, "discard", {**which, "who": who()})
-        printing.said(f"{answer['discarded']} discarded")
 
 
 app.command()(log)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dualwrite.engine import wishes
 from dualwrite.engine.data import DataCheck
+from dualwrite.engine.editing import edit
 from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
@@ -40,12 +41,25 @@ def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
     return {}
 
 
+def chosen_of(found: Sequence[Parked], which: Mapping[str, object]) -> list[Parked]:
+    """Of parked records those that are meant: by ``map``, ``code``, ``side``, ``column``, ``key`` (as it is shown) and
+    ``before`` (parked before this time); what is not said is any."""
+    fields = {"map": "map", "code": "code", "side": "side", "column": "column", "key": "shown_key"}
+    wanted = {field: which[name] for name, field in fields.items() if which.get(name) is not None}
+    before = which.get("before")
+    return [
+        entry
+        for entry in found
+        if all(str(getattr(entry, field)) == value for field, value in wanted.items())
+        and (before is None or entry.since < float(str(before)))
+    ]
+
+
 def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
-    ids, code = arguments.get("ids"), arguments.get("code")
-    name = arguments.get("map")
-    found = engine.journal.parked({}, map=None if name is None else str(name))
+    ids = arguments.get("ids")
+    found = engine.journal.parked({})
     if not isinstance(ids, list):
-        return [entry for entry in found if code in (None, entry.code)]
+        return chosen_of(found, arguments)
     missing = set(ids) - {entry.id for entry in found}
     if missing:
         raise Usage(f"nothing is parked under {', '.join(map(str, sorted(missing)))}", "see dualwrite parked list")
@@ -71,6 +85,15 @@ def _discard(engine: Engine, arguments: Mapping[str, object]) -> Answer:
         detail = {"key": entry.key, "side": str(entry.side), "changes": entry.changes, "reason": entry.reason}
         engine.journal.log("parked changes discarded", map=entry.map, who=str(arguments.get("who", "")), detail=detail)
     return {"discarded": engine.discard(_records(chosen))}
+
+
+def _edit(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    values, who = arguments["values"], str(arguments.get("who", ""))
+    assert isinstance(values, dict)
+    (entry,) = _parked(engine, {"ids": [arguments["id"]]})
+    done = edit(engine, entry, values, who)
+    columns = {path: [shown(old), shown(new)] for path, (old, new) in done.columns.items()}
+    return {"side": str(done.side), "columns": columns, "freed": done.is_free}
 
 
 def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
@@ -159,6 +182,7 @@ COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     "drain": _drain,
     "retry": _retry,
     "discard": _discard,
+    "edit": _edit,
     "resolve": _resolve,
     "repair": _repair,
     "undo": _undo,

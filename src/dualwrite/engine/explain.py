@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from shlex import quote
 from typing import Literal, TypeAlias
 
 from dualwrite.engine.lifecycle import ATTENTION, INITIALIZING, PAUSED, RESUMING, RUNNING
@@ -137,7 +138,9 @@ class _Explainer:
     def _state(self) -> Iterator[Reason]:
         state, name = self._work.states()[self._map.name], self._map.name
         if state.state == PAUSED:
-            yield Reason("paused", "the map is paused: its changes wait", f"dualwrite resume {name}", None, state.since)
+            yield Reason(
+                "paused", "the map is paused: its changes wait", f"dualwrite resume {quote(name)}", None, state.since
+            )
         elif state.state == RESUMING:
             text = "the map is resuming: what has queued is carried first"
             yield Reason("resuming", text, "wait until dualwrite status says that it is running", None, state.since)
@@ -146,10 +149,10 @@ class _Explainer:
             yield Reason("initializing", text, "wait for it: dualwrite status", None, state.since)
         elif state.state == ATTENTION:
             text = f"the map has stopped by itself: {state.reason}"
-            yield Reason("needs_attention", text, f"settle that, then dualwrite start {name}", None, state.since)
+            yield Reason("needs_attention", text, f"settle that, then dualwrite start {quote(name)}", None, state.since)
         elif state.state != RUNNING:
             text = f"the map is {state.state}: its changes are not captured"
-            yield Reason("not_captured", text, f"dualwrite start {name}", None, state.since or None)
+            yield Reason("not_captured", text, f"dualwrite start {quote(name)}", None, state.since or None)
 
     def _parked(self) -> Iterator[Reason]:
         for entry in self._entries(key_text(self._key)):
@@ -220,7 +223,7 @@ class _Explainer:
             yield Reason("no_engine", "no engine is running: what it has not carried yet differs", "dualwrite run")
         elif state.initial == "skipped":
             text = "the map was started without initial sync: what was changed before is not captured"
-            yield Reason("not_captured", text, f"dualwrite verify {self._map.name} --repair left (or right)")
+            yield Reason("not_captured", text, f"dualwrite verify {quote(self._map.name)} --repair left (or right)")
         else:
             yield Reason("in_flight", "its change is on its way, or was written past the capture", repair)
 

@@ -37,8 +37,9 @@ BEHIND: Final = "behind"
 """The code of what waits behind another parked record."""
 MANY_DELETES: Final = "many_deletes"
 """The code of deletes beyond the link's limit."""
-UNTIL_A_PERSON: Final = frozenset({"conflict", "rename", "loop", "set_aside"})
-"""Codes of what only a person can settle."""
+UNTIL_A_PERSON: Final = frozenset({"conflict", "rename", "loop", "set_aside", "duplicate_key"})
+"""Codes of what only a person can settle: which of two records with one key is meant, too, for the one that stays would
+overwrite what the other side has, whichever side is the master."""
 EMPTY_KEY: Final = "empty_key"
 """The code of all records of a map that have no key."""
 LOOKED_UP: Final = frozenset({"duplicate_key", EMPTY_KEY})

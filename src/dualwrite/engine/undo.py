@@ -58,7 +58,7 @@ class Undone:
 def undo(engine: Engine, id: str, who: str) -> Undone:
     """Take an applied change back.  Raises Usage where that cannot be done, with the reason."""
     line = _line(engine, id)
-    compiled = _running(engine, line.carrier.map)
+    compiled = running_map(engine, line.carrier.map)
     engine.drain()
     _refuse_parked(engine, compiled, line.new_key)
     side = line.side if line.source is None else line.side.other
@@ -70,7 +70,7 @@ def undo(engine: Engine, id: str, who: str) -> Undone:
         told = "; ".join(f"{each.id} ({each.what}, {_when(each.at)})" for each in newer)
         raise Usage(f"something newer came to what {id} changed: {told}", "take that back first, the newest first")
     undone = Undone(side, _reverse(engine, compiled, side, line, images), _turned(images))
-    detail = {"key": key_text(line.key), "change": id, "side": str(side), "columns": _told(undone.columns)}
+    detail = {"key": key_text(line.key), "change": id, "side": str(side), "columns": in_words(undone.columns)}
     _write(engine, compiled, undone, "change undone", who, detail)
     return undone
 
@@ -82,7 +82,7 @@ def undo_conflict(engine: Engine, number: int, who: str) -> Undone:
         raise Usage(f"there is no conflict {number}", "see dualwrite conflicts list")
     if found.open:
         raise Usage(f"conflict {number} is not decided yet", "decide it: dualwrite conflicts resolve")
-    compiled = _running(engine, found.map)
+    compiled = running_map(engine, found.map)
     engine.drain()
     if found.layout != Layout.of(compiled.views[found.side]):
         raise Usage(f"the map has other columns than when conflict {number} was found", "write the value by hand")
@@ -93,7 +93,7 @@ def undo_conflict(engine: Engine, number: int, who: str) -> Undone:
     if newer:
         told = "; ".join(f"{each.id} ({each.what}, {_when(each.at)})" for each in newer)
         raise Usage(f"something newer came since conflict {number}: {told}", "take that back first, the newest first")
-    detail = {"key": found.key, "conflict": number, "side": str(found.side), "columns": _told(undone.columns)}
+    detail = {"key": found.key, "conflict": number, "side": str(found.side), "columns": in_words(undone.columns)}
     _write(engine, compiled, undone, "conflict undone", who, detail)
     return undone
 
@@ -111,12 +111,13 @@ def _line(engine: Engine, id: str) -> Audited:
     return line
 
 
-def _running(engine: Engine, name: str) -> CompiledMap:
+def running_map(engine: Engine, name: str) -> CompiledMap:
+    """A map whose changes are carried now; raises Usage for another one."""
     compiled = engine.link.maps.get(name)
     if name in engine.link.standing:
-        raise Usage(f"map {name} is paused, so what is taken back would not be carried", "resume it first")
+        raise Usage(f"map {name} is paused, so this would not be carried", "resume it first")
     if compiled is None:
-        raise Usage(f"map {name} is not running, so what is taken back would not be carried", "start it first")
+        raise Usage(f"map {name} is not running, so this would not be carried", "start it first")
     return compiled
 
 
@@ -210,7 +211,7 @@ def _update(
     """A write of some cells of the record with a key, from what they must hold to what they shall; all parts of a
     lookup together."""
     view = compiled.whole[side]
-    current = _current(engine, compiled, side, key)
+    current = current_row(engine, compiled, side, key)
     expect, row = list(_blank(view)), list(_blank(view))
     for index, (now, then) in edits.items():
         if then is ABSENT:
@@ -236,13 +237,13 @@ def _other_value(engine: Engine, compiled: CompiledMap, found: Conflict) -> Undo
         if lost is None:
             raise Usage(f"conflict {found.id} does not tell what was edited", "write it by hand")
         _refuse_twin(engine, compiled, side, lost)
-        return Undone(side, Write(view.natural_key(lost), None, lost), _images(view, None, lost))
+        return Undone(side, Write(view.natural_key(lost), None, lost), images_of(view, None, lost))
     if found.unit == "row":
         if won is None or not compiled.deletes:
             raise Usage(f"map {compiled.name} carries no deletes", "delete the record by hand")
         key = view.natural_key(won)
-        current = _current(engine, compiled, side, key)
-        return Undone(side, Write(key, current, None), _images(view, current, None))
+        current = current_row(engine, compiled, side, key)
+        return Undone(side, Write(key, current, None), images_of(view, current, None))
     unit = next((each for each in compiled.units[side] if each.name == found.unit), None)
     if unit is None or won is None or lost is None or len(lost) != len(unit.indexes):
         raise Usage(f"map {compiled.name} has no column {found.unit} any more", "write the value by hand")
@@ -274,7 +275,7 @@ def _write(
     view = compiled.whole[undone.side]
     outcome = engine.connectors[undone.side].edit(view, undone.write)
     if not isinstance(outcome, Applied):
-        reason = _why(outcome)
+        reason = why_not(outcome)
         engine.journal.log(
             "undo came to nothing", map=compiled.name, who=who, detail={"key": detail["key"], "reason": reason}
         )
@@ -282,7 +283,8 @@ def _write(
     engine.drain()
 
 
-def _why(outcome: Outcome) -> str:
+def why_not(outcome: Outcome) -> str:
+    """Why a write came to nothing, in words."""
     match outcome:
         case Contested(current=None):
             return "the record is not there any more"
@@ -304,7 +306,8 @@ def _refuse_twin(engine: Engine, compiled: CompiledMap, side: Side, row: Row) ->
             raise Usage(f"the {where} side has a record {show_key(key)} again", SEE)
 
 
-def _current(engine: Engine, compiled: CompiledMap, side: Side, key: Key) -> Row:
+def current_row(engine: Engine, compiled: CompiledMap, side: Side, key: Key) -> Row:
+    """The record as it is; raises Usage unless there is exactly one."""
     found = engine.connectors[side].fetch(compiled.whole[side], [key]).get(key, [])
     if len(found) != 1:
         raise Usage(f"the {side} side has {len(found) or 'no'} record(s) {show_key(key)}", SEE)
@@ -340,13 +343,14 @@ def _turned(images: Images) -> Images:
     return {path: (new, old) for path, (old, new) in images.items()}
 
 
-def _images(view: View, before: Row | None, after: Row | None) -> Images:
+def images_of(view: View, before: Row | None, after: Row | None) -> Images:
+    """What differs between two rows of a view, by column: old and new value."""
     blank = _blank(view)
     pairs = zip(map(show_path, view.paths), before or blank, after or blank, strict=True)
     return {path: (old, new) for path, old, new in pairs if old != new}
 
 
-def _told(images: Images) -> list[str]:
+def in_words(images: Images) -> list[str]:
     """Old and new values for the activity log."""
     return [f"{path}: {shown(old)} → {shown(new)}" for path, (old, new) in images.items()]
 

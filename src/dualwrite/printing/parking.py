@@ -92,3 +92,12 @@ def parked_one(entry: Parked, changes: Sequence[KeptChange], paths: Sequence[str
                 shown = ("" if row is None else cell(row[index]) for row in (change.before, change.after))
                 made.add_row(escape(path), *shown)
         show(made)
+
+
+def edited(answer: Mapping[str, object], number: int) -> None:
+    """What an edit has written, and what became of the parked record."""
+    columns = answer["columns"]
+    assert isinstance(columns, Mapping)
+    for path, (old, new) in columns.items():
+        said(f"{answer['side']} {path}: {old} → {new}")
+    said("it went through" if answer["freed"] else f"{number} is still parked: see dualwrite parked show {number}")
