@@ -347,6 +347,11 @@ class World:
             os.environ.clear()
             os.environ.update(environment)
 
+    def moved(self) -> None:
+        """Say that folder and systems are the same as before, at another place."""
+        done = self.call("relink", "--moved", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def sync(self) -> None:
         """Carry everything; it must go well."""
         done = self.call("run", "--until-idle")

@@ -92,6 +92,8 @@ class LoopGuard:
             self._recent[source].add(touched)
 
     def _answered(self, record: Record, source: Side, cells: Cells) -> None:
+        if not cells:
+            return
         chain = self._chains.setdefault(record, _Chain())
         others = chain.wrote.get(source.other)
         chain.wrote[source] = cells
@@ -133,7 +135,7 @@ def _answers(change: Change, carried: Position) -> bool:
 
 
 def _written(compiled: CompiledMap, source: Side, change: Change) -> Cells:
-    """What a change writes on the other side, by unit."""
+    """What a change writes on the other side, by unit; but sums, to which both sides' applications add all day."""
     if change.before is None or change.after is None:
         return {RECORD: ("exists" if change.before is None else "deleted",)}
     with suppress(RowProblem):
@@ -141,7 +143,7 @@ def _written(compiled: CompiledMap, source: Side, change: Change) -> Cells:
         return {
             unit.name: tuple(after[index] for index in unit.indexes)
             for unit in compiled.units[source.other]
-            if any(before[index] != after[index] for index in unit.indexes)
+            if unit.policy != "sum" and any(before[index] != after[index] for index in unit.indexes)
         }
     return {}
 
