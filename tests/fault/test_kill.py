@@ -19,7 +19,7 @@ import pytest
 
 KILLS = 20
 COUNTERS = 5
-DEADLINE = 60.0
+DEADLINE = 240.0
 
 LEFT = """
 CREATE TABLE item (code TEXT PRIMARY KEY NOT NULL, name VARCHAR(40), qty INTEGER, note TEXT);
