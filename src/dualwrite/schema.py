@@ -5,7 +5,7 @@ The schema is what the database says, completed by what a person declares (``sch
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from operator import itemgetter
@@ -287,6 +287,14 @@ class View:
         """The lookups that are written, with their names; a polymorphic one as one per table."""
         plain = [(lookup.reference, (lookup,)) for lookup in self.lookups]
         return [*plain, *((each.name, each.lookups) for each in self.alternatives)]
+
+    def with_lookups(self, cells: Iterable[int]) -> set[int]:
+        """These cells, and the others of the lookups that they belong to: a lookup is written as a whole."""
+        found = set(cells)
+        for _, (lookup, *_) in self.branches:
+            if not found.isdisjoint(lookup.own):
+                found.update(lookup.own)
+        return found
 
     def natural_key(self, row: Row) -> Key:
         """The key of a row of this view; a member that is not known counts as null."""

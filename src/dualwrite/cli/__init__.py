@@ -23,7 +23,7 @@ from dualwrite.cli.history import log
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.parked import parked_app
-from dualwrite.cli.session import HERE, Folder, Json, Maps, Yes, confirm, finish, is_halted, who, workspace
+from dualwrite.cli.session import HERE, SIDE, Folder, Json, Maps, Yes, confirm, finish, is_halted, who, workspace
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.cli.undo import undo
 from dualwrite.connectors import connect
@@ -66,8 +66,6 @@ app.add_typer(syncs_app, name="syncs")
 app.command()(explaining.explain)
 app.command()(pausing.pause)
 app.command()(pausing.resume)
-
-SIDE = "left|right"
 
 
 def main() -> NoReturn:

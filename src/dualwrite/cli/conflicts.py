@@ -7,14 +7,13 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, Map, known, who, workspace
+from dualwrite.cli.session import HERE, SIDE, Folder, Json, Map, known, who, workspace
 from dualwrite.cli.undo import conflicts_undo
 from dualwrite.engine import commands
 from dualwrite.model import Side
 
 conflicts_app = typer.Typer(help="Columns that both sides changed.", no_args_is_help=True)
 conflicts_app.command("undo")(conflicts_undo)
-SIDE = "left|right"
 
 
 @conflicts_app.command("list")
@@ -27,9 +26,10 @@ def conflicts_list(
     """List columns that both sides changed."""
     with workspace(folder) as work:
         entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
-        printing.json_out(
-            [printing.conflicts.conflict_json(e) for e in entries]
-        ) if as_json else printing.conflicts.conflicts(entries)
+        if as_json:
+            printing.json_out([printing.conflicts.conflict_json(entry) for entry in entries])
+        else:
+            printing.conflicts.conflicts(entries)
 
 
 @conflicts_app.command("resolve")

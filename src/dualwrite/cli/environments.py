@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Yes, confirm, finish, who
+from dualwrite.cli.session import HERE, SIDE, Folder, Yes, confirm, finish, who
 from dualwrite.engine import relink as relinking
 from dualwrite.engine import reset as resetting
 from dualwrite.engine.workspace import opened
@@ -16,8 +16,6 @@ from dualwrite.journal import Journal
 from dualwrite.model import Side
 from dualwrite.printing import environments
 from dualwrite.project import Project, load, pointed, repoint
-
-SIDE = "left|right"
 
 
 def relink(

@@ -9,20 +9,19 @@ import typer
 
 from dualwrite import printing
 from dualwrite.cli.history import moment
-from dualwrite.cli.session import HERE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
+from dualwrite.cli.session import HERE, SIDE, Folder, Json, Map, Yes, confirm, finish, known, who, workspace
 from dualwrite.engine import commands
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import Usage
-from dualwrite.journal import Layout, Parked
+from dualwrite.journal import Layout
 from dualwrite.model import Side
-from dualwrite.names import guess
 
 parked_app = typer.Typer(help="Changes that could not be applied.", no_args_is_help=True)
 Id = Annotated[int, typer.Argument(metavar="ID", help="As in `parked list`.")]
 Ids = Annotated[list[int] | None, typer.Argument(metavar="ID", help="As in `parked list`.")]
 All = Annotated[bool, typer.Option("--all", help="Everything that is parked.")]
 Code = Annotated[str | None, typer.Option("--code", help="Only this code.", metavar="CODE")]
-At = Annotated[str | None, typer.Option("--side", help="Only what was to be applied there.", metavar="left|right")]
+At = Annotated[Side | None, typer.Option("--side", help="Only what was to be applied there.", metavar=SIDE)]
 Column = Annotated[str | None, typer.Option("--column", help="Only where this column is at fault.", metavar="COLUMN")]
 Key = Annotated[str | None, typer.Option("--key", help="Only this record, as the list shows it.", metavar="KEY")]
 Before = Annotated[
@@ -37,18 +36,16 @@ def filters(
     work: Workspace,
     name: str | None,
     code: str | None,
-    side: str | None,
+    side: Side | None,
     column: str | None,
     key: str | None,
     before: str | None,
 ) -> dict[str, object]:
     """Which parked records are meant; raises Usage for what cannot be."""
-    if side is not None and side not in [*map(str, Side)]:
-        raise Usage(f"{side!r} is no side", guess(side, map(str, Side)))
     return {
         "map": known(work, name),
         "code": code,
-        "side": side,
+        "side": None if side is None else side.value,
         "column": column,
         "key": key,
         "before": None if before is None else moment(before),
@@ -61,13 +58,6 @@ def selection(ids: Sequence[int] | None, everything: bool, found: Mapping[str, o
     if [bool(ids), everything, is_filtered].count(True) != 1:
         raise Usage("say which ones", "give their ids, or filters such as --map and --code, or --all")
     return {**found, "ids": list(ids) if ids else None}
-
-
-def _entry(work: Workspace, number: int) -> Parked:
-    entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
-    if entry is None:
-        raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
-    return entry
 
 
 @parked_app.command("list")
@@ -84,7 +74,7 @@ def parked_list(
     """List what is parked, with reasons."""
     with workspace(folder) as work:
         which = filters(work, name, code, side, column, key, before)
-        entries = commands.chosen_of(work.journal.parked(work.numbers()), which)
+        entries = commands.chosen_of(work.journal, work.numbers(), which)
         if as_json:
             printing.json_out([printing.parking.parked_json(entry) for entry in entries])
         else:
@@ -96,7 +86,9 @@ def parked_list(
 def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> None:
     """Show a parked record and its changes."""
     with workspace(folder) as work:
-        entry = _entry(work, number)
+        entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
+        if entry is None:
+            raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
         changes = work.journal.queue(entry.side, entry.map, entry.key)
         compiled = work.maps.get(entry.map)
         paths = Layout.of(compiled.views[entry.side.other]).paths if compiled else ()
@@ -122,7 +114,6 @@ def parked_edit(
     """
     wanted = {**_pairs(values), **dict.fromkeys(null or ())}
     with workspace(folder) as work:
-        _entry(work, number)
         answer = commands.ask(work, "edit", {"id": number, "values": wanted, "who": who()})
         printing.json_out(answer) if as_json else printing.parking.edited(answer, number)
         finish(answer["freed"] is True)

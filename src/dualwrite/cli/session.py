@@ -26,6 +26,8 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
 HERE = Path()
+SIDE = "left|right"
+"""How help spells a side."""
 
 
 def who() -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, Map, finish, known, who, workspace
+from dualwrite.cli.session import HERE, SIDE, Folder, Json, Map, finish, known, who, workspace
 from dualwrite.engine import commands
 from dualwrite.errors import Usage
 from dualwrite.model import Side
@@ -51,7 +51,7 @@ def syncs_again(
     folder: Folder = HERE,
     as_json: Json = False,
     master: Annotated[
-        Side | None, typer.Option(help="The side whose values win; as at the start.", metavar="left|right")
+        Side | None, typer.Option(help="The side whose values win; as at the start.", metavar=SIDE)
     ] = None,
     leave_parked: Annotated[bool, typer.Option("--leave-parked", help="Leave aside what is parked.")] = False,
 ) -> None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from dualwrite.engine import wishes
+from dualwrite.engine.as_user import shown
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.editing import edit
 from dualwrite.engine.lifecycle import refuse_unless_allowed
@@ -17,11 +18,11 @@ from dualwrite.engine.link import key_of
 from dualwrite.engine.runner import TROUBLE
 from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
 from dualwrite.engine.syncs import Watch, quiet
-from dualwrite.engine.undo import shown, undo, undo_conflict
+from dualwrite.engine.undo import undo, undo_conflict
 from dualwrite.engine.wishes import RECONCILE
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
-from dualwrite.journal import Conflict, Journal, Lease, Parked
+from dualwrite.journal import Conflict, Images, Journal, Lease, Parked
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Side
 
@@ -41,25 +42,28 @@ def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
     return {}
 
 
-def chosen_of(found: Sequence[Parked], which: Mapping[str, object]) -> list[Parked]:
-    """Of parked records those that are meant: by ``map``, ``code``, ``side``, ``column``, ``key`` (as it is shown) and
+def chosen_of(journal: Journal, numbers: Mapping[Side, int], which: Mapping[str, object]) -> list[Parked]:
+    """The parked records that are meant: by ``map``, ``code``, ``side``, ``column``, ``key`` (as it is shown) and
     ``before`` (parked before this time); what is not said is any."""
-    fields = {"map": "map", "code": "code", "side": "side", "column": "column", "key": "shown_key"}
-    wanted = {field: which[name] for name, field in fields.items() if which.get(name) is not None}
-    before = which.get("before")
+    name, side, before = (which.get(one) for one in ("map", "side", "before"))
+    found = journal.parked(
+        numbers, map=None if name is None else str(name), side=None if side is None else Side(str(side))
+    )
+    fields = {"code": "code", "column": "column", "key": "shown_key"}
+    wanted = {field: which[one] for one, field in fields.items() if which.get(one) is not None}
     return [
         entry
         for entry in found
-        if all(str(getattr(entry, field)) == value for field, value in wanted.items())
+        if all(getattr(entry, field) == value for field, value in wanted.items())
         and (before is None or entry.since < float(str(before)))
     ]
 
 
 def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
     ids = arguments.get("ids")
-    found = engine.journal.parked({})
     if not isinstance(ids, list):
-        return chosen_of(found, arguments)
+        return chosen_of(engine.journal, {}, arguments)
+    found = engine.journal.parked({})
     missing = set(ids) - {entry.id for entry in found}
     if missing:
         raise Usage(f"nothing is parked under {', '.join(map(str, sorted(missing)))}", "see dualwrite parked list")
@@ -92,8 +96,7 @@ def _edit(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     assert isinstance(values, dict)
     (entry,) = _parked(engine, {"ids": [arguments["id"]]})
     done = edit(engine, entry, values, who)
-    columns = {path: [shown(old), shown(new)] for path, (old, new) in done.columns.items()}
-    return {"side": str(done.side), "columns": columns, "freed": done.is_free}
+    return {"side": str(done.side), "columns": _columns(done.columns), "freed": done.is_free}
 
 
 def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
@@ -145,8 +148,12 @@ def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
         if conflict is None
         else undo_conflict(engine, int(str(conflict)), who)
     )
-    columns = {path: [shown(old), shown(new)] for path, (old, new) in done.columns.items()}
-    return {"side": str(done.side), "columns": columns, "kind": done.kind}
+    return {"side": str(done.side), "columns": _columns(done.columns), "kind": done.kind}
+
+
+def _columns(images: Images) -> Mapping[str, Sequence[str]]:
+    """By column what it held and what it holds now, in words."""
+    return {path: [shown(old), shown(new)] for path, (old, new) in images.items()}
 
 
 def _refuse_unless_running(engine: Engine, names: Sequence[str]) -> None:

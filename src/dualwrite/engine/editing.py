@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dualwrite.engine.as_user import current_row, images_of, in_words, running_map, write_as_user
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
-from dualwrite.engine.undo import current_row, images_of, in_words, running_map, why_not
 from dualwrite.errors import RowProblem, Usage
 from dualwrite.journal import Images, Parked
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Applied, Cell, Key, Row, Side, Write, show_key, show_path
+from dualwrite.model import ABSENT, Cell, Key, Row, Side, Write, show_key, show_path
 from dualwrite.names import guess, match
 from dualwrite.schema import View
 
@@ -42,7 +42,7 @@ def edit(engine: Engine, entry: Parked, values: Mapping[str, str | None], who: s
     key = _source_key(engine, compiled, entry, side)
     wanted = _cells(compiled, side, view, values)
     current = current_row(engine, compiled, side, key)
-    touched = wanted.keys() | {i for _, (lookup, *_) in view.branches if wanted.keys() & lookup.own for i in lookup.own}
+    touched = view.with_lookups(wanted)
     expect = tuple([cell if index in touched else ABSENT for index, cell in enumerate(current)])
     row = tuple([wanted.get(index, cell) for index, cell in enumerate(expect)])
     columns = images_of(view, expect, row)  # all parts of a lookup are written together, and not all of them change
@@ -50,14 +50,10 @@ def edit(engine: Engine, entry: Parked, values: Mapping[str, str | None], who: s
         raise Usage(f"the {side} side's record {show_key(key)} holds these values already", SHOW)
     _refuse_hopeless(compiled, side, tuple([wanted.get(index, cell) for index, cell in enumerate(current)]))
     detail: dict[str, object] = {"key": entry.key, "side": str(side), "parked": entry.id, "columns": in_words(columns)}
-    engine.journal.log("parked record edited", map=entry.map, who=who, detail=detail)
-    outcome = engine.connectors[side].edit(view, Write(key, expect, row))
-    if not isinstance(outcome, Applied):
-        reason = why_not(outcome)
-        detail = {"key": entry.key, "reason": reason}
-        engine.journal.log("edit came to nothing", map=entry.map, who=who, detail=detail)
+    write = Write(key, expect, row)
+    what, failed = "parked record edited", "edit came to nothing"
+    if reason := write_as_user(engine, compiled, side, write, what, failed, who, detail):
         raise Usage(f"the {side} side did not take it: {reason}", SHOW)
-    engine.drain()
     return Edited(side, columns, (entry.map, key_of(entry.key)) not in engine.link.sides[entry.side].parked)
 
 
@@ -85,7 +81,7 @@ def _source_key(engine: Engine, compiled: CompiledMap, entry: Parked, side: Side
 def _cells(compiled: CompiledMap, side: Side, view: View, values: Mapping[str, str | None]) -> dict[int, Cell]:
     """The values by their places in the view's rows."""
     places = {show_path(path): index for index, path in enumerate(view.paths)}
-    owned = {index for feed in compiled.feeds[side.other] if feed.owned for index in feed.indexes}
+    owned = compiled.owned_elsewhere(side)
     found: dict[int, Cell] = {}
     for name, value in values.items():
         column = match(name, places)

@@ -62,7 +62,7 @@ class Restorer:
         once, to and fro as long as anything changes.  Lines do not feed each other in a circle (``check`` sees to it).
         """
         compiled = self._link.maps[map_name]
-        owned = _owned(compiled, self._source)
+        owned = compiled.owned_elsewhere(self._source)
         keys = self._copy(compiled, self._target, naturals, owned)
         refused = {natural: found.reason for natural, found in keys.items() if found.reason}
         fed = _fed(compiled, self._source, owned)
@@ -139,11 +139,6 @@ class _Copied:
     key: Key
     is_new: bool
     reason: str
-
-
-def _owned(compiled: CompiledMap, side: Side) -> frozenset[int]:
-    """The cells of a side's rows whose values belong to the other side."""
-    return frozenset(index for feed in compiled.feeds[side.other] if feed.owned for index in feed.indexes)
 
 
 def _fed(compiled: CompiledMap, side: Side, cells: frozenset[int]) -> frozenset[int]:

@@ -280,10 +280,7 @@ class Stage:
 
     def _edited(self, current: Row, row: Row) -> Row:
         """The cells of a row that the target does not hold already, all of a lookup's together; the others ABSENT."""
-        edited = set(differing(current, row))
-        for _, (lookup, *_) in self.view.branches:
-            if not edited.isdisjoint(lookup.own):
-                edited.update(lookup.own)
+        edited = self.view.with_lookups(differing(current, row))
         return tuple([cell if index in edited else ABSENT for index, cell in enumerate(row)])
 
     # -- writing --------------------------------------------------------------------------------------------------

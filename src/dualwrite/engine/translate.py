@@ -28,7 +28,7 @@ class Translation:
         self.blank: Row = (ABSENT,) * len(compiled.views[target].paths)
         units = compiled.units[target]
         self._ways = [(feed.cells, feed.indexes) for feed in compiled.feeds[source]]
-        self._owned = {i for feed in compiled.feeds[source] if feed.owned for i in feed.indexes}
+        self._owned = compiled.owned_elsewhere(target)
         self._ways_from: dict[int, list[tuple[tuple[int, ...], tuple[int, ...]]]] = {}
         for way in self._ways:
             for index in way[0]:

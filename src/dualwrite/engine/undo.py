@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from dualwrite.engine.as_user import blank, current_row, images_of, in_words, running_map, write_as_user
 from dualwrite.engine.link import key_of, key_text
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import Usage
@@ -21,14 +22,9 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.mapping.units import Unit
 from dualwrite.model import (
     ABSENT,
-    Applied,
     Cell,
-    Contested,
     Key,
-    MissingParent,
-    Outcome,
     Position,
-    Rejected,
     Row,
     Side,
     Write,
@@ -66,9 +62,7 @@ def undo(engine: Engine, id: str, who: str) -> Undone:
     if images is None or line.what == "restored":
         raise Usage(f"there is nothing to take back in {id}: {line.what}", "name a change of a side's users")
     newer = [each for each in _since(engine, line) if _touches(each.images(side), each, line, images)]
-    if newer:
-        told = "; ".join(f"{each.id} ({each.what}, {_when(each.at)})" for each in newer)
-        raise Usage(f"something newer came to what {id} changed: {told}", "take that back first, the newest first")
+    _refuse_newer(newer, f"to what {id} changed")
     undone = Undone(side, _reverse(engine, compiled, side, line, images), _turned(images))
     detail = {"key": key_text(line.key), "change": id, "side": str(side), "columns": in_words(undone.columns)}
     _write(engine, compiled, undone, "change undone", who, detail)
@@ -89,10 +83,7 @@ def undo_conflict(engine: Engine, number: int, who: str) -> Undone:
     key = key_of(found.key)
     _refuse_parked(engine, compiled, key)
     undone = _other_value(engine, compiled, found)
-    newer = _after(engine, compiled, found, key)
-    if newer:
-        told = "; ".join(f"{each.id} ({each.what}, {_when(each.at)})" for each in newer)
-        raise Usage(f"something newer came since conflict {number}: {told}", "take that back first, the newest first")
+    _refuse_newer(_after(engine, compiled, found, key), f"since conflict {number}")
     detail = {"key": found.key, "conflict": number, "side": str(found.side), "columns": in_words(undone.columns)}
     _write(engine, compiled, undone, "conflict undone", who, detail)
     return undone
@@ -111,16 +102,6 @@ def _line(engine: Engine, id: str) -> Audited:
     return line
 
 
-def running_map(engine: Engine, name: str) -> CompiledMap:
-    """A map whose changes are carried now; raises Usage for another one."""
-    compiled = engine.link.maps.get(name)
-    if name in engine.link.standing:
-        raise Usage(f"map {name} is paused, so this would not be carried", "resume it first")
-    if compiled is None:
-        raise Usage(f"map {name} is not running, so this would not be carried", "start it first")
-    return compiled
-
-
 def _refuse_parked(engine: Engine, compiled: CompiledMap, key: Key) -> None:
     for side, state in engine.link.sides.items():
         if (compiled.name, key) in state.parked:
@@ -130,15 +111,20 @@ def _refuse_parked(engine: Engine, compiled: CompiledMap, key: Key) -> None:
             )
 
 
+def _refuse_newer(newer: Sequence[Audited], where: str) -> None:
+    if newer:
+        told = "; ".join(f"{each.id} ({each.what}, {_when(each.at)})" for each in newer)
+        raise Usage(f"something newer came {where}: {told}", "take that back first, the newest first")
+
+
 # -- what has come since ----------------------------------------------------------------------------------------------
 
 
 def _since(engine: Engine, line: Audited) -> Iterator[Audited]:
     """What was applied to the record behind a line, oldest first, whatever it was called."""
-    names = {line.new_key}
     found = engine.journal.audits.lines({}, map=line.carrier.map, key=line.new_key)
     for each in reversed(found):
-        if each.order > line.order and (each.key in names or each.new_key in names):
+        if each.order > line.order and line.new_key in (each.key, each.new_key):
             yield each
 
 
@@ -198,7 +184,7 @@ def _reverse(engine: Engine, compiled: CompiledMap, side: Side, line: Audited, i
 
 def _owned(compiled: CompiledMap, side: Side, cells: Sequence[int]) -> list[int]:
     """Of these cells those that this side's users may write, and that count."""
-    theirs = {index for feed in compiled.feeds[side.other] if feed.owned for index in feed.indexes}
+    theirs = compiled.owned_elsewhere(side)
     found = [index for index in cells if index in compiled.whole[side].written and index not in theirs]
     if not found:
         raise Usage(f"the {side} side cannot be given back these columns: it does not write them", SEE)
@@ -212,7 +198,7 @@ def _update(
     lookup together."""
     view = compiled.whole[side]
     current = current_row(engine, compiled, side, key)
-    expect, row = list(_blank(view)), list(_blank(view))
+    expect, row = list(blank(view)), list(blank(view))
     for index, (now, then) in edits.items():
         if then is ABSENT:
             raise Usage(f"what {show_path(view.paths[index])} held before is not known", "write it by hand")
@@ -220,10 +206,8 @@ def _update(
             held = f"{show_path(view.paths[index])} is {_shown(current[index])} now, not {_shown(now)}"
             raise Usage(f"something newer has happened: {held}", SEE)
         expect[index], row[index] = current[index], then
-    for _, (lookup, *_) in view.branches:
-        if not edits.keys().isdisjoint(lookup.own):
-            for index in set(lookup.own) - edits.keys():
-                expect[index] = row[index] = current[index]
+    for index in view.with_lookups(edits) - edits.keys():
+        expect[index] = row[index] = current[index]
     return Write(key, tuple(expect), tuple(row))
 
 
@@ -270,32 +254,9 @@ def _natural(engine: Engine, compiled: CompiledMap, found: Conflict) -> Key:
 def _write(
     engine: Engine, compiled: CompiledMap, undone: Undone, what: str, who: str, detail: Mapping[str, object]
 ) -> None:
-    """Told before it is done, so that a crash between leaves no change that nobody knows of."""
-    engine.journal.log(what, map=compiled.name, who=who, detail=detail)
-    view = compiled.whole[undone.side]
-    outcome = engine.connectors[undone.side].edit(view, undone.write)
-    if not isinstance(outcome, Applied):
-        reason = why_not(outcome)
-        engine.journal.log(
-            "undo came to nothing", map=compiled.name, who=who, detail={"key": detail["key"], "reason": reason}
-        )
+    failed = "undo came to nothing"
+    if reason := write_as_user(engine, compiled, undone.side, undone.write, what, failed, who, detail):
         raise Usage(f"it cannot be taken back: {reason}", SEE)
-    engine.drain()
-
-
-def why_not(outcome: Outcome) -> str:
-    """Why a write came to nothing, in words."""
-    match outcome:
-        case Contested(current=None):
-            return "the record is not there any more"
-        case Contested():
-            return "somebody has changed the record this very moment"
-        case MissingParent():
-            return f"{outcome.table} has no record {show_key(outcome.key)} for the lookup {outcome.lookup}"
-        case Rejected():
-            return outcome.reason
-        case _:
-            return "the record holds these values already"
 
 
 def _refuse_twin(engine: Engine, compiled: CompiledMap, side: Side, row: Row) -> None:
@@ -306,23 +267,11 @@ def _refuse_twin(engine: Engine, compiled: CompiledMap, side: Side, row: Row) ->
             raise Usage(f"the {where} side has a record {show_key(key)} again", SEE)
 
 
-def current_row(engine: Engine, compiled: CompiledMap, side: Side, key: Key) -> Row:
-    """The record as it is; raises Usage unless there is exactly one."""
-    found = engine.connectors[side].fetch(compiled.whole[side], [key]).get(key, [])
-    if len(found) != 1:
-        raise Usage(f"the {side} side has {len(found) or 'no'} record(s) {show_key(key)}", SEE)
-    return found[0]
-
-
 def _row(view: View, places: Mapping[str, int], cells: Mapping[str, Cell]) -> Row:
-    row = list(_blank(view))
+    row = list(blank(view))
     for path, cell in cells.items():
         row[places[path]] = cell
     return tuple(row)
-
-
-def _blank(view: View) -> Row:
-    return (ABSENT,) * len(view.paths)
 
 
 def _value(cell: Cell) -> str | None:
@@ -341,23 +290,6 @@ def _shown(cell: Cell) -> str:
 
 def _turned(images: Images) -> Images:
     return {path: (new, old) for path, (old, new) in images.items()}
-
-
-def images_of(view: View, before: Row | None, after: Row | None) -> Images:
-    """What differs between two rows of a view, by column: old and new value."""
-    blank = _blank(view)
-    pairs = zip(map(show_path, view.paths), before or blank, after or blank, strict=True)
-    return {path: (old, new) for path, old, new in pairs if old != new}
-
-
-def in_words(images: Images) -> list[str]:
-    """Old and new values for the activity log."""
-    return [f"{path}: {shown(old)} → {shown(new)}" for path, (old, new) in images.items()]
-
-
-def shown(cell: Cell) -> str:
-    """A value in words."""
-    return "null" if cell is None else "–" if cell is ABSENT else cell
 
 
 def _when(at: float) -> str:

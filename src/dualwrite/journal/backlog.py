@@ -16,6 +16,7 @@ from dualwrite.journal.database import Database
 from dualwrite.journal.entries import change_from, change_text
 from dualwrite.journal.layout import KeptChange, Layout
 from dualwrite.journal.tables import backlog, layout, setting
+from dualwrite.journal.writer import put_settings
 from dualwrite.model import Change, Position, Side
 
 _KEYS_AT_ONCE: Final = 400
@@ -113,7 +114,7 @@ class Backlogs:
         with self._database.writing() as connection:
             connection.execute(delete(backlog).where(*_lane(side, map), *numbers))
             if until is None:
-                connection.execute(delete(setting).where(setting.c.name == _passed(side, map)))
+                put_settings(connection, [(_passed(side, map), None)])
 
     def passed(self, side: Side, map: str) -> int:
         """The number up to which the changes do not wait any more."""
@@ -123,11 +124,8 @@ class Backlogs:
 
     def set_passed(self, side: Side, map: str, number: int) -> None:
         """The changes up to a number do not wait any more."""
-        name = _passed(side, map)
         with self._database.writing() as connection:
-            changed = update(setting).where(setting.c.name == name).values(value=str(number))
-            if connection.execute(changed).rowcount == 0:
-                connection.execute(insert(setting).values(name=name, value=str(number)))
+            put_settings(connection, [(_passed(side, map), str(number))])
 
     def queued(self, map: str | None = None) -> dict[str, dict[Side, Queued]]:
         """Per map, and side whose users made them, how many changes wait; those of which none does are left out."""

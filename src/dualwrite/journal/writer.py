@@ -179,7 +179,7 @@ class Writer:
 
     def put(self, name: str, value: str | None) -> None:
         """Set a named value; None removes it."""
-        self._add(_put, [(name, value)])
+        self._add(put_settings, [(name, value)])
 
     def answer(self, id: int, result: Mapping[str, object]) -> None:
         """Answer a request; only the first answer counts."""
@@ -409,7 +409,8 @@ def _drop_notices(connection: Connection, rows: list[Values]) -> None:
     connection.execute(delete(notice).where(*_same(notice, ("row",))), rows)
 
 
-def _put(connection: Connection, rows: list[tuple[str, str | None]]) -> None:
+def put_settings(connection: Connection, rows: Sequence[tuple[str, str | None]]) -> None:
+    """Set named values, where they are not the same already; None removes one."""
     for name, value in rows:
         here = setting.c.name == name
         if connection.execute(select(setting.c.value).where(here)).scalar() == value:

@@ -138,6 +138,10 @@ class CompiledMap:
         """Per side the tables that its written references point to."""
         return {side: frozenset(parent.table for parent in parents) for side, parents in self.parents.items()}
 
+    def owned_elsewhere(self, side: Side) -> frozenset[int]:
+        """The cells of a side's rows whose values belong to the other side."""
+        return frozenset(index for feed in self.feeds[side.other] if feed.owned for index in feed.indexes)
+
     def map_row(self, source: Side, row: Row) -> Row:
         """A source row as a row of the other side's view; ABSENT where nothing is carried there.  Raises RowProblem."""
         functions = self._left if source is Side.LEFT else self._right
