@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
 
 import psycopg
 import pytest
 
 from dualwrite.connectors import _pg_feed
-from dualwrite.connectors._pg_feed import Contents
 from dualwrite.connectors._pg_stream import Stream
+from dualwrite.connectors._pg_visible import Contents
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
 from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.errors import Halted, PositionLost
@@ -34,6 +35,8 @@ COMPANIES = view("company", "code")
 GROUPS = view("grp", "name", "company.code")
 ITEMS = view("item", "code", "company.code", "grp.name", "grp.company.code", "parent.code", "note")
 VIEWS = (COMPANIES, GROUPS, ITEMS)
+NOTHING = (None, None, None, None)
+"""Of an item: its group, its parent and its note."""
 
 
 class Laboratory:
@@ -67,6 +70,12 @@ class Laboratory:
     def run(self, statement: str, *values: object) -> list[tuple]:
         """What an application does."""
         return self.database.run(statement, *values)
+
+    def run_alone(self, statement: str) -> None:
+        """The same, by one who does not wait for a standby."""
+        with self.database.connect() as connection:
+            connection.execute("SET synchronous_commit = local")
+            connection.execute(statement.encode())
 
     def batches(self, after: Position | None, limit: int = 1000, *views: View) -> list[Batch]:
         """What the feed delivers behind a position."""
@@ -221,6 +230,53 @@ def test_changes_fit_one_another_whoever_writes_meanwhile(lab: Laboratory, seed:
     for number in random.Random(seed).sample(range(len(batches)), 5):
         rest = [change for later in batches[number + 1 :] for change in later.changes]
         assert lab.changes(batches[number].position, 5) == rest
+
+
+@pytest.fixture
+def hide(lab: Laboratory) -> Iterator[Callable[[str], None]]:
+    """Users' transactions that are committed, and in the log, while no other session sees them before the test ends."""
+    with lab.database.connect() as admin, ThreadPoolExecutor(4) as pool:
+
+        def hide(statement: str) -> None:
+            admin.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+            admin.execute("SELECT pg_reload_conf()")
+            while lab.run("SHOW synchronous_standby_names") != [("nobody",)]:
+                pass
+            feed = lab.connector.feed(VIEWS, lab.connector.end())
+            pool.submit(lab.run, statement)
+            while not feed.read(1, 0.1).changes:
+                pass
+            feed.close()
+
+        try:
+            yield hide
+        finally:
+            admin.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            admin.execute("SELECT pg_reload_conf()")
+
+
+def test_commits_that_nobody_sees_yet_look_on(lab: Laboratory, hide: Callable[[str], None]) -> None:
+    """A row whose transaction is in the log, but not in its table yet, tells that what it looks up was renamed."""
+    start = lab.install(*VIEWS)
+    lab.run_alone("INSERT INTO company (code) VALUES ('c'), ('d'); INSERT INTO item (code, company) VALUES ('i', 1)")
+    hide("INSERT INTO item (code, company) VALUES ('unseen', 1)")
+    hide("UPDATE item SET company = 2 WHERE code = 'i'")
+    lab.run_alone("UPDATE company SET code = 'new ' || code")
+    assert lab.run("SELECT code, company FROM item") == [("i", 1)]
+    told = lab.told(start)[-4:]
+    assert ("item", ("unseen", "c", *NOTHING), ("unseen", "new c", *NOTHING)) in told
+    assert ("item", ("i", "d", *NOTHING), ("i", "new d", *NOTHING)) in told
+
+
+def test_records_that_nobody_sees_yet_are_looked_up(lab: Laboratory, hide: Callable[[str], None]) -> None:
+    """Whoever begins to read behind a rename that its table does not show looks up the new name."""
+    lab.install(*VIEWS)
+    lab.run_alone("INSERT INTO company (code) VALUES ('c'), ('gone')")
+    hide("UPDATE company SET code = 'new' WHERE code = 'c'")
+    behind = lab.connector.end()
+    lab.run_alone("INSERT INTO item (code, company) VALUES ('i', 1)")
+    assert lab.run("SELECT code FROM company ORDER BY id") == [("c",), ("gone",)]
+    assert lab.told(behind) == [("item", None, ("i", "new", *NOTHING))]
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -28,6 +28,7 @@ from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
 from dualwrite.connectors._pg_transaction import forget
+from dualwrite.connectors._pg_visible import Contents
 from dualwrite.connectors._sql import needs
 from dualwrite.errors import DualwriteError, Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
@@ -44,7 +45,6 @@ _LSNS: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn, pg_current_w
 _IS_PART: Final = r"""
     SELECT relispartition FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.oid = $1::oid AND nspname NOT LIKE 'pg\_%' AND nspname NOT LIKE 'dualwrite\_%'"""
-_TOP: Final = 1 << 62
 
 Known = Callable[[Connection, Sequence[View]], Catalog]
 """What the database holds, as it is now for these views."""
@@ -349,24 +349,6 @@ def begin_read(connection: Connection) -> Position:
 def _last_marker(installed: Installed) -> Marker:
     seen = installed.meta.get("seen")
     return Marker(int(installed.meta.get("commits", "0")), None if seen is None else Position.parse(seen))
-
-
-class Contents:
-    """Which transactions a snapshot (as ``pg_current_snapshot`` tells it) contains; ``after`` is an LSN behind it."""
-
-    def __init__(self, snapshot: str, after: int) -> None:
-        first, last, running = snapshot.split(":")
-        self._xmin, self._xmax = int(first), int(last)
-        self._running = {int(xid) for xid in running.split(",") if xid}
-        self._after = after
-
-    def __call__(self, xid: int, commit: int) -> bool:
-        """Is the transaction with this xid, of 32 bits, in the snapshot?"""
-        if commit >= self._after:
-            return False
-        distance = (xid - self._xmax) & 0xFFFFFFFF
-        full = self._xmax + (distance - 2**32 if distance >> 31 else distance)
-        return full < self._xmin or (full < self._xmax and full not in self._running)
 
 
 def difference(view: View, known: Catalog, found: Catalog) -> str:

@@ -4,7 +4,7 @@
 ``Records`` knows what the referenced records that are asked for were at that place, and moves on with the reader.  A
 record that it does not know yet is read from its table, many at once; what the log tells about it behind the place is
 undone then.  So the images of consecutive changes fit together, however far the tables are ahead of the reader; and
-where they are behind it, because a commit is in the log before others can see it, the log's own images are taken.
+where they may be behind it, because a commit is in the log before others can see it, the log's own images are taken.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from dualwrite.connectors._pg_entries import Place
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, Facts
 from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._sql import is_unique, needs, quote, reference_of, table_of
 from dualwrite.model import ABSENT, Cell, Path, Row
@@ -38,6 +39,9 @@ Target: TypeAlias = tuple[str, tuple[str, ...]]
 CatchUp: TypeAlias = Callable[[Connection], None]
 """Waits until the log holds everything that the session can see by now."""
 Picker: TypeAlias = Callable[[Sequence[Any]], tuple[Any, ...]]
+
+Told: TypeAlias = dict[Target, dict[Identity, tuple[Image | None, Image | None]]]
+"""What records are, and what those were that have gone."""
 
 FAR: Final = (1 << 63,)
 
@@ -159,10 +163,17 @@ class Records:
     """The referenced records as of the reader's place."""
 
     def __init__(
-        self, log: Log, catalog: Catalog, views: Iterable[View], connect: Callable[[], Connection], catch_up: CatchUp
+        self,
+        log: Log,
+        catalog: Catalog,
+        views: Iterable[View],
+        visible: Visible,
+        connect: Callable[[], Connection],
+        catch_up: CatchUp,
     ) -> None:
         self._log = log
         self._catalog = catalog
+        self._visible = visible
         self._connect = connect
         self._catch_up = catch_up
         self.columns = {
@@ -180,7 +191,7 @@ class Records:
         self._ahead: dict[Target, dict[Identity, list[Event]]] = {}
         self._scanned: Place | None = None
         self._began: Place | None = None
-        self._behind: dict[Target, dict[Identity, tuple[Image | None, Image | None]]] | None = None
+        self._behind: Told | None = None
         self.generation = 0
         """Another number whenever a record that was asked for has become something else."""
         self._pickers: dict[int, Picker] = {}
@@ -264,13 +275,15 @@ class Records:
         pending = self._unknown(wanted)
         while pending:
             connection = self._connect()
+            since = self._visible.since(connection, place)
             found = {target: self._select(connection, target, identities) for target, identities in pending.items()}
             self._catch_up(connection)
             self._scan(place)
+            unseen: Told = self._told(since, place) if since < place else {}
             nested: dict[Target, set[Identity]] = {}
             for target, identities in pending.items():
                 for each in identities:
-                    image = self._as_of(target, each, place, found[target].get(each))
+                    image = self._as_of(target, each, place, found[target].get(each), unseen)
                     self._state[target][each] = image
                     for seen in (image, self._gone[target].get(each)):
                         if seen is not None:
@@ -288,7 +301,10 @@ class Records:
         unknown = {target: ids - self._state[target].keys() for target, ids in wanted.items()}
         return {target: identities for target, identities in unknown.items() if identities}
 
-    def _as_of(self, target: Target, identity: Identity, place: Place, current: Image | None) -> Image | None:
+    def _as_of(
+        self, target: Target, identity: Identity, place: Place, current: Image | None, unseen: Told
+    ) -> Image | None:
+        """``unseen`` is what the log tells up to the place that ``current`` may not show."""
         events = self._ahead[target].get(identity)
         if events:
             index = bisect_right(events, place, key=lambda event: event.place)
@@ -296,20 +312,13 @@ class Records:
                 del events[:index]
             if events:
                 return events[0].image
-        return current if current is not None else self._look_back(target, identity, place)
-
-    def _look_back(self, target: Target, identity: Identity, place: Place) -> Image | None:
-        """What the log has told before this reader began of a record that its table does not show."""
-        if self._behind is None:
-            self._behind = {known: {} for known in self._state}
-            began = place if self._began is None else self._began
-            for table, _, old, new in self._rows(self._log.floor, began):
-                for known, identify in self.targets[table].items():
-                    if old is not None:
-                        self._behind[known][identify(old)] = None, old
-                    if new is not None:
-                        self._behind[known][identify(new)] = new, None
-        image, gone = self._behind[target].get(identity, (None, None))
+        if identity not in unseen.get(target, ()):
+            if current is not None:
+                return current
+            if self._behind is None:  # it has gone before this reader began
+                self._behind = self._told(self._log.floor, place if self._began is None else self._began)
+            unseen = self._behind
+        image, gone = unseen.get(target, {}).get(identity, (None, None))
         if gone is not None:
             self._gone[target].setdefault(identity, gone)
         return image
@@ -331,6 +340,18 @@ class Records:
                     events.setdefault(was, []).append(Event(at, old))
                 if now is not None and now != was and (target not in self._lasting or was is not None):
                     events.setdefault(now, []).append(Event(at, None))
+
+    def _told(self, after: Place, until: Place) -> Told:
+        """What became of the referenced records that the log tells of between two places."""
+        told: Told = {}
+        for table, _, old, new in self._rows(after, until):
+            for target, identify in self.targets[table].items():
+                by_identity = told.setdefault(target, {})
+                if old is not None:
+                    by_identity[identify(old)] = None, old
+                if new is not None:
+                    by_identity[identify(new)] = new, None
+        return told
 
     def _rows(self, after: Place, until: Place) -> Iterable[tuple[str, Place, Image | None, Image | None]]:
         """The rows of the referenced tables between two places."""

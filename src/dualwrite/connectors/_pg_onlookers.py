@@ -1,8 +1,8 @@
 # ruff: noqa: S608  (names go through quote(), values are bound)
 """Records that look different because another record, which they look up, got another key or has only come now.
 
-They are found as of a place in the log: rows that have entries of their own behind that place are taken from those,
-all others from the table as it is.
+They are found as of a place in the log: rows with entries that the table may not show yet, or that stand behind that
+place, are taken from those entries; all others from the table as it is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from dualwrite.connectors._pg_natural import (
 )
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._sql import quote
 from dualwrite.model import Path
 
@@ -89,26 +90,36 @@ def _watch(records: Records, sight: Sight, number: int, path: Path, seen: set[st
 
 @dataclass(slots=True)
 class _Later:
-    """What becomes of a table's rows behind a place, and by what they referred to others before."""
+    """What the log tells of a table's rows behind a place, and by what they referred to others."""
 
     scanned: Place
     events: dict[RowKey, list[Event]] = field(default_factory=dict)
+    latest: dict[RowKey, Image | None] = field(default_factory=dict)
+    """What the rows of ``events`` are behind the last of them."""
     referring: dict[str, dict[Identity, set[RowKey]]] = field(default_factory=dict)
 
-    def first(self, key: RowKey, place: Place) -> Event | None:
-        """The row's first entry behind a place."""
-        return next((event for event in self.events.get(key, ()) if event.place > place), None)
+    def as_of(self, key: RowKey, place: Place) -> Image | None:
+        """What a row of ``events`` was at a place."""
+        following = next((event for event in self.events[key] if event.place > place), None)
+        return self.latest[key] if following is None else following.image
 
 
 class Onlookers:
     """Finds them for one reader of the log, within one batch at a time."""
 
     def __init__(
-        self, log: Log, catalog: Catalog, records: Records, connect: Callable[[], Connection], catch_up: CatchUp
+        self,
+        log: Log,
+        catalog: Catalog,
+        records: Records,
+        visible: Visible,
+        connect: Callable[[], Connection],
+        catch_up: CatchUp,
     ) -> None:
         self._log = log
         self._catalog = catalog
         self._records = records
+        self._visible = visible
         self._connect = connect
         self._catch_up = catch_up
         self._later: dict[str, _Later] = {}
@@ -157,24 +168,26 @@ class Onlookers:
         found: Found = {}
         for identity in held:
             rows = current[identity].items()
-            found |= {key: image for key, image in rows if later.first(key, place) is None}
+            found |= {key: image for key, image in rows if key not in later.events}
             for key in later.referring[step.reference.name].get(identity, ()):
-                event = later.first(key, place)
-                if event is not None and event.image is not None and step.identity(event.image) == identity:
-                    found[key] = event.image
+                told = later.as_of(key, place)
+                if told is not None and step.identity(told) == identity:
+                    found[key] = told
         return found
 
     def _ensure(self, table: str, step: Step, identities: set[Identity], place: Place) -> None:
-        """Know which rows refer to these records now, and what becomes of them behind the place."""
+        """Know which rows refer to these records now, and what the log tells of them that this may not show."""
         known = self._current.setdefault((table, step.reference.name), {})
         missing = [identity for identity in identities if identity not in known]
         if missing:
             connection = self._connect()
+            since = self._visible.since(connection, place)
+            self._later.setdefault(table, _Later(since))
             known.update({identity: {} for identity in missing})
             for number, image in self._select(connection, table, step, missing):
                 known[missing[number]][self.key(table, image)] = image
             self._catch_up(connection)
-        self._scan(table, step, place)
+        self._scan(table, step)
 
     def _select(
         self, connection: Connection, table: str, step: Step, identities: Sequence[Identity]
@@ -190,30 +203,34 @@ class Onlookers:
         rows = connection.execute(statement.encode(), bound).fetchall()
         return [(int(number), tuple(image)) for number, *image in rows]
 
-    def _scan(self, table: str, step: Step, place: Place) -> None:
+    def _scan(self, table: str, step: Step) -> None:
         """Read what the log holds by now of the table's rows."""
-        later = self._later.setdefault(table, _Later(place))
-        name = step.reference.name
+        later, name = self._later[table], step.reference.name
         if name not in later.referring:
             later.referring[name] = {}
             for key, events in later.events.items():
-                for event in events:
-                    self._refer(later, name, key, event, step)
+                for image in (*(event.image for event in events), later.latest[key]):
+                    self._refer(later, name, key, image, step)
         for entry in self._log.find([leaf.oid for leaf in self._catalog.facts[table].leaves], later.scanned, FAR):
             later.scanned = entry.place
             old, new = self._records.images(table, entry)
-            was = None if old is None else self.key(table, old)
+            was, now = (None if image is None else self.key(table, image) for image in (old, new))
             if was is not None:
-                self._add(table, later, was, Event(entry.place, old))
-            if new is not None and (now := self.key(table, new)) != was:
-                self._add(table, later, now, Event(entry.place, None))
+                self._add(table, later, was, Event(entry.place, old), None)
+            if now is not None:
+                self._add(table, later, now, Event(entry.place, old if now == was else None), new)
 
-    def _add(self, table: str, later: _Later, key: RowKey, event: Event) -> None:
-        later.events.setdefault(key, []).append(event)
+    def _add(self, table: str, later: _Later, key: RowKey, event: Event, becomes: Image | None) -> None:
+        events = later.events.setdefault(key, [])
+        if not events or events[-1].place != event.place:
+            events.append(event)
+        later.latest[key] = becomes
         for name in later.referring:
-            self._refer(later, name, key, event, self._records.steps[table][name])
+            for image in (event.image, becomes):
+                self._refer(later, name, key, image, self._records.steps[table][name])
 
-    def _refer(self, later: _Later, name: str, key: RowKey, event: Event, step: Step) -> None:
-        held = None if event.image is None else step.identity(event.image)
+    @staticmethod
+    def _refer(later: _Later, name: str, key: RowKey, image: Image | None, step: Step) -> None:
+        held = None if image is None else step.identity(image)
         if held is not None:
             later.referring[name].setdefault(held, set()).add(key)

@@ -23,6 +23,7 @@ from dualwrite.connectors._pg_natural import CatchUp, Identity, Image, Picker, R
 from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection
+from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._pg_wire import Image as Raw
 from dualwrite.connectors._sql import needs
@@ -113,8 +114,9 @@ class LogReader:
         # inside of a transaction: read it again from its beginning, and leave out what was delivered
         self._after: Place = (place[0], 0) if len(place) > 1 else place
         self._passed = place
-        self._records = Records(context.log, self.catalog, views, context.connect, context.catch_up)
-        self._onlookers = Onlookers(context.log, self.catalog, self._records, context.connect, context.catch_up)
+        log, connect, catch_up, visible = context.log, context.connect, context.catch_up, Visible(context.log)
+        self._records = Records(log, self.catalog, views, visible, connect, catch_up)
+        self._onlookers = Onlookers(log, self.catalog, self._records, visible, connect, catch_up)
         self._sights: dict[str, list[Sight]] = {}
         self._watches: dict[str, list[Watch]] = {}
         for view in views:
