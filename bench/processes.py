@@ -13,7 +13,8 @@ from pathlib import Path
 
 from dualwrite.engine import commands, wishes
 from dualwrite.engine.runner import Runner
-from dualwrite.engine.workspace import opened
+from dualwrite.engine.syncs import quiet
+from dualwrite.engine.workspace import examine, opened
 from dualwrite.journal import Journal
 from dualwrite.project import load
 
@@ -36,6 +37,12 @@ def drain(folder: Path) -> None:
 def catch_up(folder: Path) -> None:
     """Resume all maps, and carry their queues."""
     until_idle(folder, lambda journal, names: wishes.resume(journal, names, who="bench"))
+
+
+def look_at_data(folder: Path) -> None:
+    """What ``dualwrite check --data`` does."""
+    problems = examine(load(folder), quiet)
+    assert any(problem.level == "error" for problem in problems), "the data is bad"
 
 
 def until_idle(folder: Path, wish: Callable[[Journal, list[str]], object]) -> None:

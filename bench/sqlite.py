@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.many import many
-from bench.processes import catch_up, drain, examined, measured, queue_up, running, sync
+from bench.processes import catch_up, drain, examined, look_at_data, measured, queue_up, running, sync
 from bench.report import latencies, median, report, timed
 from bench.tables import LEFT, LEFT_COLUMNS, PROJECT, build, copy_by_sql, rows
 
@@ -131,6 +131,22 @@ def single(folder: Path, count: int) -> tuple[float, list[float]]:
     return engine.worked, found
 
 
+def bad_data(scratch: Path, count: int) -> None:
+    """``check --data`` of a table in which every record is bad, in three columns, against reading it once."""
+    folder = scratch / "bad"
+    left, right = build(folder, count)
+    with closing(sqlite3.connect(left)) as database, database:
+        database.execute("UPDATE customers SET TEXT0 = printf('%.70c', 'x') || rowid, FLAG0 = 'odd', AMOUNT0 = 1e17")
+    reading = timed(lambda: read_all(left, right))
+    report("reading the table once", count, reading)
+    seconds, peak = measured(look_at_data, folder)
+    report("check --data, every record bad", count, seconds, reading, f"peak {peak:.0f} MB (limit: reading)")
+    with closing(sqlite3.connect(left)) as database, database:
+        database.execute("UPDATE customers SET TEXT0 = 'x', FLAG0 = 'no', AMOUNT0 = NULL WHERE rowid > 1")
+    seconds, peak = measured(look_at_data, folder)
+    report("check --data, one record bad", count, seconds, reading, f"peak {peak:.0f} MB (limit: reading)")
+
+
 def catching_up(folder: Path, count: int, records: int) -> None:
     """A paused map's queue of so many changes of so many records: until it is kept, and until it is carried."""
     left, right = folder / "left.db", folder / "right.db"
@@ -236,5 +252,6 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "catch-up": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 2),
     "catch-up of few": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 200),
     "many": lambda bench: many(bench.scratch / "many"),
+    "bad data": lambda bench: bad_data(bench.scratch, bench.rows),
     "triggers": lambda bench: triggers(bench.scratch, min(bench.rows, 50_000)),
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from ruamel.yaml import YAML
+import yaml
 
 from dualwrite.declared import Declared, read_declared
 from dualwrite.document import Findings, Quoted, flow, quote
@@ -334,7 +334,7 @@ def repoint(project: Project, side: Side, url: str) -> None:
     """
     path = project.folder / FILE
     text = path.read_bytes().decode("utf-8-sig")
-    written = str(YAML(typ="safe").load(text)[side.value]["url"])
+    written = str(yaml.load(text, Loader=yaml.BaseLoader)[side.value]["url"])
     remedy = f"write it there yourself, or set the variable, then: dualwrite relink {side}"
     if "${" in written:
         raise Usage(f"the url of {side} is {written} in {path}", remedy)

@@ -236,6 +236,24 @@ def test_everything_wrong_with_a_row_is_told() -> None:
     assert {code for code, _ in rows.found()} == {"too_long", "digits_lost", "value_not_mapped"}
 
 
+def test_a_key_that_cannot_be_carried_counts_once() -> None:
+    """It is told as what is wrong with its value, not as a record without a key besides."""
+    rows = Data(ITEMS.replace("key: [number]", "key: [name]"), GROUPS)
+    rows.item("1", NAME="eleven sign")
+    rows.item("2", NAME="well")
+    assert "NAME: 1 record:" in rows.only("too_long")
+
+
+def test_a_key_whose_lookup_leads_nowhere_is_told() -> None:
+    """Records are parked for it: it is more than a column that is left alone."""
+    rows = Data(ITEMS.replace("key: [number]", "key: [number, group.name]"), GROUPS)
+    rows.put(R, "items", area="usmf", number="1", note="x", group="4711")
+    rows.put(R, "items", area="usmf", number="2", note="x")
+    found = rows.found()
+    assert "group.name: 1 record:" in found["unresolved_key", "right"].message
+    assert {code for code, _ in rows.parked()} == {"unresolved_key"}
+
+
 @pytest.mark.parametrize("side", Side)
 def test_keys_that_occur_twice_are_named(side: Side, monkeypatch: pytest.MonkeyPatch) -> None:
     """On either side, and however few keys are held in memory at once."""

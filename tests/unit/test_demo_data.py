@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+import yaml
 
 from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.demo.data import LEFT, RIGHT, build, records
@@ -94,7 +94,7 @@ class System:
 
 def _yaml(path: Path) -> dict:
     """A YAML file in which every scalar is text."""
-    return YAML(typ="base", pure=True).load(path)
+    return yaml.load(path.read_text(), Loader=yaml.BaseLoader)
 
 
 def _line(item: str | dict) -> Line:

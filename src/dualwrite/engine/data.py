@@ -11,26 +11,23 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, islice
 from operator import itemgetter
 from typing import BinaryIO, Final
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.parents import Wanted
+from dualwrite.engine.data_parents import NamedBy, Parents
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.errors import Problem, RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import ABSENT, Key, Path, Row, Side, Value, show_key, show_path
-from dualwrite.schema import Lookup, Schema, View
+from dualwrite.model import ABSENT, Cell, Key, Row, Side, Value, show_key, show_path
+from dualwrite.schema import Schema
 
 EXAMPLES: Final = 3
 """Records that are named for each kind of trouble."""
 SHOWN: Final = 40
 """Characters of a value that are shown."""
-KNOWN: Final = 200_000
-"""Parents of which it is remembered whether they are there."""
 SORTED: Final = 2_000_000
 """Keys that are sorted in memory; more are sorted in parts, on disk."""
 NAMED: Final = 10_000
@@ -119,10 +116,10 @@ class _Trouble:
     count: int = 0
     examples: list[str] = field(default_factory=list)
 
-    def note(self, key: Key, value: Value, count: int = 1) -> None:
-        """One more record, or several."""
+    def note(self, count: int, examples: Iterable[tuple[Key, Value]]) -> None:
+        """So many more records; the first of them may become examples."""
         self.count += count
-        if len(self.examples) < EXAMPLES:
+        for key, value in islice(examples, EXAMPLES - len(self.examples)):
             shown = "" if value is None else f" ({value[:SHOWN]!r}{'…' if len(value) > SHOWN else ''})"
             self.examples.append(f"{show_key(key)}{shown}")
 
@@ -147,7 +144,7 @@ class DataCheck:
         self._maps = maps
         self._progress = progress
         self._companies = companies
-        self._parents = {side: _Parents(side, connectors, maps) for side in Side}
+        self._parents = {side: Parents(side, connectors, maps) for side in Side}
 
     def problems(self) -> Iterator[Problem]:
         """What was found, map by map; then the companies that no map has seen."""
@@ -182,7 +179,7 @@ class _Table:
         side: Side,
         connector: Connector,
         schemas: Mapping[Side, Schema],
-        parents: Mapping[Side, _Parents],
+        parents: Mapping[Side, Parents],
     ) -> None:
         self._compiled = compiled
         self._side = side
@@ -192,11 +189,10 @@ class _Table:
         self._parents = parents[self._target]
         self._found: dict[tuple[str, str], _Trouble] = {}
         self.companies: set[str] = set()  # of those that the link covers, the ones with records
-        self._computed = compiled.computed(self._target)
         self._led = [index for index, path in enumerate(self._view.paths) if len(path) > 1]
         table = schemas[self._target].tables[compiled.views[self._target].table]
         self._lookups = [
-            _Lookup(name, branches, tuple(map(table.referenced, branches)))
+            NamedBy(name, branches, tuple(map(table.referenced, branches)))
             for name, branches in compiled.views[self._target].branches
         ]
 
@@ -214,9 +210,11 @@ class _Table:
                 self._repeated(keys)
         return [self._problem(code, column, trouble) for (code, column), trouble in self._found.items()]
 
-    def _note(self, code: str, column: str, row: Row, value: object = None, count: int = 1) -> None:
-        shown = value if isinstance(value, str) else None
-        self._found.setdefault((code, column), _Trouble()).note(self._view.natural_key(row), shown, count)
+    def _note(self, code: str, column: str, rows: Sequence[Row], shown: int | None = None) -> None:
+        """Rows in which something is wrong; ``shown`` is the cell whose value is told with them."""
+        if rows:
+            trouble = self._found.setdefault((code, column), _Trouble())
+            trouble.note(len(rows), ((self._view.natural_key(row), _text(row, shown)) for row in rows))
 
     # -- companies ------------------------------------------------------------------------------------------------
 
@@ -229,13 +227,10 @@ class _Table:
         if self._view.filter != self._compiled.views[self._side].filter:
             inside = [row for row in block if self._compiled.passes(self._side, row)]
         if len(inside) < len(block):
-            for row in block:
-                if row[company] and not self._compiled.passes(self._side, row):
-                    self._note("other_company", path, row, row[company])
+            outside = [row for row in block if row[company] and not self._compiled.passes(self._side, row)]
+            self._note("other_company", path, outside, company)
         if not all(map(itemgetter(company), block)):
-            for row in block:
-                if row[company] is None or row[company] == "":
-                    self._note("no_company", path, row)
+            self._note("no_company", path, [row for row in block if row[company] is None or row[company] == ""])
         self.companies.update(str(cell).casefold() for cell in set(map(itemgetter(company), inside)))
         return inside
 
@@ -245,82 +240,67 @@ class _Table:
         compiled, side = self._compiled, self._side
         if not rows:
             return
-        held = compiled.keys(side, rows)
-        if not compiled.unique[side]:
-            keys.add(held)
+        held = self._held(rows, keys)
         for index in self._led:
-            if ABSENT in list(map(itemgetter(index), rows)):
-                self._nowhere(index, rows)
+            self._note("leads_nowhere", show_path(self._view.paths[index]), [r for r in rows if r[index] is ABSENT])
         if not compiled.carried[side]:
             self._keyless(rows, held)
             return
-        found = compiled.map_rows(side, rows)
-        if None in found:
-            self._unfit(rows, found)
-        mapped = [
-            compiled.map_known(side, row)[0] if there is None else there for row, there in zip(rows, found, strict=True)
-        ]
+        mapped, misfits = compiled.map_columns(side, rows)
+        for misfit in misfits:
+            self._note(misfit.code, misfit.column, [rows[place] for place in misfit.rows], misfit.cell)
+        unfit = {place for misfit in misfits for place in misfit.rows}  # of these it is told already
+        self._keyless(rows, [() if place in unfit else key for place, key in enumerate(held)] if None in held else held)
         self._needed(rows, mapped)
         for lookup in self._lookups:
             self._missing(lookup, rows, mapped)
 
     def _look_at_keys(self, rows: list[Row], keys: _Keys) -> None:
+        self._keyless(rows, self._held(rows, keys))
+
+    def _held(self, rows: list[Row], keys: _Keys) -> list[Key | None]:
+        """The keys that rows hold."""
         held = self._compiled.keys(self._side, rows)
         if not self._compiled.unique[self._side]:
             keys.add(held)
-        if None in held:
-            self._keyless(rows, held)
+        return held
 
     def _keyless(self, rows: Sequence[Row], keys: Sequence[Key | None]) -> None:
-        for row, key in zip(rows, keys, strict=True):
-            if key is None:
-                try:
-                    self._compiled.key(self._side, row)
-                except RowProblem as problem:
-                    self._note(problem.code, problem.column, row)
+        """What is wrong with the rows that have no key."""
+        found: dict[tuple[str, str], list[Row]] = {}
+        for row in (row for row, key in zip(rows, keys, strict=True) if key is None) if None in keys else ():
+            try:
+                self._compiled.key(self._side, row)
+            except RowProblem as problem:
+                found.setdefault((problem.code, problem.column), []).append(row)
+        for (code, column), some in found.items():
+            self._note(code, column, some)
 
-    def _nowhere(self, index: int, rows: Sequence[Row]) -> None:
-        for row in rows:
-            if row[index] is ABSENT:
-                self._note("leads_nowhere", show_path(self._view.paths[index]), row)
-
-    def _unfit(self, rows: Sequence[Row], mapped: Sequence[Row | None]) -> None:
-        """What keeps rows from being mapped."""
-        for row, there in zip(rows, mapped, strict=True):
-            if there is None:
-                for problem in self._compiled.problems(self._side, row):
-                    self._note(problem.code, problem.column, row, self._value(row, problem.column))
-
-    def _value(self, row: Row, column: str) -> object:
-        if column in self._computed:
-            return None
-        return next((row[i] for i, path in enumerate(self._view.paths) if show_path(path) == column), None)
-
-    def _needed(self, rows: Sequence[Row], mapped: Sequence[Row]) -> None:
+    def _needed(self, rows: Sequence[Row], mapped: Sequence[Sequence[Cell]]) -> None:
         """Where a mandatory column of the target would be empty."""
         for index in self._compiled.required[self._target]:
-            if None in list(map(itemgetter(index), mapped)):
+            if None in mapped[index]:
                 column = show_path(self._compiled.views[self._target].paths[index])
-                for row, there in zip(rows, mapped, strict=True):
-                    if there[index] is None:
-                        self._note("required", column, row)
+                self._note("required", column, [r for r, cell in zip(rows, mapped[index], strict=True) if cell is None])
 
     # -- parents --------------------------------------------------------------------------------------------------
 
-    def _missing(self, lookup: _Lookup, rows: Sequence[Row], mapped: Sequence[Row]) -> None:
+    def _missing(self, lookup: NamedBy, rows: Sequence[Row], mapped: Sequence[Sequence[Cell]]) -> None:
         """Rows whose parent is not there, or there several times."""
-        cells = list(zip(*(map(itemgetter(index), mapped) for index in lookup.cells), strict=True))
+        cells = list(zip(*(mapped[index] for index in lookup.cells), strict=True))
         own = [lookup.cells.index(index) for index in lookup.own]
         named = {each for each in set(cells) if any(each[i] for i in own) and ABSENT not in each}
-        bad = {}
+        bad: dict[Row, str] = {}
         for each, count in self._parents.count(lookup, named).items():
             if count != 1:
                 bad[each] = "ambiguous" if count else "missing_parent"
-        if bad:
-            for row, each in zip(rows, cells, strict=True):
-                if each in bad:
-                    shown = show_key(tuple(each[i] for i in own if each[i] is not ABSENT))  # type: ignore[misc]
-                    self._note(bad[each], lookup.name, row, shown)
+        found: dict[str, list[tuple[Row, Row]]] = {}
+        for row, each in zip(rows, cells, strict=True) if bad else ():
+            if each in bad:
+                found.setdefault(bad[each], []).append((row, tuple([each[i] for i in own])))
+        for code, some in found.items():
+            trouble = self._found.setdefault((code, lookup.name), _Trouble())
+            trouble.note(len(some), ((self._view.natural_key(row), _shown(each)) for row, each in some))
 
     # -- keys -----------------------------------------------------------------------------------------------------
 
@@ -372,81 +352,15 @@ class _Table:
         return self._compiled.table_map.lines.get("key" if not column else "company", 0)
 
 
-@dataclass(frozen=True)
-class _Lookup:
-    """A lookup of the target's rows: which of its cells name a record, and the tables in which that may be."""
-
-    name: str
-    branches: tuple[Lookup, ...]
-    tables: tuple[str, ...]
-
-    @property
-    def cells(self) -> tuple[int, ...]:
-        """The cells of all parts."""
-        return tuple(dict.fromkeys(index for branch in self.branches for _, index in branch.parts))
-
-    @property
-    def own(self) -> tuple[int, ...]:
-        """The cells that are null where nothing is referred to."""
-        return self.branches[0].own
-
-    def wanted(self, cells: Row) -> Iterator[Wanted]:
-        """The record that cells name, in each of the tables."""
-        places = dict(zip(self.cells, cells, strict=True))
-        for branch, table in zip(self.branches, self.tables, strict=True):
-            key = tuple(None if (cell := places[index]) is ABSENT else cell for _, index in branch.parts)
-            yield Wanted(table, branch.paths, key)
+def _text(row: Row, cell: int | None) -> Value:
+    """A cell to be shown."""
+    value = None if cell is None else row[cell]
+    return None if value is ABSENT else value
 
 
-class _Parents:
-    """Which records are there for lookups of one side, or will be, because a map brings them."""
-
-    def __init__(self, side: Side, connectors: Mapping[Side, Connector], maps: Sequence[CompiledMap]) -> None:
-        self._side = side
-        self._connectors = connectors
-        self._maps = [compiled for compiled in maps if compiled.carried[side.other]]
-        self._known: dict[Wanted, int] = {}
-
-    def count(self, lookup: _Lookup, named: Iterable[Row]) -> dict[Row, int]:
-        """How many records each of these cells name."""
-        wanted = {cells: list(lookup.wanted(cells)) for cells in named}
-        self._learn(list(dict.fromkeys(each for some in wanted.values() for each in some)))
-        return {cells: sum(self._known[each] for each in some) for cells, some in wanted.items()}
-
-    def _learn(self, wanted: Sequence[Wanted]) -> None:
-        if len(self._known) > KNOWN:
-            self._known.clear()
-        groups: dict[View, list[Wanted]] = {}
-        for each in wanted:
-            if each not in self._known:
-                groups.setdefault(each.view, []).append(each)
-        for view, some in groups.items():
-            found = self._connectors[self._side].fetch(view, [each.key for each in some])
-            self._known |= {each: len(found.get(each.key, ())) for each in some}
-            self._coming(view, [each for each in some if not self._known[each]])
-
-    def _coming(self, view: View, absent: Sequence[Wanted]) -> None:
-        """Those that a map would bring: they are on the other side, and pass its filter."""
-        for compiled in self._maps if absent else ():
-            target = compiled.views[self._side]
-            places = {target.paths[index]: index for index in target.key}
-            if target.table == view.table and places.keys() <= set(view.paths):
-                source = self._side.other
-                keys = {each: _source_key(compiled, source, each, places) for each in absent}
-                asked = [key for key in keys.values() if key is not None]
-                rows = self._connectors[source].fetch(compiled.views[source], asked)
-                for each, key in keys.items():
-                    if key is not None and any(compiled.passes(source, row) for row in rows.get(key, ())):
-                        self._known[each] = 1
-
-
-def _source_key(compiled: CompiledMap, source: Side, wanted: Wanted, places: Mapping[Path, int]) -> Key | None:
-    """The key under which the other side would have a record; what is wanted of it besides its key is left aside."""
-    cells = {places[path]: cell for path, cell in zip(wanted.paths, wanted.key, strict=True) if path in places}
-    row = tuple(cells.get(index, ABSENT) for index in range(len(compiled.views[source.other].paths)))
-    with suppress(RowProblem):
-        return compiled.target_key(source.other, row)
-    return None
+def _shown(cells: Row) -> str:
+    """Cells for people, as a key is shown."""
+    return show_key(tuple([None if cell is ABSENT else cell for cell in cells]))
 
 
 class _Keys:

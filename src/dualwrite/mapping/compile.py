@@ -42,7 +42,7 @@ from dualwrite.model import ABSENT, Cell, Key, Path, Row, Side, Value, show_path
 from dualwrite.schema import Alternatives, Lookup, Schema, TypeName, View
 from dualwrite.schema import Column as SchemaColumn
 
-__all__ = ["CompiledMap", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
+__all__ = ["CompiledMap", "Misfit", "Parent", "Unit", "compile_map", "cyclic", "order_maps"]
 
 
 Result = TypeVar("Result")
@@ -77,6 +77,19 @@ class _Compared:
     line: Line
     ways: tuple[_Way, ...]
     helps: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """Values of one column that cannot be carried: why, and in which rows (their places among those given).
+
+    ``cell`` is where the value stands in a row; None for what is computed or constant.
+    """
+
+    code: str
+    column: str
+    cell: int | None
+    rows: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,22 +179,24 @@ class CompiledMap:
                 return mapped  # type: ignore[return-value]  # a list of rows is one of rows or None
         return _each_or_none(partial(self.map_row, source), rows)
 
-    def problems(self, source: Side, row: Row) -> list[RowProblem]:
-        """Everything that keeps a row from being carried: cell by cell, or that its key is empty."""
-        found: list[RowProblem] = []
+    def map_columns(self, source: Side, rows: Sequence[Row]) -> tuple[list[Sequence[Cell]], list[Misfit]]:
+        """As ``map_known``, of many rows, column by column; and everything in them that cannot be carried.
+
+        Where something cannot, each value is carried once, however often it occurs: bad data costs little more than
+        good.
+        """
+        with suppress(CastError):
+            return list(zip(*(self._left if source is Side.LEFT else self._right).row.many(rows), strict=True)), []
+        given = list(zip(*rows, strict=True))
+        mapped: list[Sequence[Cell]] = [(ABSENT,) * len(rows)] * len(self.views[source.other].paths)
+        misfits: list[Misfit] = []
         for compared in self._compared:
             for way in compared.ways:
                 if way.source is source:
-                    values = [row[index] for index in way.inputs]
-                    try:
-                        way.carried(*values)
-                    except CastError as error:
-                        found.append(problem(compared.line, source, values, error))
-        try:
-            self.map_row(source, row)
-        except RowProblem as trouble:
-            return found or [trouble]
-        return found
+                    cells = [given[index] for index in way.inputs]
+                    mapped[way.target], failed = _carried_column(way.carried, cells, len(rows))
+                    misfits += [_misfit(compared.line, source, code, places) for code, places in failed.items()]
+        return mapped, misfits
 
     def map_known(self, source: Side, row: Row) -> tuple[Row, tuple[int, ...]]:
         """As ``map_row``, cell by cell: what cannot be carried is ABSENT, and its cells in the source are named."""
@@ -314,6 +329,37 @@ def _each_or_none(function: Callable[[Row], Result], rows: Sequence[Row]) -> lis
         except RowProblem:
             found.append(None)
     return found
+
+
+def _carried_column(
+    carried: Callable[..., Cell], cells: Sequence[Sequence[Cell]], count: int
+) -> tuple[list[Cell], dict[str, list[int]]]:
+    """What a column becomes that is made of others, ABSENT where it cannot be; and where that is so, by code."""
+    values: Sequence[Cell] | Sequence[Row] = cells[0] if len(cells) == 1 else list(zip(*cells, strict=True))
+    carry = carried if len(cells) == 1 else partial(_spread, carried)
+    values = values if cells else [()] * count
+    made: dict[Cell | Row, Cell] = {}
+    codes: dict[Cell | Row, str] = {}
+    for value in set(values):
+        try:
+            made[value] = carry(value)
+        except CastError as error:
+            made[value], codes[value] = ABSENT, error.code
+    failed: dict[str, list[int]] = {}
+    for place, value in enumerate(values) if codes else ():
+        if value in codes:
+            failed.setdefault(codes[value], []).append(place)
+    return list(map(made.__getitem__, values)), failed
+
+
+def _spread(carried: Callable[..., Cell], values: Row) -> Cell:
+    return carried(*values)
+
+
+def _misfit(line: Line, source: Side, code: str, rows: Sequence[int]) -> Misfit:
+    column = show_path(line.paths[source.other] if line.formula else line.paths.get(source, ("none",)))
+    shown = None if line.formula or source not in line.paths else line.indexes[source]
+    return Misfit(code, column, shown, rows)
 
 
 def _agrees(compared: _Compared, rows: Mapping[Side, Row]) -> bool:
