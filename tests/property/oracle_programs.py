@@ -165,7 +165,7 @@ class Chance:
         kinds += ["resolve", "resolve"] * ("manual" in has) + ["block", "block", "unblock"] * ("refusals" in has)
         kinds += ["clock"] * ("clocks" in has) + ["twin"] * (3 * ("twins" in has))
         kinds += ["stop", "start"] * ("stops" in has)
-        kinds += ["pause", "pause", "pause", "resume", "resume"] * ("pauses" in has)
+        kinds += ["pause", "pause", "pause", "resume", "resume", "alone", "alone", "alone"] * ("pauses" in has)
         match random.choice(kinds):
             case "edit":
                 return self._edit()
@@ -183,6 +183,10 @@ class Chance:
                 return random.choice(("pause", "pause items"))
             case "resume":
                 return random.choice(("resume", "resume", "resume preserve"))
+            case "alone":
+                return (
+                    f"alone {random.choice('LR')} {random.choice((1, 2, 9))}{random.choice(('', ' pause', ' resume'))}"
+                )
             case "block":
                 return f"block {random.choice('LR')} {random.choice(self.codes)}"
             case "clock":

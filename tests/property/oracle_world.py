@@ -8,6 +8,8 @@ A program is a list of lines, so that it can be written by hand, drawn at random
 ``drain`` ``ack``    carry everything · let both systems forget
 ``start right``      wish all maps to run, with that master;  ``stop``  wish them not to
 ``pause items``      queue that map's changes, all maps' without a name;  ``resume`` ``resume preserve``  go on with all
+``alone L 2``        for so many turns the left is alone, because the right does not answer;  ``alone L 2 pause`` ``resume``
+                     as wished meanwhile
 ``restart``          close everything and open it again
 ``crash before commit 2``  the process dies when it passes that point for the second time
 ``at after read: R delete 1``  a user's transaction at that point
@@ -29,11 +31,12 @@ from itertools import count
 from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from dualwrite.connectors.base import Connector, Feed, Remembered, Snapshot
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, Refused, User
 from dualwrite.engine import wishes
+from dualwrite.engine.alone import Alone
 from dualwrite.engine.commands import execute
 from dualwrite.engine.lifecycle import is_allowed
 from dualwrite.engine.supervisor import Engine
@@ -322,6 +325,13 @@ class MemorySystem:
 
     def close(self) -> None:
         """See ``System``."""
+
+
+class Silent:
+    """A connector that must not be asked anything."""
+
+    def __getattr__(self, name: str) -> object:
+        raise AssertionError(f"{name} of a system that does not answer was asked for")
 
 
 class Watching:
@@ -843,6 +853,9 @@ class World:
         if word == "twin":
             self._twin(rest)
             return
+        if word == "alone":
+            self._alone(*rest.split())
+            return
         if word == "restart":
             self._lose()
         if word in ("start", "stop", "pause", "resume"):
@@ -867,6 +880,22 @@ class World:
         flow = engine.flows[SIDES[word[0]]]
         flow.limit = int(rest or 10_000)
         flow.turn(0)
+
+    def _alone(self, side: str, turns: str, wish: str = "") -> None:
+        """The engine waits for one side; nobody may ask that one anything."""
+        self._lose()
+        if wish:
+            self._wish(wish, "")
+        engine = self._new_engine()
+        engine.connectors = {**engine.connectors, SIDES[side].other: cast("Connector", Silent())}
+        alone = Alone(engine, SIDES[side], limit=2)
+        try:
+            alone.look()
+            for _ in range(int(turns)):
+                self.seen["alone"] += alone.turn(0)
+                alone.acknowledge()
+        finally:
+            alone.close()
 
     def _wish(self, word: str, rest: str) -> None:
         for name in self.ideas:

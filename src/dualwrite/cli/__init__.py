@@ -304,15 +304,15 @@ def status(
     every: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", metavar="N", min=0.1)] = 2.0,
 ) -> None:
     """Show the state of every map."""
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         if watch:
             watching.watch(work, every, as_json)
             return
         report, owner = status_of(work), work.lease.owner()
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
-        retained = retained_by(work.connectors)
+        retained = retained_by(work.answering)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
-        problems += apart(difference(work.connectors))
+        problems += [] if work.absent else apart(difference(work.connectors))
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))
         else:

@@ -14,7 +14,7 @@ from dualwrite import printing
 from dualwrite.cli.session import HERE, Folder, Maps, Yes, confirm, who
 from dualwrite.engine import commands, wishes
 from dualwrite.engine.lifecycle import Command, is_allowed
-from dualwrite.engine.runner import TROUBLE
+from dualwrite.engine.outage import trouble_of
 from dualwrite.engine.workspace import named, opened
 from dualwrite.errors import Unavailable, Usage
 from dualwrite.journal import Journal, Lease, MapState
@@ -110,7 +110,7 @@ def force_stop(folder: Folder, maps: Maps, yes: bool) -> None:
     names = named([each.name for each in project.maps], maps or ())
     confirm(f"Take {len(names)} map(s) for stopped? What is queued and parked for them is dropped.", yes)
     with desk(project) as (journal, lease):
-        if lease.owner() is not None and journal.get(TROUBLE) is None:
+        if lease.owner() is not None and trouble_of(journal) is None:
             raise Usage("the engine is at work, nothing is stuck", "stop them without --force")
         wishes.force_stop(journal, names, who=who())
         printing.pausing.told(wishes.states_of(journal, names), {}, lease.owner())

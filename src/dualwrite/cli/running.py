@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,11 +20,12 @@ from dualwrite.engine.courier import Courier
 from dualwrite.engine.exposition import Exposition, served
 from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED
 from dualwrite.engine.meter import Meter
+from dualwrite.engine.outage import BACKOFF
 from dualwrite.engine.runner import Runner
 from dualwrite.engine.status import status_of
 from dualwrite.engine.watch import Gauges, Rounds
 from dualwrite.engine.workspace import Workspace
-from dualwrite.errors import Invalid, Usage
+from dualwrite.errors import Invalid, Unavailable, Usage
 from dualwrite.settings import listen_at
 from dualwrite.urls import secrets_in
 
@@ -49,7 +51,7 @@ def run(
     errors are told and left out.
     """
     listen = None if metrics is None else where_to_listen(metrics)
-    with workspace(folder) as work:
+    with ready(folder, until_idle) as work:
         urls = [environment.url for environment in work.project.environments.values()]
         secrets = [*work.project.alerts.secrets, *(secret for url in urls for secret in secrets_in(url))]
         log_lines(log_format, log_level, secrets)
@@ -66,6 +68,31 @@ def run(
             report = status_of(work)
             printing.states.statuses(report)
             finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
+
+
+@contextmanager
+def ready(folder: Path, until_idle: bool) -> Iterator[Workspace]:
+    """The project, open: also while a system does not answer that an engine knows from earlier.
+
+    One that no engine knows is waited for, unless the engine is to end when it is idle.
+    """
+    attempt, stop = 0, threading.Event()
+    while True:
+        with ExitStack() as stack:
+            try:
+                work = stack.enter_context(workspace(folder, patient=not until_idle))
+            except Unavailable as trouble:
+                if until_idle:
+                    raise
+                printing.error(trouble)
+                with interrupted_by_signals(stop):
+                    stop.wait(BACKOFF[min(attempt, len(BACKOFF) - 1)])
+                if stop.is_set():
+                    raise typer.Exit from None
+                attempt += 1
+            else:
+                yield work
+                return
 
 
 def leave_out_broken(work: Workspace) -> bool:
@@ -105,10 +132,9 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
         if listen is not None:
             exposition = Exposition(work.project.link, engine.meter, lambda: gauges.standing)
             printing.said(f"metrics: {stack.enter_context(served(listen, exposition))}")
-        runner = Runner(engine, commands.execute)
-        runner.stop = stop
+        runner = Runner(engine, commands.execute, stop)
         try:
-            runner.open()
+            runner.open(until_idle)
             if not until_idle:
                 printing.said(f"link {work.project.link}: {len(work.maps)} map(s); Ctrl-C ends it")
             runner.run(until_idle)

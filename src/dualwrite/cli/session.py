@@ -39,9 +39,9 @@ def who() -> str:
 
 
 @contextmanager
-def workspace(folder: Path) -> Iterator[Workspace]:
-    """The project in a folder, open."""
-    with opened(load(folder), who(), printing.note) as work:
+def workspace(folder: Path, patient: bool = False) -> Iterator[Workspace]:
+    """The project in a folder, open; ``patient`` as in ``opened``."""
+    with opened(load(folder), who(), printing.note, patient=patient) as work:
         yield work
 
 

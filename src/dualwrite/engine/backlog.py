@@ -49,8 +49,11 @@ class Backlog:
     how much of it was dropped.  ``is_empty``: nothing waited when the flow out of the side looked last.
     """
 
-    def __init__(self, compiled: CompiledMap, side: Side, journal: Journal, entries: Iterable[Remembered]) -> None:
-        """As it was left; ``entries`` are those of the other side's side table for this map."""
+    def __init__(
+        self, compiled: CompiledMap, side: Side, journal: Journal, entries: Iterable[Remembered] | None
+    ) -> None:
+        """As it was left; ``entries`` are those of the other side's side table for this map, None where that side does
+        not answer: then everything is kept, and nothing is known to be received."""
         self.map = compiled.name
         self.side = side
         self.compiled = compiled
@@ -60,7 +63,8 @@ class Backlog:
         self._journal = journal.backlogs
         self._view = compiled.views[side]
         self._layout = Layout.of(self._view)
-        self._received = deque(Received(Position.parse(e.value), e.since, e.until) for e in entries)
+        self._is_told = entries is not None
+        self._received = deque(Received(Position.parse(e.value), e.since, e.until) for e in entries or ())
         self._lock = threading.Lock()
         last = self._journal.last(side, self.map)
         self.kept_to = None if last is None else last[1]
@@ -71,7 +75,7 @@ class Backlog:
         self._held = 0
         self._looking = threading.Lock()
         self._rekey()
-        self._pass_received()
+        self.pass_received()
 
     # -- how far the other side has received it -------------------------------------------------------------------
 
@@ -85,7 +89,7 @@ class Backlog:
     @property
     def is_delayed(self) -> bool:
         """Do the changes still queue?"""
-        return self.received is not None
+        return self.received is not None or not self._is_told
 
     def received_at(self, mark: int) -> Position | None:
         """How far it had received them behind our commit number ``mark`` there; None when the map simply flowed."""
@@ -129,7 +133,7 @@ class Backlog:
                 self._count += len(entries)
             received = self.received
             if received is not None and entries[0].position <= received:
-                self._pass_received()
+                self.pass_received()
         self.kept_to = end
 
     def _entry(self, change: Change, seen: Position | None) -> Delayed | None:
@@ -190,7 +194,7 @@ class Backlog:
         self.passed = number
         self._journal.set_passed(self.side, self.map, number)
 
-    def _pass_received(self) -> None:
+    def pass_received(self) -> None:
         """Changes that the other side had received when the map was paused, or before a crash, do not wait."""
         received, number = self.received, self.passed
         while received is not None and (places := self._journal.places(self.side, self.map, number, AT_ONCE)):

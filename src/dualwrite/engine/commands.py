@@ -15,7 +15,7 @@ from dualwrite.engine.data import DataCheck
 from dualwrite.engine.editing import edit
 from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
-from dualwrite.engine.runner import TROUBLE
+from dualwrite.engine.outage import trouble_of
 from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.undo import undo, undo_conflict
@@ -273,7 +273,7 @@ def make_so(journal: Journal, lease: Lease) -> bool:
         return False
     number, end = wishes.tell(journal), time.monotonic() + ANSWER_WITHIN
     while (answer := journal.await_answer(number, LOOK_EVERY)) is None:
-        if journal.get(TROUBLE) is not None or lease.owner() is None or time.monotonic() > end:
+        if trouble_of(journal) is not None or lease.owner() is None or time.monotonic() > end:
             return True
     _raise_refusal(answer)
     return True

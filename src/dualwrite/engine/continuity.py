@@ -5,9 +5,10 @@ A system may be another one than before, or the same one as it was earlier, rest
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dualwrite.connectors.base import Connector
+from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.lifecycle import is_live
 from dualwrite.errors import Denied, DualwriteError, PositionLost, Problem
 from dualwrite.journal import Journal
@@ -110,6 +111,28 @@ def check_feed(
         start = allowed
     connectors[source].feed(views, start).close()
     _check_let_go(journal, source, connectors[source], committed.feed)
+
+
+def check_alone(journal: Journal, side: Side, connector: Connector, views: Sequence[View]) -> None:
+    """Raises PositionLost where a side does not hold what follows the place up to which it was allowed to forget.
+
+    For while the other side, which knows how far it has received it, does not answer.
+    """
+    allowed, _ = acknowledged(journal, side)
+    if allowed is not None and allowed.feed == connector.end().feed:
+        connector.feed(views, allowed).close()
+        _check_let_go(journal, side, connector, allowed.feed)
+
+
+def check_kept(side: Side, connector: Connector, backlogs: Iterable[Backlog]) -> None:
+    """Raises PositionLost where the journal holds changes of a side's paused maps that the side does not have."""
+    kept = [(backlog.kept_to, backlog.map) for backlog in backlogs if backlog.kept_to is not None]
+    end = connector.end() if kept else None
+    for position, name in kept:
+        if end is not None and (position.feed != end.feed or position.place[:1] > end.place[:1]):
+            raise PositionLost(
+                f"{side}: it ends before changes of {name} that are queued: it was restored from a backup", START_AGAIN
+            )
 
 
 def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Problem]:

@@ -153,6 +153,7 @@ class Delays:
     def delay(self, lane: Backlog, position: Position) -> None:
         """From here on the map's changes queue; up to ``position`` they were carried."""
         self._arrive(lane, position, position)
+        lane.pass_received()  # of what was kept while the target did not answer
 
     def join(self, lane: Backlog, position: Position) -> None:
         """The queue is empty: from here on the map flows with the others, which are at ``position``."""

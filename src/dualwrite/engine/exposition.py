@@ -18,9 +18,11 @@ from dualwrite.engine.lifecycle import STATES
 from dualwrite.engine.meter import BUCKETS, Meter, Reading, Times
 from dualwrite.engine.watch import Standing
 from dualwrite.errors import Usage
+from dualwrite.model import Side
 
 METRICS: Final = {
     "dualwrite_up": "1 while the engine carries changes, 0 while it waits for a system or starts.",
+    "dualwrite_system_up": "1 while a system answers, as far as the engine knows, 0 while it does not.",
     "dualwrite_map_state": "1 for the state that a map is in, 0 for all others.",
     "dualwrite_changes_total": "Changes by what became of them at their target.",
     "dualwrite_parked_total": "Changes that were parked, by code; what went through since counts on.",
@@ -48,6 +50,8 @@ class Exposition(Collector):
         """All metrics as they are now."""
         reading, standing = self._meter.reading(), self._standing()
         yield self._gauge("dualwrite_up", (), [((), float(reading.carries))])
+        answers = (((side.value,), float(side not in reading.away)) for side in Side)
+        yield self._gauge("dualwrite_system_up", ("side",), answers)
         yield from self._counts(reading)
         yield self._times(reading)
         yield from self._gauges(reading)

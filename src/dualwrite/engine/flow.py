@@ -214,6 +214,14 @@ class Flow:
             self._from.release.written({tables[change.view] for change in batch.changes if change.view in tables})
         return batch
 
+    def listen(self, timeout: float) -> Batch:
+        """Read, and keep what is delayed: for while the target does not answer, so that nothing is carried."""
+        assert self._feed is not None, "reopen() comes first"
+        batch = self._feed.read(self.limit, timeout)
+        self._heed(batch, self.source)
+        self.delays.keep(batch, self._tag)
+        return batch
+
     def in_hand(self) -> dict[str, InHand]:
         """Per map what is read and not carried yet, by the source's clock.  For any thread."""
         batch, carried = self._again, self.carried

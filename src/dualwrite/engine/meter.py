@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -48,7 +48,8 @@ class Reading:
 
     ``changes`` counts by map, target and outcome; ``parked`` by map, target and code what was parked anew;
     ``incidents`` by kind and map what else went wrong.  ``lag`` is the age of the oldest change in hand by map and
-    source, ``waiting`` how many there are; ``retained`` what the systems keep of their logs.
+    source, ``waiting`` how many there are; ``retained`` what the systems keep of their logs; ``away`` are those that do
+    not answer.
     """
 
     changes: Mapping[tuple[str, Side, str], int]
@@ -59,6 +60,7 @@ class Reading:
     waiting: Mapping[tuple[str, Side], int]
     retained: Mapping[Side, int]
     carries: bool
+    away: Collection[Side]
 
 
 @dataclass
@@ -73,6 +75,7 @@ class Meter:
     _retained: Mapping[Side, int] = field(default_factory=dict)
     _clocks: dict[Side, float] = field(default_factory=dict)
     _carries: bool = False
+    _away: Collection[Side] = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def count(self, target: Side, outcomes: Mapping[tuple[str, str], int]) -> None:
@@ -113,6 +116,10 @@ class Meter:
         """Does the engine carry changes, or wait for a system?"""
         self._carries = is_so
 
+    def away(self, sides: Collection[Side]) -> None:
+        """The systems that do not answer."""
+        self._away = tuple(sides)
+
     def reading(self) -> Reading:
         """A copy of everything."""
         now = time.time()
@@ -132,4 +139,5 @@ class Meter:
                 waiting,
                 self._retained,
                 self._carries,
+                self._away,
             )

@@ -10,10 +10,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Final, TypeAlias
 
 from dualwrite.engine.flow import Flow
+from dualwrite.engine.outage import Outage
 from dualwrite.engine.supervisor import Engine
 from dualwrite.errors import DualwriteError, Halted, Unavailable, Usage
 from dualwrite.model import Side
@@ -34,14 +34,10 @@ TELL_EVERY = 0.5
 PRUNE_EVERY = 10.0
 """Seconds between two looks at whether the audit has become too long."""
 IN_HAND: Final = "in_hand"
-TROUBLE: Final = "trouble"
-"""Values of the journal: per side and map the commit time of the oldest change that is read and not carried yet; why
-the engine waits, as message and remedy."""
-RECOVERED = 60.0
-"""Seconds of work after which a system that does not answer again is a new trouble."""
-BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between attempts while a system does not answer."""
-
+"""The value of the journal that tells the commit time of the oldest change that is read and not carried, per side and
+map."""
+PATIENCE: Final = 30.0
+"""Seconds that a system may not answer before an engine gives up that is to end when it is idle."""
 
 SWITCH: Final = 0.001
 """Seconds after which a thread of Python lets another one go on."""
@@ -66,12 +62,18 @@ def tuned() -> Iterator[None]:
         sys.setswitchinterval(switches)
 
 
+def patience(until_idle: bool) -> float:
+    """For how many seconds a system may not answer."""
+    return PATIENCE if until_idle else float("inf")
+
+
 class Runner:
     """Runs an engine until it is stopped, or until both feeds are drained."""
 
-    def __init__(self, engine: Engine, execute: Execute) -> None:
+    def __init__(self, engine: Engine, execute: Execute, stop: threading.Event | None = None) -> None:
         self.engine = engine
-        self.stop = threading.Event()
+        self.stop = stop or threading.Event()
+        self._outage = Outage(engine, self.stop)
         self._execute = execute
         self._moving = threading.Event()  # cleared while somebody wants the flows to stand still
         self._moving.set()
@@ -81,28 +83,16 @@ class Runner:
         self._told_at = 0.0
         self._prune_at = 0.0
 
-    def open(self) -> None:
-        """Take up the link; while a system does not answer, again and again."""
-        attempt = 0
+    def open(self, until_idle: bool = False) -> None:
+        """Take up the link; while a system does not answer, again and again, and not for long where it is to end."""
         while not self.stop.is_set():
             try:
                 self.engine.open()
             except Unavailable as trouble:
                 self.engine.close()
-                self._pause(attempt, trouble)
-                attempt += 1
+                self._outage.wait(trouble, patience=patience(until_idle))
             else:
                 return
-
-    def _pause(self, attempt: int, trouble: Unavailable) -> None:
-        """Give a system that does not answer some time."""
-        pause = BACKOFF[min(attempt, len(BACKOFF) - 1)]
-        self.engine.meter.incident("connection")
-        about = {"retry_in": pause, "reason": trouble.message, "remedy": trouble.remedy}
-        log.warning("unavailable", extra={"fields": about})
-        with suppress(Unavailable):  # it may be the journal that does not answer
-            self._tell(TROUBLE, json.dumps([trouble.message, trouble.remedy]))
-        self.stop.wait(pause)
 
     def run(self, until_idle: bool = False) -> None:
         """Returns when stopped, or idle if asked; raises what stops the link for good.
@@ -110,7 +100,7 @@ class Runner:
         While a system does not answer, and when a map must not go on, everything is taken up anew from what is
         committed: with growing pauses, and without that map.
         """
-        attempt, is_open, began = 0, True, time.monotonic()
+        is_open, began = True, None
         with tuned():
             while not self.stop.is_set():
                 try:
@@ -118,7 +108,7 @@ class Runner:
                         self.engine.open()
                         is_open = True
                     self.engine.reconcile()
-                    self._tell(TROUBLE, None)
+                    self._outage.over()
                     self.engine.meter.carries(True)
                     began = time.monotonic()
                     self._carry(until_idle)
@@ -138,10 +128,9 @@ class Runner:
                 except Unavailable as trouble:
                     self.engine.meter.carries(False)
                     self.engine.close()
-                    attempt = 0 if time.monotonic() - began > RECOVERED else attempt
-                    is_open, began = False, time.monotonic()
-                    self._pause(attempt, trouble)
-                    attempt += 1
+                    worked = 0.0 if began is None else time.monotonic() - began
+                    is_open, began = False, None
+                    self._outage.wait(trouble, worked, patience(until_idle))
 
     def _carry(self, until_idle: bool) -> None:
         self._failure = None

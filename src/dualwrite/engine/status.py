@@ -6,11 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import TypedDict
 
 from dualwrite.engine.lifecycle import INITIALIZING, RESUMING, RUNNING, has_synced, pending, wants_to_run
+from dualwrite.engine.outage import Trouble, trouble_of
 from dualwrite.engine.release import MANY_DELETES
-from dualwrite.engine.runner import IN_HAND, TROUBLE
+from dualwrite.engine.runner import IN_HAND
 from dualwrite.engine.versions import differs
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
@@ -116,9 +118,9 @@ def waits_of(workspace: Workspace, state: MapState, syncing: Mapping[str, str]) 
         return ""
     if workspace.lease.owner() is None:
         return "an engine: dualwrite run starts one"
-    trouble = next(iter(waits_for(workspace)), None)
+    trouble = _trouble(workspace)
     if trouble is not None:
-        return trouble.message
+        return " and ".join(f"{side}, which does not answer" for side in trouble.sides) or trouble.message
     if syncing:
         return "an initial sync" if state.map in syncing else f"the initial sync of {next(iter(syncing))}"
     return "its queue" if state.state == RESUMING else "the engine's next look"
@@ -138,18 +140,24 @@ def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, s
 
 def waits_for(workspace: Workspace) -> list[Problem]:
     """What a running engine waits for: a system that does not answer."""
-    told = workspace.journal.get(TROUBLE) if workspace.lease.owner() is not None else None
-    if told is None:
-        return []
-    message, remedy = json.loads(told)
-    return [Problem("connection", f"the engine waits, and tries again: {message}", remedy)]
+    told = _trouble(workspace)
+    if told is not None:
+        since = datetime.fromtimestamp(told.since, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+        return [Problem("connection", f"since {since} the engine waits, and tries again: {told.message}", told.remedy)]
+    return [Problem("connection", why.message, why.remedy, side=str(side)) for side, why in workspace.absent.items()]
+
+
+def _trouble(workspace: Workspace) -> Trouble | None:
+    return trouble_of(workspace.journal) if workspace.lease.owner() is not None else None
 
 
 def lag_by_map(workspace: Workspace) -> Mapping[str, float]:
     """Per map the age of the oldest change that is committed and not yet carried; a map that is not named has none.
 
-    A running engine tells it; otherwise the feeds are looked into.
+    A running engine tells it; otherwise the feeds are looked into.  It is not known while a system does not answer.
     """
+    if workspace.absent:
+        return {}
     return _lag_of_feeds(workspace) if workspace.lease.owner() is None else _lag_of_engine(workspace)
 
 

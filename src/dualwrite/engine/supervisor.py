@@ -19,7 +19,7 @@ from dualwrite.connectors.base import Connector
 from dualwrite.engine.audit import Auditor
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import allowed, note, refuse_changes, used
-from dualwrite.engine.continuity import HOME, check_home, check_identity
+from dualwrite.engine.continuity import HOME, check_home, check_identity, check_kept
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
@@ -69,6 +69,8 @@ CLOCK_TOLERANCE = 1.0
 
 Reload: TypeAlias = Callable[[Collection[str]], Mapping[str, CompiledMap]]
 """The maps of the project that have no errors, by name, as they are now; called with those that are about to start."""
+Renew: TypeAlias = Callable[[], tuple[Sequence[CompiledMap], Mapping[str, str]]]
+"""The maps as the systems have them, and what is wrong with those that are not among them."""
 log = logging.getLogger(__name__)
 
 
@@ -90,11 +92,13 @@ class Engine:
         progress: Watch = quiet,
         broken: Mapping[str, str] | None = None,
         reload: Reload | None = None,
+        renew: Renew | None = None,
         folder: Path | None = None,
     ) -> None:
         """``audit`` is for how long what was applied is kept, None for not at all; ``broken`` says why maps of the
         project are not among ``maps``; ``reload`` reads those that are to be started anew from the project, as they are
-        by then; ``folder`` is where initial syncs keep what they have found, so that they can go on after a crash."""
+        by then; ``renew``, where ``maps`` are of systems as they were earlier, makes them anew before anything is
+        carried; ``folder`` is where initial syncs keep what they have found, so that they can go on after a crash."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
@@ -107,12 +111,13 @@ class Engine:
         self._rounds = rounds
         self._broken = broken or {}
         self._reload = reload
+        self._renew = renew
         self._folder = folder
         self._scopes: dict[str, Scope] = {}  # of maps that have more records to bring together than they had before
         self._interrupted: dict[str, Kept] = {}  # maps whose initial sync goes on
         self._is_fresh = True  # the maps are those of the project as it is now
         self._cyclic = cyclic(list(self.maps.values()))
-        self._point = point
+        self.point = point
         self.link: Link
         self.flows: dict[Side, Flow] = {}
 
@@ -124,6 +129,11 @@ class Engine:
         Maps that must not go on without a person are left out, see ``halt``.  Raises Denied when a system is not the
         one the link was made for, PositionLost when a feed has a gap.
         """
+        if self._renew is not None:
+            maps, self._broken = self._renew()
+            self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
+            self._cyclic = cyclic(list(self.maps.values()))
+            self._renew = None
         while True:
             try:
                 return self._open()
@@ -156,7 +166,7 @@ class Engine:
         for compiled in live.values():
             self._hold_late(compiled, notice(self.journal, compiled))
         kept = self._load_backlogs(states)
-        self.flows = {source: Flow(self.link, source, self._point) for source in Side}
+        self.flows = {source: Flow(self.link, source, self.point) for source in Side}
         for flow in self.flows.values():
             flow.open()
         for flow in self.flows.values():
@@ -182,6 +192,7 @@ class Engine:
             for side, state in self.link.sides.items():
                 lane = Backlog(compiled, side, self.journal, [e for e in entries[side] if e.view == name])
                 state.backlogs[name] = lane
+                check_kept(side, state.connector, [lane])
                 if lane.kept_to is not None:
                     state.windows.keep_elsewhere(name, lane.kept_to)
             if states[name].state == PAUSED:
@@ -397,7 +408,7 @@ class Engine:
         """From here on the map's changes queue in the journal, those of both sides."""
         state = self._state(name)
         self.journal.set_state(name, state=after(state.state, "pause"), reason="")
-        self._point("between pauses")
+        self.point("between pauses")
         for side, each in self.link.sides.items():
             if name not in each.backlogs:
                 each.backlogs[name] = Backlog(self.maps[name], side, self.journal, ())
@@ -414,7 +425,7 @@ class Engine:
             assert carried is not None, "flows are open"
             if not lane.is_delayed:
                 self.flows[side].delays.delay(lane, carried)
-                self._point("between pauses")
+                self.point("between pauses")
 
     def _resume(self, name: str) -> None:
         """From here on what has queued is carried, and new changes queue behind it."""
@@ -456,7 +467,7 @@ class Engine:
             carried = flows[side].carried
             if lane.is_delayed and carried is not None:
                 flows[side].delays.join(lane, carried)
-                self._point("between joins")
+                self.point("between joins")
         self.journal.set_state(name, state=after(self._state(name).state, "caught up"))
         self.journal.put(f"skip.{name}", None)
         discarded = {str(side): lane.discarded for side, lane in lanes.items() if lane.discarded}

@@ -6,8 +6,8 @@ Opening reads and connects; it writes nothing in either system.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -19,11 +19,12 @@ from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.lifecycle import wants_to_run
 from dualwrite.engine.link import Point, no_point
+from dualwrite.engine.remembered import remember, remembered
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.versions import keep
-from dualwrite.errors import DualwriteError, Invalid, Problem, Usage
+from dualwrite.errors import DualwriteError, Invalid, Problem, Unavailable, Usage
 from dualwrite.journal import Journal, Lease, MapState
 from dualwrite.journal.database import FOLDER
 from dualwrite.mapping.check import check_maps
@@ -44,7 +45,8 @@ def _nobody(_: str) -> None:
 class Workspace:
     """An open project.  ``maps`` are those that compile, parents first; ``problems`` say why the others do not.
 
-    ``who`` works with it; ``tell`` says a sentence to them.
+    ``who`` works with it; ``tell`` says a sentence to them.  ``absent`` are the systems that did not answer: their
+    schemas are those of when an engine ran last.
     """
 
     project: Project
@@ -56,6 +58,7 @@ class Workspace:
     lease: Lease
     who: str = ""
     tell: Callable[[str], None] = _nobody
+    absent: Mapping[Side, Unavailable] = field(default_factory=dict)
 
     def chosen(self, names: Sequence[str]) -> list[CompiledMap]:
         """The maps of these names, all where none is given; raises Usage with the nearest name for an unknown one."""
@@ -68,6 +71,11 @@ class Workspace:
             raise Usage(f"map {min(wrong)} has errors", "see dualwrite check")
         return named(list(self.maps), names)
 
+    @property
+    def answering(self) -> Mapping[Side, Connector]:
+        """The systems that answered."""
+        return {side: connector for side, connector in self.connectors.items() if side not in self.absent}
+
     def states(self) -> dict[str, MapState]:
         """The state of every map of the project, those that never ran included."""
         known = self.journal.states()
@@ -75,30 +83,52 @@ class Workspace:
         return {name: known.get(name) or MapState(name) for name in names}
 
     def numbers(self) -> dict[Side, int]:
-        """The number of our last commit in each system: what the journal holds beyond it does not count."""
+        """The number of our last commit in each system: what the journal holds beyond it does not count.  One that does
+        not answer is left out."""
         return {
             side: max((number for _, number in connector.positions().values()), default=0)
-            for side, connector in self.connectors.items()
+            for side, connector in self.answering.items()
         }
 
     def engine(self, point: Point = no_point, progress: Watch = quiet) -> Engine:
         """An engine for this link; to be opened by whoever holds the lease."""
-        wanted = {name for name, state in self.states().items() if wants_to_run(state)}
+        self._remember()
         return Engine(
             self.project.link,
             self.connectors,
-            [self.kept(one) if one.name in wanted else one for one in self.maps.values()],
+            self._kept_maps(),
             self.journal,
             delete_limit=self.project.limits.deletes,
             share=self.project.limits.changes,
             rounds=self.project.limits.rounds,
             audit=self.project.audit,
-            broken={p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"},
+            broken=self._broken(),
             reload=self._reload,
+            renew=self._renew if self.absent else None,
             folder=self.project.folder / FOLDER / "syncs",
             point=point,
             progress=progress,
         )
+
+    def _remember(self) -> None:
+        """Note what the systems look like, for while one of them does not answer."""
+        remember(self.journal, {side: each for side, each in self.schemas.items() if side not in self.absent})
+
+    def _kept_maps(self) -> list[CompiledMap]:
+        wanted = {name for name, state in self.states().items() if wants_to_run(state)}
+        return [self.kept(one) if one.name in wanted else one for one in self.maps.values()]
+
+    def _broken(self) -> Mapping[str, str]:
+        return {p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"}
+
+    def _renew(self) -> tuple[Sequence[CompiledMap], Mapping[str, str]]:
+        """The maps as the systems have them, now that both answer."""
+        self.schemas = {side: connector.schema() for side, connector in self.connectors.items()}
+        self.problems = problems_of(self.project, self.schemas)
+        self.maps = compiled_maps(self.project, self.schemas, self.problems)
+        self.absent = {}
+        self._remember()
+        return self._kept_maps(), self._broken()
 
     def kept(self, compiled: CompiledMap) -> CompiledMap:
         """The map, after what its file says has become a version; what there is to say of its number is told."""
@@ -113,6 +143,7 @@ class Workspace:
         schemas = {side: connector.schema() for side, connector in self.connectors.items()}
         problems = check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
         found = compiled_maps(project, schemas, problems)
+        remember(self.journal, schemas)
         return {name: self.kept(one) if name in names else one for name, one in found.items()}
 
     def close(self) -> None:
@@ -144,25 +175,54 @@ def connector_of(project: Project, side: Side) -> Connector:
 
 
 @contextmanager
-def opened(project: Project, who: str = "", tell: Callable[[str], None] = _nobody) -> Iterator[Workspace]:
-    """Open a project and let go of it at the end.  Raises what the systems say; maps with errors are left out."""
-    connectors = {side: connector_of(project, side) for side in Side}
-    try:
-        schemas = {side: connector.schema() for side, connector in connectors.items()}
-        problems = declaration_problems(project, schemas) + check_maps(
-            project.maps, schemas[Side.LEFT], schemas[Side.RIGHT]
-        )
-        maps = compiled_maps(project, schemas, problems)
-        journal = Journal.open(project.folder)
-    except BaseException:
+def opened(
+    project: Project, who: str = "", tell: Callable[[str], None] = _nobody, *, patient: bool = False
+) -> Iterator[Workspace]:
+    """Open a project and let go of it at the end.  Raises what the systems say; maps with errors are left out.
+
+    ``patient``: a system that does not answer is taken to look as it did when an engine ran last, where one did.
+    """
+    with ExitStack() as stack:
+        connectors = {side: connector_of(project, side) for side in Side}
         for connector in connectors.values():
-            connector.close()
-        raise
-    workspace = Workspace(project, connectors, schemas, maps, problems, journal, Lease(project.folder), who, tell)
-    try:
+            stack.callback(connector.close)
+        schemas, absent = _schemas(project, connectors, patient)
+        problems = problems_of(project, schemas)
+        maps = compiled_maps(project, schemas, problems)
+        journal, lease = Journal.open(project.folder), Lease(project.folder)
+        workspace = Workspace(project, connectors, schemas, maps, problems, journal, lease, who, tell, absent)
+        stack.callback(workspace.close)
         yield workspace
-    finally:
-        workspace.close()
+
+
+def _schemas(
+    project: Project, connectors: Mapping[Side, Connector], patient: bool
+) -> tuple[dict[Side, Schema], dict[Side, Unavailable]]:
+    """What the systems look like, and which of them did not answer."""
+    schemas: dict[Side, Schema] = {}
+    absent: dict[Side, Unavailable] = {}
+    for side, connector in connectors.items():
+        try:
+            schemas[side] = connector.schema()
+        except Unavailable as trouble:
+            known = last_schema(project, side) if patient else None
+            if known is None:
+                raise
+            schemas[side], absent[side] = known, trouble
+    return schemas, absent
+
+
+def last_schema(project: Project, side: Side) -> Schema | None:
+    """What a system looked like when an engine ran last; None where none did."""
+    if not Journal.exists(project.folder):
+        return None
+    with Journal.open(project.folder) as journal:
+        return remembered(journal, side)
+
+
+def problems_of(project: Project, schemas: Mapping[Side, Schema]) -> list[Problem]:
+    """What is wrong with what the project says of its systems."""
+    return declaration_problems(project, schemas) + check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
 
 
 def declaration_problems(project: Project, schemas: Mapping[Side, Schema]) -> list[Problem]:
@@ -210,8 +270,7 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
                 schemas[side] = schema
     try:
         if len(schemas) == len(Side):
-            problems += declaration_problems(project, schemas)
-            problems += check_maps(project.maps, schemas[Side.LEFT], schemas[Side.RIGHT])
+            problems += problems_of(project, schemas)
             maps = compiled_maps(project, schemas, problems)
             for side, connector in connectors.items():
                 problems += _health(side, connector, maps.values())
