@@ -25,6 +25,7 @@ from typing import Any, Protocol
 import psycopg
 
 from dualwrite import cli
+from dualwrite.journal import Journal
 from dualwrite.model import Side
 from dualwrite.testing.postgresql import Database
 
@@ -346,6 +347,32 @@ class World:
             sys.argv = argv
             os.environ.clear()
             os.environ.update(environment)
+
+    def asks(self, *words: str) -> str:
+        """A command that must go well; what it says."""
+        done = self.call(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def status(self) -> dict[str, Any]:
+        """What ``status`` says of the map, with the ``problems`` of the link."""
+        told = json.loads(self.call("status", "--json").stdout)
+        return {**told["maps"][0], "problems": told["problems"]}
+
+    def state(self) -> str:
+        """The state of the map, as the journal has it."""
+        with Journal.open(self.folder) as journal:
+            return journal.states()["items"].state
+
+    def queued(self) -> int:
+        """How many changes wait, as the journal has it."""
+        with Journal.open(self.folder) as journal:
+            return sum(each.changes for each in journal.backlogs.queued("items").get("items", {}).values())
+
+    def told(self) -> list[str]:
+        """The activity log, oldest first."""
+        with Journal.open(self.folder) as journal:
+            return [event.what for event in reversed(journal.events(limit=10_000))]
 
     def moved(self) -> None:
         """Say that folder and systems are the same as before, at another place."""

@@ -107,8 +107,8 @@ class Runner:
                     if not is_open:
                         self.engine.open()
                         is_open = True
-                    self.engine.reconcile()
                     self._outage.over()
+                    self.engine.reconcile()
                     self.engine.meter.carries(True)
                     began = time.monotonic()
                     self._carry(until_idle)
