@@ -114,9 +114,9 @@ columns:
 class World:
     """Two systems with orders, and an engine between them."""
 
-    def __init__(self, *maps: str) -> None:
+    def __init__(self, *maps: str, right: Schema | None = None) -> None:
         """Empty but for the companies, contacts and shelves, of which no map tells."""
-        schema, problems = complete(RIGHT_SCHEMA, read_declared(DECLARED, "schema/right.yaml"))
+        schema, problems = complete(right or RIGHT_SCHEMA, read_declared(DECLARED, "schema/right.yaml"))
         assert problems == []
         self.schemas = {L: LEFT_SCHEMA, R: schema}
         self.databases = {L: MemoryDatabase(LEFT_SCHEMA, "left"), R: MemoryDatabase(schema, "right")}
@@ -163,6 +163,11 @@ class World:
         """The left side's orders."""
         with self.databases[L].user() as user:
             return sorted((tuple(row[name] for name in columns) for row in user.rows("Orders")), key=str)
+
+    def accounts(self) -> list[Mapping[str, Value]]:
+        """The right side's accounts."""
+        with self.databases[R].user() as user:
+            return list(user.rows("accounts"))
 
     def order(self, number: str) -> Mapping[str, Value]:
         """One of the right side's orders."""
@@ -401,6 +406,68 @@ def test_a_polymorphic_member_of_the_key_is_refused() -> None:
     text = ORDERS + 'key: [number, "customer.Account(number).Contact(code)"]\n'
     codes = {each.code for each in check_map(read_map(text, "map.yaml"), LEFT_SCHEMA, schema) if each.level == "error"}
     assert codes == {"key_polymorphic"}
+
+
+BEHIND = ORDERS.replace("CUSTOMER = customer", "CUSTOMER < parent.customer")
+
+
+def behind() -> Schema:
+    """The right side, where an order may have a parent."""
+    tables = dict(RIGHT_SCHEMA.tables)
+    ids = ["company", "customer", "billed_account", "billed_contact", "shelf", "parent"]
+    tables["orders"] = table("orders", ["number", "company"], "customertype", "note", ids=ids)
+    parent = "      parent: {table: orders, columns: [parent], to: [id]}\n      shelf: {table"
+    declared = DECLARED.replace("      shelf: {table", parent)
+    return complete(Schema(tables), read_declared(declared, "schema/right.yaml"))[0]
+
+
+@pytest.mark.parametrize("symbol", ["=", ">"])
+@pytest.mark.parametrize("more", ["", "  - NOTE = parent.number\n"])
+def test_a_polymorphic_lookup_finds_no_record(symbol: str, more: str) -> None:
+    """A record of another table cannot be looked up by what may be in several tables, alone or beside its key."""
+    text = BEHIND.replace(" < ", f" {symbol} ").replace("  - NOTE = note\n", more)
+    (found,) = (e for e in check_map(read_map(text, "map.yaml"), LEFT_SCHEMA, behind()) if e.level == "error")
+    assert found.code == "lookup_polymorphic"
+    assert "parent.customer.account(number).contact(code)" in found.message
+    assert (
+        found.line
+        == text.splitlines().index(f"  - CUSTOMER {symbol} parent.customer.Account(number).Contact(code)") + 1
+    )
+
+
+def test_a_polymorphic_lookup_is_read_behind_another() -> None:
+    """What the customer of an order's parent is called, an account or a contact; live, too."""
+    world = World(BEHIND, ACCOUNTS, right=behind())
+    first = world.right(
+        "orders", number="1", company=world.ids["usmf"], customer=world.ids["contact"], customertype="person"
+    )
+    world.right("orders", number="2", company=world.ids["usmf"], parent=first)
+    world.start()
+    assert world.orders("ORDER", "CUSTOMER") == [("1", None), ("2", "C1")]
+    world.left("Accounts", NUMBER="A1")
+    world.engine.drain()
+    (account,) = (row for row in world.accounts() if row["number"] == "A1")
+    world.edit(R, "orders", {"number": "1"}, customer=account["id"], customertype="account")
+    assert world.orders("ORDER", "CUSTOMER") == [("1", None), ("2", "A1")]
+    world.at_rest()
+
+
+@pytest.mark.parametrize("column", ["customer", "billed_account"])
+def test_a_polymorphic_lookup_that_something_else_has_changed_is_told(column: str) -> None:
+    """Where an order leads elsewhere than it should and no change says why, nothing is overwritten."""
+    world = World()
+    for number in ("A1", "A2", "A3"):
+        world.left("Accounts", NUMBER=number)
+    name = {"customer": "CUSTOMER", "billed_account": "BILLED"}[column]
+    world.left("Orders", ORDER="1", **{name: "A1"})
+    world.start()
+    ids = {row["number"]: row["id"] for row in world.accounts()}
+    orders = world.databases[R].tables["orders"]
+    ((number, record),) = orders.records.items()
+    orders.put(number, {**record, column: ids["A3"]})
+    world.edit(L, "Orders", {"ORDER": "1"}, **{name: "A2"})
+    assert [entry.code for entry in world.journal.parked({})] == ["bypassed"]
+    assert world.order("1")[column] == ids["A3"]
 
 
 def test_a_lookup_over_hops_that_are_no_key_may_find_several() -> None:

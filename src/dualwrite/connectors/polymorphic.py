@@ -227,65 +227,72 @@ class _Prism:
                 cells[place] = value
         return tuple(cells)
 
-    def expected(self, row: Row | None) -> Row | None:
-        """What a record must hold, as far as the connector can tell before anything is looked up."""
-        return None if row is None else self.spread(row, ())
+    def asked(self, fetch: Fetch, writes: Sequence[Write]) -> list[Write | MissingParent | Rejected]:
+        """Writes as the connector takes them, else what hinders one; all polymorphic lookups are found at once.
 
-    def said(self, fetch: Fetch, writes: Sequence[Write]) -> list[list[Mapping[int, Value]] | MissingParent | Rejected]:
-        """What each write says of its polymorphic lookups, all of them looked up at once; else what hinders it."""
-        found: list[list[Mapping[int, Value]] | MissingParent | Rejected] = [[] for _ in writes]
-        for choice in self.choices:
-            for number, said in self._chosen(choice, fetch, writes).items():
-                so_far = found[number]
-                if not isinstance(so_far, list):
-                    continue
-                if isinstance(said, dict):
-                    so_far.append(said)
-                else:
-                    found[number] = said
-        return found
+        What a record is expected to lead to is told where one record is meant by it: what is not there leads nowhere.
+        """
+        records = [(write.key, write.row) for write in writes]
+        expected = [(write.key, write.expect) for write in writes]
+        said = self._said(fetch, [*records, *expected])
+        return [
+            trouble or Write(write.key, self._expected(write.expect, believed), self._spread(write.row, told))
+            for write, told, believed in zip(writes, said, said[len(writes) :], strict=False)
+            for trouble in [next((each for each in told if isinstance(each, MissingParent | Rejected)), None)]
+        ]
 
-    def _chosen(self, choice: _Choice, fetch: Fetch, writes: Sequence[Write]) -> dict[int, _Said]:
+    def _spread(self, row: Row | None, said: Sequence[_Said | None]) -> Row | None:
+        return None if row is None else self.spread(row, [each for each in said if isinstance(each, dict)])
+
+    def _expected(self, row: Row | None, said: Sequence[_Said | None]) -> Row | None:
+        """What a record must hold; one that refers to nothing may still have a type."""
+        believed = [each for each in said if isinstance(each, dict)]
+        kinds = {choice.type for choice in self.choices} - {None}
+        held = [{p: value for p, value in each.items() if p not in kinds or value is not None} for each in believed]
+        return None if row is None else self.spread(row, held)
+
+    def _said(self, fetch: Fetch, rows: Sequence[tuple[Key, Row | None]]) -> list[list[_Said | None]]:
+        """What each row says of each polymorphic lookup; None where it does not say anything."""
+        found = [self._chosen(choice, fetch, rows) for choice in self.choices]
+        return [[said.get(number) for said in found] for number in range(len(rows))]
+
+    def _chosen(self, choice: _Choice, fetch: Fetch, rows: Sequence[tuple[Key, Row | None]]) -> dict[int, _Said]:
         said: dict[int, _Said] = {}
         asked: list[int] = []
-        for number, write in enumerate(writes):
-            own = [ABSENT] if write.row is None else [write.row[index] for index in choice.alternatives.own]
+        for number, (_, row) in enumerate(rows):
+            own = [ABSENT] if row is None else [row[index] for index in choice.alternatives.own]
             if ABSENT in own:
                 continue
             if any(own):
                 asked.append(number)
             else:
                 said[number] = choice.nothing()
-        rows = self._completed(choice, fetch, [writes[number] for number in asked])
-        holders = [self._holders(lookup, table, fetch, rows) for lookup, table in self._targets(choice)]
+        whole = self._completed(choice, fetch, [rows[number] for number in asked])
+        holders = [self._holders(lookup, table, fetch, whole) for lookup, table in self._targets(choice)]
         for place, number in enumerate(asked):
             counts = [counted[place] for counted in holders]
-            said[number] = _decided(choice, rows[place], counts)
+            said[number] = _decided(choice, whole[place], counts)
         return said
 
     @staticmethod
     def _targets(choice: _Choice) -> Iterator[tuple[Lookup, str]]:
         return zip(choice.alternatives.lookups, choice.tables, strict=True)
 
-    def _completed(self, choice: _Choice, fetch: Fetch, writes: Sequence[Write]) -> list[Row]:
+    def _completed(self, choice: _Choice, fetch: Fetch, records: Sequence[tuple[Key, Row | None]]) -> list[Row]:
         """The rows; what they share with their lookups, such as the company, from the record where they are silent."""
         shared = {i for lookup in choice.alternatives.lookups for _, i in lookup.parts} - set(choice.alternatives.own)
         keyed = {index: member for member, index in enumerate(self.view.key)}
-        silent = [
-            write
-            for write in writes
-            if write.row and any(write.row[index] is ABSENT and index not in keyed for index in shared)
-        ]
-        there = fetch(self.inner, [write.key for write in silent]) if silent else {}
+        silent = [key for key, row in records if row and any(row[i] is ABSENT and i not in keyed for i in shared)]
+        there = fetch(self.inner, list(dict.fromkeys(silent))) if silent else {}
         rows: list[Row] = []
-        for write in writes:
-            assert write.row is not None
-            cells = list(write.row)
-            records = there.get(write.key, ())
+        for key, row in records:
+            assert row is not None
+            cells = list(row)
+            found = there.get(key, ())
             for index in shared:
                 if cells[index] is ABSENT:
-                    known = self.row(records[0])[index] if records else None
-                    cells[index] = write.key[keyed[index]] if index in keyed else known
+                    known = self.row(found[0])[index] if found else None
+                    cells[index] = key[keyed[index]] if index in keyed else known
             rows.append(tuple(cells))
         return rows
 
@@ -460,14 +467,9 @@ def _written(
     writes: Sequence[Write],
 ) -> list[Outcome]:
     """What the system says to writes of records as the map has them."""
-    outcomes: dict[int, Outcome] = {}
-    ready: dict[int, Write] = {}
-    for number, (wanted, said) in enumerate(zip(writes, prism.said(fetch, writes), strict=True)):
-        if not isinstance(said, list):
-            outcomes[number] = said
-            continue
-        row = None if wanted.row is None else prism.spread(wanted.row, said)
-        ready[number] = Write(wanted.key, prism.expected(wanted.expect), row)
+    asked = prism.asked(fetch, writes)
+    outcomes: dict[int, Outcome] = {n: each for n, each in enumerate(asked) if not isinstance(each, Write)}
+    ready = {n: each for n, each in enumerate(asked) if isinstance(each, Write)}
     done = write(prism.inner, list(ready.values())) if ready else []
     for number, outcome in zip(ready, done, strict=True):
         current = outcome.current if isinstance(outcome, Contested) else None
@@ -561,8 +563,8 @@ class _Transaction(AbstractContextManager["_Transaction"]):
         if prism is None:
             return self._transaction.insert(view, rows)
         writes = [Write(view.natural_key(row), None, row) for row in rows]
-        said = prism.said(self._transaction.fetch, writes)
-        spread = [prism.spread(row, each) for row, each in zip(rows, said, strict=True) if isinstance(each, list)]
+        asked = prism.asked(self._transaction.fetch, writes)
+        spread = [each.row for each in asked if isinstance(each, Write) and each.row is not None]
         return len(spread) == len(rows) and self._transaction.insert(prism.inner, spread)
 
     def remember(self, kind: str, view: str, key: str, value: str | None) -> None:

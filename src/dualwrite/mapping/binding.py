@@ -431,7 +431,11 @@ class _LookupFinder:
         """
         reference = self.table.reference(name)
         assert reference is not None
-        return self._find(reference, {path[1:]: path for path in written})
+        forked = [path for path in written if self.schema.branches(self.table.name, path)]
+        for path in forked:
+            message = f"{show_path(path)}: no record of {reference.table} can be told by what may be in several tables"
+            self.report.add("lookup_polymorphic", message, line=self.written[path].mapping.line, side=self.side)
+        return None if forked else self._find(reference, {path[1:]: path for path in written})
 
     def find_alternatives(self, name: str, written: Sequence[Path]) -> BoundAlternatives | None:
         """The polymorphic lookup behind these written paths: in each of its tables a key must be whole."""

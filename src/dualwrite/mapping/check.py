@@ -81,7 +81,8 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "carry every key column in all directions in which anything is carried",
     ),
     "key_polymorphic": (
-        "A member of the key is a lookup that may lead to several tables.",
+        "A member of the key is a lookup that may lead to several tables: what is carried does not say to which, so "
+        "it does not tell records apart.",
         "name other columns in key:",
     ),
     "key_unmapped": (
@@ -105,6 +106,11 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     "lookup_not_key": (
         "A column of the referenced record is to be written, but a lookup can only choose a record by its key.",
         "carry it the other way only, or map it in a map of the referenced table",
+    ),
+    "lookup_polymorphic": (
+        "A record is to be found by a lookup of its own that may lead to several tables: what is carried does not say "
+        "to which, so it does not tell records apart.",
+        "carry it the other way only, or map the key of the record that is looked up",
     ),
     "mandatory_may_be_null": (
         "A mandatory column gets its value from one that may be empty; such records are parked.",

@@ -122,6 +122,24 @@ class LookupContract:
         assert calls.insert(CALLS, call("1", "1000")) == Contested(row)
         assert calls.told(start) == []
 
+    def test_a_polymorphic_lookup_must_lead_to_what_is_expected(self, calls: _Calls) -> None:
+        """A call that leads elsewhere, or that leads to something although nothing is expected, is told."""
+        calls.insert(CALLS, call("1", "retail", "1000"))
+        calls.insert(CALLS, call("2"))
+        held = {"1": call("1", "retail", "1000"), "2": call("2")}
+        for believed in (
+            call("1", "1000", "1000"),
+            call("1", "retail", "retail"),
+            call("1", None, "1000"),
+            call("1", "retail"),
+            call("2", "retail"),
+            call("2", None, "1000"),
+        ):
+            wanted = (*believed[:4], "new")
+            assert calls.replace(CALLS, believed, wanted) == Contested(held[str(believed[1])])
+        assert calls.replace(CALLS, held["1"], call("1", "1000", None, "new")) == APPLIED
+        assert calls.replace(CALLS, call("2", "nobody", ABSENT), call("2", None, "retail")) == APPLIED
+
     def test_a_polymorphic_lookup_without_a_record_names_all_its_tables(self, calls: _Calls) -> None:
         """Where none of the tables holds the record, its row is not written, and the others are."""
         rows = [call("1", "nobody"), call("2", "retail")]
