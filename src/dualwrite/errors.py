@@ -67,6 +67,10 @@ class Halted(DualwriteError):
         self.map = map
 
 
+class Stopped(Halted):
+    """A person wants one map to be stopped in the middle of what is being done for it."""
+
+
 class Braked(Halted):
     """One map would change more than the limits allow unasked: ``count`` records of one side."""
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -149,6 +150,17 @@ class System:
         meta = f"dualwrite_{LINK}.meta" if self.database is not None else f"dualwrite_{LINK}_meta"
         return int(self.rows(f"SELECT value FROM {meta} WHERE name = 'commits'")[0][0])
 
+    def wal(self) -> int:
+        """Where the server's log ends."""
+        return int(self.rows("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")[0][0])
+
+    def let_go(self) -> int:
+        """Up to where the server need not keep its log for the link."""
+        slots = (
+            "SELECT confirmed_flush_lsn - '0/0'::pg_lsn FROM pg_replication_slots WHERE database = current_database()"
+        )
+        return int(self.rows(slots)[0][0])
+
     def insert(self, code: str, name: str, quantity: int = 0) -> None:
         """An application adds a record, and notes it."""
         table, key, title, amount, _ = self.names
@@ -234,6 +246,12 @@ class Writer(threading.Thread):
                 (TALLY, (code, "edit", text)),
             ]
         return [(f"DELETE FROM {table} WHERE {key} = ?", (code,)), (TALLY, (code, "gone", None))]
+
+
+def in_order(told: Sequence[str], *wanted: str) -> bool:
+    """Do these stand there, in this order?"""
+    rest = iter(told)
+    return all(what in rest for what in wanted)
 
 
 # -- the link --------------------------------------------------------------------------------------------------------
@@ -359,20 +377,28 @@ class World:
         told = json.loads(self.call("status", "--json").stdout)
         return {**told["maps"][0], "problems": told["problems"]}
 
+    @cached_property
+    def journal(self) -> Journal:
+        """The link's journal."""
+        return Journal.open(self.folder)
+
     def state(self) -> str:
         """The state of the map, as the journal has it."""
-        with Journal.open(self.folder) as journal:
-            return journal.states()["items"].state
+        state = self.journal.states().get("items")
+        return "" if state is None else state.state
 
     def queued(self) -> int:
         """How many changes wait, as the journal has it."""
-        with Journal.open(self.folder) as journal:
-            return sum(each.changes for each in journal.backlogs.queued("items").get("items", {}).values())
+        return sum(each.changes for each in self.journal.backlogs.queued("items").get("items", {}).values())
+
+    def grows(self, engine: Engine, by: int) -> None:
+        """Wait until so many more changes wait."""
+        wanted = self.queued() + by
+        self.until(lambda: self.queued() >= wanted, engine)
 
     def told(self) -> list[str]:
         """The activity log, oldest first."""
-        with Journal.open(self.folder) as journal:
-            return [event.what for event in reversed(journal.events(limit=10_000))]
+        return [event.what for event in reversed(self.journal.events(limit=10_000))]
 
     def moved(self) -> None:
         """Say that folder and systems are the same as before, at another place."""
@@ -394,6 +420,13 @@ class World:
                 self.command("run", *words), stdout=out, stderr=subprocess.STDOUT, process_group=0, env=environment
             )
         return Engine(process, output)
+
+    @contextmanager
+    def running(self) -> Iterator[Engine]:
+        """The same, once the map runs for the first time."""
+        with self.engine() as engine:
+            self.until(lambda: self.state() == "running", engine)
+            yield engine
 
     @contextmanager
     def engine(self, *words: str) -> Iterator[Engine]:

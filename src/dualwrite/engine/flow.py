@@ -25,6 +25,7 @@ from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import Deletes
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
+from dualwrite.engine.doing import Notes
 from dualwrite.engine.ledger import Doubt, Ledger, Plan, Unread, behind, cause_at, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
 from dualwrite.engine.loops import LOOP
@@ -73,6 +74,7 @@ class Flow:
         self.limit = 500
         self.committed: Position | None = None
         self.carried: Position | None = None
+        self.notes = Notes(link.journal, str(source))
         self.restorer = Restorer(link, source, point)
         self.retries = Retries(link, source, point, self._transact)
         self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
@@ -318,6 +320,7 @@ class Flow:
                     if not self._is_overtaken(transaction, ledger):
                         is_ending = True
                         self.finish(transaction, ledger, position)
+                        self.notes.tell("")
                         return ledger
                     touched |= ledger.touched
             except Unread:
@@ -328,6 +331,7 @@ class Flow:
                 busy += 1
                 if busy == TELL:
                     log.warning("waits", extra={"fields": {"stream": self.stream, "reason": str(trouble)}})
+                    self.notes.tell(f"waits for others' locks in {self.target}: {trouble.message}")
                 if is_ending:  # the journal knows of it already
                     raise Unavailable(trouble.message, trouble.remedy) from trouble
                 if busy == patience:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TypedDict
 
+from dualwrite.engine.doing import doing
 from dualwrite.engine.lifecycle import INITIALIZING, RESUMING, RUNNING, has_synced, pending, wants_to_run
 from dualwrite.engine.outage import Trouble, trouble_of
 from dualwrite.engine.release import MANY_DELETES
@@ -123,7 +124,12 @@ def waits_of(workspace: Workspace, state: MapState, syncing: Mapping[str, str]) 
         return " and ".join(f"{side}, which does not answer" for side in trouble.sides) or trouble.message
     if syncing:
         return "an initial sync" if state.map in syncing else f"the initial sync of {next(iter(syncing))}"
-    return "its queue" if state.state == RESUMING else "the engine's next look"
+    at = "; ".join(f"the engine, which {each.what} (since {_clock(each.since)})" for each in doing(workspace.journal))
+    return at or ("its queue" if state.state == RESUMING else "the engine's next look")
+
+
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, str, str], MapVersion]) -> _Version:
@@ -142,8 +148,13 @@ def waits_for(workspace: Workspace) -> list[Problem]:
     """What a running engine waits for: a system that does not answer."""
     told = _trouble(workspace)
     if told is not None:
-        since = datetime.fromtimestamp(told.since, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        return [Problem("connection", f"since {since} the engine waits, and tries again: {told.message}", told.remedy)]
+        return [
+            Problem(
+                "connection",
+                f"since {_clock(told.since)} the engine waits, and tries again: {told.message}",
+                told.remedy,
+            )
+        ]
     return [Problem("connection", why.message, why.remedy, side=str(side)) for side, why in workspace.absent.items()]
 
 

@@ -20,6 +20,7 @@ from dualwrite.engine.audit import Auditor
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.brakes import allowed, note, refuse_changes, used
 from dualwrite.engine.continuity import HOME, check_home, check_identity, check_kept
+from dualwrite.engine.doing import Notes, unless_stopped
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
@@ -52,7 +53,7 @@ from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupte
 from dualwrite.engine.scope import Late, Part, Scope, keep, notice, scope_of
 from dualwrite.engine.syncs import Recorder, Watch, quiet, recorded
 from dualwrite.engine.versions import log_change
-from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Usage
+from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Stopped, Usage
 from dualwrite.journal import Count, Journal, Layout, MapState, Retention
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
@@ -103,7 +104,8 @@ class Engine:
         self.connectors = connectors
         self.journal = journal
         self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
-        self.progress = progress
+        self.progress = unless_stopped(journal, progress)
+        self.notes = Notes(journal)
         self.meter = Meter()
         self.retention = audit
         self._delete_limit = delete_limit
@@ -136,7 +138,8 @@ class Engine:
             self._renew = None
         while True:
             try:
-                return self._open()
+                with self.notes.at("takes up the link"):
+                    return self._open()
             except Halted as halted:  # its tables have changed since they were installed
                 self.close()
                 self.halt(halted)
@@ -234,6 +237,10 @@ class Engine:
 
     def halt(self, trouble: Halted) -> None:
         """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
+        if isinstance(trouble, Stopped):
+            self._put_down(trouble.map, "stop")
+            self.journal.log("stopped", map=trouble.map, detail={"why": trouble.message})
+            return
         reason = f"{trouble.message}; {trouble.remedy}" if trouble.remedy else trouble.message
         self._put_down(trouble.map, "halted", reason)
         detail = {"reason": trouble.message, "remedy": trouble.remedy}
@@ -277,7 +284,8 @@ class Engine:
         check_home(self.journal)
         for side, connector in self.connectors.items():
             try:
-                connector.install([compiled.views[side] for compiled in live.values()])
+                with self.notes.at(f"takes up the link, and examines the capture in {side}"):
+                    connector.install([compiled.views[side] for compiled in live.values()])
             except PositionLost:  # everything is installed all the same
                 if live:
                     raise
@@ -330,9 +338,11 @@ class Engine:
         for name, state in states.items():
             match pending(state):
                 case "stop":  # also one that ran under an earlier engine, and was stopped since
-                    self._stop(name)
+                    with self.notes.at(f"stops {name}"):
+                        self._stop(name)
                 case "pause" if name in self.link.maps:
-                    self._pause(name)
+                    with self.notes.at(f"pauses {name}"):
+                        self._pause(name)
                 case "resume" if name in self.link.maps:
                     self._resume(name)
         starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
@@ -513,7 +523,8 @@ class Engine:
 
     def _views_changed(self) -> None:
         for side, connector in self.connectors.items():
-            connector.install(self.link.views(side))
+            with self.notes.at(f"installs the capture in {side}"):
+                connector.install(self.link.views(side))
             self.journal.put(f"identity.{side}", connector.identity())
         for flow in self.flows.values():
             flow.reopen()
