@@ -21,8 +21,9 @@ from dualwrite.declared import Declared, read_declared
 from dualwrite.document import Findings, Quoted, flow, quote
 from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.journal import Retention
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side
 from dualwrite.names import guess, slug
 from dualwrite.settings import (

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from dualwrite.mapping.notation import write_map
 from dualwrite.mapping.tablemap import ColumnMapping, Direction, TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.testing.postgresql import Database, Server
 
 NAMES = ("Item #", 'say "hi"', "naïve 日本", "select", "Mixed Case", "mixed case", "a.b", "%s $1 {x}", "it's")

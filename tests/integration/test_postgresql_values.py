@@ -10,8 +10,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from dualwrite.mapping.notation import write_map
 from dualwrite.mapping.tablemap import ColumnMapping, Direction, TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.testing.postgresql import Database, Server
 
 TYPES = """

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from dualwrite.errors import Invalid, Problem
 from dualwrite.mapping.d365 import read_export, write_rows
 from dualwrite.mapping.jsontext import MISSING, decode, encode, same
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import ColumnMapping, Default, Direction, TableMap, ValueMap
+from dualwrite.mapping.writing import write_map
 
 CHARACTERS = st.characters(codec="utf-8", exclude_characters="\0")
 ODD = st.text(st.one_of(st.sampled_from(' #:,{}[]"-.\n019eE+null trfasmig'), CHARACTERS), max_size=10)

@@ -15,7 +15,7 @@ from dualwrite.document import flow
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import And, Column, Compare, Literal, Or
 from dualwrite.mapping import xpp
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import (
     POLICIES,
     ROW_POLICIES,
@@ -33,6 +33,7 @@ from dualwrite.mapping.tablemap import (
     ValueMap,
     Written,
 )
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side
 from dualwrite.project import load
 

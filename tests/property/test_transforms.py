@@ -11,7 +11,8 @@ from dualwrite.engine.verify import verify
 from dualwrite.errors import Invalid
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import compile_map
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side, Value
 from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName
 

@@ -10,8 +10,9 @@ import pytest
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import Column, Compare, Literal
 from dualwrite.mapping.d365 import CODES, Imported, newest, read_export, write_rows
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import Default, Direction, TableMap, Unread, ValueMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side
 
 GROUPS = {

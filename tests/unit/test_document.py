@@ -71,7 +71,8 @@ def test_every_code_of_a_file_is_explained():
     """Codes are part of what people may rely on: each has its sentence, and none is left over."""
     folder = Path(dualwrite.__file__).parent
     used: set[str] = set()
-    for name in ("document.py", "declared.py", "project.py", "settings.py", "mapping/notation.py"):
+    maps = ("mapping/notation.py", "mapping/lines.py")
+    for name in ("document.py", "declared.py", "project.py", "settings.py", *maps):
         source = (folder / name).read_text()
         used.update(re.findall(r'(?:\.add|Problem)\(\s*"([a-z_]+)"', source))
     assert used == set(CODES)

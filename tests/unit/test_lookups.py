@@ -17,7 +17,8 @@ from dualwrite.errors import Invalid
 from dualwrite.journal import Journal
 from dualwrite.mapping.check import check_map
 from dualwrite.mapping.compile import compile_map, order_maps
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Key, Row, Side, Value
 from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName, View
 

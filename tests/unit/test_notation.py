@@ -8,7 +8,7 @@ import pytest
 
 from dualwrite.errors import Invalid, Problem
 from dualwrite.expression import Column, Compare, Literal
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import (
     Case,
     ColumnMapping,
@@ -25,6 +25,7 @@ from dualwrite.mapping.tablemap import (
     ValueMap,
     Written,
 )
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side
 
 EXAMPLE = """\

@@ -16,9 +16,9 @@ from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping import d365
 from dualwrite.mapping.d365 import Imported, newest, read_export, write_rows
 from dualwrite.mapping.d365_keys import Keys, read_keys, with_key
-from dualwrite.mapping.notation import write_map
 from dualwrite.mapping.offline import check_alone
 from dualwrite.mapping.tablemap import TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.names import guess
 from dualwrite.project import Project, new_file, text_of_file
 

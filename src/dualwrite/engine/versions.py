@@ -16,9 +16,10 @@ from dualwrite.engine.lifecycle import INITIALIZING, RUNNING
 from dualwrite.errors import Denied, Invalid, Usage
 from dualwrite.journal import Journal, MapState, MapVersion, Writer
 from dualwrite.mapping.difference import differences
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.numbering import content, number_of, numbers, with_version
 from dualwrite.mapping.tablemap import TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.names import guess
 from dualwrite.project import Project, new_file
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from dualwrite.mapping.d365 import read_export
 from dualwrite.mapping.d365_keys import Keys, read_keys, with_key
 from dualwrite.mapping.jsontext import read_json
-from dualwrite.mapping.notation import write_map
+from dualwrite.mapping.writing import write_map
 from dualwrite.names import slug
 
 FOLDER = Path(__file__).parent / "maps"

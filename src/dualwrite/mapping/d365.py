@@ -27,7 +27,7 @@ from dualwrite.mapping.d365_columns import (
     write_column,
 )
 from dualwrite.mapping.jsontext import Json, Missing, decode, difference, encode, laid_over, read_json
-from dualwrite.mapping.notation import Filter, filter_in, read_filter
+from dualwrite.mapping.languages import Filter, filter_in, read_filter
 from dualwrite.mapping.published import is_published, read_published
 from dualwrite.mapping.tablemap import ColumnMapping, TableMap, Unread
 from dualwrite.model import Side

@@ -8,8 +8,9 @@ from operator import attrgetter
 from typing import Final, TypeAlias
 
 from dualwrite.document import Entries, Findings, flow, plain, read
-from dualwrite.mapping.notation import NO_COLUMN, write_map
+from dualwrite.mapping.lines import NO_COLUMN
 from dualwrite.mapping.tablemap import ColumnMapping, Direction, TableMap
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import show_path
 
 _Options: TypeAlias = Mapping[str, object]

@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Final
 
 from dualwrite.errors import Invalid
-from dualwrite.mapping.notation import read_map, write_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.mapping.tablemap import TableMap
+from dualwrite.mapping.writing import write_map
 
 FIRST: Final = "1.0.0.0"
 _LINE = re.compile(r"(?P<key>(\"version\"|'version'|version)[ \t]*:)[ \t]*(?P<value>[^#\s]*)(?P<rest>.*)", re.DOTALL)

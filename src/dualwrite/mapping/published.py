@@ -11,7 +11,7 @@ from typing import Final
 
 from dualwrite.mapping.d365_columns import Unreadable, path_of
 from dualwrite.mapping.jsontext import Json, encode
-from dualwrite.mapping.notation import Filter, read_filter
+from dualwrite.mapping.languages import Filter, read_filter
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Default, Direction, TableMap, Transform, Unread, ValueMap
 from dualwrite.model import Side, Value
 

@@ -11,8 +11,9 @@ from rich.markup import escape
 from dualwrite.engine.versions import History, Switched, called
 from dualwrite.journal import MapVersion
 from dualwrite.mapping.difference import Difference as MapDifference
-from dualwrite.mapping.notation import filter_in, write_map
+from dualwrite.mapping.languages import filter_in
 from dualwrite.mapping.tablemap import TableMap, Unread, Written
+from dualwrite.mapping.writing import write_map
 from dualwrite.model import Side, show_path
 from dualwrite.printing.terminal import said, show, stamp, table, verbatim, when
 
