@@ -13,23 +13,30 @@ from dualwrite.testing.proxy import Proxy
 from .postgresql_world import Engine, World, Writer, in_order
 
 Proxies = dict[Side, Proxy]
+RULE = """
+alerts:
+  rules:
+    - {name: away, errors: [connection], count: 2, interval: 15min, actions: [pause]}
+"""
 
 
 def away(world: World, proxies: Proxies, lasts: Callable[[Engine, tuple[Writer, Writer]], None]) -> None:
-    """Under load the right side goes away and the map is paused; it is resumed, the engine is killed, and the side
+    """Under load the right side goes away and a rule pauses the map; it is resumed, the engine is killed, and the side
     comes back."""
     world.counters()
+    with (world.folder / "dualwrite.yaml").open("a") as file:
+        file.write(RULE)
     with ExitStack() as stack:
         engine = stack.enter_context(world.running())
         with world.load() as writers:
             proxies[Side.RIGHT].cut(refuse=True)
             world.until(lambda: "right does not answer" in world.told(), engine)
-            world.asks("pause")
             world.until(lambda: world.state() == "paused", engine)
             end = world.left.wal()
             lasts(engine, writers)
             world.until(lambda: world.left.let_go() >= end, engine)
             world.asks("resume")
+            assert "right does not answer" in world.asks("log")
             found = world.status()
             assert (found["state"], found["pending"]) == ("paused", "resume")
             assert found["waits_for"] == "right, which does not answer"
@@ -43,7 +50,7 @@ def away(world: World, proxies: Proxies, lasts: Callable[[Engine, tuple[Writer, 
         world.carried(engine)
         assert engine.end() == 0
     world.proves()
-    wanted = ("right does not answer", "pause wanted", "paused", "resume wanted", "right does not answer")
+    wanted = ("right does not answer", "alert", "pause wanted", "paused", "resume wanted", "right does not answer")
     back = ("right answers again", "catching up", "caught up; running")
     assert in_order(world.told(), *wanted, *back), world.told()
 

@@ -24,7 +24,7 @@ def conflicts_list(
     only_open: Annotated[bool, typer.Option("--open", help="Only those that wait for a decision.")] = False,
 ) -> None:
     """List columns that both sides changed."""
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
         if as_json:
             printing.json_out([printing.conflicts.conflict_json(entry) for entry in entries])

@@ -68,7 +68,7 @@ def log(
     if kind is not None and kind not in KINDS:
         raise Usage(f"there is no kind {kind!r}", guess(kind, KINDS) or f"it is one of {', '.join(KINDS)}")
     most = SHOWN if limit is None and not (as_json or as_csv) else limit
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         found = work.journal.events(
             known(work, name), most, since=None if since is None else moment(since), who=who, kind=kind
         )
@@ -81,7 +81,7 @@ def log(
 
 
 def _record(folder: Path, name: str | None, key: str, as_json: bool) -> None:
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         if name is None and len(work.maps) != 1:
             raise Usage("of which map is this record?", "add --map")
         (compiled,) = work.chosen([] if name is None else [name])
@@ -94,7 +94,7 @@ def _record(folder: Path, name: str | None, key: str, as_json: bool) -> None:
 
 def _changes(folder: Path, name: str | None, since: str | None, limit: int | None, as_json: bool, as_csv: bool) -> None:
     most = SHOWN if limit is None and not (as_json or as_csv) else limit
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         after = None if since is None else moment(since)
         found = islice(work.journal.audits.each(work.numbers(), known(work, name), since=after), most)
         if as_json:

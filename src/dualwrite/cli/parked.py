@@ -72,7 +72,7 @@ def parked_list(
     before: Before = None,
 ) -> None:
     """List what is parked, with reasons."""
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         which = filters(work, name, code, side, column, key, before)
         entries = commands.chosen_of(work.journal, work.numbers(), which)
         if as_json:
@@ -85,7 +85,7 @@ def parked_list(
 @parked_app.command("show")
 def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> None:
     """Show a parked record and its changes."""
-    with workspace(folder) as work:
+    with workspace(folder, patient=True) as work:
         entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
         if entry is None:
             raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")

@@ -27,7 +27,8 @@ def watch(work: Workspace, every: float, as_json: bool) -> None:
 def _look(work: Workspace, show: Show) -> None:
     owner = work.lease.owner()
     try:
-        report, retained = status_of(work), retained_by(work.connectors)
+        work.look_again()
+        report, retained = status_of(work), retained_by(work.answering)
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
     except DualwriteError as trouble:
         show([], owner, {}, [Problem("connection", trouble.message, trouble.remedy)])

@@ -86,7 +86,7 @@ class Outage:
             self._began = now
         if now - self._began > patience:
             raise trouble
-        silent = {side: why for side, each in self._engine.connectors.items() if (why := _silence(each)) is not None}
+        silent = {side: why for side, each in self._engine.connectors.items() if (why := silence(each)) is not None}
         pause = self._tell(trouble, silent)
         self._note(silent)
         if len(silent) == 1:
@@ -166,7 +166,7 @@ class Outage:
         def ask() -> None:
             wait = pause
             while not end.wait(wait):
-                why = _silence(self._engine.connectors[silent])
+                why = silence(self._engine.connectors[silent])
                 if why is None:
                     answers.set()
                     return
@@ -180,7 +180,7 @@ class Outage:
             end.set()
 
 
-def _silence(connector: Connector) -> Unavailable | None:
+def silence(connector: Connector) -> Unavailable | None:
     """Why a system does not answer; None where it does, if only to refuse us."""
     why = None
     for _ in range(2):  # a session that has died since is told by the first answer

@@ -19,6 +19,7 @@ from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.lifecycle import wants_to_run
 from dualwrite.engine.link import Point, no_point
+from dualwrite.engine.outage import silence
 from dualwrite.engine.remembered import remember, remembered
 from dualwrite.engine.retention import over_budget, retained_by
 from dualwrite.engine.supervisor import Engine
@@ -70,6 +71,11 @@ class Workspace:
         if wrong:
             raise Usage(f"map {min(wrong)} has errors", "see dualwrite check")
         return named(list(self.maps), names)
+
+    def look_again(self) -> None:
+        """Find out who answers by now."""
+        asked = {side: silence(connector) for side, connector in self.connectors.items()}
+        self.absent = {side: trouble for side, trouble in asked.items() if trouble is not None}
 
     @property
     def answering(self) -> Mapping[Side, Connector]:
