@@ -16,6 +16,8 @@ import pytest
 from dualwrite.connectors import memory
 from dualwrite.connectors._memory import log
 from dualwrite.engine import contest, initial
+from dualwrite.engine.alone import Alone
+from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan
 from dualwrite.engine.link import ClockOffset
@@ -637,6 +639,54 @@ def nothing_applied(patch: pytest.MonkeyPatch) -> None:
 def one_way_stays_overwritten(patch: pytest.MonkeyPatch) -> None:
     """What users write into a column that belongs to the other side is left there."""
     patch.setattr(Restorer, "run", lambda self: self._to.restore.clear())
+
+
+# -- one side alone ----------------------------------------------------------------------------------------------------
+
+
+@defect(
+    "alone, a side is heard from its end on",
+    features=("pauses",),
+    program="""
+    L insert 1
+    start left
+    drain
+    L update 1 a=3
+    alone L 2 pause
+    resume
+""",
+)
+def alone_from_the_end(patch: pytest.MonkeyPatch) -> None:
+    """What users did before the other side went away is not put into the queue of a paused map."""
+    listen = Alone._listen
+
+    def late(self: Alone, *arguments: Any) -> Flow:
+        flow = listen(self, *arguments)
+        assert flow._feed is not None
+        flow._feed.read(10_000, 0)
+        return flow
+
+    patch.setattr(Alone, "_listen", late)
+
+
+@defect(
+    "what was received before the side was alone waits",
+    policies=("left", "left"),
+    features=("pauses",),
+    program="""
+    L insert 1
+    start left
+    drain
+    L update 1 a=3
+    L>R 99
+    alone L 2 pause
+    R update 1 a=1
+    resume
+""",
+)
+def received_waits(patch: pytest.MonkeyPatch) -> None:
+    """What the queue holds for its windows alone is carried once more."""
+    patch.setattr(Backlog, "pass_received", lambda self: None)
 
 
 # -- the tests ---------------------------------------------------------------------------------------------------------

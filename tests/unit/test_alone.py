@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Event
 from types import SimpleNamespace
 from typing import cast
 
@@ -15,9 +16,10 @@ from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import check_kept
 from dualwrite.engine.doing import Notes, doing
 from dualwrite.engine.lifecycle import PAUSED, RUNNING, STOPPED
+from dualwrite.engine.outage import Outage, Trouble, trouble_of
 from dualwrite.engine.remembered import remember, remembered
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import PositionLost, Stopped, Usage
+from dualwrite.errors import PositionLost, Stopped, Unavailable, Usage
 from dualwrite.journal import Journal
 from dualwrite.model import Position, Side
 
@@ -132,6 +134,42 @@ def test_a_side_that_lacks_what_is_queued_was_restored(story: Paused) -> None:
     for wrong in (Position(end.feed, (end.place[0] + 1, 0)), Position("another", end.place)):
         with pytest.raises(PositionLost, match="restored from a backup"):
             check_kept(L, story.engine.connectors[L], [cast(Backlog, SimpleNamespace(map="Items", kept_to=wrong))])
+
+
+def test_an_engine_waits_and_says_so(story: Paused) -> None:
+    """It pauses what is to be paused meanwhile, answers whoever asks for that, and tells who was away and for whom it
+    waits."""
+    outage = Outage(story.engine, Event())
+    wishes.pause(story.journal, ["Items"], who="Ann")
+    asked = wishes.tell(story.journal)
+    story.update(L, "1", name="left")
+    waits: list[Trouble | None] = []
+
+    def answer() -> None:
+        waits.append(trouble_of(story.journal))
+        story.databases[R].offline = False
+
+    story.at_point["after queue"] = answer
+    outage.wait(Unavailable("it is away", "look after it"))
+    assert waits[0] is not None
+    assert (waits[0].message, waits[0].remedy, waits[0].sides) == ("it is away", "look after it", ["right"])
+    assert story.journal.await_answer(asked, 0) == {"synced": 0}
+    assert story.engine.meter.reading().away == (R,)
+    outage.over()
+    assert trouble_of(story.journal) is None
+    assert story.engine.meter.reading().away == ()
+    told = [event.what for event in reversed(story.journal.events(limit=None))]
+    assert told[-4:] == ["pause wanted", "right does not answer", "paused", "right answers again"]
+    back(story)
+    assert story.queued() == {L: 1}
+
+
+def test_an_engine_that_is_to_end_does_not_wait_for_ever(story: Paused) -> None:
+    """It gives up with the reason."""
+    outage, away = Outage(story.engine, Event()), Unavailable("it is away")
+    outage.wait(away, patience=0.05)
+    with pytest.raises(Unavailable, match="it is away"):
+        outage.wait(away, patience=0.05)
 
 
 def test_schemas_are_remembered_as_they_are() -> None:

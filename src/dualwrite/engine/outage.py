@@ -133,8 +133,8 @@ class Outage:
                 log.warning("nothing queues meanwhile", extra={"fields": {"reason": str(refused)}})
                 while not self._is_over(answers, end):
                     answers.wait(READ_TIMEOUT)
-            except Unavailable:
-                return
+            except Unavailable:  # of this side, or of the journal
+                self._until.wait(pause)
             finally:
                 alone.close()
 
