@@ -30,6 +30,9 @@ def test_a_map_is_paused_and_resumed_while_an_engine_runs(shop):
         refused = shop.call("pause", "customers")
         assert refused.code == 2
         assert "customers is paused (stop or resume is possible)" in refused.err
+        forced = shop.call("stop", "--force", "--yes")
+        assert forced.code == 2
+        assert "the engine is at work" in forced.err
         assert shop.call("resume").code == 0
         shop.until(lambda: shop.state() == "running")
         assert shop.call("status", "--json").json()["maps"][0]["queued"] == 0

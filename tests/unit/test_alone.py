@@ -159,6 +159,7 @@ def test_an_engine_waits_and_says_so(story: Paused) -> None:
     assert trouble_of(story.journal) is None
     assert story.engine.meter.reading().away == ()
     told = [event.what for event in reversed(story.journal.events(limit=None))]
+    assert {event.what for event in story.journal.events(kind="link")} == {told[-1], told[-3]}
     assert told[-4:] == ["pause wanted", "right does not answer", "paused", "right answers again"]
     back(story)
     assert story.queued() == {L: 1}

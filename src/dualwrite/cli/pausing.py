@@ -13,6 +13,7 @@ import typer
 from dualwrite import printing
 from dualwrite.cli.session import HERE, Folder, Maps, Yes, confirm, who
 from dualwrite.engine import commands, wishes
+from dualwrite.engine.doing import doing
 from dualwrite.engine.lifecycle import Command, is_allowed
 from dualwrite.engine.outage import trouble_of
 from dualwrite.engine.workspace import named, opened
@@ -111,6 +112,10 @@ def force_stop(folder: Folder, maps: Maps, yes: bool) -> None:
     confirm(f"Take {len(names)} map(s) for stopped? What is queued and parked for them is dropped.", yes)
     with desk(project) as (journal, lease):
         if lease.owner() is not None and trouble_of(journal) is None:
-            raise Usage("the engine is at work, nothing is stuck", "stop them without --force")
+            at = " and ".join(each.what for each in doing(journal))
+            raise Usage(
+                f"the engine is at work{': it ' if at else ''}{at}",
+                "stop them without --force; if it does nothing at all, end it first (kill -9 loses nothing)",
+            )
         wishes.force_stop(journal, names, who=who())
         printing.pausing.told(wishes.states_of(journal, names), {}, lease.owner())

@@ -238,7 +238,8 @@ class Engine:
     def halt(self, trouble: Halted) -> None:
         """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
         if isinstance(trouble, Stopped):
-            self._put_down(trouble.map, "stop")
+            if self._state(trouble.map).state != STOPPED:  # by force
+                self._put_down(trouble.map, "stop")
             self.journal.log("stopped", map=trouble.map, detail={"why": trouble.message})
             return
         reason = f"{trouble.message}; {trouble.remedy}" if trouble.remedy else trouble.message

@@ -83,6 +83,7 @@ _TELLING: Final[tuple[tuple[str, str], ...]] = (
     ("uninstalled", "link"),
     ("reset", "link"),
     ("relink", "link"),
+    ("answer", "link"),
 )
 """Words of ``Event.what`` that tell its kind: the first that is found counts."""
 
