@@ -10,7 +10,6 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum
-from functools import total_ordering
 from typing import Final, Literal, TypeAlias
 
 
@@ -51,7 +50,6 @@ Path: TypeAlias = tuple[str, ...]
 A polymorphic lookup ends in what it leads to in each table: ``("customerid", "Account(number).Contact(code)")``."""
 
 
-@total_ordering
 @dataclass(frozen=True, slots=True)
 class Position:
     """A place in one incarnation of one feed.
@@ -65,9 +63,21 @@ class Position:
     place: tuple[int, ...]
 
     def __lt__(self, other: Position) -> bool:
+        return self._place(other) < other.place
+
+    def __le__(self, other: Position) -> bool:
+        return self._place(other) <= other.place
+
+    def __gt__(self, other: Position) -> bool:
+        return self._place(other) > other.place
+
+    def __ge__(self, other: Position) -> bool:
+        return self._place(other) >= other.place
+
+    def _place(self, other: Position) -> tuple[int, ...]:
         if self.feed != other.feed:
             raise ValueError(f"positions of different feeds do not compare: {self} and {other}")
-        return self.place < other.place
+        return self.place
 
     def just_before(self) -> Position:
         """A position before this one and behind everything else that is before it."""
@@ -120,6 +130,13 @@ class Change:
     mark: int = 0
     weak: bool = False
     xid: int = 0
+
+    def having_seen(self, seen: Position | None) -> Change:
+        """The same, made by a side that had received the other so far."""
+        if seen is self.seen or seen == self.seen:
+            return self
+        known = (self.view, self.kind, self.key, self.before, self.after, self.at, self.position)
+        return Change(*known, seen, self.mark, self.weak, self.xid)
 
 
 @dataclass(frozen=True, slots=True)

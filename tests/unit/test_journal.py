@@ -776,6 +776,7 @@ def columns_of(file: Path) -> dict[str, list[tuple]]:
                 "conflict",
                 "carrier",
                 "audit",
+                "backlog",
             )
         }
 

@@ -84,12 +84,14 @@ class Application:
     def _with_windows(self, changes: Iterable[Change]) -> Iterable[Change]:
         """The same; where windows of their records are in the journal, they are at hand from here on."""
         here = self.link.sides[self.target]
-        if not here.backlogs:
+        kept = {name for name, lane in here.backlogs.items() if lane.holds_any}
+        if not kept:
+            here.lend({})
             return changes
         wanted: dict[str, dict[Key, None]] = {}
         changes = list(changes)
         for change in changes:
-            if change.view in here.backlogs:
+            if change.view in kept:
                 with suppress(RowProblem):
                     keys = record_keys(self.link.maps[change.view], self.source, change)
                     wanted.setdefault(change.view, {}).update(dict.fromkeys(keys))

@@ -25,7 +25,7 @@ from dualwrite.journal import Delayed, Journal, KeptChange, Layout
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Side
 
-AT_ONCE: Final = 500
+AT_ONCE: Final = 2_000
 """Changes that are looked at together."""
 IN_MEMORY: Final = 20_000
 """Changes, and records, whose windows are held: a record that changes often is asked for with every chunk."""
@@ -144,6 +144,9 @@ class Backlog:
         keys = [*map(key_text, self._keys(known)), None, None]
         return Delayed(KeptChange(change, self._layout), keys[0], keys[1], seen)
 
+    def _brought(self, kept: KeptChange) -> Change:
+        return kept.change if kept.layout == self._layout else kept.brought(self._view)
+
     def _known(self, change: Change) -> Change | None:
         return change if change.kind is Kind.DELETE else project(self.compiled, self.side, change)
 
@@ -163,7 +166,7 @@ class Backlog:
             number = entries[-1].number
 
     def _keys_now(self, entry: Delayed) -> tuple[str | None, str | None]:
-        known = self._known(entry.change.brought(self._view))
+        known = self._known(self._brought(entry.change))
         keys = [*map(key_text, self._keys(known) if known else ()), None, None]
         return keys[0], keys[1]
 
@@ -181,7 +184,7 @@ class Backlog:
 
     def change(self, entry: Delayed) -> Change | None:
         """A change of the queue as it is to be carried; None where it is nothing to the map as it is now."""
-        change = project(self.compiled, self.side, entry.change.brought(self._view))
+        change = project(self.compiled, self.side, self._brought(entry.change))
         is_dropped = change is not None and change.kind is Kind.DELETE and not self.compiled.deletes
         return None if is_dropped else change
 
@@ -207,6 +210,11 @@ class Backlog:
 
     # -- the windows ----------------------------------------------------------------------------------------------
 
+    @property
+    def holds_any(self) -> bool:
+        """Is anything kept of the map's changes?"""
+        return self._count > 0
+
     def window(self, keys: Iterable[Key]) -> dict[Key, list[Change]]:
         """The changes of some records, those of each in order."""
         if not self._count:
@@ -231,18 +239,20 @@ class Backlog:
 
     def _changes(self, keys: Iterable[Key]) -> Iterator[Change]:
         for entry in self._journal.of(self.side, self.map, map(key_text, keys)):
-            known = self._known(entry.change.brought(self._view))
+            known = self._known(self._brought(entry.change))
             if known is not None:
                 yield known
 
-    def forget(self, seen: Position, hold: Callable[[Sequence[Key]], None]) -> None:
-        """Drop what was received and seen by everything that is still to come; ``hold`` is told of whom it was."""
+    def forget(self, seen: Position, hold: Callable[[Sequence[Key]], None] | None) -> None:
+        """Drop what was received and seen by everything that is still to come; ``hold`` is told of whom it was, where
+        anybody wants to know."""
         while self._count:
             places = self._journal.places(self.side, self.map, 0, AT_ONCE)
             gone = [place for place in places if place.number <= self.passed and place.position <= seen]
             if gone:
-                texts = {text for place in gone for text in (place.key, place.new_key) if text is not None}
-                hold([key_of(text) for text in texts])
+                if hold is not None:
+                    texts = {text for place in gone for text in (place.key, place.new_key) if text is not None}
+                    hold([key_of(text) for text in texts])
                 self._journal.drop(self.side, self.map, gone[-1].number)
                 with self._lock:
                     self._count -= len(gone)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 from typing import Final, TypeAlias
 
 from dualwrite.connectors.base import Transaction
@@ -51,14 +51,9 @@ class Delays:
         for name, lane in self._from.backlogs.items():
             if not lane.is_delayed:
                 continue
-            floor = self._from.windows.floor_of(name)
-            mine = [
-                change
-                for change in batch.changes
-                if change.view == name
-                and (floor is None or change.position > floor)
-                and (lane.kept_to is None or change.position > lane.kept_to)
-            ]
+            known = (self._from.windows.floor_of(name), lane.kept_to)
+            after = max((place for place in known if place is not None), default=None)
+            mine = [c for c in batch.changes if c.view == name and (after is None or c.position > after)]
             if lane.kept_to is None or batch.position > lane.kept_to:
                 lane.keep([(tag(change), self.seen(change).seen) for change in mine], batch.position)
                 self._point("after queue")
@@ -73,7 +68,7 @@ class Delays:
         """The change with what its side had received of its map by then: of a delayed one, markers say nothing."""
         lane = self._to.backlogs.get(change.view)
         received = None if lane is None else lane.received_at(change.mark)
-        return change if received is None else replace(change, seen=received)
+        return change if received is None else change.having_seen(received)
 
     # -- catching up ----------------------------------------------------------------------------------------------
 
@@ -184,7 +179,9 @@ class Delays:
             seen = self._oldest_seen(name, batch)
             if seen is not None and (name not in self._seen or self._seen[name] < seen):
                 self._seen[name] = seen
-                lane.forget(seen, lambda keys, name=name: self._hold(name, keys, is_held))  # type: ignore[misc]
+                is_parked = bool(self._to.parked or self._from.parked)
+                hold = partial(self._hold, name, is_held=is_held) if is_parked else None
+                lane.forget(seen, hold)
 
     def _oldest_seen(self, name: str, batch: Batch) -> Position | None:
         """How far everything of a map that is still to be carried has seen the target."""
@@ -196,7 +193,7 @@ class Delays:
         received = lane.received_at(batch.mark)
         return batch.seen if received is None else received
 
-    def _hold(self, name: str, keys: Sequence[Key], is_held: Callable[[str, Key], bool]) -> None:
+    def _hold(self, name: str, keys: Sequence[Key], *, is_held: Callable[[str, Key], bool]) -> None:
         """Windows of parked records stay."""
         mine = [key for key in keys if is_held(name, key)]
         if not mine:

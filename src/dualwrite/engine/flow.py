@@ -392,11 +392,12 @@ class Flow:
         """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""
         found: list[Change] = []
         filtered: Counter[tuple[str, str]] = Counter()
+        delayed = {name for name in self._from.backlogs if self.delays.is_delayed(name)}
         for change in changes:
             compiled = self.link.maps.get(change.view)
-            if compiled is None or (self.carried is not None and change.position <= self.carried):
+            if compiled is None or change.view in delayed:
                 continue
-            if self._from.backlogs and self.delays.is_delayed(change.view):
+            if self.carried is not None and change.position <= self.carried:
                 continue
             floor = self._from.windows.floor_of(change.view)
             if floor is not None and change.position <= floor:
@@ -432,7 +433,7 @@ class Flow:
         for key in keys:
             first = self._from.parked.first_at(change.view, key, change.mark)
             if first is not None and (change.seen is None or first <= change.seen):
-                change = replace(change, seen=first.just_before())
+                change = change.having_seen(first.just_before())
         return change
 
     def begin(self, is_read: bool = True) -> Transaction:

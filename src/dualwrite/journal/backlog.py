@@ -6,21 +6,48 @@ provisional; what is written a second time after a crash is told by its position
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    insert,
+    literal,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 
 from dualwrite.journal.database import Database
 from dualwrite.journal.entries import change_from, change_text
-from dualwrite.journal.layout import KeptChange, Layout
-from dualwrite.journal.tables import backlog, layout, setting
+from dualwrite.journal.layout import KeptChange, Layout, layout_from
+from dualwrite.journal.tables import backlog, layout, setting, spelled
 from dualwrite.journal.writer import put_settings
-from dualwrite.model import Change, Position, Side
+from dualwrite.model import Position, Side
 
 _KEYS_AT_ONCE: Final = 400
 _PASSED: Final = "passed"
+_COLUMNS: Final = (
+    "side",
+    "map",
+    "key",
+    "new_key",
+    "position",
+    "seen",
+    "change",
+    "size",
+    "layout",
+    "ordinal",
+    "total",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +99,15 @@ class Backlogs:
         """Put changes behind those that are there; their rows are of that layout."""
         with self._database.writing() as connection:
             number = _layout_number(connection, found)
-            rows = [_values(side, map, entry, number) for entry in entries]
-            connection.execute(insert(backlog), rows)
+            last = connection.execute(_counted(side, map).order_by(backlog.c.row.desc())).first()
+            ordinal, total = (0, 0) if last is None else (last.ordinal, last.total)
+            rows = []
+            for entry in entries:
+                ordinal += 1
+                text = change_text(entry.change.change)
+                total += len(text)
+                rows.append((side.value, spelled(map), *_values(entry), text, len(text), number, ordinal, total))
+            self._database.insert_all(connection, backlog, _COLUMNS, rows)
 
     def last(self, side: Side, map: str) -> tuple[int, Position] | None:
         """Number and position of the last change; None where there is none."""
@@ -85,7 +119,7 @@ class Backlogs:
     def count(self, side: Side, map: str) -> int:
         """How many changes there are, those included that do not wait any more."""
         with self._database.reading() as connection:
-            return connection.scalar(select(func.count()).select_from(backlog).where(*_lane(side, map))) or 0
+            return _queued(connection, side, map, 0).changes
 
     def read(self, side: Side, map: str, after: int, limit: int) -> list[Delayed]:
         """The changes behind a number, in order, at most so many."""
@@ -131,19 +165,17 @@ class Backlogs:
         """Per map, and side whose users made them, how many changes wait; those of which none does are left out."""
         found: dict[str, dict[Side, Queued]] = {}
         with self._database.reading() as connection:
-            lanes = select(backlog.c.side, backlog.c.map).group_by(backlog.c.side, backlog.c.map)
-            for side, name in connection.execute(lanes if map is None else lanes.where(backlog.c.map == map)).tuples():
-                passed = connection.scalar(select(setting.c.value).where(setting.c.name == _passed(Side(side), name)))
-                waits = (*_lane(Side(side), name), backlog.c.row > int(passed or 0))
-                count, size = connection.execute(select(func.count(), func.sum(backlog.c.size)).where(*waits)).one()
-                if count:
-                    found.setdefault(name, {})[Side(side)] = Queued(count, int(size))
+            for side, name in _lanes(connection) if map is None else [(side, map) for side in Side]:
+                passed = connection.scalar(select(setting.c.value).where(setting.c.name == _passed(side, name)))
+                queued = _queued(connection, side, name, int(passed or 0))
+                if queued.changes:
+                    found.setdefault(name, {})[side] = queued
         return found
 
     def maps(self) -> set[str]:
         """The maps of which anything is kept."""
         with self._database.reading() as connection:
-            return set(connection.scalars(select(backlog.c.map).distinct()))
+            return {map for _, map in _lanes(connection)}
 
     def layouts(self, side: Side, map: str) -> set[Layout]:
         """Of what the rows of the changes are."""
@@ -161,11 +193,35 @@ class Backlogs:
 
     def _find(self, wanted: Select[Any]) -> list[Delayed]:
         with self._database.reading() as connection:
-            return [_delayed(row) for row in connection.execute(wanted)]
+            return [_delayed(row) for row in connection.execute(wanted).all()]
 
 
 def _lane(side: Side, map: str) -> tuple[ColumnElement[bool], ColumnElement[bool]]:
     return (backlog.c.side == side.value, backlog.c.map == map)
+
+
+def _counted(side: Side, map: str) -> Select[tuple[int, int, int]]:
+    return select(backlog.c.ordinal, backlog.c.total, backlog.c.size).where(*_lane(side, map)).limit(1)
+
+
+def _queued(connection: Connection, side: Side, map: str, after: int) -> Queued:
+    """What stands behind a number: the first and the last row tell."""
+    counted = _counted(side, map).where(backlog.c.row > after)
+    first = connection.execute(counted.order_by(backlog.c.row)).first()
+    last = connection.execute(counted.order_by(backlog.c.row.desc())).first()
+    if first is None or last is None:
+        return Queued()
+    return Queued(last.ordinal - first.ordinal + 1, last.total - first.total + first.size)
+
+
+def _lanes(connection: Connection) -> Iterator[tuple[Side, str]]:
+    """The sides and maps of which anything is kept, without reading all there is of them."""
+    lane = tuple_(backlog.c.side, backlog.c.map)
+    found = select(backlog.c.side, backlog.c.map).order_by(backlog.c.side, backlog.c.map).limit(1)
+    row = connection.execute(found).first()
+    while row is not None:
+        yield Side(row.side), row.map
+        row = connection.execute(found.where(lane > tuple_(literal(row.side), literal(row.map)))).first()
 
 
 def _passed(side: Side, map: str) -> str:
@@ -173,7 +229,8 @@ def _passed(side: Side, map: str) -> str:
 
 
 def _whole() -> Select[Any]:
-    return select(backlog, layout.c.text.label("layout_text")).select_from(
+    columns = (backlog.c[name] for name in ("key", "new_key", "seen", "size"))
+    return select(backlog.c.row, backlog.c.change, layout.c.text, *columns).select_from(
         backlog.outerjoin(layout, backlog.c.layout == layout.c.row)
     )
 
@@ -188,23 +245,17 @@ def _layout_number(connection: Connection, found: Layout) -> int:
     return int(number)
 
 
-def _values(side: Side, map: str, entry: Delayed, layout_number: int) -> Mapping[str, object]:
-    change: Change = entry.change.change
-    text = change_text(change)
-    return {
-        "side": side.value,
-        "map": map,
-        "key": entry.key,
-        "new_key": entry.new_key,
-        "position": str(change.position),
-        "seen": None if entry.seen is None else str(entry.seen),
-        "change": text,
-        "size": len(text),
-        "layout": layout_number,
-    }
+def _values(entry: Delayed) -> tuple[str | None, ...]:
+    key, new_key = (None if text is None else spelled(text) for text in (entry.key, entry.new_key))
+    return key, new_key, str(entry.position), None if entry.seen is None else str(entry.seen)
 
 
 def _delayed(row: Row[Any]) -> Delayed:
-    kept = KeptChange(change_from(row.change), None if row.layout_text is None else Layout.parse(row.layout_text))
-    seen = None if row.seen is None else Position.parse(row.seen)
-    return Delayed(kept, row.key, row.new_key, seen, row.row, row.size)
+    number, text, layout_text, key, new_key, seen, size = row
+    kept = KeptChange(change_from(text), layout_from(layout_text))
+    return Delayed(kept, key, new_key, _position(seen), number, size)
+
+
+@lru_cache(maxsize=256)
+def _position(text: str | None) -> Position | None:
+    return None if text is None else Position.parse(text)

@@ -6,9 +6,11 @@ Keys are the text of a record's common-form key throughout; times are seconds si
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, TypeAlias, TypedDict
+from itertools import compress, count
+from operator import ne
+from typing import Any, Final, Literal, TypeAlias, TypedDict
 
 from dualwrite.journal.layout import Layout
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
@@ -224,14 +226,22 @@ class Tally:
     conflicts: int = 0
 
 
+_LINE: Final = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
 def change_text(change: Change) -> str:
-    """A change as one line of ASCII text; nothing of it is lost."""
+    """A change as one line of ASCII text; nothing of it is lost.
+
+    Of an update, the cells that it has edited stand behind their numbers instead of the whole row.
+    """
+    before, after = change.before, change.after
+    is_edit = before is not None and after is not None and len(before) == len(after)
     members = {
         "view": change.view,
         "kind": change.kind.value,
         "key": change.key,
-        "before": _cells(change.before),
-        "after": _cells(change.after),
+        "before": _cells(before),
+        **({"edits": _edits(before or (), after or ())} if is_edit else {"after": _cells(after)}),
         "at": change.at,
         "position": str(change.position),
         "seen": None if change.seen is None else str(change.seen),
@@ -239,18 +249,19 @@ def change_text(change: Change) -> str:
         "weak": change.weak,
         "xid": change.xid,
     }
-    return json.dumps(members, separators=(",", ":"))
+    return _LINE(members)
 
 
 def change_from(text: str) -> Change:
-    """The inverse of ``change_text``."""
+    """The inverse of ``change_text``, and of what an earlier program wrote, which knew no edits."""
     members = json.loads(text)
+    before = _row(members["before"])
     return Change(
         view=members["view"],
-        kind=Kind(members["kind"]),
+        kind=_KINDS[members["kind"]],
         key=tuple(members["key"]),
-        before=_row(members["before"]),
-        after=_row(members["after"]),
+        before=before,
+        after=_edited(before or (), members["edits"]) if "edits" in members else _row(members["after"]),
         at=members["at"],
         position=Position.parse(members["position"]),
         seen=None if members["seen"] is None else Position.parse(members["seen"]),
@@ -260,9 +271,27 @@ def change_from(text: str) -> Change:
     )
 
 
-def _cells(row: Row | None) -> list[str | bool | None] | None:
-    return None if row is None else [False if cell is ABSENT else cell for cell in row]
+_KINDS: Final = {kind.value: kind for kind in Kind}
+
+
+def _cells(row: Row | None) -> Sequence[object] | None:
+    return row if row is None or ABSENT not in row else [False if cell is ABSENT else cell for cell in row]
 
 
 def _row(cells: list[str | bool | None] | None) -> Row | None:
-    return None if cells is None else tuple(ABSENT if isinstance(cell, bool) else cell for cell in cells)
+    if cells is None:
+        return None
+    return tuple([ABSENT if cell is False else cell for cell in cells])  # type: ignore[misc]
+
+
+def _edits(before: Row, after: Row) -> list[object]:
+    """Numbers of the cells that differ, each with what it has become."""
+    cells = compress(count(), map(ne, before, after))
+    return [each for index in cells for each in (index, False if after[index] is ABSENT else after[index])]
+
+
+def _edited(before: Row, edits: list[Any]) -> Row:
+    row = list(before)
+    for index, cell in zip(edits[::2], edits[1::2], strict=True):
+        row[index] = ABSENT if cell is False else cell
+    return tuple(row)

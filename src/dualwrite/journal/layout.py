@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from dualwrite.model import ABSENT, Change, Key, Row, show_path
 from dualwrite.schema import View
@@ -60,6 +61,12 @@ class Layout:
     def is_keyed_as(self, view: View) -> bool:
         """Did the same members, in the same order, make up the key of a record?"""
         return (self.table, self.key) == (view.table, Layout.of(view).key)
+
+
+@lru_cache(maxsize=256)
+def layout_from(text: str | None) -> Layout | None:
+    """The layout with a text; None where nobody has said it."""
+    return None if text is None else Layout.parse(text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, Unpack
@@ -52,7 +51,7 @@ from dualwrite.journal.entries import (
     Tally,
     change_from,
 )
-from dualwrite.journal.layout import KeptChange, Layout
+from dualwrite.journal.layout import KeptChange, Layout, layout_from
 from dualwrite.journal.syncs import Syncs
 from dualwrite.journal.tables import (
     STEPS,
@@ -241,7 +240,7 @@ class Journal:
         rows = self._of_records(_with_layout(queue, queue), queue, side, records, _counts(queue, numbers), queue.c.row)
         found: dict[tuple[str, str], list[KeptChange]] = {}
         for row in rows:
-            kept = KeptChange(change_from(row.change), _layout(row.layout_text))
+            kept = KeptChange(change_from(row.change), layout_from(row.layout_text))
             found.setdefault((row.map, row.key), []).append(kept)
         return found
 
@@ -272,7 +271,7 @@ class Journal:
         last = select(func.max(queue.c.row)).where(*live).group_by(queue.c.map, queue.c.key)
         with self._database.reading() as connection:
             for row in connection.execute(_with_layout(queue, queue).where(queue.c.row.in_(last))):
-                yield row.map, row.key, KeptChange(change_from(row.change), _layout(row.layout_text))
+                yield row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))
 
     def parked(
         self, numbers: Mapping[Side, int], map: str | None = None, side: Side | None = None, key: str | None = None
@@ -384,7 +383,9 @@ class Journal:
         found = _with_layout(kept, kept).where(kept.c.side == side.value).order_by(kept.c.row)
         with self._database.reading() as connection:
             rows = connection.execute(found).all()
-        changes = [(row.map, row.key, KeptChange(change_from(row.change), _layout(row.layout_text))) for row in rows]
+        changes = [
+            (row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))) for row in rows
+        ]
         places = [entry.change.position for _, _, entry in changes]
         feeds = {feed: order for order, feed in enumerate(dict.fromkeys(place.feed for place in places))}
         return sorted(changes, key=lambda e: (feeds[e[2].change.position.feed], e[2].change.position.place))
@@ -512,11 +513,6 @@ def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[An
     )
 
 
-@lru_cache(maxsize=256)
-def _layout(text: str | None) -> Layout | None:
-    return None if text is None else Layout.parse(text)
-
-
 def _count_by_map(table: Table) -> Select[tuple[str, int]]:
     return select(table.c.map, func.count()).group_by(table.c.map)
 
@@ -556,7 +552,7 @@ def _parked_key(row: Row[Any]) -> ParkedKey:
         row.column,
         row.waits_table,
         row.waits_key,
-        _layout(row.layout_text),
+        layout_from(row.layout_text),
     )
 
 
@@ -596,7 +592,7 @@ def _conflict(row: Row[Any], winners: Mapping[int, Literal["left", "right"]]) ->
         beats=Position.parse(row.beats) if row.beats else None,
         open=row.open and id not in winners,
         id=id,
-        layout=_layout(row.layout_text),
+        layout=layout_from(row.layout_text),
         number=row.number,
     )
 

@@ -42,9 +42,14 @@ class Words(TypeDecorator[str]):
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - SQLAlchemy's
         """What is sent for ``value``."""
-        if value is None or value.isprintable():
-            return value
-        return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\u0000")
+        return None if value is None else spelled(value)
+
+
+def spelled(value: str) -> str:
+    """A text as every database takes it."""
+    if value.isprintable():
+        return value
+    return value.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\u0000")
 
 
 Counter = BigInteger().with_variant(Integer, "sqlite")
@@ -71,7 +76,7 @@ def _time(name: str) -> Column[float]:
     return Column(name, Double, nullable=False)
 
 
-def _backlog_columns() -> list[Column[Any]]:
+def _queue_columns() -> list[Column[Any]]:
     return [
         *map(_word, ("side", "map")),
         *(_word(name, optional=True) for name in ("key", "new_key")),
@@ -80,14 +85,6 @@ def _backlog_columns() -> list[Column[Any]]:
         _word("change"),
         _count("size"),
         _count("layout", optional=True),
-    ]
-
-
-def _backlog_indexes() -> list[Index]:
-    return [
-        Index("backlog_order", "side", "map", "row", "size"),
-        Index("backlog_key", "side", "map", "key"),
-        Index("backlog_new_key", "side", "map", "new_key"),
     ]
 
 
@@ -205,7 +202,24 @@ kept = _table(
 )
 
 # What a side's users did to the records of a map that is paused, in feed order: nothing of it is provisional.
-backlog = _table("backlog", _row(), *_backlog_columns(), *_backlog_indexes())
+# ``ordinal`` and ``total`` count the changes of a map and side, and their bytes, so that the difference of two rows
+# tells how many lie between them.
+backlog = _table(
+    "backlog",
+    _row(),
+    *_queue_columns(),
+    *(Column(name, BigInteger, nullable=False, server_default="0") for name in ("ordinal", "total")),
+    Index("backlog_lane", "side", "map", "row", "layout"),
+    Index("backlog_key", "side", "map", "key"),
+)
+_RENAMED: Final = backlog.c.new_key.is_not(None)
+Index(
+    "backlog_renamed",
+    *(backlog.c[name] for name in ("side", "map", "new_key")),
+    sqlite_where=_RENAMED,
+    postgresql_where=_RENAMED,
+)
+
 # With which version of which map, and of what rows, the changes in the audit were carried.
 carrier = _table(
     "carrier",
@@ -297,8 +311,12 @@ def _keep_backlogs(connection: Connection) -> None:
     """Number 6: what waits for a paused map, and since when something else is wanted of a map."""
     kind = Double().compile(connection.dialect)
     connection.execute(text(f"ALTER TABLE map_state ADD COLUMN asked {kind} DEFAULT '0' NOT NULL"))
-    parts = (_row(), *_backlog_columns(), *_backlog_indexes())
-    Table("backlog", MetaData(), *parts, sqlite_autoincrement=True).create(connection)
+    indexes = [
+        Index("backlog_order", "side", "map", "row", "size"),
+        Index("backlog_key", "side", "map", "key"),
+        Index("backlog_new_key", "side", "map", "new_key"),
+    ]
+    Table("backlog", MetaData(), _row(), *_queue_columns(), *indexes, sqlite_autoincrement=True).create(connection)
 
 
 def _keep_audit(connection: Connection) -> None:
@@ -314,6 +332,21 @@ def _keep_audit(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE conflict ADD COLUMN layout BIGINT"))
 
 
+def _count_backlogs(connection: Connection) -> None:
+    """Number 8: how much waits for a paused map is known without counting it."""
+    for name in ("ordinal", "total"):
+        connection.execute(text(f"ALTER TABLE backlog ADD COLUMN {name} BIGINT DEFAULT '0' NOT NULL"))
+    lane = 'OVER (PARTITION BY side, map ORDER BY "row")'
+    counted = f'SELECT "row" AS n, count(*) {lane} AS ordinal, sum(size) {lane} AS total FROM backlog'  # noqa: S608
+    of_each = f'FROM ({counted}) AS found WHERE found.n = backlog."row"'
+    connection.execute(text(f"UPDATE backlog SET ordinal = found.ordinal, total = found.total {of_each}"))  # noqa: S608
+    for index in ("order", "new_key"):
+        connection.execute(text(f"DROP INDEX backlog_{index}"))
+    connection.execute(text('CREATE INDEX backlog_lane ON backlog (side, map, "row", layout)'))
+    renamed = "CREATE INDEX backlog_renamed ON backlog (side, map, new_key) WHERE new_key IS NOT NULL"
+    connection.execute(text(renamed))
+
+
 STEPS: Final[tuple[Step, ...]] = (
     _keep_versions,
     _keep_layouts,
@@ -321,6 +354,7 @@ STEPS: Final[tuple[Step, ...]] = (
     _keep_notices,
     _keep_backlogs,
     _keep_audit,
+    _count_backlogs,
 )
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""
