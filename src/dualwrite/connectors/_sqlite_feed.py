@@ -25,11 +25,10 @@ from dualwrite.connectors._sqlite_log import end_of
 from dualwrite.connectors._sqlite_reader import LogReader, Place
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import File
+from dualwrite.connectors._sqlite_wake import Wake
 from dualwrite.errors import Denied, Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
-
-_NAP = 0.001
 
 
 def check_place(
@@ -77,7 +76,7 @@ def _last_change(connection: sqlite3.Connection, names: Names, after: int, until
 
 
 class SqliteFeed:
-    """Follows a link's log on a connection of its own; looks every millisecond whether somebody has committed."""
+    """Follows a link's log on a connection of its own; looks whether somebody has committed as soon as one may have."""
 
     def __init__(
         self,
@@ -94,6 +93,7 @@ class SqliteFeed:
         self._views = tuple(views)
         self._connection = file.connect()
         self._place = file.place()
+        self._wake = Wake(file.path)
         self._seen_version: int | None = None
         self._more = False
         try:
@@ -115,17 +115,21 @@ class SqliteFeed:
                     before = self._reader.place
                     changes = self._read(max(limit, 1))
                     self._seen_version = version
+                    self._wake.stir()
                     if changes or (self._reader.place != before and not self._more):
                         return self._reader.batch(changes)
                 if self._more:
                     continue
-                if time.monotonic() >= end:  # also behind a read in vain: a read-only file's version always moves
+                if (
+                    left := end - time.monotonic()
+                ) <= 0:  # also behind a read in vain: a read-only file's version always moves
                     self._check_file()
                     return self._reader.batch([])
-                time.sleep(_NAP)
+                self._wake.wait(left)
 
     def close(self) -> None:
         """See ``Feed``."""
+        self._wake.close()
         self._connection.close()
 
     def _check_file(self) -> None:

@@ -88,6 +88,8 @@ class Database:
         self._engine = _engine(url, wait, in_memory)
         self._writer = self._engine.execution_options(dualwrite_writes=True)
         self._session: sqlite3.Connection | None = None  # that of ``append``
+        self._watcher: sqlite3.Connection | None = None  # that of ``version``
+        self._watches = threading.Lock()
         self._appends = threading.Lock()
         # A journal in memory is one connection, so its transactions take turns.
         self._turn: AbstractContextManager[object] = threading.RLock() if in_memory else nullcontext()
@@ -98,6 +100,10 @@ class Database:
             if self._session is not None:
                 self._session.close()
                 self._session = None
+        with self._watches:
+            if self._watcher is not None:
+                self._watcher.close()
+                self._watcher = None
         self._engine.dispose()
 
     @contextmanager
@@ -113,6 +119,18 @@ class Database:
             if self._engine.dialect.name != "sqlite":
                 connection.execute(select(journal.c.number).with_for_update())
             yield connection
+
+    def version(self) -> int | None:
+        """A number that is another one after each commit of whatever process; None where the database tells none.
+
+        Who asks again and again whether something has come need not look where it is still the same.
+        """
+        if self._file is None:
+            return None
+        with self._translated(), self._watches:
+            if self._watcher is None:
+                self._watcher = sqlite3.connect(self._file, timeout=self._wait, check_same_thread=False)
+            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
 
     def insert_all(self, connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Row]) -> None:
         """Insert many rows of these columns in an open transaction, as they are: what SQLAlchemy does for each value of

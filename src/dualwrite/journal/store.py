@@ -95,6 +95,7 @@ class Journal:
         self.backlogs = Backlogs(database)
         self.syncs = Syncs(database, clock)
         self.audits = Audits(database, clock)
+        self._empty_at: dict[str, int] = {}  # the journal's version at which a table had nothing for who looks there
 
     @classmethod
     def exists(cls, where: str | Path) -> bool:
@@ -399,8 +400,7 @@ class Journal:
 
     def notices(self) -> list[Notice]:
         """The messages of alerts that are still to be sent, in the order in which they were written."""
-        with self._database.reading() as connection:
-            rows = connection.execute(select(notice).order_by(notice.c.row)).all()
+        rows = self._looked_for(select(notice).order_by(notice.c.row), notice)
         return [
             Notice(row.at, row.rule, row.action, row.message, row.attempts, row.due, row.error, row.row) for row in rows
         ]
@@ -426,9 +426,20 @@ class Journal:
         """The requests of the last day that have no answer yet, oldest first."""
         recent = request.c.at >= self._clock() - DAY
         found = select(request).where(request.c.answer.is_(None), recent).order_by(request.c.row)
-        with self._database.reading() as connection:
-            rows = connection.execute(found).all()
+        rows = self._looked_for(found, request)
         return [Request(row.row, row.command, json.loads(row.arguments), row.at) for row in rows]
+
+    def _looked_for(self, wanted: Select[Any], table: Table) -> Sequence[Row[Any]]:
+        """The rows that are wanted of a table in which there seldom are any: it is not read again as long as nobody has
+        written to the journal."""
+        version = self._database.version()
+        if version is not None and self._empty_at.get(table.name) == version:
+            return ()
+        with self._database.reading() as connection:
+            rows = connection.execute(wanted).all()
+        if not rows and version is not None:
+            self._empty_at[table.name] = version
+        return rows
 
     def answer(self, id: int, result: Mapping[str, object]) -> None:
         """As ``Writer.answer``."""
