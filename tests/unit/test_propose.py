@@ -417,3 +417,37 @@ def test_tables_of_other_names_are_paired_by_their_looks_where_there_are_no_reco
     assert {remark.confidence for remark in proposal.remarks[found.name]} == {"likely", "unsure"}
     twins = schema(*right.tables.values(), replace(right.tables["accounts"], name="clients"))
     assert propose(left, twins).maps == ()
+
+
+def test_tables_of_small_names_alike_are_paired():
+    """Two names of which nearly all letters agree, where too few columns tell anything; that is said."""
+    left = schema(table("MyLoyaltyLevels", ["LEVELID", "WORDS"], ("LEVELID",)))
+    right = schema(
+        table("msdyn_loyaltylevels", ["msdyn_levelid", "msdyn_text"], ("msdyn_levelid",)),
+        table("msdyn_salutations", ["msdyn_salutation"], ("msdyn_salutation",)),
+    )
+    proposal = propose(left, right)
+    assert [(each.left, each.right) for each in proposal.maps] == [("MyLoyaltyLevels", "msdyn_loyaltylevels")]
+    assert any("their names are alike by" in sentence for sentence in proposal.skipped)
+
+
+def test_two_tables_that_alone_are_included_are_a_pair():
+    """Whoever names one table of each side means these two, whatever they are called."""
+    left = schema(table("CustCustomerV3Entity", ["CUSTOMERACCOUNT", "LIMIT"], ("CUSTOMERACCOUNT",)), table("x", ["y"]))
+    right = schema(table("account", ["accountnumber", "name"], ("accountnumber",)), table("z", ["w"]))
+    assert propose(left, right).maps == ()
+    (found,) = propose(left, right, include=["cust*", "account"]).maps
+    assert [(line.left, line.right) for line in found.columns] == [(("CUSTOMERACCOUNT",), ("accountnumber",))]
+    proposal = propose(left, right, include=["cust*", "account", "z"])
+    assert proposal.maps == ()
+
+
+def test_the_only_keys_of_two_tables_belong_together():
+    """Even if another column's name is more alike; the line is not sure."""
+    left = schema(table("customers", ["CustomerAccount", "SalesAccountNumber", "Limit"], ("CustomerAccount",)))
+    right = schema(table("customer", ["accountnumber", "limit"], ("accountnumber",)))
+    proposal = propose(left, right)
+    (found,) = proposal.maps
+    assert [line.left for line in found.columns] == [("CustomerAccount",), ("Limit",)]
+    assert found.key == (("accountnumber",),)
+    assert proposal.remarks[found.name][0].confidence == "unsure"

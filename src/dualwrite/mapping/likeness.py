@@ -7,7 +7,7 @@ what is left counts by the groups of three letters that two names share, the rar
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import log
 from typing import Final
 
@@ -58,6 +58,37 @@ class Names:
         """From 0 to 1: how alike the best of two names' spellings are."""
         others = tuple(theirs)
         return max((self._alike(a, b) for a in mine for b in others), default=0.0)
+
+    def table(self, mine: Iterable[str], theirs: Iterable[str], least: float) -> dict[str, dict[str, float]]:
+        """How alike names of two lists are, where they are at least so much: by one of the first, then by the other.
+
+        Names that share no group of letters are never held together, so lists may be long.
+        """
+        named: dict[str, list[str]] = {}
+        for name in dict.fromkeys(theirs):
+            for form in forms(name):
+                named.setdefault(form, []).append(name)
+        holders: dict[str, list[str]] = {}
+        for form in named:
+            for group in self._of(form):
+                holders.setdefault(group, []).append(form)
+        found: dict[str, dict[str, float]] = {}
+        for name in dict.fromkeys(mine):
+            best = found.setdefault(name, {})
+            for form in forms(name):
+                for other, likeness in self._near(form, holders):
+                    if likeness >= least:
+                        best.update((one, max(likeness, best.get(one, 0.0))) for one in named[other])
+        return found
+
+    def _near(self, form: str, holders: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, float]]:
+        """The spellings that share a group of letters with one, and how alike they are."""
+        shared: dict[str, float] = {}
+        for group in self._of(form):
+            for other in holders.get(group, ()):
+                shared[other] = shared.get(other, 0.0) + self._weight[group]
+        for other, weight in shared.items():
+            yield other, 2 * weight / (self._total[form] + self._total[other])
 
     def _alike(self, a: str, b: str) -> float:
         if a == b:

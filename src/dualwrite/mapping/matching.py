@@ -25,6 +25,8 @@ MARGIN: Final = 0.1
 """By how much a pair has to be better than its rivals."""
 STEP: Final = 0.1
 """Pairs of one round lie within this of the best of them."""
+LEAST_KEY: Final = 0.25
+"""The same, for the only two columns that alone tell the records of their tables apart."""
 WORTH_A_WORD: Final = 0.6
 """Where several readings are as good as this, they are told."""
 WORTH_A_LOOK: Final = 0.25
@@ -36,7 +38,8 @@ class Slot:
     """What of a record can be mapped: a column, or a member of a looked-up record's key.
 
     ``holder`` is the column of the table itself, ``end`` the one in which the path ends.  ``names`` are the spellings
-    under which it matches; ``raw`` marks an id that means nothing to the other side.
+    under which it matches; ``raw`` marks an id that means nothing to the other side, ``tells`` what alone tells records
+    apart and is no such id.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class Slot:
     end: Column
     names: frozenset[str]
     raw: bool
+    tells: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,9 @@ def _is_company(schema: Schema, table: Table, path: Path) -> bool:
 
 def _slot(schema: Schema, table: Table, column: Column, path: Path, *, alone: bool) -> Slot:
     if len(path) == 1:
-        return Slot(path, column, column, frozenset(forms(column.name)), raw=_is_raw(schema, table, column))
+        raw = _is_raw(schema, table, column)
+        tells = (column.name,) in table.uniques and not raw
+        return Slot(path, column, column, frozenset(forms(column.name)), raw=raw, tells=tells)
     end = schema.resolve(table.name, path) or column
     stems = forms(_stem(column.name))
     names = {stem + member for stem in stems for member in forms("".join(path[1:]))}
@@ -141,6 +147,11 @@ class Matcher:
         found = list(given)
         taken = [{match.mine.path for match in found}, {match.theirs.path for match in found}]
         scored = self._scored(taken)
+        keys = self._keys(scored, taken)
+        found += keys
+        for match in keys:
+            taken[0].add(match.mine.path)
+            taken[1].add(match.theirs.path)
         while True:
             free = [m for m in scored if m.mine.path not in taken[0] and m.theirs.path not in taken[1]]
             best = self._clear(free)
@@ -156,6 +167,21 @@ class Matcher:
         self._tell_rivals(free)
         found.sort(key=lambda match: order[match.mine.path])
         return Matched(tuple(found), tuple(self._doubts.values()))
+
+    def _keys(self, scored: Sequence[Match], taken: Sequence[set[Path]]) -> list[Match]:
+        """The only two columns that alone tell records apart, though others may have names more alike (but not equal)."""
+        mine, theirs = ([slot for slot in slots if slot.tells] for slots in (self._lefts, self._rights))
+        if len(mine) != 1 or len(theirs) != 1 or mine[0].path in taken[0] or theirs[0].path in taken[1]:
+            return []
+        rivals = (each for each in scored if (each.mine is mine[0]) != (each.theirs is theirs[0]))
+        likeness = self._names.likeness(mine[0].names, theirs[0].names)
+        evidence = self._weigh(mine[0], theirs[0])
+        if likeness < LEAST_KEY or evidence.clash or evidence.values or _unfit(mine[0], theirs[0]):
+            return []
+        if likeness + evidence.weight >= SURE or any(each.score >= SURE for each in rivals):
+            return []
+        words = ", ".join(filter(None, (f"the keys of both, names alike by {likeness:.0%}", evidence.words)))
+        return [Match(mine[0], theirs[0], max(LEAST, likeness + evidence.weight), words)]
 
     def _scored(self, taken: Sequence[set[Path]]) -> list[Match]:
         """Every pair that may belong together, with its score."""
