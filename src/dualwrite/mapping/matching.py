@@ -169,7 +169,7 @@ class Matcher:
         return Matched(tuple(found), tuple(self._doubts.values()))
 
     def _keys(self, scored: Sequence[Match], taken: Sequence[set[Path]]) -> list[Match]:
-        """The only two columns that alone tell records apart, though others may have names more alike (but not equal)."""
+        """The only two columns that alone tell records apart; names of others may be more alike, but not equal."""
         mine, theirs = ([slot for slot in slots if slot.tells] for slots in (self._lefts, self._rights))
         if len(mine) != 1 or len(theirs) != 1 or mine[0].path in taken[0] or theirs[0].path in taken[1]:
             return []
