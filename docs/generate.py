@@ -23,6 +23,10 @@ from dualwrite.mapping import check, d365, d365_keys, offline
 
 HERE = Path(__file__).parent
 SYSTEMS = {
+    "schema_changed": (
+        "The tables of a map are not what they were when an engine looked at them last.",
+        "do what the message says; see [operating.md](operating.md#when-tables-change)",
+    ),
     "clocks_apart": (
         "The clocks of the two systems are more than 5 seconds apart, so their times say little about what came first.",
         "let both machines get their time by NTP; until then the difference is measured when an engine starts, and "

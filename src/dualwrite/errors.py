@@ -71,6 +71,10 @@ class Stopped(Halted):
     """A person wants one map to be stopped in the middle of what is being done for it."""
 
 
+class Drifted(Halted):
+    """The tables of one map are not what they were: whether it can go on is to be found out."""
+
+
 class Braked(Halted):
     """One map would change more than the limits allow unasked: ``count`` records of one side."""
 

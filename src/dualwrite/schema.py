@@ -59,7 +59,8 @@ class Column:
 
     ``choices`` are (name, number) pairs.  ``read_only`` columns (generated, computed) cannot be written.
     ``ignore_case`` and ``ignore_trailing_blanks`` tell the collation; with ``empty_is_null`` the side has no null of
-    its own for text.
+    its own for text.  ``mark`` is another one where a column of that name is not the same any more; empty where the
+    system does not tell.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Column:
     ignore_case: bool = False
     ignore_trailing_blanks: bool = False
     empty_is_null: bool = False
+    mark: str = field(default="", compare=False)
 
 
 ColumnOf: TypeAlias = Callable[[Path], Column | None]
@@ -122,7 +124,9 @@ class Polymorphic:
 class Table:
     """A table.  ``key`` is the natural key (paths), declared or derived from a unique index; ``company`` is the path
     that says which company a record belongs to (None: shared by all).  ``uniques`` include the primary key.  The
-    references of ``polymorphic`` lookups stand among the others, too.  ``label`` is what people call it."""
+    references of ``polymorphic`` lookups stand among the others, too.  ``label`` is what people call it.  ``storage``
+    is another one where all its records may have been written anew, of which the log does not tell; empty where such
+    a thing is noticed otherwise."""
 
     name: str
     columns: tuple[Column, ...]
@@ -133,6 +137,7 @@ class Table:
     company: Path | None = None
     polymorphic: tuple[Polymorphic, ...] = ()
     label: str = ""
+    storage: str = field(default="", compare=False)
 
     def column(self, name: str) -> Column | None:
         """The column of that exact name."""

@@ -45,6 +45,7 @@ KINDS: Final[Mapping[str, str]] = {
     "brake": "more is deleted or changed than the limits allow unasked",
     "loop": "a record keeps changing on both sides",
     "attention": "a map has stopped by itself",
+    "drift": "the tables of a map have changed",
     "lag": "a change has been waiting for longer than the interval",
     "retained": "a system keeps more of its log than `limits.retained`",
 }

@@ -99,3 +99,53 @@ def test_the_next_run_stops_the_map_that_was_touched_meanwhile(lot: Lot) -> None
         assert lot.call("start", "items").code == 0
         assert lot.sync().code == 0
         assert lot.agree()
+
+
+def test_what_was_done_to_a_table_is_told_exactly(lot: Lot) -> None:
+    """Column by column, by ``check`` and by the run that stops its map alone; a column that is added stops nothing."""
+    for side in ("left", "right"):
+        lot.app("ALTER TABLE items ADD COLUMN added TEXT;", side)
+    assert lot.sync().code == 0
+    (told,) = [
+        e["detail"]["changes"] for e in lot.call("log", "--map", "items", "--json").json() if "tables" in e["what"]
+    ]
+    assert told == [f"{side}: column items.added was added: the map does not read it" for side in ("left", "right")]
+    lot.app(
+        "CREATE TABLE anew (code TEXT PRIMARY KEY, name VARCHAR(20), added TEXT); INSERT INTO anew SELECT * FROM items;"
+        "DROP TABLE items; ALTER TABLE anew RENAME TO items;",
+        "right",
+    )
+    problems = lot.call("check", "--json").json()["problems"]
+    found = [(each["code"], each["level"], each["map"], each["side"]) for each in problems]
+    assert ("schema_changed", "error", "items", "right") in found
+    assert lot.sync().code == 1
+    state, reason = lot.states()["items"]
+    assert state == "needs attention"
+    assert "right: column items.name was changed from text to text(20): values may have been cut" in reason
+    refreshed = lot.call("maps", "refresh", "--json")
+    assert refreshed.code == 1
+    (items,) = [each for each in refreshed.json()["maps"] if each["map"] == "items"]
+    assert [(each["side"], each["meaning"]) for each in items["changes"]] == [("right", "sync")]
+    assert lot.call("start", "items").code == 0
+    assert lot.sync().code == 0
+    assert lot.agree()
+
+
+def test_a_file_that_cannot_be_read_keeps_no_map_from_going_on(lot: Lot) -> None:
+    """Its last version is carried; commands that need the file say what is wrong, and once mended it counts."""
+    file = lot.folder / "maps" / "items.yaml"
+    file.write_text(MAPS["items"].replace("columns:", "columns"))
+    lot.app("UPDATE items SET name = 'with a typo';")
+    ran = lot.sync()
+    assert ran.code == 1
+    assert "items.yaml" in ran.out + ran.err
+    assert lot.right("SELECT name FROM items") == "with a typo"
+    state, reason = lot.states()["items"]
+    assert state == "running"
+    assert "goes on as its last version says" in reason
+    file.write_text(MAPS["items"])
+    lot.app("UPDATE items SET name = 'mended';")
+    assert lot.sync().code == 0
+    assert lot.states()["items"] == ("running", "")
+    assert lot.right("SELECT name FROM items") == "mended"
+    assert [run["map"] for run in lot.call("syncs", "list", "--json").json()].count("items") == 1

@@ -36,7 +36,7 @@ EXPECTED = {
     PAUSED: {"stop": STOPPED, "resume": RESUMING},
     RESUMING: {"stop": STOPPED, "pause": PAUSED, "resume": RESUMING, "caught up": RUNNING},
     STOPPED: {"start": INITIALIZING},
-    ATTENTION: {"start": INITIALIZING, "stop": STOPPED},
+    ATTENTION: {"start": INITIALIZING, "stop": STOPPED, "mended": RESUMING},
 }
 EVERYWHERE = {"halted": ATTENTION, "removed": NOT_RUNNING}
 

@@ -23,7 +23,20 @@ from dualwrite.cli.history import log
 from dualwrite.cli.logs import log_lines
 from dualwrite.cli.maps import maps_app
 from dualwrite.cli.parked import parked_app
-from dualwrite.cli.session import HERE, SIDE, Folder, Json, Maps, Yes, confirm, finish, is_halted, who, workspace
+from dualwrite.cli.session import (
+    HERE,
+    SIDE,
+    Folder,
+    Json,
+    Maps,
+    Yes,
+    confirm,
+    finish,
+    is_halted,
+    unbroken,
+    who,
+    workspace,
+)
 from dualwrite.cli.syncs import syncs_app
 from dualwrite.cli.undo import undo
 from dualwrite.connectors import connect
@@ -304,7 +317,7 @@ def status(
     every: Annotated[float, typer.Option(help="Seconds between two looks with --watch.", metavar="N", min=0.1)] = 2.0,
 ) -> None:
     """Show the state of every map."""
-    with workspace(folder, patient=True) as work:
+    with unbroken(folder, patient=True) as work:
         if watch:
             watching.watch(work, every, as_json)
             return

@@ -10,9 +10,12 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, finish, who
-from dualwrite.engine import versions
+from dualwrite.cli.session import HERE, Folder, Json, Maps, finish, is_halted, unbroken, who
+from dualwrite.engine import commands, versions
+from dualwrite.engine.schemas import report
+from dualwrite.engine.status import status_of
 from dualwrite.engine.versions import called, version_of
+from dualwrite.engine.workspace import named
 from dualwrite.errors import Invalid, Usage
 from dualwrite.journal import Journal, MapVersion
 from dualwrite.mapping.difference import differences
@@ -113,6 +116,25 @@ def maps_diff(
     printing.json_out(printing.maps.differences_json(names, found)) if as_json else printing.maps.differences(
         names, found
     )
+
+
+@maps_app.command("refresh")
+def maps_refresh(names: Maps = None, folder: Folder = HERE, as_json: Json = False) -> None:
+    """Look at the tables of maps anew, and go by them.
+
+    Tells what has changed since an engine looked at them, and what it means for each map.  Maps that can go on do so;
+    parked records that may pass by now are taken again.
+    """
+    with unbroken(folder) as work:
+        chosen = named(list(work.states()), names or [])
+        found = report(work.journal, work.schemas, work.maps, chosen)
+        freed = commands.ask(work, "refresh", {"maps": chosen})["freed"]
+        states = [row for row in status_of(work) if row["map"] in chosen]
+        if as_json:
+            printing.json_out(printing.drift.refreshed_json(found, states, freed))
+        else:
+            printing.drift.refreshed(found, states, freed)
+        finish(not is_halted(states))
 
 
 @maps_app.command("switch")

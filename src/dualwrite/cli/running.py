@@ -13,12 +13,12 @@ import typer
 
 from dualwrite import printing
 from dualwrite.cli.logs import Format, Level, log_lines
-from dualwrite.cli.session import HERE, Folder, finish, is_halted, workspace
+from dualwrite.cli.session import HERE, Folder, finish, is_halted, is_of_map, unbroken
 from dualwrite.engine import commands
 from dualwrite.engine.alerts import Alerts, Written, want
 from dualwrite.engine.courier import Courier
 from dualwrite.engine.exposition import Exposition, served
-from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED
+from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED, is_live
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.outage import BACKOFF
 from dualwrite.engine.runner import Runner
@@ -80,7 +80,7 @@ def ready(folder: Path, until_idle: bool) -> Iterator[Workspace]:
     while True:
         with ExitStack() as stack:
             try:
-                work = stack.enter_context(workspace(folder, patient=not until_idle))
+                work = stack.enter_context(unbroken(folder, patient=not until_idle))
             except Unavailable as trouble:
                 if until_idle:
                     raise
@@ -101,7 +101,8 @@ def leave_out_broken(work: Workspace) -> bool:
     Raises Invalid where nothing can run, or the error is not that of a map.
     """
     errors = [problem for problem in work.problems if problem.level == "error"]
-    if errors and (not work.maps or not all(problem.map for problem in errors)):
+    runs = work.maps or any(map(is_live, work.journal.states().values()))
+    if errors and (not runs or not all(problem.map or is_of_map(work.project, problem) for problem in errors)):
         raise Invalid(errors)
     printing.problems.problems(errors)
     return not errors

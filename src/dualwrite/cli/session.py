@@ -13,12 +13,12 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.engine.lifecycle import ATTENTION, STOPPED
+from dualwrite.engine.lifecycle import ATTENTION, RUNNING
 from dualwrite.engine.status import MapStatus
 from dualwrite.engine.workspace import Workspace, opened
-from dualwrite.errors import Usage
+from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.names import guess
-from dualwrite.project import load
+from dualwrite.project import Project, load, load_readable
 
 Folder = Annotated[Path, typer.Option("--directory", "-C", help="The project folder.", metavar="DIR")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -43,6 +43,21 @@ def workspace(folder: Path, patient: bool = False) -> Iterator[Workspace]:
     """The project in a folder, open; ``patient`` as in ``opened``."""
     with opened(load(folder), who(), printing.note, patient=patient) as work:
         yield work
+
+
+@contextmanager
+def unbroken(folder: Path, patient: bool = False) -> Iterator[Workspace]:
+    """The same, where files of maps may have errors as well: what an engine runs by then is their last version."""
+    project, problems = load_readable(folder)
+    if project is None or any(not is_of_map(project, each) for each in problems):
+        raise Invalid(problems)
+    with opened(project, who(), printing.note, problems, patient=patient) as work:
+        yield work
+
+
+def is_of_map(project: Project, problem: Problem) -> bool:
+    """Is it the file of a map that has this problem?"""
+    return Path(problem.file).parent == project.folder / project.place
 
 
 def known(work: Workspace, name: str | None) -> str | None:
@@ -74,6 +89,6 @@ def confirm(question: str, yes: bool) -> None:
 def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -> bool:
     """Does one of these maps (of all, where none are named) need attention?"""
     return any(
-        row["state"] == ATTENTION and row["desired"] == STOPPED and (names is None or row["map"] in names)
+        row["state"] == ATTENTION and row["desired"] != RUNNING and (names is None or row["map"] in names)
         for row in report
     )

@@ -104,7 +104,7 @@ _RELATIONS: Final = r"""
         EXISTS (SELECT FROM pg_rewrite w WHERE w.ev_class = c.oid) AS rules,
         NOT c.relispartition AND c.relkind = 'r'
             AND EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS inherited,
-        c.xmin
+        c.xmin, c.relfilenode
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't' AND c.oid >= 16384
         AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'dualwrite\_%'"""
@@ -242,9 +242,11 @@ class _Reader:
         self._names = {oid: name_in_maps(row[1], row[2], default) for oid, row in self._roots.items()}
         self._by_oid = {oid: self._names[int(row[7])] for oid, row in relations.items()}
         self._leaves: dict[int, list[Relation]] = defaultdict(list)
+        self._storage: dict[int, list[str]] = defaultdict(list)
         for row in relations.values():
             if row[3] == "r":
                 self._leaves[int(row[7])].append(_relation(row))
+                self._storage[int(row[7])].append(f"{row[0]}:{row[12]}")
         self._types = _Types({int(row[0]): _type(row) for row in _rows(connection, _TYPES)})
         self._collations = {int(oid): locale or "" for oid, locale in _rows(connection, _COLLATIONS)}
 
@@ -275,7 +277,7 @@ class _Reader:
             for oid, row in self._roots.items()
         }
         tables = {
-            self._names[oid]: _table(facts[self._names[oid]], columns[oid])
+            self._names[oid]: _table(facts[self._names[oid]], columns[oid], " ".join(self._storage[oid]))
             for oid in sorted(self._roots, key=self._names.__getitem__)
         }
         keyed = {name: replace(table, key=natural_key(tables, name)) for name, table in tables.items()}
@@ -316,6 +318,7 @@ class _Reader:
             choices=tuple((label, label) for label in base.labels),
             ignore_case=base.spelling == "citext" or _ignores_case(self._collations.get(int(row[10]), "")),
             ignore_trailing_blanks=base.spelling == "bpchar",
+            mark=row[2],
         )
 
     def _indexes(
@@ -398,10 +401,10 @@ def _ignores_case(locale: str) -> bool:
     return "ks-level1" in locale or ("ks-level2" in locale and "kc-true" not in locale)
 
 
-def _table(facts: Facts, columns: Sequence[Column]) -> Table:
+def _table(facts: Facts, columns: Sequence[Column], storage: str) -> Table:
     whole = dict.fromkeys(unique.columns for unique in facts.uniques if unique.where is None)
     references: dict[str, Reference] = {}
     for key in facts.foreign_keys:
         name = "_".join(key.columns)
         references.setdefault(name, Reference(name, key.columns, key.table, key.to))
-    return Table(facts.name, tuple(columns), facts.key, tuple(whole), tuple(references.values()))
+    return Table(facts.name, tuple(columns), facts.key, tuple(whole), tuple(references.values()), storage=storage)

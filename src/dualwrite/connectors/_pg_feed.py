@@ -363,7 +363,7 @@ def difference(view: View, known: Catalog, found: Catalog) -> str:
             now = facts.columns.get(column)
             if now is None:
                 told.append(f"column {name}.{column} was dropped or renamed")
-            elif now.oid != was.columns[column].oid:
+            elif (now.oid, now.sql) != (was.columns[column].oid, was.columns[column].sql):
                 told.append(f"column {name}.{column} was changed from {was.columns[column].sql} to {now.sql}")
     return "; ".join(told)
 

@@ -27,7 +27,7 @@ from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._pg_wire import Image as Raw
 from dualwrite.connectors._sql import needs
-from dualwrite.errors import Halted
+from dualwrite.errors import Drifted, Halted
 from dualwrite.model import ABSENT, Batch, Change, Halt, Kind, Position, Row
 from dualwrite.schema import View
 
@@ -459,9 +459,9 @@ def _key_of(item: Item, raw: Raw | None, catalog: Catalog) -> RowKey | None:
     return tuple([cell if isinstance(cell, str) else None for cell in cells])
 
 
-def changed(view: View, told: str) -> Halted:
+def changed(view: View, told: str) -> Drifted:
     """The trouble of a view whose tables have changed."""
-    return Halted(
+    return Drifted(
         view.name,
         f"{told} while the map was running",
         "adapt the map (`dualwrite check` tells what it finds), then start it: it compares both sides",

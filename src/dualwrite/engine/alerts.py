@@ -75,6 +75,7 @@ _REMEDIES: Final = {
     "conflict": "see `dualwrite conflicts list`",
     "brake": "see `dualwrite status`: it waits for a person's word",
     "attention": "see `dualwrite status` for the reason, and what to do",
+    "drift": "see `dualwrite log` for what has changed, and `dualwrite status` for maps that need attention",
     "lag": "see `dualwrite status`: is a system slow, or does it not answer?",
     "retained": "run dualwrite until it has caught up, before the disk is full",
 }
@@ -106,7 +107,7 @@ def matches(rule: RuleSettings, kind: str) -> bool:
     return OWN.get(kind, "parked") in rule.errors and kind not in BY_THEMSELVES | _INCIDENTS
 
 
-_INCIDENTS: Final = frozenset({"connection", "attention", "brake"})
+_INCIDENTS: Final = frozenset({"connection", "attention", "brake", "drift"})
 
 
 class Window:

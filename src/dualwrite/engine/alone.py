@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import acknowledged, check_alone, check_home, check_identity, check_kept, keep_let_go
 from dualwrite.engine.flow import LARGEST, Flow
-from dualwrite.engine.lifecycle import PAUSED, RESUMING, after, has_synced, is_live, pending, wants_to_run
+from dualwrite.engine.lifecycle import after, has_synced, is_live, pending, queues, wants_to_run
 from dualwrite.engine.link import QUEUED, Link, LinkSide, load_side
 from dualwrite.engine.window import Windows
 from dualwrite.errors import Usage
@@ -51,7 +51,7 @@ class Alone:
                 self._journal.log("paused", map=name, detail={"meanwhile": f"{self.side.other} does not answer"})
         states = self._journal.states()
         live = {name: each for name, each in self._engine.maps.items() if name in states and is_live(states[name])}
-        delayed = frozenset(name for name in live if states[name].state in (PAUSED, RESUMING))
+        delayed = frozenset(name for name in live if queues(states[name]))
         if delayed != self._delayed:
             self.close()
             self._lets_go = not any(_needs_all(state) and state.map not in live for state in states.values())

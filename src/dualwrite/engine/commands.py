@@ -184,6 +184,16 @@ def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     return {"syncs": done}
 
 
+def _refresh(engine: Engine, arguments: Mapping[str, object]) -> Answer:
+    """Raises Drifted where maps are to be taken up anew first: the runner does so, and asks again."""
+    names = arguments["maps"]
+    assert isinstance(names, list)
+    engine.refresh(names)
+    freed = engine.look_again()
+    engine.drain()
+    return {"freed": freed}
+
+
 COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     RECONCILE: _reconcile,
     "drain": _drain,
@@ -194,6 +204,7 @@ COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     "repair": _repair,
     "undo": _undo,
     "again": _again,
+    "refresh": _refresh,
 }
 
 

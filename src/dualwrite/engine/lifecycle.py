@@ -27,10 +27,10 @@ STATES: Final[Sequence[State]] = (NOT_RUNNING, INITIALIZING, RUNNING, PAUSED, RE
 
 Command: TypeAlias = Literal["start", "stop", "pause", "resume"]
 COMMANDS: Final[Sequence[Command]] = ("start", "stop", "pause", "resume")
-Event: TypeAlias = Literal["begun", "synced", "caught up", "halted", "removed"]
-EVENTS: Final[Sequence[Event]] = ("begun", "synced", "caught up", "halted", "removed")
-"""An initial sync begins anew; it is done, or was left out; a queue is empty; the map must not go on;
-the link is removed from both systems."""
+Event: TypeAlias = Literal["begun", "synced", "caught up", "halted", "mended", "removed"]
+EVENTS: Final[Sequence[Event]] = ("begun", "synced", "caught up", "halted", "mended", "removed")
+"""An initial sync begins anew; it is done, or was left out; a queue is empty; the map must not go on; it fits its
+tables again, and its changes have queued meanwhile; the link is removed from both systems."""
 Step: TypeAlias = Command | Event
 
 TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = {
@@ -50,6 +50,7 @@ TRANSITIONS: Final[Mapping[tuple[State, Step], State]] = {
     (RUNNING, "begun"): INITIALIZING,
     (INITIALIZING, "synced"): RUNNING,
     (RESUMING, "caught up"): RUNNING,
+    (ATTENTION, "mended"): RESUMING,
     **{(state, "halted"): ATTENTION for state in STATES},
     **{(state, "removed"): NOT_RUNNING for state in STATES},
 }
@@ -120,4 +121,14 @@ def is_live(state: MapState) -> bool:
 
 def is_delayed(state: MapState) -> bool:
     """Do its changes queue, or shall they?"""
-    return state.state in (PAUSED, RESUMING) or state.desired == PAUSED
+    return queues(state) or state.desired == PAUSED
+
+
+def queues(state: MapState) -> bool:
+    """Do its changes queue?  Those of a map that must not go on do where its tables alone keep it from that."""
+    return state.state in (PAUSED, RESUMING) or stands(state)
+
+
+def stands(state: MapState) -> bool:
+    """Do its changes queue, and is nothing of them carried?"""
+    return state.state == PAUSED or (state.state == ATTENTION and is_live(state))

@@ -25,8 +25,6 @@ from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
     INITIALIZING,
-    PAUSED,
-    RESUMING,
     RUNNING,
     STOPPED,
     Step,
@@ -34,6 +32,8 @@ from dualwrite.engine.lifecycle import (
     has_synced,
     is_live,
     pending,
+    queues,
+    stands,
     wants_to_run,
 )
 from dualwrite.engine.link import (
@@ -50,10 +50,11 @@ from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
+from dualwrite.engine.schemas import HELD, Compile, Tables
 from dualwrite.engine.scope import Late, Part, Scope, keep, notice, scope_of
 from dualwrite.engine.syncs import Recorder, Watch, quiet, recorded
 from dualwrite.engine.versions import log_change
-from dualwrite.errors import Braked, Denied, Halted, Invalid, PositionLost, Stopped, Usage
+from dualwrite.errors import Braked, Denied, Drifted, Halted, Invalid, PositionLost, Stopped, Usage
 from dualwrite.journal import Count, Journal, Layout, MapState, Retention
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
@@ -94,12 +95,14 @@ class Engine:
         broken: Mapping[str, str] | None = None,
         reload: Reload | None = None,
         renew: Renew | None = None,
+        compile: Compile | None = None,
         folder: Path | None = None,
     ) -> None:
         """``audit`` is for how long what was applied is kept, None for not at all; ``broken`` says why maps of the
         project are not among ``maps``; ``reload`` reads those that are to be started anew from the project, as they are
         by then; ``renew``, where ``maps`` are of systems as they were earlier, makes them anew before anything is
-        carried; ``folder`` is where initial syncs keep what they have found, so that they can go on after a crash."""
+        carried; ``compile`` binds maps that run to their tables as they are by then; ``folder`` is where initial syncs
+        keep what they have found, so that they can go on after a crash."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
@@ -111,9 +114,11 @@ class Engine:
         self._delete_limit = delete_limit
         self._share = share
         self._rounds = rounds
-        self._broken = broken or {}
+        self._broken = dict(broken or {})
         self._reload = reload
         self._renew = renew
+        self._tables = Tables(journal, connectors, compile, self._broken, self.meter)
+        self._drifted: dict[str, Drifted] = {}  # maps of whose tables something was told since they were looked at
         self._folder = folder
         self._scopes: dict[str, Scope] = {}  # of maps that have more records to bring together than they had before
         self._interrupted: dict[str, Kept] = {}  # maps whose initial sync goes on
@@ -132,7 +137,9 @@ class Engine:
         one the link was made for, PositionLost when a feed has a gap.
         """
         if self._renew is not None:
-            maps, self._broken = self._renew()
+            maps, broken = self._renew()
+            self._broken.clear()
+            self._broken.update(broken)
             self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
             self._cyclic = cyclic(list(self.maps.values()))
             self._renew = None
@@ -179,7 +186,7 @@ class Engine:
         for name in {*kept, *(record[0] for side in sides.values() for record in side.records())} - known.keys():
             self._forget(name)
         for name in live:
-            if states[name].state in (PAUSED, RESUMING):
+            if queues(states[name]):
                 self._delay(name)
             elif states[name].state != RUNNING:
                 self.journal.set_state(name, state=RUNNING, reason="")
@@ -190,7 +197,7 @@ class Engine:
         entries = {side: self.connectors[side.other].remembered(QUEUED) for side in Side}
         kept = self.journal.backlogs.maps() | {entry.view for found in entries.values() for entry in found}
         for name, compiled in self.link.maps.items():
-            if name not in kept and states[name].state not in (PAUSED, RESUMING):
+            if name not in kept and not queues(states[name]):
                 continue
             for side, state in self.link.sides.items():
                 lane = Backlog(compiled, side, self.journal, [e for e in entries[side] if e.view == name])
@@ -198,17 +205,24 @@ class Engine:
                 check_kept(side, state.connector, [lane])
                 if lane.kept_to is not None:
                     state.windows.keep_elsewhere(name, lane.kept_to)
-            if states[name].state == PAUSED:
+            if stands(states[name]):
                 self.link.standing.add(name)
         self._read_skips()
         return kept
 
     def _installed(self) -> dict[str, CompiledMap]:
         """Capture what the maps that ran look at; returns those that can go on."""
+        for side, connector in self.connectors.items():
+            check_identity(self.journal, side, connector)
+        check_home(self.journal)
         for name, state in self.journal.states().items():
-            if is_live(state) and name not in self.maps:
-                why = self._broken.get(name, "the project has no such map any more")
+            if is_live(state) and name not in self.maps and name not in self._broken:
+                why = "the project has no such map any more"
                 self.halt(Halted(name, why, "correct the map (see dualwrite check), then start it"))
+        for halted in self._tables.look(self.maps, self._drifted):
+            self.halt(halted)
+        self.maps = {compiled.name: compiled for compiled in order_maps(list(self.maps.values()))}
+        self._cyclic = cyclic(list(self.maps.values()))
         while True:
             states = self.journal.states()
             live = {name: each for name, each in self.maps.items() if name in states and is_live(states[name])}
@@ -235,13 +249,54 @@ class Engine:
         }
         return {name: kept for name, kept in found.items() if kept is not None}
 
+    # -- tables that are not what they were ------------------------------------------------------------------------
+
+    def refresh(self, names: Sequence[str]) -> None:
+        """Take maps that run as their tables are now, and those that are held as their files are.
+
+        Raises Drifted where one of them has to be taken up anew for that: what ``open`` does then is what is meant.
+        """
+        states = self.journal.states()
+        for name in names:
+            compiled = self.link.maps.get(name)
+            if compiled is None:
+                continue
+            if states[name].reason:  # held, or going on without its file
+                found = {} if self._reload is None else self._reload([name])
+                if name in found:
+                    self.maps[name] = found[name]
+                    self._broken.pop(name, None)
+                    raise Drifted(name, "its file is read anew")
+            elif told := self._tables.told(compiled):
+                raise Drifted(name, told)
+
+    def look_again(self) -> int:
+        """Take everything again that is parked and may go now; returns how many records are free."""
+        before = self._parked()
+        for flow in self.flows.values():
+            flow.retries.look_again()
+        while self._release():
+            pass
+        return before - self._parked()
+
+    def _parked(self) -> int:
+        return sum(len(state.parked.records()) for state in self.link.sides.values())
+
     def halt(self, trouble: Halted) -> None:
-        """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were."""
+        """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were.
+
+        Where only its tables have changed, ``open`` finds out whether it must stop.
+        """
         if isinstance(trouble, Stopped):
             if self._state(trouble.map).state != STOPPED:  # by force
                 self._put_down(trouble.map, "stop")
             self.journal.log("stopped", map=trouble.map, detail={"why": trouble.message})
             return
+        if isinstance(trouble, Drifted) and is_live(self._state(trouble.map)):
+            self._drifted[trouble.map] = trouble
+            return
+        if not isinstance(trouble, Braked) and (more := self._tables.besides(trouble, self.maps.get(trouble.map))):
+            trouble.message = f"{trouble.message} ({more})"
         reason = f"{trouble.message}; {trouble.remedy}" if trouble.remedy else trouble.message
         self._put_down(trouble.map, "halted", reason)
         detail = {"reason": trouble.message, "remedy": trouble.remedy}
@@ -250,10 +305,10 @@ class Engine:
         self.meter.incident("brake" if isinstance(trouble, Braked) else "attention", trouble.map)
         log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
 
-    def misfits(self) -> list[Halted]:
+    def misfits(self) -> list[Drifted]:
         """The live maps of which a table or column is not there any more: whoever asked for it before the feed told so
         was refused."""
-        found: list[Halted] = []
+        found: list[Drifted] = []
         for side, connector in self.connectors.items():
             schema = connector.schema()
             for name, compiled in self.link.maps.items():
@@ -265,12 +320,13 @@ class Engine:
                     lost = [f"column {view.table}.{show_path(path)}" for path in gone]
                 if lost:
                     message = f"{side}: {', '.join(lost)} was dropped or renamed while the map was running"
-                    found.append(Halted(name, message, "adapt the map (see dualwrite check), then start it"))
+                    found.append(Drifted(name, message, "adapt the map (see dualwrite check), then start it"))
         return found
 
     def _put_down(self, name: str, step: Step, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""
         drop(self.journal, self._folder, name)
+        self.journal.put(HELD + name, None)
         state = after(self._state(name).state, step)
         self.journal.set_state(
             name, desired=STOPPED, state=state, reason=reason, initial="none", boundaries=dict.fromkeys(Side)
@@ -280,9 +336,6 @@ class Engine:
         return self.journal.states().get(name) or MapState(name)
 
     def _install(self, live: Mapping[str, CompiledMap]) -> None:
-        for side, connector in self.connectors.items():
-            check_identity(self.journal, side, connector)
-        check_home(self.journal)
         for side, connector in self.connectors.items():
             try:
                 with self.notes.at(f"takes up the link, and examines the capture in {side}"):
@@ -332,6 +385,7 @@ class Engine:
     def reconcile(self) -> list[Outcome]:
         """Bring every map to the state that is wanted: start, with an initial sync where one is due, or stop, pause or
         resume."""
+        self._let_go_held()
         self._refresh()
         self._read_skips()
         known = self.journal.states()
@@ -365,6 +419,17 @@ class Engine:
                 outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
         return [*outcomes, *self._take_in()]
 
+    def _let_go_held(self) -> None:
+        """Maps that were held, and are to be started anew or stopped: what queues for them is dropped."""
+        states = self.journal.states()
+        wanted = [name for name in self.link.maps if pending(states[name]) == "start" or states[name].state == STOPPED]
+        for name in wanted:
+            self._forget(name)
+            del self.link.maps[name]
+            self.journal.put(HELD + name, None)
+        if wanted:
+            self._views_changed()
+
     def _refresh(self) -> None:
         """Take maps that are to be started as the project has them by now; those that run stay as they are."""
         is_fresh, self._is_fresh = self._is_fresh, False
@@ -379,6 +444,8 @@ class Engine:
                 raise Halted(name, "the map has errors", "see dualwrite check")
         kept = {name: each for name, each in self.maps.items() if name not in starting}
         added = {name: found[name] for name in starting}
+        for name in starting:
+            self._broken.pop(name, None)
         self.maps = {compiled.name: compiled for compiled in order_maps([*kept.values(), *added.values()])}
         self.link.cyclic = self._cyclic = cyclic(list(self.maps.values()))
 
@@ -498,6 +565,7 @@ class Engine:
 
     def _go_live(self, names: Sequence[str]) -> None:
         """Put maps into both feeds and flows; nothing of them is carried before they have their boundaries."""
+        self._tables.take_up(self.maps, names, self._interrupted)
         ordered = {name: self.maps[name] for name in self.maps if name in self.link.maps or name in names}
         self.link.maps.clear()
         self.link.maps.update(ordered)

@@ -239,6 +239,14 @@ def _named(known: Sequence[MapVersion], version: str | None, publisher: str) -> 
     return next((each for each in known if (each.version, each.publisher) == (version, publisher)), None)
 
 
+def as_it_ran(journal: Journal, state: MapState) -> TableMap | None:
+    """The version of a map with which an engine last took it up; None where it is not known or cannot be read."""
+    found = _named(journal.versions(state.map), state.version, state.publisher)
+    with suppress(Invalid):
+        return None if found is None else replace(read_map(found.text, ""), version=found.version)
+    return None
+
+
 def differs(table_map: TableMap, version: MapVersion) -> bool:
     """Does a map's file say something else than a version?"""
     if version.text == _text(table_map):

@@ -17,11 +17,12 @@ from dualwrite.declared import complete
 from dualwrite.engine.clocks import apart, difference
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
-from dualwrite.engine.lifecycle import wants_to_run
+from dualwrite.engine.lifecycle import is_live, wants_to_run
 from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.outage import silence
 from dualwrite.engine.remembered import remember, remembered
 from dualwrite.engine.retention import over_budget, retained_by
+from dualwrite.engine.schemas import RUNS_ON, report, schema_changed
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.versions import keep
@@ -30,6 +31,7 @@ from dualwrite.journal import Journal, Lease, MapState
 from dualwrite.journal.database import FOLDER
 from dualwrite.mapping.check import check_maps
 from dualwrite.mapping.compile import CompiledMap, compile_map, order_maps
+from dualwrite.mapping.tablemap import TableMap
 from dualwrite.model import Side
 from dualwrite.names import guess
 from dualwrite.project import Project, load
@@ -83,9 +85,11 @@ class Workspace:
         return {side: connector for side, connector in self.connectors.items() if side not in self.absent}
 
     def states(self) -> dict[str, MapState]:
-        """The state of every map of the project, those that never ran included."""
+        """The state of every map of the project, those that never ran included, and of those that go on without their
+        files."""
         known = self.journal.states()
         names = [table_map.name for table_map in self.project.maps]
+        names += [name for name in self._broken() if name in known and name not in names]
         return {name: known.get(name) or MapState(name) for name in names}
 
     def numbers(self) -> dict[Side, int]:
@@ -111,6 +115,7 @@ class Workspace:
             broken=self._broken(),
             reload=self._reload,
             renew=self._renew if self.absent else None,
+            compile=partial(compiled, self.project, tolerated=RUNS_ON),
             folder=self.project.folder / FOLDER / "syncs",
             point=point,
             progress=progress,
@@ -124,13 +129,19 @@ class Workspace:
         wanted = {name for name, state in self.states().items() if wants_to_run(state)}
         return [self.kept(one) if one.name in wanted else one for one in self.maps.values()]
 
-    def _broken(self) -> Mapping[str, str]:
-        return {p.map: f"{p.code}: {p.message}" for p in reversed(self.problems) if p.map and p.level == "error"}
+    def _broken(self) -> dict[str, str]:
+        """Why maps of the project cannot be had as their files say; a file that cannot be read may be that of any."""
+        errors = [problem for problem in reversed(self.problems) if problem.level == "error"]
+        named = {each.map: f"{each.code}: {each.message}" for each in errors if each.map}
+        unread = next((f"{each.file}: {each.message}" for each in errors if each.file and not each.map), None)
+        missing = self.journal.states().keys() - {each.name for each in self.project.maps}
+        return {**({} if unread is None else dict.fromkeys(missing, unread)), **named}
 
     def _renew(self) -> tuple[Sequence[CompiledMap], Mapping[str, str]]:
         """The maps as the systems have them, now that both answer."""
         self.schemas = {side: connector.schema() for side, connector in self.connectors.items()}
-        self.problems = problems_of(self.project, self.schemas)
+        of_files = [problem for problem in self.problems if problem.file and not problem.map]
+        self.problems = [*of_files, *problems_of(self.project, self.schemas)]
         self.maps = compiled_maps(self.project, self.schemas, self.problems)
         self.absent = {}
         self._remember()
@@ -182,18 +193,24 @@ def connector_of(project: Project, side: Side) -> Connector:
 
 @contextmanager
 def opened(
-    project: Project, who: str = "", tell: Callable[[str], None] = _nobody, *, patient: bool = False
+    project: Project,
+    who: str = "",
+    tell: Callable[[str], None] = _nobody,
+    found: Sequence[Problem] = (),
+    *,
+    patient: bool = False,
 ) -> Iterator[Workspace]:
     """Open a project and let go of it at the end.  Raises what the systems say; maps with errors are left out.
 
-    ``patient``: a system that does not answer is taken to look as it did when an engine ran last, where one did.
+    ``found`` is what is wrong with its files.  ``patient``: a system that does not answer is taken to look as it did
+    when an engine ran last, where one did.
     """
     with ExitStack() as stack:
         connectors = {side: connector_of(project, side) for side in Side}
         for connector in connectors.values():
             stack.callback(connector.close)
         schemas, absent = _schemas(project, connectors, patient)
-        problems = problems_of(project, schemas)
+        problems = [*found, *problems_of(project, schemas)]
         maps = compiled_maps(project, schemas, problems)
         journal, lease = Journal.open(project.folder), Lease(project.folder)
         workspace = Workspace(project, connectors, schemas, maps, problems, journal, lease, who, tell, absent)
@@ -239,24 +256,30 @@ def declaration_problems(project: Project, schemas: Mapping[Side, Schema]) -> li
 def compiled_maps(project: Project, schemas: Mapping[Side, Schema], problems: list[Problem]) -> dict[str, CompiledMap]:
     """The maps that have no errors, parents first; what compiling finds beyond the checks is added to ``problems``."""
     broken = {problem.map for problem in problems if problem.level == "error"}
-    compiled = []
+    found = []
     for table_map in project.maps:
         if table_map.name in broken:
             continue
         try:
-            compiled.append(
-                compile_map(
-                    table_map,
-                    schemas[Side.LEFT],
-                    schemas[Side.RIGHT],
-                    companies=project.companies or None,
-                    conflict=project.conflict,
-                    timezones={side: place.timezone for side, place in project.environments.items()},
-                )
-            )
+            found.append(compiled(project, table_map, schemas))
         except Invalid as invalid:
             problems.extend(invalid.problems)
-    return {one.name: one for one in order_maps(compiled)}
+    return {one.name: one for one in order_maps(found)}
+
+
+def compiled(
+    project: Project, table_map: TableMap, schemas: Mapping[Side, Schema], *, tolerated: Collection[str] = ()
+) -> CompiledMap:
+    """A map as a project's systems are; raises Invalid with every error but those with ``tolerated`` codes."""
+    return compile_map(
+        table_map,
+        schemas[Side.LEFT],
+        schemas[Side.RIGHT],
+        companies=project.companies or None,
+        conflict=project.conflict,
+        timezones={side: place.timezone for side, place in project.environments.items()},
+        tolerated=tolerated,
+    )
 
 
 def examine(project: Project, data: Watch | None = None) -> list[Problem]:
@@ -283,6 +306,7 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
             problems += over_budget(retained_by(connectors), project.limits.retained)
             problems += apart(difference(connectors))
             problems += _obstacles(project, connectors)
+            problems += _drift(project, schemas, maps)
             if data is not None:
                 problems += DataCheck(connectors, schemas, list(maps.values()), data, project.companies).problems()
         else:
@@ -324,6 +348,19 @@ def _obstacles(project: Project, connectors: Mapping[Side, Connector]) -> list[P
         return obstacles(journal, connectors)
     finally:
         journal.close()
+
+
+def _drift(project: Project, schemas: Mapping[Side, Schema], maps: Mapping[str, CompiledMap]) -> list[Problem]:
+    """What has changed in the tables of maps that are carried, since an engine looked at them."""
+    if not Journal.exists(project.folder):
+        return []
+    try:
+        with Journal.open(project.folder) as journal:
+            live = [state.map for state in journal.states().values() if is_live(state)]
+            found = report(journal, schemas, maps, live)
+    except DualwriteError:  # told elsewhere
+        return []
+    return [schema_changed(each.map, one) for each in found for one in each.differences]
 
 
 def _health(side: Side, connector: Connector, maps: Iterable[CompiledMap]) -> list[Problem]:

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -391,14 +391,16 @@ def compile_map(
     companies: Sequence[str] | None = None,
     conflict: str = "newest",
     timezones: Mapping[Side, str] | None = None,
+    tolerated: Collection[str] = (),
 ) -> CompiledMap:
-    """The map bound to both schemas; raises Invalid with every error that ``check_map`` finds.
+    """The map bound to both schemas; raises Invalid with every error that ``check_map`` finds, but those with
+    ``tolerated`` codes.
 
     ``companies`` are those that the link covers (None: all), ``conflict`` its policy, ``timezones`` what moments
     without a time zone mean on each side.
     """
     binding, problems = examine(table_map, left, right)
-    errors = [found for found in problems if found.level == "error"]
+    errors = [found for found in problems if found.level == "error" and found.code not in tolerated]
     if errors or binding is None:
         raise Invalid(errors)
     return _Compiler(binding, companies, conflict, timezones or {}).compile()

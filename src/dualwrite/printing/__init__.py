@@ -6,6 +6,7 @@ The fields of the JSON are documented in ``docs/commands.md`` and stable.
 from dualwrite.printing import alerts as alerts
 from dualwrite.printing import audits as audits
 from dualwrite.printing import conflicts as conflicts
+from dualwrite.printing import drift as drift
 from dualwrite.printing import environments as environments
 from dualwrite.printing import events as events
 from dualwrite.printing import explaining as explaining
