@@ -72,7 +72,10 @@ class Stopped(Halted):
 
 
 class Drifted(Halted):
-    """The tables of one map are not what they were: whether it can go on is to be found out."""
+    """The tables of one map are not what they were: whether it can go on is to be found out.
+
+    Without a message nothing speaks against it.
+    """
 
 
 class Braked(Halted):

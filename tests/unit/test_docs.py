@@ -165,6 +165,7 @@ FIELDS = {
     "differences_json": "maps diff",
     "map_difference_json": "maps diff",
     "sync_json": "syncs list",
+    "refreshed_json": "maps refresh",
     "progress_json": "status",
     "explained_json": "explain",
     "compared_json": "explain",

@@ -128,7 +128,9 @@ def maps_refresh(names: Maps = None, folder: Folder = HERE, as_json: Json = Fals
     with unbroken(folder) as work:
         chosen = named(list(work.states()), names or [])
         found = report(work.journal, work.schemas, work.maps, chosen)
-        freed = commands.ask(work, "refresh", {"maps": chosen})["freed"]
+        before = len(work.journal.parked(work.numbers()))
+        commands.ask(work, "refresh", {"maps": chosen})
+        freed = max(0, before - len(work.journal.parked(work.numbers())))
         states = [row for row in status_of(work) if row["map"] in chosen]
         if as_json:
             printing.json_out(printing.drift.refreshed_json(found, states, freed))

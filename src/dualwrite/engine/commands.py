@@ -189,9 +189,9 @@ def _refresh(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     names = arguments["maps"]
     assert isinstance(names, list)
     engine.refresh(names)
-    freed = engine.look_again()
+    engine.look_again()
     engine.drain()
-    return {"freed": freed}
+    return {}
 
 
 COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {

@@ -136,7 +136,7 @@ class Judge:
         if hold is not None and (lost := lost_paths(now, before, hold.paths)):
             why = f"{', '.join(lost)} could not be followed meanwhile, so changes may have been missed"
             return Verdict("stops", None, found, "; ".join(filter(None, [told(found), why])), SYNC)
-        if trouble is not None and not found:
+        if trouble is not None and trouble.message and not found:
             return Verdict("stops", None, (), trouble.message, trouble.remedy)
         return Verdict("goes on", now, found, file=wrong)
 
@@ -236,7 +236,8 @@ class Tables:
         for state in live:
             name, before = state.map, self._journal.get(SEEN + state.map)
             verdict = judge.verdict(state, maps.pop(name, None), told.pop(name, None))
-            self._tell(name, verdict)
+            if not (verdict.step == "is held" and state.state == ATTENTION):  # it was told
+                self._tell(name, verdict)
             if verdict.compiled is None:
                 halted.append(Halted(name, verdict.reason, verdict.remedy))
                 continue

@@ -266,21 +266,16 @@ class Engine:
                 if name in found:
                     self.maps[name] = found[name]
                     self._broken.pop(name, None)
-                    raise Drifted(name, "its file is read anew")
+                    raise Drifted(name, "")
             elif told := self._tables.told(compiled):
                 raise Drifted(name, told)
 
-    def look_again(self) -> int:
-        """Take everything again that is parked and may go now; returns how many records are free."""
-        before = self._parked()
+    def look_again(self) -> None:
+        """Take everything again that is parked and may go now."""
         for flow in self.flows.values():
             flow.retries.look_again()
         while self._release():
             pass
-        return before - self._parked()
-
-    def _parked(self) -> int:
-        return sum(len(state.parked.records()) for state in self.link.sides.values())
 
     def halt(self, trouble: Halted) -> None:
         """Stop one map that must not go on, and say why; to be taken up by ``open``, with all others as they were.

@@ -14,7 +14,7 @@ from dualwrite.printing.terminal import said, show, table
 COLOURS = {"harmless": "green", "edit": "red", "sync": "red"}
 
 
-def refreshed_json(found: Sequence[Refreshed], states: Sequence[MapStatus], freed: object) -> Mapping[str, object]:
+def refreshed_json(found: Sequence[Refreshed], states: Sequence[MapStatus], freed: int) -> Mapping[str, object]:
     """Per map what has changed, what it means, and how the map stands now."""
     changes = {
         each.map: [
@@ -30,7 +30,7 @@ def refreshed_json(found: Sequence[Refreshed], states: Sequence[MapStatus], free
     return {"maps": maps, "freed": freed}
 
 
-def refreshed(found: Sequence[Refreshed], states: Sequence[MapStatus], freed: object) -> None:
+def refreshed(found: Sequence[Refreshed], states: Sequence[MapStatus], freed: int) -> None:
     """The same, for people."""
     made = table("map", "side", "what has changed", "what it means")
     for each in found:
