@@ -12,6 +12,14 @@ from dualwrite.testing.postgresql import Database, Server
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it in its workers; what is printed here goes into no terminal
 
 
+FIRST = ("tests/fault/test_kill.py", "tests/fault/test_postgresql_kill.py", "tests/fault/")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest tests, so that nobody waits for them alone at the end."""
+    items.sort(key=lambda item: next((n for n, path in enumerate(FIRST) if item.nodeid.startswith(path)), len(FIRST)))
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[Server]:
     """A running server, the same for all tests; each takes a database of its own from it."""

@@ -90,7 +90,7 @@ class Writer(threading.Thread):
                 while not self.stop.is_set():
                     self.act(database)
                     self.commits += 1
-                    time.sleep(0.002)  # a busy application, not a benchmark: the other writers need their turns
+                    time.sleep(0.01)  # a busy application, not a benchmark: the others need their turns
         except BaseException as trouble:
             self.trouble = trouble
 
@@ -162,6 +162,7 @@ def test_killed_twenty_times_under_load(project: Project) -> None:
             assert engine.poll() is None, (engine.stdout.read() if engine.stdout else b"").decode()
             assert time.monotonic() < deadline, "the engine does not move"
             assert all(writer.trouble is None for writer in writers), [writer.trouble for writer in writers]
+            time.sleep(0.02)  # looking without a rest would take the engine's processor
         time.sleep(pauses.random() * 0.2)  # so that the kill falls into another moment of its work each time
         os.killpg(engine.pid, signal.SIGKILL)
         engine.communicate()

@@ -164,12 +164,12 @@ class Pair:
 
 
 @pytest.fixture
-def pair(each_postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+def pair(postgresql: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     """Two databases with the same content; what feeds depend on is looked at all the time."""
     monkeypatch.setattr(_pg_feed, "_EXAMINE", 0.1)
     monkeypatch.setattr(_pg_feed, "_EXAMINE_BUSY", 0.1)
     with ExitStack() as stack:
-        yield Pair(tmp_path, {side: stack.enter_context(each_postgresql.database(TABLES)) for side in Side})
+        yield Pair(tmp_path, {side: stack.enter_context(postgresql.database(TABLES)) for side in Side})
 
 
 ITEMS = "CREATE TABLE items (code text PRIMARY KEY, name text)"

@@ -74,7 +74,7 @@ def urls(databases: dict[str, Database]) -> dict[str, str]:
 ROWS = "SELECT 'C' || g, 'Name ' || g, g % 100, g % 10000 / 100.0, repeat('x', {}) || g FROM generate_series(1, {}) g"
 MILLION = pytest.mark.soak  # half an hour on a busy machine
 SIZES = [
-    pytest.param("insert", 100_000, 100, 180, id="insert many"),
+    pytest.param("insert", 100_000, 100, 180, id="insert many", marks=pytest.mark.soak),
     pytest.param("update", 100_000, 100, 180, id="update many"),
     pytest.param("update", 8_000, 20_000, 300, id="update wide"),
     pytest.param("insert", 1_000_000, 100, 300, id="insert a million", marks=MILLION),
