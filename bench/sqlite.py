@@ -155,10 +155,14 @@ def catching_up(folder: Path, count: int, records: int) -> None:
     turns = count // records
     written = timed(partial(write, left, statement, [(turn, records) for turn in range(turns)]))
     what = f"{count:,} changes of {records:,} records"
-    seconds, peak = measured(drain, folder)
-    report(f"queueing {what}", count, seconds, written, f"peak {peak:.0f} MB (limit: the updates)")
-    seconds, peak = measured(catch_up, folder)
-    report(f"catching up {what}", count, seconds, written, f"peak {peak:.0f} MB (limit: the updates)")
+    journal = folder / ".dualwrite" / "journal.db"
+    before = journal.stat().st_size
+    for step, doing in (("queueing", drain), ("catching up", catch_up)):
+        found = examined(doing, folder)
+        note = f"{found.worked / count * 1e6:.0f} µs of processor each, peak {found.peak:.0f} MB (limit: the updates)"
+        report(f"{step} {what}", count, found.seconds, written, note)
+        if doing is drain:
+            print(f"{'in the journal':<48} {(journal.stat().st_size - before) / count:>8,.0f} bytes each", flush=True)
     assert counted(right, "accounts", f"text8 = 'turn {turns - 1}'") == records
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Connection, Engine, event, inspect, text
 
 from dualwrite.errors import Denied, DualwriteError, Usage
 from dualwrite.journal import (
@@ -235,6 +235,45 @@ def test_parked_records_are_found_by_map_side_and_key(journal: Journal) -> None:
     assert [entry.side for entry in journal.parked({}, side=LEFT)] == [LEFT]
     (found,) = journal.parked({}, key='["11"]')
     assert (found.waits_table, found.waits_key) == ("groups", '["DE"]')
+
+
+def test_parked_records_are_found_by_their_ids(journal: Journal) -> None:
+    """Those that were parked again keep theirs; nothing is read of the others."""
+    records = [record(key=f'["{number}"]') for number in range(20)]
+    with journal.batch() as batch:
+        for each in records:
+            batch.park(each, [change(1)], 1)
+    before = journal.parked({})
+    for each in (records[3], records[5], records[5]):
+        journal.requeue(replace(each, reason="still"), [change(1)], 2)
+    journal.park(record(key='["7"]', side=LEFT), [change(2)], 3)
+    wanted = {entry.id: entry for entry in journal.parked({RIGHT: 2, LEFT: 3})}
+    assert {entry.id for entry in before} <= wanted.keys()
+    for ids in ([before[3].id], [before[5].id, before[3].id, before[9].id], list(wanted), [10_000], []):
+        found = journal.parked({RIGHT: 2, LEFT: 3}, ids=ids)
+        assert found == [wanted[id] for id in sorted(ids) if id in wanted]
+
+
+def test_a_parked_record_is_looked_up_not_searched_for(journal: Journal) -> None:
+    """Its id leads to it and to its queue, by indexes, however many are parked."""
+    journal.park(record(), [change(1)], 1)
+    (entry,) = journal.parked({})
+    asked: list[tuple[str, Sequence[object]]] = []
+
+    def hear(_connection: object, _cursor: object, sql: str, values: Sequence[object], *_: object) -> None:
+        asked.append((sql, values))
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    try:
+        assert journal.parked({LEFT: 5, RIGHT: 5}, ids=[entry.id]) == [entry]
+    finally:
+        event.remove(Engine, "before_cursor_execute", hear)
+    with closing(sqlite3.connect(journal.name)) as raw:
+        looked = [raw.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall() for sql, values in asked if "SEL" in sql]
+    steps = [step[3] for plan in looked for step in plan]
+    assert "SEARCH parked USING INTEGER PRIMARY KEY (rowid=?)" in steps
+    assert "SEARCH parked USING INDEX parked_again (origin=?)" in steps
+    assert "SEARCH queue USING INDEX queue_record (side=? AND map=? AND key=?)" in steps
 
 
 def test_what_is_parked_counts_with_its_commit(journal: Journal) -> None:

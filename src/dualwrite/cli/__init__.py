@@ -371,7 +371,7 @@ def verify(
 
 def waiting(work: Workspace) -> str:
     """What is on its way, or held back, while both sides differ."""
-    parked = len(work.journal.parked(work.numbers()))
+    parked = sum(each.parked for each in work.journal.tally(work.numbers()).values())
     told = [f"{parked} record(s) are parked: see dualwrite parked list"] if parked else []
     told += [] if work.lease.owner() else ["no engine is running: what it has not carried yet counts as a difference"]
     return "; ".join(told)

@@ -86,7 +86,7 @@ def parked_list(
 def parked_show(number: Id, folder: Folder = HERE, as_json: Json = False) -> None:
     """Show a parked record and its changes."""
     with workspace(folder, patient=True) as work:
-        entry = next((e for e in work.journal.parked(work.numbers()) if e.id == number), None)
+        entry = next(iter(work.journal.parked(work.numbers(), ids=[number])), None)
         if entry is None:
             raise Usage(f"nothing is parked under {number}", "see dualwrite parked list")
         changes = work.journal.queue(entry.side, entry.map, entry.key)

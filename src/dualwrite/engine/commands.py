@@ -63,11 +63,11 @@ def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
     ids = arguments.get("ids")
     if not isinstance(ids, list):
         return chosen_of(engine.journal, {}, arguments)
-    found = engine.journal.parked({})
+    found = engine.journal.parked({}, ids=ids)
     missing = set(ids) - {entry.id for entry in found}
     if missing:
         raise Usage(f"nothing is parked under {', '.join(map(str, sorted(missing)))}", "see dualwrite parked list")
-    return [entry for entry in found if entry.id in ids]
+    return found
 
 
 def _records(entries: Sequence[Parked]) -> dict[Side, list[tuple[str, Key]]]:
@@ -85,9 +85,11 @@ def _retry(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 
 def _discard(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     chosen = _parked(engine, arguments)
-    for entry in chosen:
-        detail = {"key": entry.key, "side": str(entry.side), "changes": entry.changes, "reason": entry.reason}
-        engine.journal.log("parked changes discarded", map=entry.map, who=str(arguments.get("who", "")), detail=detail)
+    who = str(arguments.get("who", ""))
+    with engine.journal.batch() as batch:
+        for entry in chosen:
+            detail = {"key": entry.key, "side": str(entry.side), "changes": entry.changes, "reason": entry.reason}
+            batch.log("parked changes discarded", map=entry.map, who=who, detail=detail)
     return {"discarded": engine.discard(_records(chosen))}
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from itertools import islice
@@ -26,11 +26,13 @@ from sqlalchemy import (
     Select,
     Table,
     and_,
+    case,
     delete,
     func,
     insert,
     or_,
     select,
+    true,
     update,
 )
 
@@ -77,6 +79,7 @@ from dualwrite.model import Change, Position, Side, decode
 activity = logging.getLogger("dualwrite.activity")
 """Where every line of the activity log is logged as well."""
 DAY: Final = 86_400.0
+_ALL_COMMITS: Final = 1 << 62
 _FAR: Final = 1e11  # seconds; what lies further away is no moment
 NOW: Final[Mapping[Side, int]] = {}
 """The numbers under which everything is shown as last written."""
@@ -275,19 +278,33 @@ class Journal:
                 yield row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))
 
     def parked(
-        self, numbers: Mapping[Side, int], map: str | None = None, side: Side | None = None, key: str | None = None
+        self,
+        numbers: Mapping[Side, int],
+        map: str | None = None,
+        side: Side | None = None,
+        key: str | None = None,
+        *,
+        code: str | None = None,
+        ids: Collection[int] | None = None,
     ) -> list[Parked]:
-        """The parked records, of a map, a side and a key if given, in the order in which they were parked."""
+        """The parked records, of a map, a side, a key, a code and with these ids if given, in the order in which they
+        were parked."""
         queued = (
             select(func.count())
             .where(*(queue.c[name] == parked.c[name] for name in ("side", "map", "key")), _counts(queue, numbers))
             .scalar_subquery()
         )
-        wanted = _equal(parked, map=map, side=None if side is None else side.value, key=key)
+        wanted = _equal(parked, map=map, side=None if side is None else side.value, key=key, code=code)
         found = _with_layout(parked, parked, queued.label("changes")).where(*wanted, _counts(parked, numbers))
+        if ids is None:
+            with self._database.reading() as connection:
+                return [_parked(row) for row in connection.execute(found.order_by(_id(parked))).all()]
+        rows: list[Row[Any]] = []
         with self._database.reading() as connection:
-            rows = connection.execute(found.order_by(_id(parked))).all()
-        return [_parked(row) for row in rows]
+            for some in chunked(sorted(set(ids)), ASKED_AT_ONCE):
+                known = or_(and_(parked.c.row.in_(some), parked.c.origin.is_(None)), parked.c.origin.in_(some))
+                rows += connection.execute(found.where(known)).all()
+        return sorted([_parked(row) for row in rows], key=lambda entry: entry.id)
 
     def parked_keys(self, side: Side, records: Iterable[tuple[str, str]] | None = None) -> list[ParkedKey]:
         """The records parked at a side, as last written; of these (map, key) only, if given."""
@@ -501,16 +518,14 @@ def _equal(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
 
 
 def _counts(table: Table, numbers: Mapping[Side, int]) -> ColumnElement[bool]:
-    """The rows that count when that many of our commits are done in each side."""
-    return or_(*(and_(table.c.side == side.value, *_done(table, numbers.get(side))) for side in Side))
+    """The rows that count when that many of our commits are done in each side; as last written, where it is not said.
 
-
-def _done(table: Table, committed: int | None) -> list[ColumnElement[bool]]:
-    removable = "gone" in table.c
-    if committed is None:
-        return [table.c.gone.is_(None)] if removable else []
-    kept_until = [or_(table.c.gone.is_(None), table.c.gone > committed)] if removable else []
-    return [table.c.number <= committed, *kept_until]
+    Nothing that a database would look for by an index: what is wanted else is fewer.
+    """
+    left, right = (numbers.get(side, _ALL_COMMITS) for side in Side)
+    committed = case((table.c.side == Side.LEFT.value, left), else_=right)
+    is_there = or_(table.c.gone.is_(None), table.c.gone > committed) if "gone" in table.c else true()
+    return and_(table.c.number <= committed, is_there)
 
 
 def _id(table: Table) -> ColumnElement[int]:

@@ -145,6 +145,9 @@ Index(
 )
 Index("parked_number", parked.c.side, parked.c.number)
 Index("parked_gone", parked.c.side, parked.c.gone)
+# By its id a record that was parked again is found by the row of the first time.
+_AGAIN: Final = parked.c.origin.is_not(None)
+Index("parked_again", parked.c.origin, sqlite_where=_AGAIN, postgresql_where=_AGAIN)
 
 queue = _table(
     "queue",
@@ -347,6 +350,11 @@ def _count_backlogs(connection: Connection) -> None:
     connection.execute(text(renamed))
 
 
+def _find_parked(connection: Connection) -> None:
+    """Number 9: parked records are found by their ids."""
+    connection.execute(text("CREATE INDEX parked_again ON parked (origin) WHERE origin IS NOT NULL"))
+
+
 STEPS: Final[tuple[Step, ...]] = (
     _keep_versions,
     _keep_layouts,
@@ -355,6 +363,7 @@ STEPS: Final[tuple[Step, ...]] = (
     _keep_backlogs,
     _keep_audit,
     _count_backlogs,
+    _find_parked,
 )
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""
