@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction
 from dualwrite.engine import flow
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.resuming import Rest, originals
 from dualwrite.engine.spool import Spool
 from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import SyncRun
-from dualwrite.model import Side
+from dualwrite.model import Outcome, Row, Side, Write
+from dualwrite.schema import View
 
 from .test_engine_stories import GROUP_MAP, ITEM_MAP, Crash, Story
 
@@ -122,6 +126,55 @@ def test_wherever_it_is_killed_it_goes_on(story: Resumed, point: str, nth: int) 
     assert story.counted() == COUNTS
     assert not list(story.folder.iterdir())
     assert not story.conflicts()
+    story.at_rest()
+
+
+@pytest.mark.parametrize("share", [50, 90])
+def test_it_costs_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: int) -> None:
+    """Killed at a half or at nine tenths, it compares nothing anew and writes nothing twice, on either side."""
+    monkeypatch.setattr(flow, "LOADED", 2)
+    monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 2))
+    story = Resumed(tmp_path)
+    for number in range(60):
+        story.insert(L, code=str(number), name=f"left {number}", note="n", amount="1")
+    for number in range(40):  # so that both sides are compared, and nothing is carried while it is read
+        story.insert(R, code=str(number), name=f"left {number}", note="n", amount="1")
+    for number in range(40, 60, 2):
+        story.insert(R, code=str(number), name="other", note="n", amount="1")
+    cost: Counter[str] = Counter()
+    snapshot_blocks, write = MemorySnapshot.blocks, MemoryTransaction.write
+
+    def blocks(self: MemorySnapshot) -> Iterator[list[Row]]:
+        for rows in snapshot_blocks(self):
+            cost["read"] += len(rows)
+            yield rows
+
+    def written(self: MemoryTransaction, view: View, writes: Sequence[Write]) -> list[Outcome]:
+        cost["written"] += len(writes)
+        return write(self, view, writes)
+
+    monkeypatch.setattr(MemorySnapshot, "blocks", blocks)
+    monkeypatch.setattr(MemoryTransaction, "write", written)
+    carried = 0
+
+    def chunk_done() -> None:
+        nonlocal carried
+        carried += 2
+        if carried < 20 * share // 100:
+            story.at_point["between chunks"] = chunk_done
+        else:
+            story.crash_at = "between chunks"
+
+    story.at_point["between chunks"] = chunk_done
+    with suppress(Crash):
+        story.start(drain=False)
+    assert not story.crash_at, "it was killed"
+    assert cost == {"read": 110, "written": 20 * share // 100}
+    cost.clear()
+    story.resume()
+    assert cost == {"written": 20 - 20 * share // 100}
+    assert story.run().resumed == 1
+    assert {row[1] for row in story.both("code", "name")} == {f"left {number}" for number in range(60)}
     story.at_rest()
 
 
