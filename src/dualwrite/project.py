@@ -180,6 +180,8 @@ def text_of_file(path: Path, problems: list[Problem], most: int = LARGEST) -> st
             return None
         data = _bytes(path, most, problems)
         return None if data is None else data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except FileNotFoundError:
+        problems.append(Problem("unreadable", "there is no such file", "correct its name", file=str(path)))
     except OSError as error:
         remedy = "let this user read it, or remove it"
         problems.append(Problem("unreadable", f"cannot be read: {error.strerror}", remedy, file=str(path)))

@@ -135,6 +135,11 @@ def test_an_export_is_checked_by_itself(terminal):
         "unread_filter (DIPV1012)", "key_unknown (DIPV1003)",
     ):  # fmt: skip
         assert f"[{code}]" in checked.out
+    assert "line 0" not in checked.out  # an export has no lines
+    assert " the line for " in checked.out
+    lost = terminal.call("check", "nowhere.json")
+    assert lost.code == 1
+    assert "there is no such file [unreadable]" in lost.out
 
 
 def test_an_export_is_checked_against_its_keys(terminal):

@@ -108,6 +108,11 @@ class Pair:
         return self.ends[side].path if side in self.ends else None
 
     @property
+    def place(self) -> str:
+        """Where it stands in its file; an export has no lines, so there it is named."""
+        return f"line {self.mapping.line}" if self.mapping.line else f"the line for {self.name}"
+
+    @property
     def name(self) -> str:
         """What people call it: its path on the right, else on the left."""
         return show_path(self.path(Side.RIGHT) or self.path(Side.LEFT) or ())
@@ -351,7 +356,7 @@ class _Binder:
     def _following(self, pair: Pair, lead: Pair) -> Pair:
         """The pair, carried to the right alone."""
         column = f"{show_path(pair.ends[Side.LEFT].path)} of {self.tables[Side.LEFT].name}"
-        message = f"{column} is mapped both ways in line {lead.mapping.line} already; this line only follows it"
+        message = f"{column} is mapped both ways in {lead.place} already; this line only follows it"
         self.report.add("source_twice", message, line=pair.mapping.line, side=Side.LEFT, level="warning")
         return replace(pair, mapping=replace(pair.mapping, direction=Direction.TO_RIGHT))
 

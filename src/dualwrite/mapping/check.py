@@ -302,14 +302,14 @@ def _check_targets(binding: Binding, report: Report) -> None:
                 if first.two_way and pair.two_way and before == path:
                     _check_twice(binding, side, first, pair, report)
                 elif before == path or (len(before) == 1) != (len(path) == 1):
-                    message = f"{show_path(path)} is written by line {first.mapping.line} already"
+                    message = f"{show_path(path)} is written by {first.place} already"
                     report.add("duplicate_target", message, line=pair.mapping.line, side=side)
             _check_writable(binding, side, pair, report)
 
 
 def _check_twice(binding: Binding, side: Side, first: Pair, pair: Pair, report: Report) -> None:
     column = f"{show_path(pair.ends[side].path)} of {binding.tables[side].name}"
-    message = f"{column} is mapped both ways in line {first.mapping.line} already"
+    message = f"{column} is mapped both ways in {first.place} already"
     report.add("source_twice", message, line=pair.mapping.line, side=side)
 
 
