@@ -151,6 +151,15 @@ OWNED = Schema(
 )
 """Groups have owners, and products a lookup that may lead to a group or a company."""
 
+_OWNED = OWNED.tables["products"]
+TWINS = Schema(
+    {
+        **OWNED.tables,
+        "products": replace(_OWNED, references=(*_OWNED.references, Reference("twin", ("twin",), "products", ("id",)))),
+    }
+)
+"""The same, and products have twins."""
+
 CASES = (
     Case("bad_formula", (KEY, 'none >> name: {expr: "NAME & NAM"}'),
          "expr: NAME & NAM: Items has no column 'NAM': did you mean 'NAME'? (at character 8)", "at the character",
@@ -222,6 +231,8 @@ CASES = (
     Case("key_may_be_absent", ("NAME = note", "ITEM >< number: {values: {a: b}, else: keep}"), "else: keep"),
     Case("key_polymorphic", (KEY, "GROUP = any.group(name).company(code)"), "may lead to several tables", "name other",
          "right", head=HEAD + "key: [number, any.group(name).company(code)]\n", entry="", right=OWNED),
+    Case("lookup_polymorphic", (KEY, "GROUP > twin.any.group(name).company(code)"), "no record of products can be told",
+         "carry it the other way only", "right", right=TWINS),
     Case("no_unique_index", (KEY,), "products has no unique index on number, company",
          "products_key on products (number, company)", "right", "warning", right=right_with(uniques=(("id",),)),
          head=HEAD + "key: [number]\n", entry="key"),
