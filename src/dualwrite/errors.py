@@ -86,6 +86,10 @@ class Braked(Halted):
         self.count = count
 
 
+class Flooded(Halted):
+    """One map's users have changed more than the limits allow unasked: it is paused until a person resumes it."""
+
+
 class RowProblem(DualwriteError):
     """A row cannot be carried over.  ``code`` is stable and documented, ``column`` is the path at fault."""
 

@@ -66,13 +66,14 @@ class Limits:
 
     ``retained``: the bytes of its log that a system may keep for the link before somebody is told.  ``rounds``: how
     often a record may go from side to side within five minutes.  ``changes``: which share of a table an initial sync
-    may change unasked.
+    may change unasked; ``updates``: the same of what people change within a minute (None: no limit).
     """
 
     deletes: int | None = None
     retained: int = RETAINED
     rounds: int = ROUNDS
     changes: float = CHANGES
+    updates: float | None = None
 
 
 USUAL_AUDIT: Final = Retention()

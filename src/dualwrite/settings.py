@@ -160,6 +160,7 @@ class LimitSettings(Model):
     retained: Annotated[int, BeforeValidator(_size)] = RETAINED
     rounds: Annotated[int, Field(ge=1)] = ROUNDS
     changes: Annotated[float, BeforeValidator(_share)] = CHANGES
+    updates: Annotated[float, BeforeValidator(_share)] | None = None
 
 
 def _listen(text: object) -> tuple[str, int]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from contextlib import closing
 
-import pytest
-
 from .postgresql_world import System, World
 
 EXTRA = "CREATE TABLE extra (code {text} PRIMARY KEY NOT NULL, name {text}, size {int})"
@@ -36,9 +34,11 @@ def extras(world: World) -> tuple[str, str]:
     return next((each["state"], each["reason"]) for each in maps if each["map"] == "more")
 
 
-@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
 def test_columns_are_added_dropped_and_retyped_under_load(world: World) -> None:
-    """An added column is nothing; the map of a dropped or retyped one stops alone, and starts again once it fits."""
+    """An added column is nothing; the map of a dropped or retyped one stops alone, and starts again once it fits.
+
+    In PostgreSQL, where no value can have changed, it goes on where it stood, without an initial sync.
+    """
     for system in world.systems:
         alter(system, EXTRA.format(text="text", int="integer"), "INSERT INTO extra VALUES ('E1', 'one', 1)")
     (world.folder / "maps" / "more.yaml").write_text(MAP)
@@ -65,9 +65,10 @@ def test_columns_are_added_dropped_and_retyped_under_load(world: World) -> None:
                 world.moves(engine)
                 if file:
                     (world.folder / "maps" / "more.yaml").write_text(file)
-                started = world.call("start", "more")
+                words = ("start", "more") if is_file or not file else ("maps", "refresh", "more")
+                started = world.call(*words)
                 assert started.returncode == 0, started.stdout + started.stderr
-                assert extras(world) == ("running", "")
+                world.until(lambda: extras(world) == ("running", ""), engine)
             alter(right, "INSERT INTO extra (code, name) VALUES ('E2', 'two')")
             world.moves(engine)
         world.carried(engine)
@@ -76,4 +77,4 @@ def test_columns_are_added_dropped_and_retyped_under_load(world: World) -> None:
     world.proves()
     told = [each["what"] for each in json.loads(world.call("log", "--map", "more", "--json").stdout)]
     assert told.count("stopped by itself; needs attention") == 2
-    assert told.count("initial sync done; running") == 3
+    assert told.count("initial sync done; running") == (3 if is_file else 2)

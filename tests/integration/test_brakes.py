@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -80,3 +82,54 @@ def test_a_terminal_is_asked(shop, monkeypatch):
     (question,) = asked
     assert f"would change {FEW + 1} of {ROWS + 3}" in question
     assert shop.agree()
+
+
+def test_doing_it_again_passes_the_same_brake(shop):
+    """It is refused with the counts and the command, and the map goes on; a word lets it through."""
+    assert shop.sync().code == 0
+    rows = [f"N{number}" for number in range(ROWS)]
+    shop.sql(shop.left, f"INSERT INTO customers (account, status, name) VALUES {', '.join('(?, ?, ?)' for _ in rows)}",
+             *(cell for row in rows for cell in (row, "open", "same")))  # fmt: skip
+    assert shop.sync().code == 0
+    past_capture(shop, "UPDATE accounts SET title = 'other'")
+    again = shop.call("syncs", "again", "customers")
+    assert again.code == 2
+    assert f"dualwrite syncs again 'customers' --allow-changes {ROWS + 3}" in " ".join(again.err.split())
+    assert shop.state() == "running"
+    assert shop.call("verify").code == 1
+    assert shop.call("syncs", "again", "customers", "--allow-changes", str(ROWS + 3)).code == 0
+    assert shop.agree()
+
+
+def test_a_flood_of_changes_pauses_the_map(shop):
+    """What is behind the limit queues, with the counts and the commands, until a person says what becomes of it."""
+    settings = shop.folder / "dualwrite.yaml"
+    settings.write_text(f"{settings.read_text()}limits: {{updates: 90%}}\n")
+    filled(shop, 0)
+    assert shop.sync().code == 0
+    shop.sql(shop.left, "UPDATE customers SET name = 'few' WHERE rowid <= ?", FEW)
+    assert shop.sync().code == 0
+    assert shop.state() == "running"
+    shop.sql(shop.left, "UPDATE customers SET name = 'all'")
+    shop.sync()
+    (row,) = shop.call("status", "--json").json()["maps"]
+    assert row["state"] == "paused"
+    assert f"of {ROWS + 2} records were changed within a minute" in row["reason"]
+    assert row["queued"] > 0
+    shop.sql(shop.right, "UPDATE accounts SET creditlimit = 7 WHERE number = 'N5'")
+    assert shop.call("resume", "customers").code == 0
+    assert shop.sync().code == 0
+    assert shop.state() == "running"
+    assert shop.agree()
+    assert {title for title, *_ in shop.rights().values()} == {"all"}
+    assert [event["what"] for event in shop.call("log", "--json").json()].count("paused by itself") == 1
+
+
+def past_capture(shop, statement: str) -> None:
+    """What nobody is told of, as the restoring of some rows."""
+    names = [name for (name,) in shop.sql(shop.right, "SELECT name FROM sqlite_master WHERE type = 'table'")]
+    (table,) = [name for name in names if name.startswith("dualwrite_") and name.endswith("_mode")]
+    with closing(sqlite3.connect(shop.right)) as database, database:  # in one transaction, so that nobody sees it
+        database.execute(f"UPDATE {table} SET mode = 2")
+        database.execute(statement)
+        database.execute(f"UPDATE {table} SET mode = 0")

@@ -8,7 +8,7 @@ import typer
 
 from dualwrite import printing
 from dualwrite.cli.session import HERE, SIDE, Folder, Json, Map, finish, known, who, workspace
-from dualwrite.engine import commands
+from dualwrite.engine import brakes, commands
 from dualwrite.errors import Usage
 from dualwrite.model import Side
 
@@ -54,6 +54,9 @@ def syncs_again(
         Side | None, typer.Option(help="The side whose values win; as at the start.", metavar=SIDE)
     ] = None,
     leave_parked: Annotated[bool, typer.Option("--leave-parked", help="Leave aside what is parked.")] = False,
+    allow_changes: Annotated[
+        int | None, typer.Option(help="Let it change so many records of a side.", metavar="N", min=1)
+    ] = None,
 ) -> None:
     """Sync maps that run once more.
 
@@ -61,6 +64,8 @@ def syncs_again(
     """
     with workspace(folder) as work:
         names = [one.name for one in work.chosen(maps)]
+        if allow_changes is not None:
+            brakes.allow(work.journal, names, allow_changes, who())
         wanted = {"maps": names, "master": None if master is None else master.value, "leave_parked": leave_parked}
         answer = commands.ask(work, "again", {**wanted, "who": who()})
         done = answer["syncs"]

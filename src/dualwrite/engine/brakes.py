@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from dualwrite.errors import Braked, Halted
+from dualwrite.errors import Braked, Flooded, Halted
 from dualwrite.journal import Journal
-from dualwrite.model import Change, Kind, Position, Side
+from dualwrite.model import Change, Key, Kind, Position, Side
 
 WITHIN: Final = 60
 """Seconds of the users' time within which deletes count together."""
@@ -18,9 +18,15 @@ FEW: Final = 1_000
 
 
 def refuse_changes(
-    name: str, changed: Mapping[Side, int], read: Mapping[Side, int], share: float, allowed: int | None
+    name: str,
+    changed: Mapping[Side, int],
+    read: Mapping[Side, int],
+    share: float,
+    allowed: int | None,
+    command: str = "start",
 ) -> None:
-    """Raises Braked where an initial sync would change more than that share of a side's table, and nobody let it."""
+    """Raises Braked where an initial sync would change more than that share of a side's table, and nobody let it;
+    ``command`` lets it."""
     for side in Side:
         count, rows = changed[side], read[side]
         if count > FEW and count > share * rows and (allowed is None or count > allowed):
@@ -29,9 +35,9 @@ def refuse_changes(
             raise Braked(
                 name,
                 f"the initial sync would change {count} of {rows} records of the {side} side, {most}",
-                f"nothing was written; see `dualwrite plan`; if it is meant: `dualwrite start {name!r} --allow-changes "
-                f"{count}`; "
-                f"if the {side} side has the better values: `dualwrite start {name!r} --master {side}`",
+                f"nothing was written; see `dualwrite plan`; if it is meant: `dualwrite {command} {name!r} "
+                f"--allow-changes {count}`; "
+                f"if the {side} side has the better values: `dualwrite {command} {name!r} --master {side}`",
                 count,
             )
 
@@ -74,6 +80,43 @@ def _allowed(name: str) -> str:
 
 def _braked(name: str) -> str:
     return f"braked.{name}"
+
+
+class Updates:
+    """The records that users have changed within a minute, by map, in one direction; ``rows`` counts those of a map.
+
+    What queues while a map is paused is not counted: a person has let it through.
+    """
+
+    def __init__(self, share: float, rows: Callable[[str], int]) -> None:
+        self._share = share
+        self._rows = rows
+        self._most: dict[str, int] = {}
+        self._known: dict[str, tuple[float, set[Key]]] = {}
+
+    def refuse_floods(self, side: Side, changes: Iterable[Change]) -> None:
+        """Raises Flooded where a map's users have changed more records than the link takes unasked."""
+        for change in changes:
+            if change.kind is not Kind.UPDATE:
+                continue
+            began, keys = self._known.get(change.view, (0.0, set()))
+            if not began <= change.at <= began + WITHIN:
+                began, keys = self._known[change.view] = change.at, set()
+            keys.add(change.key)
+            if len(keys) > self._most.get(change.view, FEW):
+                self._refuse(side, change.view, len(keys))
+
+    def _refuse(self, side: Side, name: str, count: int) -> None:
+        rows = self._rows(name)
+        self._most[name] = max(FEW, int(self._share * rows))
+        if count > self._most[name]:
+            raise Flooded(
+                name,
+                f"{side}: {count} of {rows} records were changed within a minute, and maybe more: more than "
+                f"limits.updates ({self._share:.0%}) allows; what came before is carried, the rest queues",
+                f"if it is meant: `dualwrite resume {name!r}`; else `dualwrite resume {name!r} --skip discard`, then "
+                f"`dualwrite verify {name!r} --repair {side.other}`",
+            )
 
 
 class Deletes:

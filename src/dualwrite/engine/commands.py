@@ -21,7 +21,7 @@ from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.undo import undo, undo_conflict
 from dualwrite.engine.wishes import RECONCILE
 from dualwrite.engine.workspace import Workspace
-from dualwrite.errors import DualwriteError, Problem, Unavailable, Usage
+from dualwrite.errors import Braked, DualwriteError, Problem, Unavailable, Usage
 from dualwrite.journal import Conflict, Images, Journal, Lease, Parked
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Side
@@ -177,7 +177,10 @@ def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     for name in names:
         chosen = master or engine.journal.states()[name].master or DEFAULT_MASTER
         freed = 0 if arguments.get("leave_parked") else engine.retry(_records(_parked(engine, {"map": name})))
-        outcome = engine.synchronise(engine.link.maps[name], Side(str(chosen)), "again")
+        try:
+            outcome = engine.synchronise(engine.link.maps[name], Side(str(chosen)), "again")
+        except Braked as braked:  # the map goes on
+            raise Usage(f"map {name}: {braked.message}", braked.remedy) from None
         detail: dict[str, object] = {"master": str(chosen), "freed": freed}
         detail |= {what: sum(getattr(count, what) for count in outcome.counts) for what in ("inserted", "updated")}
         engine.journal.log("initial sync done again", map=name, who=who, detail=detail)

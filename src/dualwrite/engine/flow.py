@@ -22,7 +22,7 @@ from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.ahead import Ahead
 from dualwrite.engine.apply import Application
 from dualwrite.engine.backlog import Backlog
-from dualwrite.engine.brakes import Deletes
+from dualwrite.engine.brakes import Deletes, Updates
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
 from dualwrite.engine.doing import Notes
@@ -88,6 +88,7 @@ class Flow:
         self._locked = 0.0  # since when the transaction that is open has been holding its locks
         self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
         self._deletes = Deletes(link.journal, self.stream, link.delete_limit)
+        self._updates = None if link.updates is None else Updates(link.updates, self._rows)
         self._crowded: frozenset[str] = frozenset()
         self._loads = False  # did the last differences of an initial sync simply go in?
 
@@ -251,6 +252,8 @@ class Flow:
         if not changes:
             self._advance(batch.position)
             return False
+        if self._updates is not None:
+            self._updates.refuse_floods(self.source, changes)
         self._carry(changes, batch.position, self._over_limit(changes))
         self._size(time.monotonic() - self._locked, len(changes))
         return True
@@ -419,6 +422,11 @@ class Flow:
             log.warning("deletes wait", extra={"fields": about})
         self._crowded = over
         return over
+
+    def _rows(self, name: str) -> int:
+        """How many records of a map the source has."""
+        with self._from.connector.snapshot(self.link.maps[name].views[self.source], placed=False) as snapshot:
+            return sum(map(len, snapshot.blocks()))
 
     def _tag(self, change: Change) -> Change:
         """What is parked on the change's own side has not been seen by it (R2), nor what is queued for it."""

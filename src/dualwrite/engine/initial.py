@@ -31,7 +31,7 @@ from dualwrite.engine.scope import Part
 from dualwrite.engine.spool import BLOCK, Spool, Weak
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
-from dualwrite.errors import RowProblem
+from dualwrite.errors import Halted, RowProblem
 from dualwrite.journal import Count
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
@@ -149,6 +149,7 @@ class InitialSync:
         self._streams: Side | None = None
         self._unusable: list[Unusable] = []
         self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
+        self._asked: dict[Side, list[Key]] = {side: [] for side in Side}  # of a live map: what it lets be restored
         self._snapshots = ExitStack()
         self._reading: Generator[Finding, None, None] | None = None
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
@@ -298,7 +299,10 @@ class InitialSync:
             owned = {unit.name for unit in self.compiled.units[self.master] if unit.owner is other}
             if owned.intersection(difference.units):
                 natural = self.compiled.views[other].natural_key(row)
-                self.link.sides[other].restore[self.compiled.name, difference.key] = natural
+                restore, record = self.link.sides[other].restore, (self.compiled.name, difference.key)
+                if self._is_live and record not in restore:
+                    self._asked[other].append(difference.key)
+                restore[record] = natural
                 if self._keeper is not None:
                     self._restores[other][difference.key] = natural
 
@@ -308,6 +312,7 @@ class InitialSync:
             self.flows[source].drain(self.boundaries[source], partial(self._hear, source))
         if self._is_live:
             self._leave_out()
+            self._ask()
         for source in Side:
             flow, spool, done = self.flows[source], self._spools[source], self._done[source]
             streams = self._findings is not None and source is self._streams
@@ -332,6 +337,18 @@ class InitialSync:
             self.link.journal, self.compiled, tally, self.boundaries, before, self._part is not None
         )
         return self.outcome
+
+    def _ask(self) -> None:
+        """Of a live map: may so much be changed?  Where not, it goes on as if nothing had been found."""
+        name = self.compiled.name
+        try:
+            self._allowance(self.outcome.changed, self.outcome.tally.read)
+        except Halted:
+            for side, state in self.link.sides.items():
+                state.windows.weak(name, None)
+                for key in self._asked[side]:
+                    state.restore.pop((name, key), None)
+            raise
 
     def _hear(self, source: Side, changes: Sequence[Change]) -> None:
         """What users did and the comparison may have seen on one side only."""

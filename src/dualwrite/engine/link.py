@@ -225,6 +225,7 @@ class Link:
     maps: dict[str, CompiledMap]
     cyclic: Mapping[str, Mapping[Side, frozenset[str]]] = field(default_factory=dict)
     delete_limit: int | None = None
+    updates: float | None = None
     decided: dict[tuple[str, str], dict[str, list[Decision]]] = field(default_factory=dict)
     clocks: Sequence[ClockOffset] = ()
     meter: Meter = field(default_factory=Meter)

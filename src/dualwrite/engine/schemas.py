@@ -44,6 +44,8 @@ RUNS_ON: Final = frozenset({"mandatory_unmapped"})
 """Problems that keep a map from being started, and not from going on: single records are parked for them."""
 EDIT: Final = "edit the map's file (see `dualwrite check`), then `dualwrite maps refresh`: its changes queue meanwhile"
 SYNC: Final = "correct the map if need be (see `dualwrite check`), then start it: it compares both sides"
+LAST_VERSION: Final = "its file has errors, so it goes on as its last version says"
+"""How the reason of a map's state begins that goes on without its file."""
 SEEN, HELD = "seen.", "held."
 """Named values of the journal, by map: what was seen of its tables; how it is held."""
 log = logging.getLogger(__name__)
@@ -269,9 +271,9 @@ class Tables:
                 batch.put(HELD + name, None)
                 batch.log("fits its tables again; goes on where it stood", map=name)
         if verdict.file:
-            reason = f"its file has errors, so it goes on as its last version says: {verdict.file}"
+            reason = f"{LAST_VERSION}: {verdict.file}"
             log.warning("goes on with its last version", extra={"fields": {"map": name, "reason": verdict.file}})
-        if reason == state.reason:
+        if reason == state.reason or not (reason or state.reason.startswith(LAST_VERSION) or state.state == ATTENTION):
             return
         self._journal.set_state(name, reason=reason)
         if reason:

@@ -18,13 +18,15 @@ from typing import TypeAlias
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.audit import Auditor
 from dualwrite.engine.backlog import Backlog
-from dualwrite.engine.brakes import allowed, note, refuse_changes, used
+from dualwrite.engine.brakes import allowed, note, refuse_changes, unasked, used
 from dualwrite.engine.continuity import HOME, check_home, check_identity, check_kept
 from dualwrite.engine.doing import Notes, unless_stopped
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import (
+    ATTENTION,
     INITIALIZING,
+    PAUSED,
     RUNNING,
     STOPPED,
     Step,
@@ -50,11 +52,11 @@ from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
-from dualwrite.engine.schemas import HELD, Compile, Tables
+from dualwrite.engine.schemas import HELD, LAST_VERSION, Compile, Tables
 from dualwrite.engine.scope import Late, Part, Scope, keep, notice, scope_of
 from dualwrite.engine.syncs import Recorder, Watch, quiet, recorded
 from dualwrite.engine.versions import log_change
-from dualwrite.errors import Braked, Denied, Drifted, Halted, Invalid, PositionLost, Stopped, Usage
+from dualwrite.errors import Braked, Denied, Drifted, Flooded, Halted, Invalid, PositionLost, Stopped, Usage
 from dualwrite.journal import Count, Journal, Layout, MapState, Retention
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
@@ -88,6 +90,7 @@ class Engine:
         *,
         delete_limit: int | None = None,
         share: float = CHANGES,
+        updates: float | None = None,
         rounds: int = ROUNDS,
         audit: Retention | None = USUAL,
         point: Point = no_point,
@@ -113,6 +116,7 @@ class Engine:
         self.retention = audit
         self._delete_limit = delete_limit
         self._share = share
+        self._updates = updates
         self._rounds = rounds
         self._broken = dict(broken or {})
         self._reload = reload
@@ -165,6 +169,7 @@ class Engine:
             load_windows(state, known, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
+        self.link.updates = self._updates
         self.link.loops = LoopGuard(self._rounds)
         self.link.audit = None if self.retention is None else Auditor(self.journal, live)
         self.link.read_decisions()
@@ -261,7 +266,7 @@ class Engine:
             compiled = self.link.maps.get(name)
             if compiled is None:
                 continue
-            if states[name].reason:  # held, or going on without its file
+            if states[name].state == ATTENTION or states[name].reason.startswith(LAST_VERSION):
                 found = {} if self._reload is None else self._reload([name])
                 if name in found:
                     self.maps[name] = found[name]
@@ -287,6 +292,9 @@ class Engine:
                 self._put_down(trouble.map, "stop")
             self.journal.log("stopped", map=trouble.map, detail={"why": trouble.message})
             return
+        if isinstance(trouble, Flooded):
+            self._pause_flooded(trouble)
+            return
         if isinstance(trouble, Drifted) and is_live(self._state(trouble.map)):
             self._drifted[trouble.map] = trouble
             return
@@ -299,6 +307,16 @@ class Engine:
         note(self.journal, trouble)
         self.meter.incident("brake" if isinstance(trouble, Braked) else "attention", trouble.map)
         log.warning("needs attention", extra={"fields": {"map": trouble.map, **detail}})
+
+    def _pause_flooded(self, trouble: Flooded) -> None:
+        """Let the rest of what people have changed queue until somebody says what becomes of it."""
+        reason = f"{trouble.message}; {trouble.remedy}"
+        state = after(self._state(trouble.map).state, "pause")
+        with self.journal.batch() as batch:
+            batch.set_state(trouble.map, desired=PAUSED, state=state, reason=reason)
+            batch.log("paused by itself", map=trouble.map, detail={"reason": trouble.message, "remedy": trouble.remedy})
+        self.meter.incident("brake", trouble.map)
+        log.warning("paused by itself", extra={"fields": {"map": trouble.map, "reason": trouble.message}})
 
     def misfits(self) -> list[Drifted]:
         """The live maps of which a table or column is not there any more: whoever asked for it before the feed told so
@@ -502,7 +520,7 @@ class Engine:
 
     def _resume(self, name: str) -> None:
         """From here on what has queued is carried, and new changes queue behind it."""
-        self.journal.set_state(name, state=after(self._state(name).state, "resume"))
+        self.journal.set_state(name, state=after(self._state(name).state, "resume"), reason="")
         self.journal.log("catching up", map=name, detail={"queued": self._queued(name)})
         self.link.standing.discard(name)
 
@@ -617,8 +635,10 @@ class Engine:
             recorder.counts, outcome = self._carried(sync, sync.compare)
         return self._synced(compiled, outcome)
 
-    def _refuse_changes(self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int]) -> None:
-        refuse_changes(name, changed, read, self._share, allowed(self.journal, name))
+    def _refuse_changes(
+        self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int], command: str = "start"
+    ) -> None:
+        refuse_changes(name, changed, read, self._share, allowed(self.journal, name), command)
 
     def _go_on(self, compiled: CompiledMap) -> Outcome | None:
         """An initial sync that was interrupted, to its end; None where there is none, or it has to begin anew."""
@@ -720,8 +740,12 @@ class Engine:
         drop(self.journal, self._folder, compiled.name)
         with self._recorded(part, master) as recorder:
             keeper = self._keeper(compiled, recorder.id)
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper, part=part)
+            allowance = partial(self._refuse_changes, compiled.name)
+            sync = InitialSync(
+                self.link, self.flows, compiled, master, recorder, keeper, allowance=allowance, part=part
+            )
             recorder.counts, outcome = self._carried(sync, sync.compare)
+        used(self.journal, compiled.name)
         return outcome
 
     def _recorded(self, part: Part, master: Side, resumed: int | None = None) -> AbstractContextManager[Recorder]:
@@ -730,11 +754,15 @@ class Engine:
     def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
         """Make the existing records of a live map agree; differing values are taken from ``master``.
 
-        What users did meanwhile is carried as ever, and what is parked stays so.
+        What users did meanwhile is carried as ever, and what is parked stays so.  Raises Braked, with nothing written,
+        where that would change too much; a repair, for which somebody has asked who saw the differences, never does.
         """
+        command = "syncs again" if why == "again" else "start"
+        allowance = unasked if why == "repair" else partial(self._refuse_changes, compiled.name, command=command)
         with recorded(self.journal, compiled, master, why, self.progress) as recorder:
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder, is_live=True)
+            sync = InitialSync(self.link, self.flows, compiled, master, recorder, allowance=allowance, is_live=True)
             recorder.counts, outcome = self._carried(sync, sync.compare)
+        used(self.journal, compiled.name)
         return outcome
 
     # -- carrying -------------------------------------------------------------------------------------------------

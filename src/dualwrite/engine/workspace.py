@@ -110,6 +110,7 @@ class Workspace:
             self.journal,
             delete_limit=self.project.limits.deletes,
             share=self.project.limits.changes,
+            updates=self.project.limits.updates,
             rounds=self.project.limits.rounds,
             audit=self.project.audit,
             broken=self._broken(),

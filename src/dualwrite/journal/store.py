@@ -22,6 +22,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Double,
+    LargeBinary,
     Row,
     Select,
     Table,
@@ -485,10 +486,10 @@ class Journal:
             yield table.name, self._rows(table)
 
     def _rows(self, table: Table) -> Iterator[dict[str, object]]:
+        told = [column for column in table.columns if not isinstance(column.type, LargeBinary)]
         with self._database.reading() as connection:
-            for row in connection.execution_options(yield_per=1000).execute(select(table)):
-                cells = row._mapping.items()
-                yield {name: _told(table, name, value) for name, value in cells if not isinstance(value, bytes)}
+            for row in connection.execution_options(yield_per=1000).execute(select(*told)):
+                yield {name: _told(table, name, value) for name, value in row._mapping.items()}
 
     # Named values
 
