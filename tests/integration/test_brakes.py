@@ -114,7 +114,7 @@ def test_a_flood_of_changes_pauses_the_map(shop):
     shop.sync()
     (row,) = shop.call("status", "--json").json()["maps"]
     assert row["state"] == "paused"
-    assert f"of {ROWS + 2} records were changed within a minute" in row["reason"]
+    assert f"of {ROWS + 3} records were changed within a minute" in row["reason"]
     assert row["queued"] > 0
     shop.sql(shop.right, "UPDATE accounts SET creditlimit = 7 WHERE number = 'N5'")
     assert shop.call("resume", "customers").code == 0
