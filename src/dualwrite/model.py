@@ -93,7 +93,7 @@ class Position:
         feed, at, place = text.rpartition("@")
         if not at:
             raise ValueError(f"not a position: {text!r}")
-        return cls(feed, tuple(int(part) for part in place.split(".")) if place else ())
+        return cls(feed, tuple(map(int, place.split("."))) if place else ())
 
 
 class Kind(str, Enum):

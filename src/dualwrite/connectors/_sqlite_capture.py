@@ -26,6 +26,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from dualwrite.connectors._sql import literal, needs, quote
@@ -119,10 +120,13 @@ class Shape:
 def read_shapes(connection: sqlite3.Connection, names: Names) -> dict[int, Shape]:
     """All shapes that entries of the log may have."""
     rows = connection.execute(f"SELECT number, tbl, columns, shown, followed, current FROM {names.shape}")
-    return {
-        number: Shape(number, Plan(table, *(tuple(json.loads(text)) for text in texts)), bool(current))
-        for number, table, *texts, current in rows
-    }
+    return {row[0]: _shape(*row) for row in rows}
+
+
+@lru_cache(maxsize=4_096)  # each of our transactions asks for all of them
+def _shape(number: int, table: str, columns: str, shown: str, followed: str, current: int) -> Shape:
+    plan = Plan(table, *(tuple(json.loads(text)) for text in (columns, shown, followed)))
+    return Shape(number, plan, bool(current))
 
 
 def current_shapes(connection: sqlite3.Connection, names: Names) -> dict[str, Shape]:
