@@ -164,6 +164,9 @@ class Writer:
         if self._plan.view.natural_keys(rows) != [write.key for write in writes]:
             return
         flats = tuple(flat for flat in self._flats.values() if rows[0][flat.index] is not ABSENT)
+        silent = self._flats.keys() - {flat.index for flat in flats}
+        if any(row[index] is not ABSENT for index in silent for row in rows):
+            return  # they fill different columns
         if any(flat.column.read_only for flat in flats):
             return
         numbers, stored = self._stored(flats, rows)

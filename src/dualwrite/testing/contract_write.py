@@ -165,6 +165,20 @@ class WriteContract:
         assert example.replace(FLATS, flat("a"), flat("a", "")) == APPLIED
         assert example.records("flat")[0]["grp"] == ""
 
+    @pytest.mark.parametrize("first", [0, 1])
+    @pytest.mark.parametrize("whole", [False, True], ids=["written", "inserted"])
+    def test_new_records_may_fill_different_columns(self, example: Example, first: int, whole: bool) -> None:
+        """Of records that are written together, each fills what it speaks of, whatever another one is silent about."""
+        rows: list[Row] = [flat("a", ABSENT, "t", "1"), flat("b", "x", ABSENT, "2"), flat("c", "y", "u", "3")]
+        rows = [*rows[first:], *rows[:first]]
+        with example.connector.transaction("stream", [FLATS]) as transaction:
+            if not whole or not transaction.insert(FLATS, rows):
+                writes = [Write(example.key(FLATS, row), None, row) for row in rows]
+                assert transaction.write(FLATS, writes) == [APPLIED] * len(rows)
+            transaction.commit(None)
+        wanted = [tuple(None if cell is ABSENT else cell for cell in row) for row in rows]
+        assert example.rows(FLATS) == sorted(wanted, key=repr)
+
     def test_an_expected_record_that_is_gone_is_contested(self, example: Example) -> None:
         """An update of a record that is not there tells that there is none."""
         assert example.replace(FLATS, flat("a"), flat("a", "x")) == Contested(None)
