@@ -22,8 +22,9 @@ from dualwrite.model import Batch, Change, Key, Position, Side
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
 Carry: TypeAlias = Callable[[Sequence[Change], Position, Backlog], float]
 """Applies changes of a queue up to a position; says for how many seconds it held the target's locks."""
-SMALLEST, LARGEST = 100, 10_000
-"""Changes of a queue that are carried in one transaction."""
+SMALLEST, LARGEST = 500, 10_000
+"""Changes of a queue that are carried in one transaction: of fewer, on a busy machine, most of the time would go into
+the transactions."""
 AT_A_TIME: Final = 0.25
 """Seconds of catching up after which the other maps have their turn."""
 
