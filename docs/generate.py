@@ -37,6 +37,10 @@ SYSTEMS = {
         "do what the message says: mostly the URL is wrong, or rights are missing",
     ),
     "journal": ("The journal of the link cannot be used.", "do what the message says"),
+    "room": (
+        "The disk of the journal is full, or nearly: nothing is carried that cannot be noted there.",
+        "free some space on it: the engine goes on by itself",
+    ),
     "other_home": (
         "The project's folder was copied or moved: a copy must not write into the systems of the original.",
         "where it was moved, `dualwrite relink --moved`; a copy needs systems of its own: `dualwrite relink` both "

@@ -47,7 +47,7 @@ from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
 from dualwrite.engine.lifecycle import ATTENTION
 from dualwrite.engine.plan import Planner
-from dualwrite.engine.retention import over_budget, retained_by
+from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.samples import sampler
 from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.supervisor import DEFAULT_MASTER
@@ -325,6 +325,7 @@ def status(
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.answering)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
+        problems += short_of_room(work.project.folder)
         problems += [] if work.absent else apart(difference(work.connectors))
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))

@@ -8,7 +8,7 @@ from dualwrite import printing
 from dualwrite.cli.running import interrupted_by_signals
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
-from dualwrite.engine.retention import over_budget, retained_by
+from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
@@ -33,5 +33,5 @@ def _look(work: Workspace, show: Show) -> None:
     except DualwriteError as trouble:
         show([], owner, {}, [Problem("connection", trouble.message, trouble.remedy)])
     else:
-        over = over_budget(retained, work.project.limits.retained)
+        over = over_budget(retained, work.project.limits.retained) + short_of_room(work.project.folder)
         show(report, owner, retained, [*stuck, *over, *undelivered(work.journal)])

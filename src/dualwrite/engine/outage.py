@@ -29,6 +29,8 @@ BACKOFF: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Seconds between attempts while a system does not answer."""
 RECOVERED: Final = 60.0
 """Seconds of work after which a system that does not answer again is a new trouble."""
+WORTH_TELLING: Final = 2
+"""Seconds of waiting for something else than a system that the activity log tells of."""
 LOOK_EVERY: Final = 1.0
 """Seconds between two looks at what is wanted, and between two times that the side that answers may forget."""
 READ_TIMEOUT: Final = 0.1
@@ -61,6 +63,7 @@ class Outage:
         self._until = until
         self._attempt = 0
         self._began = self._looks_at = 0.0
+        self._waits: Trouble | None = None
         self._is_told = True  # an earlier engine may have said that it waits
         self._away: dict[Side, float] = {}
 
@@ -72,7 +75,12 @@ class Outage:
             self._is_told = False
         for side, since in self._away.items():
             self._journal.log(f"{side} answers again", detail={"seconds": round(time.time() - since)})
+        if self._waits is not None and not self._away:  # for the journal, which could not tell it then, or for a lock
+            seconds = round(time.time() - self._waits.since)
+            if seconds >= WORTH_TELLING:
+                self._journal.log("waited", detail={"reason": self._waits.message, "seconds": seconds})
         self._away.clear()
+        self._waits = None
 
     def wait(self, trouble: Unavailable, worked: float = 0.0, patience: float = float("inf")) -> None:
         """Let time pass until it is worth another try; ``worked``: for how long all went well before.
@@ -102,9 +110,10 @@ class Outage:
         self._engine.meter.incident("connection")
         about = {"retry_in": pause, "reason": trouble.message, "remedy": trouble.remedy}
         log.warning("unavailable", extra={"fields": about})
+        since = time.time() - (time.monotonic() - self._began)
+        told = Trouble(trouble.message, trouble.remedy, since, [str(side) for side in silent])
+        self._waits = self._waits or told
         with suppress(Unavailable):  # it may be the journal that does not answer
-            since = time.time() - (time.monotonic() - self._began)
-            told = Trouble(trouble.message, trouble.remedy, since, [str(side) for side in silent])
             self._journal.put(_TROUBLE, json.dumps(astuple(told)))
             self._is_told = True
         return pause

@@ -21,7 +21,7 @@ from dualwrite.engine.lifecycle import is_live, wants_to_run
 from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.outage import silence
 from dualwrite.engine.remembered import remember, remembered
-from dualwrite.engine.retention import over_budget, retained_by
+from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.schemas import RUNS_ON, report, schema_changed
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
@@ -305,6 +305,7 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
             for side, connector in connectors.items():
                 problems += _health(side, connector, maps.values())
             problems += over_budget(retained_by(connectors), project.limits.retained)
+            problems += short_of_room(project.folder)
             problems += apart(difference(connectors))
             problems += _obstacles(project, connectors)
             problems += _drift(project, schemas, maps)
