@@ -35,7 +35,7 @@ class Resumed(Story):
     def new_engine(self) -> Engine:
         """As ever, with a folder."""
         engine = super().new_engine()
-        engine._folder = self.folder
+        engine.syncs.folder = self.folder
         return engine
 
     def crash(self, point: str) -> None:
@@ -288,7 +288,7 @@ def test_a_sync_done_again_leaves_to_the_flows_what_is_on_its_way(story: Resumed
     story.update(R, "2", name="just now")
     story.insert(R, code="newer", name="newer")
     story.delete(L, "5")
-    outcome = story.engine.synchronise(story.maps[0], L, "again")
+    outcome = story.engine.syncs.again(story.maps[0], L, "again")
     both = dict(story.both("code", "name"))
     assert (both["1"], both["2"], both["3"], both["newer"]) == ("left 1", "just now", "left 3", "newer")
     assert "5" not in both

@@ -45,12 +45,12 @@ from dualwrite.engine import brakes, commands
 from dualwrite.engine.clocks import apart, difference
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
+from dualwrite.engine.initial_syncs import master_of
 from dualwrite.engine.lifecycle import ATTENTION
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.samples import sampler
 from dualwrite.engine.status import status_of, waits_for
-from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify as verify_map
 from dualwrite.engine.workspace import Workspace, examine
 from dualwrite.errors import DualwriteError, Invalid, Usage
@@ -206,7 +206,7 @@ def plan(
         refuse_broken(work)
         chosen = work.chosen(maps or ())
         states = work.states()
-        wanted = {one.name: master or Side(states[one.name].master or DEFAULT_MASTER) for one in chosen}
+        wanted = {one.name: master or master_of(states[one.name]) for one in chosen}
         plans = Planner(work.connectors, work.schemas).plan(chosen, wanted)
         printing.json_out(printing.plans.plan_json(plans)) if as_json else printing.plans.planned(plans, rows)
 

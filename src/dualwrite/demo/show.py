@@ -18,9 +18,9 @@ from rich.markup import escape
 from dualwrite import printing
 from dualwrite.demo.data import LEFT, RIGHT, build
 from dualwrite.engine import commands
+from dualwrite.engine.initial_syncs import DEFAULT_MASTER
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.runner import Runner
-from dualwrite.engine.supervisor import DEFAULT_MASTER
 from dualwrite.engine.verify import verify
 from dualwrite.engine.workspace import Workspace, examine, opened
 from dualwrite.model import Side

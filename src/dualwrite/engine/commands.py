@@ -13,10 +13,11 @@ from dualwrite.engine import wishes
 from dualwrite.engine.as_user import shown
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.editing import edit
+from dualwrite.engine.initial_syncs import master_of
 from dualwrite.engine.lifecycle import refuse_unless_allowed
 from dualwrite.engine.link import key_of
 from dualwrite.engine.outage import trouble_of
-from dualwrite.engine.supervisor import DEFAULT_MASTER, Engine
+from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.undo import undo, undo_conflict
 from dualwrite.engine.wishes import RECONCILE
@@ -133,7 +134,7 @@ def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     engine.drain()
     changed = dict.fromkeys(Side, 0)
     for name in names:
-        outcome = engine.synchronise(engine.link.maps[name], master, "repair")
+        outcome = engine.syncs.again(engine.link.maps[name], master, "repair")
         for side in Side:
             changed[side] += outcome.created[side] + outcome.changed[side]
         created, differing = sum(outcome.created.values()), sum(outcome.changed.values())
@@ -175,10 +176,10 @@ def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     engine.drain()
     done = []
     for name in names:
-        chosen = master or engine.journal.states()[name].master or DEFAULT_MASTER
+        chosen = master or master_of(engine.journal.states()[name])
         freed = 0 if arguments.get("leave_parked") else engine.retry(_records(_parked(engine, {"map": name})))
         try:
-            outcome = engine.synchronise(engine.link.maps[name], Side(str(chosen)), "again")
+            outcome = engine.syncs.again(engine.link.maps[name], Side(str(chosen)), "again")
         except Braked as braked:  # the map goes on
             raise Usage(f"map {name}: {braked.message}", braked.remedy) from None
         detail: dict[str, object] = {"master": str(chosen), "freed": freed}

@@ -202,7 +202,7 @@ class Runner:
 
     def _settle_delays(self) -> None:
         """Let maps that have caught up flow with the others."""
-        if self.engine.may_settle_delays():
+        if self.engine.pauses.may_settle():
             with self.still():
                 self.engine.settle_delays()
 

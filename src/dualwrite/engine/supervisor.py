@@ -10,22 +10,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import partial
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.audit import Auditor
-from dualwrite.engine.backlog import Backlog
-from dualwrite.engine.brakes import allowed, note, refuse_changes, unasked, used
-from dualwrite.engine.continuity import HOME, check_home, check_identity, check_kept
+from dualwrite.engine.brakes import note
+from dualwrite.engine.continuity import HOME, check_home, check_identity
 from dualwrite.engine.doing import Notes, unless_stopped
 from dualwrite.engine.flow import Flow
-from dualwrite.engine.initial import InitialSync, Outcome
+from dualwrite.engine.initial import Outcome
+from dualwrite.engine.initial_syncs import InitialSyncs
 from dualwrite.engine.lifecycle import (
     ATTENTION,
-    INITIALIZING,
     PAUSED,
     RUNNING,
     STOPPED,
@@ -35,11 +33,9 @@ from dualwrite.engine.lifecycle import (
     is_live,
     pending,
     queues,
-    stands,
     wants_to_run,
 )
 from dualwrite.engine.link import (
-    QUEUED,
     ClockOffset,
     Link,
     Point,
@@ -51,19 +47,17 @@ from dualwrite.engine.link import (
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.moving import load_windows
-from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
+from dualwrite.engine.pauses import Pauses
 from dualwrite.engine.schemas import HELD, LAST_VERSION, Compile, Tables
-from dualwrite.engine.scope import Late, Part, Scope, keep, notice, scope_of
-from dualwrite.engine.syncs import Recorder, Watch, quiet, recorded
+from dualwrite.engine.scope import keep, notice, scope_of
+from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.versions import log_change
 from dualwrite.errors import Braked, Denied, Drifted, Flooded, Halted, Invalid, PositionLost, Stopped, Usage
-from dualwrite.journal import Count, Journal, Layout, MapState, Retention
-from dualwrite.journal.syncs import Why
+from dualwrite.journal import Journal, Layout, MapState, Retention
 from dualwrite.mapping.compile import CompiledMap, cyclic, order_maps
 from dualwrite.model import Key, Position, Side, show_path
 from dualwrite.settings import CHANGES, ROUNDS
 
-DEFAULT_MASTER = Side.LEFT
 USUAL = Retention()
 SAME_CLOCK = 0.1
 """Seconds between two clocks that are only the time between the two questions."""
@@ -115,7 +109,6 @@ class Engine:
         self.meter = Meter()
         self.retention = audit
         self._delete_limit = delete_limit
-        self._share = share
         self._updates = updates
         self._rounds = rounds
         self._broken = dict(broken or {})
@@ -123,9 +116,8 @@ class Engine:
         self._renew = renew
         self._tables = Tables(journal, connectors, compile, self._broken, self.meter)
         self._drifted: dict[str, Drifted] = {}  # maps of whose tables something was told since they were looked at
-        self._folder = folder
-        self._scopes: dict[str, Scope] = {}  # of maps that have more records to bring together than they had before
-        self._interrupted: dict[str, Kept] = {}  # maps whose initial sync goes on
+        self.syncs = InitialSyncs(journal, connectors, folder, share, self.progress)
+        self.pauses = Pauses(journal, connectors, point)
         self._is_fresh = True  # the maps are those of the project as it is now
         self._cyclic = cyclic(list(self.maps.values()))
         self.point = point
@@ -156,14 +148,13 @@ class Engine:
                 self.halt(halted)
 
     def _open(self) -> None:
-        self._scopes = {}
         live = self._installed()
         states = self.journal.states()
         self._settle_journal()
         self.journal.syncs.interrupt_all()
         clocks = self._measure_clocks()
         self._lay_out(live, states)
-        known = live | {name: self.maps[name] for name in self._interrupted}
+        known = live | {name: self.maps[name] for name in self.syncs.interrupted}
         sides = {side: load_side(side, self.connectors[side], live, known) for side in Side}
         for state in sides.values():
             load_windows(state, known, self.journal)
@@ -178,10 +169,11 @@ class Engine:
                 boundary = states[name].boundaries.get(side)
                 if boundary is not None:
                     sides[side].windows.floor(name, boundary)
-        for compiled in live.values():
-            self._hold_late(compiled, notice(self.journal, compiled))
-        kept = self._load_backlogs(states)
         self.flows = {source: Flow(self.link, source, self.point) for source in Side}
+        self.syncs.open(self.link, self.flows)
+        for compiled in live.values():
+            self.syncs.hold_late(compiled, notice(self.journal, compiled))
+        kept = self.pauses.open(self.link, self.flows, states)
         for flow in self.flows.values():
             flow.open()
         for flow in self.flows.values():
@@ -192,28 +184,10 @@ class Engine:
             self._forget(name)
         for name in live:
             if queues(states[name]):
-                self._delay(name)
+                self.pauses.delay(name)
             elif states[name].state != RUNNING:
                 self.journal.set_state(name, state=RUNNING, reason="")
         self._tell_versions(live)
-
-    def _load_backlogs(self, states: Mapping[str, MapState]) -> set[str]:
-        """Take up what is kept of delayed maps; returns all maps of which something is."""
-        entries = {side: self.connectors[side.other].remembered(QUEUED) for side in Side}
-        kept = self.journal.backlogs.maps() | {entry.view for found in entries.values() for entry in found}
-        for name, compiled in self.link.maps.items():
-            if name not in kept and not queues(states[name]):
-                continue
-            for side, state in self.link.sides.items():
-                lane = Backlog(compiled, side, self.journal, [e for e in entries[side] if e.view == name])
-                state.backlogs[name] = lane
-                check_kept(side, state.connector, [lane])
-                if lane.kept_to is not None:
-                    state.windows.keep_elsewhere(name, lane.kept_to)
-            if stands(states[name]):
-                self.link.standing.add(name)
-        self._read_skips()
-        return kept
 
     def _installed(self) -> dict[str, CompiledMap]:
         """Capture what the maps that ran look at; returns those that can go on."""
@@ -231,28 +205,17 @@ class Engine:
         while True:
             states = self.journal.states()
             live = {name: each for name, each in self.maps.items() if name in states and is_live(states[name])}
-            self._interrupted = self._find_interrupted(states)
+            self.syncs.find(self.maps, states)
             try:
-                self._install(live | {name: self.maps[name] for name in self._interrupted})
+                self._install(live | {name: self.maps[name] for name in self.syncs.interrupted})
             except Halted as halted:
                 self.halt(halted)
             except PositionLost:
-                if not self._interrupted:
+                if not self.syncs.interrupted:
                     raise
-                for name in self._interrupted:  # they begin anew
-                    drop(self.journal, self._folder, name)
+                self.syncs.begin_anew()
             else:
                 return live
-
-    def _find_interrupted(self, states: Mapping[str, MapState]) -> dict[str, Kept]:
-        """The initial syncs that go on where they were killed."""
-        tidy(self.journal, self._folder, list(self.maps))
-        found = {
-            name: interrupted(self.journal, self._folder, compiled, self.connectors)
-            for name, compiled in self.maps.items()
-            if name in states and wants_to_run(states[name]) and states[name].initial == "pending"
-        }
-        return {name: kept for name, kept in found.items() if kept is not None}
 
     # -- tables that are not what they were ------------------------------------------------------------------------
 
@@ -338,7 +301,7 @@ class Engine:
 
     def _put_down(self, name: str, step: Step, reason: str = "") -> None:
         """A map's changes are not tracked from here on: its next start compares both sides."""
-        drop(self.journal, self._folder, name)
+        self.syncs.drop(name)
         self.journal.put(HELD + name, None)
         state = after(self._state(name).state, step)
         self.journal.set_state(
@@ -400,7 +363,7 @@ class Engine:
         resume."""
         self._let_go_held()
         self._refresh()
-        self._read_skips()
+        self.pauses.read_skips()
         known = self.journal.states()
         states = {name: known.get(name) or MapState(name) for name in self.maps}
         for name, state in states.items():
@@ -410,18 +373,18 @@ class Engine:
                         self._stop(name)
                 case "pause" if name in self.link.maps:
                     with self.notes.at(f"pauses {name}"):
-                        self._pause(name)
+                        self.pauses.pause(name)
                 case "resume" if name in self.link.maps:
-                    self._resume(name)
+                    self.pauses.resume(name)
         starting = [name for name, state in states.items() if wants_to_run(state) and name not in self.link.maps]
         if not starting:
-            return self._take_in()
+            return self.syncs.take_in()
         with self._halting(starting):
             self._go_live(starting)
         outcomes = []
-        starting.sort(key=lambda name: name not in self._interrupted)  # before anything moves the streams on
+        starting.sort(key=lambda name: name not in self.syncs.interrupted)  # before anything moves the streams on
         for name in starting:
-            resumed = self._go_on(self.maps[name])
+            resumed = self.syncs.go_on(self.maps[name])
             if resumed is not None:
                 outcomes.append(resumed)
                 continue
@@ -429,8 +392,8 @@ class Engine:
             if has_synced(states[name]):
                 self._skip_sync(name)
             else:
-                outcomes.append(self._start(self.maps[name], Side(states[name].master or DEFAULT_MASTER)))
-        return [*outcomes, *self._take_in()]
+                outcomes.append(self.syncs.start(self.maps[name], self._state(name)))
+        return [*outcomes, *self.syncs.take_in()]
 
     def _let_go_held(self) -> None:
         """Maps that were held, and are to be started anew or stopped: what queues for them is dropped."""
@@ -477,7 +440,7 @@ class Engine:
 
     def _stop(self, name: str) -> None:
         """Changes of a stopped map are not tracked: what waits for it is dropped, and its next start syncs anew."""
-        queued = self._queued(name)
+        queued = self.pauses.queued(name)
         self._forget(name)
         if self.link.maps.pop(name, None) is not None:
             self._views_changed()
@@ -493,105 +456,24 @@ class Engine:
             state.windows.drop(name)
             self.journal.drop_windows(side, name)
 
-    # -- pausing --------------------------------------------------------------------------------------------------
-
-    def _pause(self, name: str) -> None:
-        """From here on the map's changes queue in the journal, those of both sides."""
-        state = self._state(name)
-        self.journal.set_state(name, state=after(state.state, "pause"), reason="")
-        self.point("between pauses")
-        for side, each in self.link.sides.items():
-            if name not in each.backlogs:
-                each.backlogs[name] = Backlog(self.maps[name], side, self.journal, ())
-        self._delay(name)
-        self.link.standing.add(name)
-        for flow in self.flows.values():
-            flow.reopen()
-        self.journal.log("paused", map=name)
-
-    def _delay(self, name: str) -> None:
-        """Tell both sides that the map is delayed, where they have not been told yet."""
-        for side, state in self.link.sides.items():
-            lane, carried = state.backlogs[name], self.flows[side].carried
-            assert carried is not None, "flows are open"
-            if not lane.is_delayed:
-                self.flows[side].delays.delay(lane, carried)
-                self.point("between pauses")
-
-    def _resume(self, name: str) -> None:
-        """From here on what has queued is carried, and new changes queue behind it."""
-        self.journal.set_state(name, state=after(self._state(name).state, "resume"), reason="")
-        self.journal.log("catching up", map=name, detail={"queued": self._queued(name)})
-        self.link.standing.discard(name)
-
-    def may_settle_delays(self) -> bool:
-        """Is it worth a look whether a map can flow with the others again?  For any thread."""
-        for name in list(self.link.sides[Side.LEFT].backlogs):
-            lanes = [state.backlogs[name] for state in self.link.sides.values()]
-            if all(lane.is_over for lane in lanes):
-                return True
-            if name not in self.link.standing and all(lane.is_empty for lane in lanes):
-                return True
-        return False
-
-    def settle_delays(self) -> None:
-        """Let maps flow with the others again of which nothing waits any more, and forget what they needed.
-
-        Both flows stand still meanwhile.
-        """
-        for name in [name for name in self.link.maps if name in self.link.sides[Side.LEFT].backlogs]:
-            lanes = {side: state.backlogs[name] for side, state in self.link.sides.items()}
-            if any(lane.is_delayed for lane in lanes.values()):
-                if name not in self.link.standing:
-                    self._join(name, lanes)
-            elif all(lane.is_over for lane in lanes.values()):
-                for state in self.link.sides.values():
-                    del state.backlogs[name]
-                    state.windows.lend({})
-        self._take_in()
-
-    def _join(self, name: str, lanes: Mapping[Side, Backlog]) -> None:
-        flows = self.flows
-        if not all(flows[side].delays.is_caught_up(lane, flows[side].carried) for side, lane in lanes.items()):
-            return
-        for side, lane in lanes.items():
-            carried = flows[side].carried
-            if lane.is_delayed and carried is not None:
-                flows[side].delays.join(lane, carried)
-                self.point("between joins")
-        self.journal.set_state(name, state=after(self._state(name).state, "caught up"))
-        self.journal.put(f"skip.{name}", None)
-        discarded = {str(side): lane.discarded for side, lane in lanes.items() if lane.discarded}
-        self.journal.log("caught up; running", map=name, detail={"discarded": discarded} if discarded else None)
-
-    def _read_skips(self) -> None:
-        """Learn what people want to become of queues."""
-        for state in self.link.sides.values():
-            for name, lane in state.backlogs.items():
-                lane.skip = self.journal.get(f"skip.{name}") or ""
-
-    def _queued(self, name: str) -> dict[str, int]:
-        found = self.journal.backlogs.queued(name).get(name, {})
-        return {str(side): queued.changes for side, queued in found.items()}
-
     # -- starting -------------------------------------------------------------------------------------------------
 
     def _go_live(self, names: Sequence[str]) -> None:
         """Put maps into both feeds and flows; nothing of them is carried before they have their boundaries."""
-        self._tables.take_up(self.maps, names, self._interrupted)
+        self._tables.take_up(self.maps, names, self.syncs.interrupted)
         ordered = {name: self.maps[name] for name in self.maps if name in self.link.maps or name in names}
         self.link.maps.clear()
         self.link.maps.update(ordered)
         for state in self.link.sides.values():
             for name in names:
-                if name in self._interrupted:
-                    state.windows.floor(name, self._interrupted[name].boundaries[state.side])
+                if name in self.syncs.interrupted:
+                    state.windows.floor(name, self.syncs.interrupted[name].boundaries[state.side])
                 else:
                     state.windows.hold(name, state.connector.end().feed)
         self._views_changed()
         self._tell_versions(names)
         for name in names:
-            if name not in self._interrupted:
+            if name not in self.syncs.interrupted:
                 keep(self.journal, name, scope_of(self.maps[name]))
 
     def _tell_versions(self, names: Iterable[str]) -> None:
@@ -620,163 +502,22 @@ class Engine:
         self.journal.set_state(name, state=state, reason="", initial="skipped", boundaries=boundaries)
         self.journal.log("started without initial sync", map=name)
 
-    def _start(self, compiled: CompiledMap, master: Side) -> Outcome:
-        """Initial sync, then live."""
-        name = compiled.name
-        drop(self.journal, self._folder, name)
-        here = self._state(name).state
-        state = after(here, "begun" if here in (INITIALIZING, RUNNING) else "start")
-        self.journal.set_state(name, state=state, initial="pending", reason="")
-        self.journal.log("initial sync started", map=name, detail={"master": str(master)})
-        with recorded(self.journal, compiled, master, "start", self.progress) as recorder:
-            keeper = self._keeper(compiled, recorder.id)
-            allowance = partial(self._refuse_changes, name)
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder, keeper, allowance=allowance)
-            recorder.counts, outcome = self._carried(sync, sync.compare)
-        return self._synced(compiled, outcome)
+    def settle_delays(self) -> None:
+        """Let maps flow with the others again of which nothing waits any more; companies that came in meanwhile follow.
 
-    def _refuse_changes(
-        self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int], command: str = "start"
-    ) -> None:
-        refuse_changes(name, changed, read, self._share, allowed(self.journal, name), command)
-
-    def _go_on(self, compiled: CompiledMap) -> Outcome | None:
-        """An initial sync that was interrupted, to its end; None where there is none, or it has to begin anew."""
-        kept = self._interrupted.pop(compiled.name, None)
-        keeper = None if kept is None else self._keeper(compiled, kept.id)
-        if kept is None or keeper is None:
-            return None
-        self.journal.set_state(compiled.name, state=INITIALIZING, reason="")
-        try:
-            with recorded(self.journal, compiled, kept.master, "start", self.progress, resumed=kept.id) as recorder:
-                sync = InitialSync(self.link, self.flows, compiled, kept.master, recorder, keeper, kept)
-                recorder.counts, outcome = self._carried(sync, sync.go_on)
-        except CannotGoOn:
-            return None
-        return self._synced(compiled, outcome)
-
-    def _keeper(self, compiled: CompiledMap, id: int) -> Keeper | None:
-        return None if self._folder is None else Keeper(self.journal, self._folder, compiled, id)
-
-    @staticmethod
-    def _carried(sync: InitialSync, find: Callable[[], None]) -> tuple[Sequence[Count], Outcome]:
-        try:
-            find()
-            outcome = sync.apply()
-        finally:
-            sync.close()
-        return outcome.counts, outcome
-
-    def _synced(self, compiled: CompiledMap, outcome: Outcome) -> Outcome:
-        """It has gone through: the map is live."""
-        used(self.journal, compiled.name)
-        detail = {
-            "read": {str(side): count for side, count in outcome.tally.read.items()},
-            "created": {str(side): count for side, count in outcome.created.items()},
-            "changed": {str(side): count for side, count in outcome.changed.items()},
-            "equal": outcome.tally.equal,
-        }
-        self.journal.set_state(compiled.name, state=after(INITIALIZING, "synced"), initial="done")
-        self.journal.log("initial sync done; running", map=compiled.name, detail=detail)
-        drop(self.journal, self._folder, compiled.name)
-        return outcome
-
-    # -- companies that come in -----------------------------------------------------------------------------------
-
-    def _hold_late(self, compiled: CompiledMap, scope: Scope) -> None:
-        """Companies of a live map whose records are still to be brought together are outside of it until then."""
-        if scope.is_settled:
-            return
-        self._scopes[compiled.name] = scope
-        for side, state in self.link.sides.items():
-            never = Position(state.connector.end().feed, (1 << 62,))
-            state.windows.hold_late(
-                compiled.name, Late(compiled, side, scope.pending, never) if scope.pending else None
-            )
-
-    def _take_in(self) -> list[Outcome]:
-        """Bring together what has come into live maps since they were carried last."""
-        outcomes = []
-        for name, scope in list(self._scopes.items()):
-            if name in self.link.maps:
-                if name in self.link.sides[Side.LEFT].backlogs:  # paused, or catching up: later
-                    continue
-                outcomes += [self._take_in_companies(name, scope.pending)] if scope.pending else []
-                if scope.is_whole:
-                    outcomes.append(self.synchronise(self.link.maps[name], self._master(name), "filters"))
-                keep(self.journal, name, scope_of(self.link.maps[name]))
-            del self._scopes[name]
-        return outcomes
-
-    def _master(self, name: str) -> Side:
-        return Side(self.journal.states()[name].master or DEFAULT_MASTER)
-
-    def _take_in_companies(self, name: str, companies: tuple[str, ...]) -> Outcome:
-        """An initial sync of the records of some companies; one that was interrupted goes on."""
-        compiled = self.link.maps[name]
-
-        def settled(boundaries: Mapping[Side, Position]) -> None:
-            for side, floor in boundaries.items():
-                self.link.sides[side].windows.hold_late(name, Late(compiled, side, companies, floor))
-
-        part = Part(compiled, companies, settled)
-        kept = interrupted(self.journal, self._folder, compiled, self.connectors)
-        outcome = None if kept is None else self._part_on(part, kept)
-        outcome = outcome or self._part_anew(part)
-        self.journal.log("companies brought together", map=name, detail={"companies": list(companies)})
-        drop(self.journal, self._folder, name)
-        return outcome
-
-    def _part_on(self, part: Part, kept: Kept) -> Outcome | None:
-        with suppress(CannotGoOn), self._recorded(part, kept.master, kept.id) as recorder:
-            keeper = self._keeper(part.compiled, kept.id)
-            sync = InitialSync(self.link, self.flows, part.compiled, kept.master, recorder, keeper, kept, part=part)
-            recorder.counts, outcome = self._carried(sync, sync.go_on)
-            return outcome
-        return None
-
-    def _part_anew(self, part: Part) -> Outcome:
-        compiled, master = part.compiled, self._master(part.compiled.name)
-        drop(self.journal, self._folder, compiled.name)
-        with self._recorded(part, master) as recorder:
-            keeper = self._keeper(compiled, recorder.id)
-            allowance = partial(self._refuse_changes, compiled.name)
-            sync = InitialSync(
-                self.link, self.flows, compiled, master, recorder, keeper, allowance=allowance, part=part
-            )
-            recorder.counts, outcome = self._carried(sync, sync.compare)
-        used(self.journal, compiled.name)
-        return outcome
-
-    def _recorded(self, part: Part, master: Side, resumed: int | None = None) -> AbstractContextManager[Recorder]:
-        return recorded(self.journal, part.compiled, master, "companies", self.progress, part.companies, resumed)
-
-    def synchronise(self, compiled: CompiledMap, master: Side, why: Why) -> Outcome:
-        """Make the existing records of a live map agree; differing values are taken from ``master``.
-
-        What users did meanwhile is carried as ever, and what is parked stays so.  Raises Braked, with nothing written,
-        where that would change too much; a repair, for which somebody has asked who saw the differences, never does.
+        Both flows stand still meanwhile.
         """
-        command = "syncs again" if why == "again" else "start"
-        allowance = unasked if why == "repair" else partial(self._refuse_changes, compiled.name, command=command)
-        with recorded(self.journal, compiled, master, why, self.progress) as recorder:
-            sync = InitialSync(self.link, self.flows, compiled, master, recorder, allowance=allowance, is_live=True)
-            recorder.counts, outcome = self._carried(sync, sync.compare)
-        used(self.journal, compiled.name)
-        return outcome
+        self.pauses.settle()
+        self.syncs.take_in()
 
     # -- carrying -------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
         """Carry, in this thread, until both feeds are empty and nothing is left to do."""
-        while not self._quiet() or self._is_catching_up() or self._release():
+        while not self._quiet() or self.pauses.is_catching_up() or self._release():
             self.settle_delays()
         self.settle_delays()
         self.acknowledge()
-
-    def _is_catching_up(self) -> bool:
-        lanes = (item for state in self.link.sides.values() for item in state.backlogs.items())
-        return any(lane.is_delayed and name not in self.link.standing for name, lane in lanes)
 
     def _quiet(self) -> bool:
         """Is everything that is committed by now carried?"""
