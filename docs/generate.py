@@ -37,6 +37,11 @@ SYSTEMS = {
         "do what the message says: mostly the URL is wrong, or rights are missing",
     ),
     "journal": ("The journal of the link cannot be used.", "do what the message says"),
+    "capture_stalled": (
+        "An engine runs, a system's log grows, and nothing of it arrives: a very large transaction is on its way, or "
+        "something hangs.",
+        "look at what `dualwrite status` and the engine's log lines say; start the engine again",
+    ),
     "room": (
         "The disk of the journal is full, or nearly: nothing is carried that cannot be noted there.",
         "free some space on it: the engine goes on by itself",

@@ -52,6 +52,7 @@ from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.samples import sampler
 from dualwrite.engine.status import status_of, waits_for
 from dualwrite.engine.verify import verify as verify_map
+from dualwrite.engine.watch import stalled
 from dualwrite.engine.workspace import Workspace, examine
 from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.mapping.compile import CompiledMap
@@ -325,7 +326,7 @@ def status(
         stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
         retained = retained_by(work.answering)
         problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
-        problems += short_of_room(work.project.folder)
+        problems += [*short_of_room(work.project.folder), *(stalled(work.journal) if owner else [])]
         problems += [] if work.absent else apart(difference(work.connectors))
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))

@@ -10,6 +10,7 @@ from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.courier import undelivered
 from dualwrite.engine.retention import over_budget, retained_by, short_of_room
 from dualwrite.engine.status import status_of, waits_for
+from dualwrite.engine.watch import stalled
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.printing.live import Show
@@ -34,4 +35,5 @@ def _look(work: Workspace, show: Show) -> None:
         show([], owner, {}, [Problem("connection", trouble.message, trouble.remedy)])
     else:
         over = over_budget(retained, work.project.limits.retained) + short_of_room(work.project.folder)
+        over += stalled(work.journal) if owner else []
         show(report, owner, retained, [*stuck, *over, *undelivered(work.journal)])

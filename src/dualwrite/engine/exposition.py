@@ -30,7 +30,7 @@ METRICS: Final = {
     "dualwrite_apply_seconds": "Seconds from the beginning of a transaction in the target to its commit.",
     "dualwrite_lag_seconds": "Age of the oldest change that is read and not carried yet.",
     "dualwrite_lag_rows": "Changes that are read and not carried yet.",
-    "dualwrite_retained_bytes": "What a system keeps of its log for the link.",
+    "dualwrite_retained_bytes": "What a system keeps of its log until the link has it: the lag in bytes.",
     "dualwrite_queued_changes": "Changes that wait in the journal.",
     "dualwrite_parked_records": "Records that are parked.",
     "dualwrite_open_conflicts": "Conflicts that wait for a person.",

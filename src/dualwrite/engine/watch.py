@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.retention import retained_by
-from dualwrite.errors import DualwriteError
+from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Journal, MapState, Tally
 from dualwrite.model import Side
 
@@ -27,6 +28,9 @@ SHARE: Final = 20
 """So many times as long as a counting takes, none follows."""
 RETAINED_EVERY: Final = 15.0
 """Seconds between two questions to the systems of what they keep of their logs."""
+STALLED_AFTER: Final = 60.0
+"""Seconds in which a system's log grows while nothing of it arrives, before somebody is told."""
+_STALLED: Final = "stalled."
 log = logging.getLogger(__name__)
 
 
@@ -73,6 +77,10 @@ class Gauges:
         self._connectors = connectors
         self._meter = meter
         self._counts_at = self._asks_at = 0.0
+        self._kept: Mapping[Side, int] = {}
+        self._arrived: dict[Side, int] = {}
+        self._still: dict[Side, float] = {}  # since when nothing arrives of a log that grows
+        self._told: set[Side] = set(Side)  # an earlier engine may have said so
 
     def count(self) -> None:
         """How the maps stand, as the journal knows."""
@@ -85,5 +93,46 @@ class Gauges:
         """What the systems keep; while the engine carries: otherwise the question may have to wait for one of them."""
         now = time.monotonic()
         if now >= self._asks_at and self._meter.reading().carries:
-            self._meter.retained(retained_by(self._connectors))
+            kept = retained_by(self._connectors)
+            self._meter.retained(kept)
             self._asks_at = now + RETAINED_EVERY
+            for side in kept:
+                self._advances(side, kept[side], now)
+            self._kept = kept
+
+    def _advances(self, side: Side, kept: int, now: float) -> None:
+        """Notice where a system's log grows and nothing of it arrives: the capture, or what receives it, may hang."""
+        reading = self._meter.reading()
+        arrived = sum(reading.applied[side.other].classes) + sum(
+            number for (_, target, _), number in reading.changes.items() if target is side.other
+        )
+        grows = kept > self._kept.get(side, kept)
+        if arrived != self._arrived.get(side, arrived) or kept < self._kept.get(side, kept) or not kept:
+            self._still.pop(side, None)
+        elif grows:
+            self._still.setdefault(side, now)
+        self._arrived[side] = arrived
+        is_stalled = now - self._still.get(side, now) >= STALLED_AFTER
+        if is_stalled and side not in self._told:
+            self._journal.put(_STALLED + side, str(time.time() - (now - self._still[side])))
+            self._told.add(side)
+            log.warning("nothing arrives", extra={"fields": {"side": str(side), "kept": kept}})
+        elif not is_stalled and side in self._told:
+            self._journal.put(_STALLED + side, None)
+            self._told.discard(side)
+
+
+def stalled(journal: Journal) -> list[Problem]:
+    """A warning for each side whose log grows while nothing of it arrives, as the engine that runs has noticed."""
+    found = []
+    for side in Side:
+        since = journal.get(_STALLED + side)
+        if since is not None:
+            at = datetime.fromtimestamp(float(since), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+            told = f"{side}: its log has been growing since {at}, and nothing of it arrives"
+            remedy = (
+                "a very large transaction may be on its way; else look at what the engine says (`dualwrite status`, "
+                "its log lines), and start it again"
+            )
+            found.append(Problem("capture_stalled", told, remedy, "warning", side=str(side)))
+    return found

@@ -44,6 +44,6 @@ def refreshed(found: Sequence[Refreshed], states: Sequence[MapStatus], freed: in
         said("no map's tables have changed since an engine looked at them")
     for row in states:
         if made.row_count or row["reason"]:
-            said(f"{row['map']} is {row['state']}" + (f": {row['reason']}" if row["reason"] else ""))
+            said(f"{row['map']}: {row['state']}" + (f": {row['reason']}" if row["reason"] else ""))
     if freed:
         said(f"{freed} parked record(s) went through")
