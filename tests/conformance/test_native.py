@@ -41,24 +41,19 @@ def version() -> int:
     return int(found[1])
 
 
-@pytest.fixture(scope="module")
-def results():
-    """What came of every case; that of the clocks only where a C compiler can make a clock run ahead."""
+def test_the_table_is_what_came_of_it():
+    """Each line of ``conflicts.md`` is what both have really done (``python docs/native.py`` writes it anew).
+
+    Under dualwrite both sides agree and later rows arrive; what was overruled is in the log, and what does not fit is
+    parked.  The case of the clocks runs only where a C compiler can make a clock run ahead.
+    """
     if version() != VERSION:
         pytest.skip(f"the comparison is with PostgreSQL {VERSION}, and this is {version()}")
-    return native.results(shutil.which("cc"))
-
-
-def test_the_table_is_what_came_of_it(results):
-    """Each line of ``conflicts.md`` is what both have really done (``python docs/native.py`` writes it anew)."""
+    results = native.results(shutil.which("cc"))
     told = native.written(PAGE)
     if not shutil.which("cc"):
         told = [line for line in told if native.CLOCKS.what not in line]
     assert native.table(results) == told
-
-
-def test_no_edit_is_lost_under_dualwrite(results):
-    """Both sides agree and later rows arrive; what was overruled is in the log, and what does not fit is parked."""
     for case, ours, _ in results:
         assert ours.flows, case.what
         assert ours.left == ours.right or "parked" in ours.noted, case.what
