@@ -392,27 +392,6 @@ class Native(Runs):
 
 # ------------------------------------------------------------------------------------------------ both
 
-CLOCK = """
-#define _GNU_SOURCE
-#include <dlfcn.h>
-#include <sys/time.h>
-int gettimeofday(struct timeval *now, void *zone) {
-    int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
-    int failed = real(now, zone);
-    now->tv_sec += %d;
-    return failed;
-}
-"""
-
-
-def set_ahead(server: Server, seconds: int, compiler: str) -> None:
-    """Let a server's clock run ahead from its next start on: it asks a library of ours for the time."""
-    source, library = server.folder / "clock.c", server.folder / "clock.so"
-    source.write_text(CLOCK % seconds)
-    subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
-    library.chmod(0o755)
-    server.environment["LD_PRELOAD"] = str(library)
-
 
 @contextmanager
 def databases(left: Server, right: Server) -> Iterator[Ends]:
@@ -462,7 +441,7 @@ def results(compiler: str | None) -> list[tuple[Case, Result, Result]]:
     servers = [Server(settings=dict(SETTINGS)) for _ in range(2)]
     try:
         if compiler:
-            set_ahead(servers[1], SKEW, compiler)
+            servers[1].set_ahead(SKEW, compiler)
         for server in servers:
             server.start()
         return compared(servers[0], servers[1], [case for case in CASES if compiler or case is not CLOCKS])

@@ -85,6 +85,19 @@ def _free_port() -> int:
         return int(found.getsockname()[1])
 
 
+_CLOCK = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <sys/time.h>
+int gettimeofday(struct timeval *now, void *zone) {
+    int (*real)(struct timeval *, void *) = dlsym(RTLD_NEXT, "gettimeofday");
+    int failed = real(now, zone);
+    now->tv_sec += %d;
+    return failed;
+}
+"""
+
+
 @dataclass
 class Server:
     """A server with its data in a folder of its own; not started yet.
@@ -122,6 +135,15 @@ class Server:
             [str(self.programs / program), *arguments], cwd=self.folder, capture_output=True, **_unprivileged()
         )
         assert done.returncode == 0, (done.stdout + done.stderr).decode(errors="replace")
+
+    def set_ahead(self, seconds: int, compiler: str) -> None:
+        """Let its clock run ahead from its next start on: it asks a library of ours for the time, which a C compiler
+        makes."""
+        source, library = self.folder / "clock.c", self.folder / "clock.so"
+        source.write_text(_CLOCK % seconds)
+        subprocess.run([compiler, "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True)
+        library.chmod(0o755)
+        self.environment["LD_PRELOAD"] = str(library)
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         """The url of one of its databases."""
