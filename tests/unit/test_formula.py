@@ -201,7 +201,7 @@ def test_a_record_on_which_it_fails(text: str, cells: dict[str, object], words: 
         ("if(OK, 1)", 1, "if takes a condition"),
         ("if(OK, 1, OK, 2)", 1, "if takes a condition"),
         ("FIRST + 1", 1, "+ takes a number, and FIRST is a text: write number(…)"),
-        ("FIRST + LAST", 1, "+ takes a number, and FIRST is a text"),
+        ("FIRST + LAST", 1, "number(…), or the number without quotes; & joins texts"),
         ("upper(QTY)", 7, "upper takes a text, and QTY is a number: write text(…)"),
         ("year(QTY)", 6, "year takes a date"),
         ("if(QTY, 1, 2)", 4, "a condition belongs here, and QTY is a number"),

@@ -266,7 +266,8 @@ class _Maker:
             if not fits and part.kind != "null":
                 name = "-" if node.name == "minus" else node.name
                 message = f"{name} takes {_SPOKEN[kind]}, and {self.said(part)} is {_SPOKEN[part.kind]}"
-                raise FormulaError(f"{message}{_hint(kind, part.kind)}", part.node.at)
+                joins = "; & joins texts" if name == "+" and part.kind == "text" else ""
+                raise FormulaError(f"{message}{_hint(kind, part.kind)}{joins}", part.node.at)
 
     def as_text(self, part: _Made) -> str:
         """The part's values as text."""

@@ -28,7 +28,12 @@ def created(made: Created, proposal: Proposal, empty: Sequence[Side]) -> None:
         said(f"set {variable} in the environment: its URL holds a password, which no file keeps")
     folder = folder_of(made.files)
     there = "" if folder == FilePath() else f" -C {folder}"
-    said(f"{len(proposal.maps)} map(s) proposed; next: look at them, then dualwrite check{there}")
+    follows = (
+        f"look at them, then dualwrite check{there}"
+        if proposal.maps
+        else "name a pair of tables with --include twice, take a published map (dualwrite maps library), or write one"
+    )
+    said(f"{len(proposal.maps)} map(s) proposed; next: {follows}")
 
 
 def proposed(proposal: Proposal) -> None:
