@@ -69,7 +69,13 @@ def circumstances(detail: Mapping[str, object]) -> Iterator[str]:
         yield "; ".join(short)
     for value in shown.values():
         if isinstance(value, list):
-            yield from map(str, value)
+            yield from map(_said, value)
+
+
+def _said(each: object) -> str:
+    if isinstance(each, Mapping):
+        return "; ".join(_told(name, value) for name, value in each.items() if value not in (None, ""))
+    return str(each)
 
 
 def _key(text: object) -> str:
