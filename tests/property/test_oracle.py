@@ -17,7 +17,7 @@ from .oracle_sqlite import SqliteSystem
 from .oracle_world import Design, Make, in_memory, run, shrink
 
 QUICK = settings(
-    max_examples=80,
+    max_examples=100,
     derandomize=True,
     deadline=None,
     database=None,
