@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import signal
 import sqlite3
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from .postgresql_world import Engine, World
 from .small_disk import MB, disk
 from .test_kill import DEADLINE, Project, read
 
@@ -36,50 +35,24 @@ def project(tmp_path: Path) -> Project:
     return Project(tmp_path)
 
 
-class Running:
-    """An engine that runs, and what it has said."""
-
-    def __init__(self, project: Project) -> None:
-        self.project = project
-        self._output = (project.folder / "output").open("w+b")
-        self.process = subprocess.Popen(project.command("run"), stdout=self._output, stderr=self._output)
-
-    def said(self) -> str:
-        """What it has said so far."""
-        return (self.project.folder / "output").read_text()
-
-    def until(self, condition: Callable[[], object]) -> None:
-        """Wait until something holds, while the engine lives."""
-        deadline = time.monotonic() + DEADLINE
-        while not condition():
-            assert self.process.poll() is None, self.said()
-            assert time.monotonic() < deadline, self.said()
-            time.sleep(0.05)
-
-    def end(self) -> None:
-        """Let it end by itself."""
-        self.process.send_signal(signal.SIGTERM)
-        assert self.process.wait(DEADLINE) == 0, self.said()
-        assert "Traceback" not in self.said()
-
-    def close(self) -> None:
-        """End it in any case."""
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        self._output.close()
+def running(project: Project) -> Engine:
+    """An engine that runs."""
+    output = project.folder / "output"
+    with output.open("wb") as said:
+        return Engine(subprocess.Popen(project.command("run"), stdout=said, stderr=said, process_group=0), output)
 
 
 @pytest.fixture
-def engine(project: Project) -> Iterator[Running]:
+def engine(project: Project) -> Iterator[Engine]:
     """An engine at work on both tables, which are in step."""
     assert project.run("run", "--until-idle").returncode == 0
-    running = Running(project)
+    made = running(project)
     try:
-        running.until(lambda: "Ctrl-C ends it" in running.said())
-        yield running
+        World.until(lambda: "Ctrl-C ends it" in made.said(), made)
+        yield made
     finally:
-        running.close()
+        if made.is_alive():
+            made.kill()
 
 
 def answer(project: Project, *words: str) -> object:
@@ -89,7 +62,7 @@ def answer(project: Project, *words: str) -> object:
 
 
 @pytest.mark.parametrize("many", [20_000, pytest.param(100_000, marks=pytest.mark.soak)])
-def test_a_poison_row_among_very_many(project: Project, engine: Running, many: int) -> None:
+def test_a_poison_row_among_very_many(project: Project, engine: Engine, many: int) -> None:
     """One record that the target refuses is parked alone, and goes through by itself once it was corrected."""
     poison = many * 7 // 9
     write(
@@ -102,14 +75,14 @@ def test_a_poison_row_among_very_many(project: Project, engine: Running, many: i
         f"""WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {many})
         INSERT INTO item (code, name, qty) SELECT 'i' || n, 'name ' || n, iif(n = {poison}, -1, n) FROM n""",
     )
-    engine.until(lambda: count(project.right, "product") == many - 1)
+    World.until(lambda: count(project.right, "product") == many - 1, engine)
     (parked,) = answer(project, "parked", "list")
     assert parked["key"] == f"i{poison}"
     assert "no negative stock" in json.dumps(parked)
     assert answer(project, "verify")["maps"][0]["left_only"] == 1
     write(project.left, f"UPDATE item SET qty = 5 WHERE code = 'i{poison}'")
-    engine.until(lambda: count(project.right, "product") == many)
-    engine.end()
+    World.until(lambda: count(project.right, "product") == many, engine)
+    assert engine.end() == 0
     assert answer(project, "parked", "list") == []
     assert answer(project, "verify")["maps"][0]["equal"] == many
     told = [(line["side"], line["what"]) for line in answer(project, "log", "--key", f"i{poison}")]
@@ -127,25 +100,26 @@ def test_a_journal_without_room(tmp_path: Path) -> None:
     project = Project(tmp_path)
     with disk(tmp_path / ".dualwrite", 8 * MB) as small:
         write(project.left, "INSERT INTO item VALUES ('first', 'n', 1, NULL)")
-        running = Running(project)
+        engine = running(project)
         try:
-            running.until(lambda: read(project.right, "SELECT number FROM product"))
+            World.until(lambda: read(project.right, "SELECT number FROM product"), engine)
             small.fill()
             numbers = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 3000)"
             write(project.left, f"{numbers} INSERT INTO item SELECT 'l' || n, 'n', n, NULL FROM n")
             write(project.right, f"{numbers} INSERT INTO product (number, quantity) SELECT 'r' || n, n FROM n")
-            running.until(lambda: running.said().count("the disk is full") >= 4)
+            World.until(lambda: engine.said().count("the disk is full") >= 4, engine)
             assert "without room for it nothing is carried" in project.run("status").stdout
             small.free()
             everything = set(read(project.left, "SELECT code FROM item")) | set(
                 read(project.right, "SELECT number FROM product")
             )
             assert len(everything) == 6001
-            running.until(lambda: count(project.left, "item") == len(everything))
-            running.until(lambda: count(project.right, "product") == len(everything))
-            running.end()
+            World.until(lambda: count(project.left, "item") == len(everything), engine)
+            World.until(lambda: count(project.right, "product") == len(everything), engine)
+            assert engine.end() == 0
         finally:
-            running.close()
+            if engine.is_alive():
+                engine.kill()
         assert project.run("run", "--until-idle").returncode == 0
         assert answer(project, "verify")["maps"][0]["equal"] == len(everything)
         waited = [line for line in answer(project, "log") if line["what"] == "waited"]

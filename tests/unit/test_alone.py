@@ -23,17 +23,14 @@ from dualwrite.errors import PositionLost, Stopped, Unavailable, Usage
 from dualwrite.journal import Journal
 from dualwrite.model import Position, Side
 
-from .test_engine_stories import GROUP_MAP, ITEM_MAP, LEFT_SCHEMA, RIGHT_SCHEMA, WITH_GROUP, L, R, Story
-from .test_pausing import Paused
+from .test_engine_stories import GROUP_MAP, LEFT_SCHEMA, RIGHT_SCHEMA, WITH_GROUP, L, R, Story
+from .test_pausing import Paused, linked
 
 
 @pytest.fixture
 def story() -> Paused:
     """Items and groups on both sides, linked and running; one record of each, and the right side away."""
-    told = Paused(ITEM_MAP, GROUP_MAP)
-    told.insert(L, code="1", name="one", note="a", amount="10")
-    told.insert(L, "groups", code="g", name="first")
-    told.start()
+    told = linked()
     told.engine.acknowledge()
     told.engine.close()
     told.databases[R].offline = True

@@ -41,14 +41,19 @@ class Paused(Story):
         return {side: queued.changes for side, queued in found.items()}
 
 
-@pytest.fixture
-def story() -> Paused:
+def linked() -> Paused:
     """Items and groups on both sides, linked and running; one record of each."""
     told = Paused(ITEM_MAP, GROUP_MAP)
     told.insert(L, code="1", name="one", note="a", amount="10")
     told.insert(L, "groups", code="g", name="first")
     told.start()
     return told
+
+
+@pytest.fixture
+def story() -> Paused:
+    """See ``linked``."""
+    return linked()
 
 
 def test_changes_of_a_paused_map_queue_while_others_flow(story: Paused) -> None:

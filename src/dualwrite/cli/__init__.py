@@ -43,16 +43,13 @@ from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine import brakes, commands
 from dualwrite.engine.clocks import apart, difference
-from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.courier import undelivered
 from dualwrite.engine.initial_syncs import master_of
 from dualwrite.engine.lifecycle import ATTENTION
 from dualwrite.engine.plan import Planner
-from dualwrite.engine.retention import over_budget, retained_by, short_of_room
+from dualwrite.engine.retention import retained_by
 from dualwrite.engine.samples import sampler
-from dualwrite.engine.status import status_of, waits_for
+from dualwrite.engine.status import status_of, stuck, warnings
 from dualwrite.engine.verify import verify as verify_map
-from dualwrite.engine.watch import stalled
 from dualwrite.engine.workspace import Workspace, examine
 from dualwrite.errors import DualwriteError, Invalid, Usage
 from dualwrite.mapping.compile import CompiledMap
@@ -323,10 +320,8 @@ def status(
             watching.watch(work, every, as_json)
             return
         report, owner = status_of(work), work.lease.owner()
-        stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
-        retained = retained_by(work.answering)
-        problems = [*stuck, *over_budget(retained, work.project.limits.retained), *undelivered(work.journal)]
-        problems += [*short_of_room(work.project.folder), *(stalled(work.journal) if owner else [])]
+        hindered, retained = stuck(work, owner), retained_by(work.answering)
+        problems = [*hindered, *warnings(work, owner, retained)]
         problems += [] if work.absent else apart(difference(work.connectors))
         if as_json:
             printing.json_out(printing.states.status_json(report, owner, retained, problems))
@@ -335,7 +330,7 @@ def status(
             printing.states.engine(owner)
             printing.states.retained(retained)
             printing.problems.told(problems)
-        finish(not stuck and not is_halted(report))
+        finish(not hindered and not is_halted(report))
 
 
 @app.command()

@@ -6,11 +6,8 @@ import threading
 
 from dualwrite import printing
 from dualwrite.cli.running import interrupted_by_signals
-from dualwrite.engine.continuity import obstacles
-from dualwrite.engine.courier import undelivered
-from dualwrite.engine.retention import over_budget, retained_by, short_of_room
-from dualwrite.engine.status import status_of, waits_for
-from dualwrite.engine.watch import stalled
+from dualwrite.engine.retention import retained_by
+from dualwrite.engine.status import status_of, stuck, warnings
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.printing.live import Show
@@ -30,10 +27,8 @@ def _look(work: Workspace, show: Show) -> None:
     try:
         work.look_again()
         report, retained = status_of(work), retained_by(work.answering)
-        stuck = waits_for(work) if owner else obstacles(work.journal, work.connectors)
+        problems = [*stuck(work, owner), *warnings(work, owner, retained)]
     except DualwriteError as trouble:
         show([], owner, {}, [Problem("connection", trouble.message, trouble.remedy)])
     else:
-        over = over_budget(retained, work.project.limits.retained) + short_of_room(work.project.folder)
-        over += stalled(work.journal) if owner else []
-        show(report, owner, retained, [*stuck, *over, *undelivered(work.journal)])
+        show(report, owner, retained, problems)

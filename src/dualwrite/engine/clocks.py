@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Final
 
 from dualwrite.connectors.base import Connector
@@ -12,6 +13,11 @@ from dualwrite.model import Side
 
 APART: Final = 5.0
 """Seconds between the two clocks above which somebody is told."""
+
+
+def shown(at: float) -> str:
+    """A time, in seconds since the epoch, for people."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def difference(connectors: Mapping[Side, Connector]) -> float | None:

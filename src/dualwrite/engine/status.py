@@ -6,15 +6,19 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TypedDict
 
+from dualwrite.engine.clocks import shown
+from dualwrite.engine.continuity import obstacles
+from dualwrite.engine.courier import undelivered
 from dualwrite.engine.doing import doing
 from dualwrite.engine.lifecycle import INITIALIZING, RESUMING, RUNNING, has_synced, pending, wants_to_run
 from dualwrite.engine.outage import Trouble, trouble_of
 from dualwrite.engine.release import MANY_DELETES
+from dualwrite.engine.retention import over_budget, short_of_room
 from dualwrite.engine.runner import IN_HAND
 from dualwrite.engine.versions import differs
+from dualwrite.engine.watch import stalled
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import MapState, MapVersion, Progress, SyncRun
@@ -124,12 +128,8 @@ def waits_of(workspace: Workspace, state: MapState, syncing: Mapping[str, str]) 
         return " and ".join(f"{side}, which does not answer" for side in trouble.sides) or trouble.message
     if syncing:
         return "an initial sync" if state.map in syncing else f"the initial sync of {next(iter(syncing))}"
-    at = "; ".join(f"the engine, which {each.what} (since {_clock(each.since)})" for each in doing(workspace.journal))
+    at = "; ".join(f"the engine, which {each.what} (since {shown(each.since)})" for each in doing(workspace.journal))
     return at or ("its queue" if state.state == RESUMING else "the engine's next look")
-
-
-def _clock(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _version(state: MapState, file: TableMap | None, known: Mapping[tuple[str, str, str], MapVersion]) -> _Version:
@@ -151,11 +151,23 @@ def waits_for(workspace: Workspace) -> list[Problem]:
         return [
             Problem(
                 "connection",
-                f"since {_clock(told.since)} the engine waits, and tries again: {told.message}",
+                f"since {shown(told.since)} the engine waits, and tries again: {told.message}",
                 told.remedy,
             )
         ]
     return [Problem("connection", why.message, why.remedy, side=str(side)) for side, why in workspace.absent.items()]
+
+
+def stuck(workspace: Workspace, owner: str | None) -> list[Problem]:
+    """Why the link cannot go on; ``owner`` runs its engine."""
+    return waits_for(workspace) if owner else obstacles(workspace.journal, workspace.connectors)
+
+
+def warnings(workspace: Workspace, owner: str | None, retained: Mapping[Side, int]) -> list[Problem]:
+    """What else there is to see to; ``retained`` is what the systems keep of their logs."""
+    limits = workspace.project.limits
+    found = [*over_budget(retained, limits.retained), *undelivered(workspace.journal)]
+    return [*found, *short_of_room(workspace.project.folder), *(stalled(workspace.journal) if owner else [])]
 
 
 def _trouble(workspace: Workspace) -> Trouble | None:

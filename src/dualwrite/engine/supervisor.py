@@ -103,7 +103,7 @@ class Engine:
         self.name = name
         self.connectors = connectors
         self.journal = journal
-        self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
+        self._know(maps)
         self.progress = unless_stopped(journal, progress)
         self.notes = Notes(journal)
         self.meter = Meter()
@@ -119,10 +119,14 @@ class Engine:
         self.syncs = InitialSyncs(journal, connectors, folder, share, self.progress)
         self.pauses = Pauses(journal, connectors, point)
         self._is_fresh = True  # the maps are those of the project as it is now
-        self._cyclic = cyclic(list(self.maps.values()))
         self.point = point
         self.link: Link
         self.flows: dict[Side, Flow] = {}
+
+    def _know(self, maps: Sequence[CompiledMap]) -> None:
+        """These are the maps from here on, parents first."""
+        self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
+        self._cyclic = cyclic(list(self.maps.values()))
 
     # -- opening and closing --------------------------------------------------------------------------------------
 
@@ -136,8 +140,7 @@ class Engine:
             maps, broken = self._renew()
             self._broken.clear()
             self._broken.update(broken)
-            self.maps = {compiled.name: compiled for compiled in order_maps(maps)}
-            self._cyclic = cyclic(list(self.maps.values()))
+            self._know(maps)
             self._renew = None
         while True:
             try:
@@ -200,8 +203,7 @@ class Engine:
                 self.halt(Halted(name, why, "correct the map (see dualwrite check), then start it"))
         for halted in self._tables.look(self.maps, self._drifted):
             self.halt(halted)
-        self.maps = {compiled.name: compiled for compiled in order_maps(list(self.maps.values()))}
-        self._cyclic = cyclic(list(self.maps.values()))
+        self._know(list(self.maps.values()))
         while True:
             states = self.journal.states()
             live = {name: each for name, each in self.maps.items() if name in states and is_live(states[name])}
@@ -422,8 +424,8 @@ class Engine:
         added = {name: found[name] for name in starting}
         for name in starting:
             self._broken.pop(name, None)
-        self.maps = {compiled.name: compiled for compiled in order_maps([*kept.values(), *added.values()])}
-        self.link.cyclic = self._cyclic = cyclic(list(self.maps.values()))
+        self._know([*kept.values(), *added.values()])
+        self.link.cyclic = self._cyclic
 
     @contextmanager
     def _halting(self, starting: Sequence[str]) -> Iterator[None]:

@@ -10,11 +10,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Final
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.meter import Meter
+from dualwrite.engine.clocks import shown
+from dualwrite.engine.meter import Meter, Reading
 from dualwrite.engine.retention import retained_by
 from dualwrite.errors import DualwriteError, Problem
 from dualwrite.journal import Journal, MapState, Tally
@@ -92,17 +92,16 @@ class Gauges:
     def ask(self) -> None:
         """What the systems keep; while the engine carries: otherwise the question may have to wait for one of them."""
         now = time.monotonic()
-        if now >= self._asks_at and self._meter.reading().carries:
+        if now >= self._asks_at and (reading := self._meter.reading()).carries:
             kept = retained_by(self._connectors)
             self._meter.retained(kept)
             self._asks_at = now + RETAINED_EVERY
             for side in kept:
-                self._advances(side, kept[side], now)
+                self._advances(side, kept[side], reading, now)
             self._kept = kept
 
-    def _advances(self, side: Side, kept: int, now: float) -> None:
+    def _advances(self, side: Side, kept: int, reading: Reading, now: float) -> None:
         """Notice where a system's log grows and nothing of it arrives: the capture, or what receives it, may hang."""
-        reading = self._meter.reading()
         arrived = sum(reading.applied[side.other].classes) + sum(
             number for (_, target, _), number in reading.changes.items() if target is side.other
         )
@@ -128,8 +127,7 @@ def stalled(journal: Journal) -> list[Problem]:
     for side in Side:
         since = journal.get(_STALLED + side)
         if since is not None:
-            at = datetime.fromtimestamp(float(since), UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-            told = f"{side}: its log has been growing since {at}, and nothing of it arrives"
+            told = f"{side}: its log has been growing since {shown(float(since))}, and nothing of it arrives"
             remedy = (
                 "a very large transaction may be on its way; else look at what the engine says (`dualwrite status`, "
                 "its log lines), and start it again"
