@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 
 from dualwrite.engine.supervisor import Engine
+from dualwrite.journal import Journal
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Side
 
+from .conftest import Pair
 from .test_keys_and_companies import CUSTOMERS, World
 from .test_keys_and_companies import world as world  # the fixture
 
@@ -140,3 +144,77 @@ def test_a_wider_filter_brings_the_rest_along(linked: World) -> None:
     assert last(linked)[0] == "filters"
     assert linked.verdict().clean
     assert ("demf", "C3", "left") in linked.run[R](ACCOUNT)
+
+
+TWO = """
+CREATE TABLE customer (area TEXT NOT NULL, account TEXT NOT NULL, name TEXT, PRIMARY KEY (area, account));
+INSERT INTO customer VALUES ('usmf', 'C1', 'one'), ('demf', 'C1', 'two'), ('frmf', 'C1', 'three');
+"""
+MAP = """\
+map: customers
+left: customer
+right: customer
+company: area = area
+key: [account]
+columns:
+  - area = area
+  - account = account
+  - name = name
+"""
+
+
+@pytest.fixture
+def two(tmp_path: Path, pair) -> Iterator[Pair]:
+    """A project on two files, for one company."""
+    for file, script in (("left.db", TWO), ("right.db", TWO.partition("INSERT")[0])):
+        with closing(sqlite3.connect(tmp_path / file)) as database:
+            database.executescript(script)
+    urls = {str(side): f"sqlite:///{tmp_path / side}.db" for side in Side}
+    project = pair(urls, {"customers": MAP})
+    project.settings = project.folder / "dualwrite.yaml"
+    project.plain = project.settings.read_text()
+    project.settings.write_text(f"{project.plain}companies: [usmf]\n")
+    return project
+
+
+def areas(project: Pair) -> list[str]:
+    """The companies whose records have come to the right side."""
+    with closing(sqlite3.connect(project.folder.parent / "right.db", timeout=60)) as database:
+        return [area for (area,) in database.execute("SELECT area FROM customer ORDER BY area")]
+
+
+def told(project: Pair) -> list[str]:
+    """The activity log, newest first."""
+    with Journal.open(project.folder) as journal:  # commands refuse a project whose file is wrong
+        return [event.what for event in journal.events()]
+
+
+def test_a_running_engine_takes_companies_from_its_file(two: Pair) -> None:
+    """Others go on meanwhile; what cannot be read changes nothing, and a company that leaves is detached."""
+    with two.engine() as engine:
+        two.until(lambda: areas(two) == ["usmf"])
+        two.settings.write_text(f"{two.plain}companies: [usmf, demf]\n")
+        two.until(lambda: "companies brought together" in told(two))
+        assert areas(two) == ["demf", "usmf"]
+        two.settings.write_text(f"{two.plain}companies: 7\n")
+        two.until(lambda: told(two)[0] == "dualwrite.yaml cannot be read; what it said before goes on")
+        two.settings.write_text(f"{two.plain}companies: [demf]\n")
+        two.until(lambda: told(two)[0] == "companies removed: detached")
+        with closing(sqlite3.connect(two.folder.parent / "left.db", timeout=60)) as database, database:
+            database.execute("UPDATE customer SET name = 'alone' WHERE area = 'usmf'")
+            database.execute("UPDATE customer SET name = 'carried' WHERE area = 'demf'")
+        two.until(two.agree)
+        assert engine.poll() is None
+        assert "alert rules read anew" not in told(two)
+        assert two.end(engine).code == 0
+    with closing(sqlite3.connect(two.folder.parent / "right.db")) as database:
+        assert database.execute("SELECT name FROM customer ORDER BY area").fetchall() == [("carried",), ("one",)]
+
+
+def test_a_record_of_a_company_is_asked_for_by_names(two: Pair) -> None:
+    """Of either side, in any order; one that was asked for in another order is not there, by these names."""
+    two.sync()
+    assert two.call("explain", "customers", "area=usmf", "account=C1").code == 0
+    assert two.call("explain", "customers", "C1,usmf").code == 0
+    wrong = two.call("explain", "customers", "usmf", "C1", "--json")
+    assert wrong.json()["verdict"].startswith("neither side has a record with account 'usmf', area 'C1'")

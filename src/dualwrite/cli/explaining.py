@@ -16,7 +16,7 @@ def explain(
     key: Annotated[
         list[str],
         typer.Argument(
-            help="Members of the record's key, in the order of the map's: with commas, or one by one.",
+            help="Members of the record's key, with commas or one by one: in the map's order, or as NAME=VALUE.",
             metavar="KEY",
         ),
     ],

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,9 @@ from dualwrite import printing
 from dualwrite.cli.logs import Format, Level, log_lines
 from dualwrite.cli.session import HERE, Folder, finish, is_halted, is_of_map, unbroken
 from dualwrite.engine import commands
-from dualwrite.engine.alerts import Alerts, Written, want
+from dualwrite.engine.alerts import Alerts, want
 from dualwrite.engine.courier import Courier
+from dualwrite.engine.edits import Edits
 from dualwrite.engine.exposition import Exposition, served
 from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED, is_live
 from dualwrite.engine.meter import Meter
@@ -145,10 +147,10 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
 
 def watched(work: Workspace, meter: Meter, stack: ExitStack) -> Gauges:
     """Look after the engine as long as the stack stands: gauges, rules of alerts, and what they have to say."""
-    gauges, written = Gauges(work.journal, work.connectors, meter), Written(work.project)
+    gauges, edits = Gauges(work.journal, work.connectors, meter), Edits(work.project, attrgetter("alerts"))
     budget = work.project.limits.retained
-    alerts = Alerts(work.project.link, work.journal, meter, written.changed, want(work.journal), budget)
-    courier = Courier(work.journal, lambda: written.settings)
+    alerts = Alerts(work.project.link, work.journal, meter, edits.now, edits.changed, want(work.journal), budget)
+    courier = Courier(work.journal, lambda: edits.now)
     stack.enter_context(Rounds("alerts", alerts.look))
     stack.enter_context(Rounds("gauges", gauges.count, gauges.ask))
     stack.enter_context(Rounds("courier", courier.deliver))

@@ -20,9 +20,9 @@ from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import Meter, Reading
 from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.retention import size
-from dualwrite.errors import DualwriteError, Invalid, Usage
+from dualwrite.errors import DualwriteError, Usage
 from dualwrite.journal import Journal, Notice
-from dualwrite.project import FILE, Project, load_readable
+from dualwrite.project import FILE
 from dualwrite.settings import MESSAGES, AlertSettings, RuleSettings
 from dualwrite.troubles import remedy_of
 
@@ -166,43 +166,11 @@ class Window:
         return {("retained", ""): f"kept of the logs: {told}; limits.retained is {size(budget)}"}
 
 
-class Written:
-    """The alerts of a project as they are written by now."""
-
-    def __init__(self, project: Project) -> None:
-        self.settings = project.alerts
-        self._file = project.folder / FILE
-        self._stamp = self._look()
-        self._is_new = True
-
-    def _look(self) -> tuple[int, int]:
-        try:
-            found = self._file.stat()
-        except OSError:  # it is being replaced
-            return self._stamp
-        return found.st_mtime_ns, found.st_size
-
-    def changed(self) -> AlertSettings | None:
-        """The rules where they are new; raises Invalid for a file that cannot be read, once."""
-        stamp, is_new = self._look(), self._is_new
-        if stamp == self._stamp and not is_new:
-            return None
-        self._is_new = False
-        if stamp != self._stamp:
-            self._stamp = stamp
-            project, problems = load_readable(self._file.parent)
-            wrong = [problem for problem in problems if problem.file == str(self._file)]
-            if project is None or wrong:
-                raise Invalid(wrong or problems)
-            self.settings = project.alerts
-        return self.settings
-
-
 class Alerts:
     """The rules of a link, looked at again and again by ``look``.
 
-    ``read`` gives the rules as they are written by now, where they have changed; it raises what is wrong with them, and
-    those of before go on.  ``want`` writes down that maps shall pause or stop.
+    ``read`` gives other ones where they have changed; it raises what is wrong with their file, and those of before go
+    on.  ``want`` writes down that maps shall pause or stop.
     """
 
     def __init__(
@@ -210,6 +178,7 @@ class Alerts:
         link: str,
         journal: Journal,
         meter: Meter,
+        settings: AlertSettings,
         read: Callable[[], AlertSettings | None],
         want: Callable[[str, Sequence[str], str], None],
         budget: int,
@@ -220,10 +189,10 @@ class Alerts:
         self._read = read
         self._want = want
         self._budget = budget
-        self._windows: list[Window] = []
         self._before: Reading | None = None
         earlier = journal.parked_since(time.time() - REMEMBERED)  # by another engine, before this one began
         self._history = deque((at, Counter({(code, name): 1})) for name, code, at in earlier)
+        self._windows = self._counting(settings)
 
     def look(self) -> None:
         """Hold every rule against what has happened since the last look."""
@@ -239,18 +208,20 @@ class Alerts:
         self._act()
 
     def _take_rules(self) -> None:
-        """Take rules that were changed; they count what happened before as well."""
+        """Take rules that were changed."""
         try:
             settings = self._read()
         except DualwriteError as wrong:
-            self._journal.log("alert rules cannot be read; those of before go on", detail={"reason": str(wrong)})
-            log.warning("alert rules cannot be read", extra={"fields": {"reason": str(wrong)}})
+            self._journal.log(f"{FILE} cannot be read; what it said before goes on", detail={"reason": str(wrong)})
+            log.warning(f"{FILE} cannot be read", extra={"fields": {"reason": str(wrong)}})
             return
-        if settings is None:
-            return
-        if self._before is not None:
+        if settings is not None:
             self._journal.log("alert rules read anew", detail={"rules": [rule.name for rule in settings.rules]})
-        self._windows = [Window(rule, self._history) for rule in settings.rules]
+            self._windows = self._counting(settings)
+
+    def _counting(self, settings: AlertSettings) -> list[Window]:
+        """The rules; they count what happened before as well."""
+        return [Window(rule, self._history) for rule in settings.rules]
 
     def _remember(self, now: float, new: Counts) -> None:
         if new:

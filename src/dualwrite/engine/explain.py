@@ -71,7 +71,8 @@ class Explanation:
 
 
 def explain(work: Workspace, compiled: CompiledMap, members: Sequence[str]) -> Explanation:
-    """The record of a map whose key has these members, in the order of the map's key.
+    """The record of a map whose key has these members: in the order of the map's key, or each as NAME=VALUE with the
+    name of its column on either side.
 
     Raises Usage where the key has another number of members.
     """
@@ -266,7 +267,8 @@ class _Explainer:
         if not any(counts.values()):
             known = self._work.journal.events(map=self._map.name, key=key_text(self._key), limit=1)
             told = f"; the log says last: {known[0].what}" if known else ""
-            verdict = f"neither side has such a record: it was deleted, or never was{told}"
+            asked = ", ".join(f"{name} {_shown(cell)}" for name, cell in zip(self._names(), self._members, strict=True))
+            verdict = f"neither side has a record with {asked}: it was deleted, or never was{told}"
         elif agrees:
             verdict = "both sides agree"
         elif all(counts.values()):
@@ -276,7 +278,10 @@ class _Explainer:
             verdict = f"only the {side} side has the record"
         if not reasons:
             return verdict, "nothing is to be done" if agrees else "look at dualwrite log"
-        return f"{verdict}: {reasons[0].text}", reasons[0].remedy
+        return verdict, reasons[0].remedy
+
+    def _names(self) -> list[str]:
+        return _key_names(self._map, Side.LEFT)
 
 
 @dataclass(frozen=True)
@@ -311,17 +316,32 @@ def _failing(expression: Expression | None, tester: _Tester, row: Row) -> Iterat
 
 def _members(compiled: CompiledMap, given: Sequence[str]) -> Key:
     """The members of a key, given one by one or in one text."""
-    view = compiled.views[Side.LEFT]
+    names = _key_names(compiled, Side.LEFT)
     members = list(given)
-    if len(members) == 1 and len(view.key) > 1:
+    if len(members) == 1 and len(names) > 1:
         members = [part.strip() for part in members[0].split(",")]
-    if len(members) != len(view.key):
-        names = ", ".join(show_path(view.paths[index]) for index in view.key)
+    if len(members) != len(names):
         raise Usage(
-            f"the key of {compiled.name} has {len(view.key)} member(s), not {len(members)}",
-            f"give, separated by commas or one by one: {names}",
+            f"the key of {compiled.name} has {len(names)} member(s), not {len(members)}",
+            f"give, separated by commas or one by one: {', '.join(names)}",
         )
+    members = _in_order(compiled, members) or members
     return tuple(None if member == "()" else member for member in members)
+
+
+def _key_names(compiled: CompiledMap, side: Side) -> list[str]:
+    view = compiled.views[side]
+    return [show_path(view.paths[index]) for index in view.key]
+
+
+def _in_order(compiled: CompiledMap, members: Sequence[str]) -> list[str] | None:
+    """Members that were given by their names, in the key's order; None where they were not."""
+    given = dict(member.split("=", 1) for member in members if "=" in member)
+    for side in Side:
+        names = _key_names(compiled, side)
+        if given.keys() == set(names):
+            return [given[name] for name in names]
+    return None
 
 
 def _index(compiled: CompiledMap, side: Side, path: Path | None) -> int | None:

@@ -100,9 +100,9 @@ class Runner:
         While a system does not answer, and when a map must not go on, everything is taken up anew from what is
         committed: with growing pauses, and without that map.
         """
-        is_open, began = True, None
+        is_open, began, goes_on = True, None, True
         with tuned():
-            while not self.stop.is_set():
+            while goes_on and not self.stop.is_set():
                 try:
                     if not is_open:
                         self.engine.open()
@@ -111,8 +111,10 @@ class Runner:
                     self.engine.reconcile()
                     self.engine.meter.carries(True)
                     began = time.monotonic()
-                    self._carry(until_idle)
-                    return
+                    goes_on = self._carry(until_idle)
+                    if goes_on:
+                        self.engine.close()
+                        is_open = False
                 except Usage:
                     misfits = self.engine.misfits() if is_open else []
                     if not misfits:
@@ -132,8 +134,9 @@ class Runner:
                     is_open, began = False, None
                     self._outage.wait(trouble, worked, patience(until_idle))
 
-    def _carry(self, until_idle: bool) -> None:
-        self._failure = None
+    def _carry(self, until_idle: bool) -> bool:
+        """Carry until stopped, or idle if asked; True where the link is to be taken up anew, for other companies."""
+        self._failure, is_rescoped = None, False
         self._busy = dict.fromkeys(Side, True)
         done = threading.Event()
         for flow in self.engine.flows.values():
@@ -145,7 +148,7 @@ class Runner:
         for thread in threads:
             thread.start()
         try:
-            while not self.stop.is_set() and self._failure is None:
+            while not self.stop.is_set() and self._failure is None and not is_rescoped:
                 self._serve()
                 self._settle_delays()
                 self._tell_lag()
@@ -155,6 +158,7 @@ class Runner:
                         self.engine.drain()
                     break
                 self.stop.wait(LISTEN_EVERY)
+                is_rescoped = self.engine.is_rescoped()
         finally:
             done.set()
             for thread in threads:
@@ -164,6 +168,7 @@ class Runner:
         self._told_at = 0.0
         self._tell_lag()
         self.engine.acknowledge()
+        return is_rescoped
 
     def _tell(self, name: str, value: str | None) -> None:
         """Let other processes know, where it is something new."""

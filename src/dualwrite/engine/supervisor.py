@@ -93,13 +93,15 @@ class Engine:
         reload: Reload | None = None,
         renew: Renew | None = None,
         compile: Compile | None = None,
+        rescoped: Callable[[], bool] = lambda: False,
         folder: Path | None = None,
     ) -> None:
         """``audit`` is for how long what was applied is kept, None for not at all; ``broken`` says why maps of the
         project are not among ``maps``; ``reload`` reads those that are to be started anew from the project, as they are
         by then; ``renew``, where ``maps`` are of systems as they were earlier, makes them anew before anything is
-        carried; ``compile`` binds maps that run to their tables as they are by then; ``folder`` is where initial syncs
-        keep what they have found, so that they can go on after a crash."""
+        carried; ``compile`` binds maps that run to their tables as they are by then; ``rescoped`` tells, once, that
+        these have other companies since; ``folder`` is where initial syncs keep what they have found, so that they can
+        go on after a crash."""
         self.name = name
         self.connectors = connectors
         self.journal = journal
@@ -114,6 +116,7 @@ class Engine:
         self._broken = dict(broken or {})
         self._reload = reload
         self._renew = renew
+        self.is_rescoped = rescoped
         self._tables = Tables(journal, connectors, compile, self._broken, self.meter)
         self._drifted: dict[str, Drifted] = {}  # maps of whose tables something was told since they were looked at
         self.syncs = InitialSyncs(journal, connectors, folder, share, self.progress)

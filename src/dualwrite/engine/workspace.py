@@ -6,9 +6,10 @@ Opening reads and connects; it writes nothing in either system.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from operator import attrgetter
 from typing import TypeVar
 
 from dualwrite.connectors import connect
@@ -17,6 +18,7 @@ from dualwrite.declared import complete
 from dualwrite.engine.clocks import apart, difference
 from dualwrite.engine.continuity import obstacles
 from dualwrite.engine.data import DataCheck
+from dualwrite.engine.edits import Edits
 from dualwrite.engine.lifecycle import is_live, wants_to_run
 from dualwrite.engine.link import Point, no_point
 from dualwrite.engine.outage import silence
@@ -116,11 +118,24 @@ class Workspace:
             broken=self._broken(),
             reload=self._reload,
             renew=self._renew if self.absent else None,
-            compile=partial(compiled, self.project, tolerated=RUNS_ON),
+            compile=self._compiled,
+            rescoped=partial(self._rescoped, Edits(self.project, attrgetter("companies"))),
             folder=self.project.folder / FOLDER / "syncs",
             point=point,
             progress=progress,
         )
+
+    def _compiled(self, table_map: TableMap, schemas: Mapping[Side, Schema]) -> CompiledMap:
+        return compiled(self.project, table_map, schemas, tolerated=RUNS_ON)
+
+    def _rescoped(self, companies: Edits[tuple[str, ...]]) -> bool:
+        """Does the project name other companies by now?  Maps are bound to these from here on."""
+        with suppress(Invalid):  # whoever looks after the rest of the file tells it
+            found = companies.changed()
+            if found is not None:
+                self.project = replace(self.project, companies=found)
+                return True
+        return False
 
     def _remember(self) -> None:
         """Note what the systems look like, for while one of them does not answer."""
