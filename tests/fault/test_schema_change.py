@@ -78,3 +78,42 @@ def test_columns_are_added_dropped_and_retyped_under_load(world: World) -> None:
     told = [each["what"] for each in json.loads(world.call("log", "--map", "more", "--json").stdout)]
     assert told.count("stopped by itself; needs attention") == 2
     assert told.count("initial sync done; running") == (3 if is_file else 2)
+
+
+def test_killed_while_a_map_is_held(pair: World) -> None:
+    """What users of both sides do meanwhile queues, before the kill and after it, and is carried once the map fits."""
+    left, right = pair.systems
+    for system in pair.systems:
+        alter(system, EXTRA.format(text="text", int="integer"), "INSERT INTO extra VALUES ('E1', 'one', 1)")
+    file = pair.folder / "maps" / "more.yaml"
+    file.write_text(MAP)
+    pair.sync()
+    with pair.engine() as engine:
+        alter(right, "ALTER TABLE extra DROP size")
+        pair.until(lambda: extras(pair)[0] == "needs attention", engine)
+        alter(left, "INSERT INTO extra VALUES ('E2', 'two', 2)")
+        alter(right, "UPDATE extra SET name = 'from the right' WHERE code = 'E1'")
+        pair.until(lambda: waiting(pair) == 2, engine)
+        engine.kill()
+    alter(left, "UPDATE extra SET name = 'later' WHERE code = 'E2'")
+    alter(right, "INSERT INTO extra VALUES ('E3', 'three')")
+    with pair.engine() as engine:
+        pair.until(lambda: waiting(pair) == 4, engine)
+        assert extras(pair)[0] == "needs attention"
+        file.write_text(MAP.replace("  - size = size\n", ""))
+        assert pair.call("maps", "refresh", "more").returncode == 0
+        pair.until(lambda: extras(pair) == ("running", ""), engine)
+        wanted = [("E1", "from the right"), ("E2", "later"), ("E3", "three")]
+        for system in pair.systems:
+            pair.until(lambda at=system: at.rows("SELECT code, name FROM extra ORDER BY code") == wanted, engine)
+        assert engine.end() == 0
+    pair.agrees()
+    told = [each["what"] for each in json.loads(pair.call("log", "--map", "more", "--json").stdout)]
+    assert told.count("stopped by itself; needs attention") == 1
+    assert told.count("initial sync done; running") == 1
+
+
+def waiting(world: World) -> int:
+    """How many changes of the map wait in its queue."""
+    maps = json.loads(world.call("status", "--json").stdout)["maps"]
+    return next(each["queued"] for each in maps if each["map"] == "more")
