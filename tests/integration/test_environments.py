@@ -20,6 +20,17 @@ def copied(shop, name="copy"):
     return place
 
 
+def run_script(file, told):
+    """Do by hand what was printed, and removes a link from a database."""
+    script = told[told.index("run this there:") :].splitlines()
+    with sqlite3.connect(file) as database:
+        select = next(line for line in script if line.startswith("SELECT"))
+        for (drop,) in database.execute(select).fetchall():
+            database.execute(drop)
+        for drop in (line for line in script if line.startswith("DROP TABLE")):
+            database.execute(drop)
+
+
 def test_a_copy_of_everything_is_refused_until_both_sides_are_its_own(shop):
     """Neither the folder nor a database file is taken for the original; relinked, it goes on without initial sync."""
     shop.sync()
@@ -35,6 +46,7 @@ def test_a_copy_of_everything_is_refused_until_both_sides_are_its_own(shop):
     assert left.code == 0
     assert "it is a copy of the system that the link was made with" in left.out
     assert "the right side is still that of the original folder" in left.out
+    assert "run this there" not in left.out  # the original goes on
     assert shop.call("run", "--until-idle", *here).code == 1
     right = shop.call("relink", "right", "--yes", *here)
     assert "both sides hold the same: dualwrite start --no-initial-sync" in right.out
@@ -110,14 +122,17 @@ def test_a_side_is_pointed_to_another_system(shop):
     assert told.code == 2  # it asks
     assert "it is another system, and new to this link" in told.out
     assert (shop.folder / "dualwrite.yaml").read_text() == settings
-    assert shop.call("relink", "right", "sqlite:///other.db", "--yes").code == 0
+    relinked = shop.call("relink", "right", "sqlite:///other.db", "--yes")
+    assert relinked.code == 0
     assert (shop.folder / "dualwrite.yaml").read_text() == settings.replace("crm.db", "other.db")
     assert shop.state() == "stopped"
     assert shop.call("start", "--master", "left").code == 0
     assert shop.sync().code == 0
     assert shop.agree()
     assert {row[0] for row in shop.sql(other, "SELECT number FROM accounts")} == {"C1", "C2", "C3", "C9"}
-    assert shop.traces(shop.right)  # what the old system holds is its own: reset it from there
+    assert shop.traces(shop.right)
+    run_script(shop.right, relinked.out)
+    assert shop.traces(shop.right) == []
 
 
 def test_a_linked_system_is_not_taken_over(shop, tmp_path):
@@ -217,13 +232,7 @@ def test_reset_without_a_side_that_is_gone(shop):
     done = shop.call("reset", "--yes", "--forget", "right")
     assert done.code == 0
     assert shop.traces(shop.left) == []
-    script = done.out[done.out.index("run this there:") :]
-    with sqlite3.connect(away) as database:
-        select = next(line for line in script.splitlines() if line.startswith("SELECT"))
-        for (drop,) in database.execute(select).fetchall():
-            database.execute(drop)
-        for drop in (line for line in script.splitlines() if line.startswith("DROP TABLE")):
-            database.execute(drop)
+    run_script(away, done.out)
     assert shop.traces(away) == []
 
 

@@ -271,3 +271,43 @@ def test_from_nothing_to_a_running_link_without_a_superuser(roles: Server, termi
             owners_part(database, left.err)
         assert terminal.call("uninstall", "--yes").code == 0
         assert [database.run(STATE) for database in (shop, crm)] == before
+
+
+def test_what_a_one_way_map_needs_more_to_write_at_its_source(roles: Server, terminal) -> None:
+    """``parked edit`` and ``undo`` are refused, nothing is written, and the log says so, until the source grants it."""
+    table = "CREATE TABLE {} (code text PRIMARY KEY, name varchar({}), n int)"
+    with owned(roles, table.format("things", 40)) as shop, owned(roles, table.format("goods", 10)) as crm:
+        (terminal.folder / "maps").mkdir()
+        (terminal.folder / "maps" / "things.yaml").write_text(
+            "map: things\nleft: things\nright: goods\nkey: [code]\n"
+            "columns:\n  - code > code\n  - name > name\n  - n > n\n"
+        )
+        urls = {"left": roles.url(shop.name, "dualwrite"), "right": roles.url(crm.name, "dualwrite")}
+        sides = "".join(f"{side}: {{name: {side}, url: {url}}}\n" for side, url in urls.items())
+        (terminal.folder / "dualwrite.yaml").write_text(f"link: contoso\n{sides}")
+        checked = terminal.call("check").out
+        assert "GRANT SELECT ON public.things" in checked
+        for database in (shop, crm):
+            owners_part(database, checked)
+        shop.run("INSERT INTO things VALUES ('T1', 'one', 1), ('T2', 'two', 2)")
+        assert terminal.call("run", "--until-idle").code == 0
+        shop.run("UPDATE things SET name = 'far too long for it' WHERE code = 'T1'")
+        shop.run("UPDATE things SET n = 7 WHERE code = 'T2'")
+        assert terminal.call("run", "--until-idle").code == 1
+        changes = terminal.call("log", "--changes", "--json").json()
+        (change,) = (each["id"] for each in changes if each["what"] == "update")
+        commands = (("parked", "edit", "1", "name=short"), ("undo", change))
+        for command in commands:
+            refused = terminal.call(*command)
+            assert (refused.code, "permission denied for table things" in refused.err) == (1, True)
+        told = [each["what"] for each in terminal.call("log", "--json").json()]
+        assert (told[0], told[2]) == ("undo came to nothing", "edit came to nothing")
+        shop.run("GRANT INSERT, UPDATE, DELETE ON things TO dualwrite")
+        for command in commands:
+            assert terminal.call(*command).code == 0
+        assert shop.run("SELECT * FROM things ORDER BY code") == [("T1", "short", 1), ("T2", "two", 2)]
+        assert terminal.call("verify").code == 0
+        left = terminal.call("uninstall", "--yes").err
+        for database in (shop, crm):
+            owners_part(database, left)
+        assert terminal.call("uninstall", "--yes").code == 0

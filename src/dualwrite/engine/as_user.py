@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import Usage
+from dualwrite.errors import DualwriteError, Unavailable, Usage
 from dualwrite.journal import Images
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import (
@@ -57,15 +57,26 @@ def write_as_user(
     """Write a record; why it came to nothing, or empty.
 
     ``what`` is told in the activity log before it is done, so that a crash between leaves no change that nobody knows
-    of; ``failed`` is told where it came to nothing.
+    of; ``failed`` is told where it came to nothing.  Raises what the system says.
     """
+
+    def tell(what: str, reason: str) -> None:
+        engine.journal.log(what, map=compiled.name, who=who, detail={"key": detail["key"], "reason": reason})
+
     engine.journal.log(what, map=compiled.name, who=who, detail=detail)
-    outcome = engine.connectors[side].edit(compiled.whole[side], write)
+    try:
+        outcome = engine.connectors[side].edit(compiled.whole[side], write)
+    except Unavailable as trouble:
+        tell("nobody knows whether it was written", trouble.message)
+        raise
+    except DualwriteError as trouble:
+        tell(failed, trouble.message)
+        raise
     if isinstance(outcome, Applied):
         engine.drain()
         return ""
     reason = _why(outcome)
-    engine.journal.log(failed, map=compiled.name, who=who, detail={"key": detail["key"], "reason": reason})
+    tell(failed, reason)
     return reason
 
 

@@ -35,6 +35,8 @@ class Prospect:
     """What relinking a side would mean.
 
     ``was`` is the system that the link was made with (None: none yet), ``now`` the one that its URL leads to.
+    ``leaves`` removes the link from the one that it leaves, by hand: empty where nothing is there, or another project
+    uses it.
     """
 
     side: Side
@@ -44,6 +46,7 @@ class Prospect:
     holds: Installation
     problems: tuple[Problem, ...]
     data: tuple[Agreement, ...]
+    leaves: str = ""
 
     @property
     def is_same_data(self) -> bool:
@@ -73,14 +76,17 @@ def examine(work: Workspace, side: Side) -> Prospect:
         Agreement(each.map, each.tally.equal, each.count(None), each.count(Side.LEFT), each.count(Side.RIGHT))
         for each in reports
     ]
+    was, now = work.journal.get(f"identity.{side}"), connector.identity()
+    is_left = was is not None and not is_same(was, now) and not _is_copied(work.journal)
     return Prospect(
         side,
-        work.journal.get(f"identity.{side}"),
-        connector.identity(),
+        was,
+        now,
         work.project.environments[side].shown_url,
         connector.installation(),
         tuple(problems),
         tuple(data),
+        connector.by_hand() if is_left else "",
     )
 
 
@@ -123,13 +129,20 @@ def _settle_home(journal: Journal) -> None:
         journal.put(HOME, journal.home)
 
 
-def missing_side(journal: Journal) -> Side | None:
-    """The side that a copied folder still shares with its original."""
+def _is_copied(journal: Journal) -> bool:
+    """Is the folder a copy, whose original may go on?"""
     try:
         check_home(journal)
     except Denied:
-        return next((side for side in Side if journal.get(f"relinked.{side}") != journal.home), None)
-    return None
+        return True
+    return False
+
+
+def missing_side(journal: Journal) -> Side | None:
+    """The side that a copied folder still shares with its original."""
+    if not _is_copied(journal):
+        return None
+    return next((side for side in Side if journal.get(f"relinked.{side}") != journal.home), None)
 
 
 def moved(journal: Journal, connectors: Mapping[Side, Connector], who: str, sure: Callable[[str], None]) -> list[str]:

@@ -35,6 +35,9 @@ def relinked(found: Prospect, waits: Side | None) -> None:
         said("both sides hold the same: dualwrite start --no-initial-sync, then dualwrite run, before anybody writes")
     else:
         said("both sides differ: look at dualwrite plan, then dualwrite start --master with the better side")
+    if found.leaves:
+        said(f"the system that was the {found.side} side keeps its log for this link; if it goes on, run this there:")
+        said(found.leaves)
 
 
 def survey(found: Survey, forget: Collection[Side]) -> None:
