@@ -5,6 +5,9 @@ WORKERS ?= $(shell echo $$((2 * $$(nproc))))  # tests mostly wait for servers an
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
 
+# The suite starts hundreds of processes: without bytecode on the disk, each would compile the whole program anew.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: demo test soak check bench clean
 
 demo: $(READY)
