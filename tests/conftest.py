@@ -6,11 +6,16 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from dualwrite.testing.postgresql import Database, Server
 
 os.environ.pop("COLUMNS", None)  # pytest-xdist sets it in its workers; what is printed here goes into no terminal
 
+
+# How fast examples come is the machine's matter: a busy one must not fail a test.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 FIRST = ("tests/fault/test_kill.py", "tests/fault/test_postgresql_kill.py", "tests/fault/")
 

@@ -19,7 +19,7 @@ from dualwrite import declared, project, settings, troubles
 from dualwrite.connectors import _pg_health, _sqlite_health
 from dualwrite.engine import lifecycle, status
 from dualwrite.errors import Problem
-from dualwrite.mapping import lines, notation, odata, tablemap
+from dualwrite.mapping import lines, notation, odata, odata_text, tablemap
 from dualwrite.schema import TypeName
 from dualwrite.testing.postgresql import Server, programs
 from dualwrite.testing.sqlite import Laboratory, view
@@ -244,7 +244,7 @@ def test_every_entry_of_a_map_is_described():
     assert {*lines._OPTIONS, "transforms"} == columns - {"x-…", *lines.SYMBOLS}
     assert set(lines.SYMBOLS) <= columns
     assert {*lines._LONG, *notation.ON_LEAVE} <= words(text) | entries
-    for operator in (*odata._WORDS[:7], *odata._FUNCTIONS):
+    for operator in (*odata._WORDS[:7], *odata_text.FUNCTIONS):
         assert operator in section(text, "Filters"), operator
 
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualwrite.expression import ALWAYS, NEVER, And, Column, Compare, Literal, Not, OneOf, Or, simplify
-from dualwrite.mapping.odata import FilterError, parse, print_odata
+from dualwrite.mapping.odata import FilterError, parse
+from dualwrite.mapping.odata_text import print_odata
 from dualwrite.schema import Column as SchemaColumn
 from dualwrite.schema import ColumnType, TypeName
 

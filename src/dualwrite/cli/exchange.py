@@ -11,7 +11,7 @@ import typer
 
 from dualwrite import library, printing
 from dualwrite.cli.maps import Map, maps_app, readable
-from dualwrite.cli.session import HERE, Folder, Json, finish
+from dualwrite.cli.session import HERE, Folder, Json, KeysFile, finish
 from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping import d365
 from dualwrite.mapping.d365 import Imported, newest, read_export, write_rows
@@ -28,10 +28,6 @@ EXPORTED: Final = 100_000_000
 """Bytes of the largest export that is read."""
 Exports = Annotated[list[Path], typer.Argument(help="JSON files.", metavar="FILE")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
-KeysFile = Annotated[
-    Path | None,
-    typer.Option("--keys", help="JSON with integration keys: a connection set, or columns by table.", metavar="FILE"),
-]
 
 
 def imported(files: Iterable[Path], keys: Keys | None) -> tuple[list[TableMap], list[Problem]]:

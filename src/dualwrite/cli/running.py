@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,12 +13,11 @@ import typer
 
 from dualwrite import printing
 from dualwrite.cli.logs import Format, Level, log_lines
-from dualwrite.cli.session import HERE, Folder, finish, is_halted, is_of_map, unbroken
+from dualwrite.cli.session import HERE, Folder, finish, interrupted_by_signals, is_halted, is_of_map, unbroken
 from dualwrite.engine import commands
 from dualwrite.engine.alerts import Alerts, want
 from dualwrite.engine.courier import Courier
 from dualwrite.engine.edits import Edits
-from dualwrite.engine.exposition import Exposition, served
 from dualwrite.engine.lifecycle import NOT_RUNNING, RUNNING, STOPPED, is_live
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.outage import BACKOFF
@@ -133,6 +131,8 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
         engine = work.engine(progress=progress)
         gauges = watched(work, engine.meter, stack)
         if listen is not None:
+            from dualwrite.engine.exposition import Exposition, served  # most runs need no metrics
+
             exposition = Exposition(work.project.link, engine.meter, lambda: gauges.standing)
             printing.said(f"metrics: {stack.enter_context(served(listen, exposition))}")
         runner = Runner(engine, commands.execute, stop)
@@ -155,19 +155,3 @@ def watched(work: Workspace, meter: Meter, stack: ExitStack) -> Gauges:
     stack.enter_context(Rounds("gauges", gauges.count, gauges.ask))
     stack.enter_context(Rounds("courier", courier.deliver))
     return gauges
-
-
-@contextmanager
-def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM sets ``stop``; the second ends the process at once, which loses nothing either."""
-
-    def handle(number: int, _frame: object) -> None:
-        stop.set()
-        signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

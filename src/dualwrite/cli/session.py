@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 Map = Annotated[str | None, typer.Option("--map", help="Only this map.", metavar="MAP")]
 Maps = Annotated[list[str] | None, typer.Argument(help="Names of maps; all when none is given.", metavar="MAP")]
+KeysFile = Annotated[
+    Path | None,
+    typer.Option("--keys", help="JSON with integration keys: a connection set, or columns by table.", metavar="FILE"),
+]
 HERE = Path()
 SIDE = "left|right"
 """How help spells a side."""
@@ -53,6 +59,13 @@ def unbroken(folder: Path, patient: bool = False) -> Iterator[Workspace]:
         raise Invalid(problems)
     with opened(project, who(), printing.note, problems, patient=patient) as work:
         yield work
+
+
+def refuse_broken(work: Workspace) -> None:
+    """Raises Invalid where a map has errors."""
+    errors = [problem for problem in work.problems if problem.level == "error"]
+    if errors:
+        raise Invalid(errors)
 
 
 def is_of_map(project: Project, problem: Problem) -> bool:
@@ -92,3 +105,19 @@ def is_halted(report: Sequence[MapStatus], names: Sequence[str] | None = None) -
         row["state"] == ATTENTION and row["desired"] != RUNNING and (names is None or row["map"] in names)
         for row in report
     )
+
+
+@contextmanager
+def interrupted_by_signals(stop: threading.Event) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM sets ``stop``; the second ends the process at once, which loses nothing either."""
+
+    def handle(number: int, _frame: object) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

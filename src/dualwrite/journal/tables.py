@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Boolean,
     Column,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
+from sqlalchemy.event import listen
 from sqlalchemy.schema import SchemaItem
 
 Step: TypeAlias = Callable[[Connection], None]
@@ -58,6 +60,12 @@ metadata = MetaData()
 
 def _table(name: str, *parts: SchemaItem) -> Table:
     return Table(name, metadata, *parts, sqlite_autoincrement=True)
+
+
+def _partial_index(index: str, table: Table, columns: str, rows: str) -> None:
+    """An index of some rows, made with its table.  As text, because ``Index`` loads each dialect that is named."""
+    made = DDL(f"CREATE {index} ON {table.name} ({columns}) WHERE {rows}")  # type: ignore[no-untyped-call]
+    listen(table, "after_create", made)
 
 
 def _row() -> Column[int]:
@@ -136,18 +144,11 @@ parked = _table(
     Column("note", Words, nullable=False, server_default=""),
 )
 # A record is parked once; what a commit is about to remove, or has removed, stands beside it until it is settled.
-Index(
-    "parked_live",
-    *(parked.c[name] for name in ("side", "map", "key")),
-    unique=True,
-    sqlite_where=parked.c.gone.is_(None),
-    postgresql_where=parked.c.gone.is_(None),
-)
+_partial_index("UNIQUE INDEX parked_live", parked, "side, map, key", "gone IS NULL")
 Index("parked_number", parked.c.side, parked.c.number)
 Index("parked_gone", parked.c.side, parked.c.gone)
 # By its id a record that was parked again is found by the row of the first time.
-_AGAIN: Final = parked.c.origin.is_not(None)
-Index("parked_again", parked.c.origin, sqlite_where=_AGAIN, postgresql_where=_AGAIN)
+_partial_index("INDEX parked_again", parked, "origin", "origin IS NOT NULL")
 
 queue = _table(
     "queue",
@@ -215,13 +216,7 @@ backlog = _table(
     Index("backlog_lane", "side", "map", "row", "layout"),
     Index("backlog_key", "side", "map", "key"),
 )
-_RENAMED: Final = backlog.c.new_key.is_not(None)
-Index(
-    "backlog_renamed",
-    *(backlog.c[name] for name in ("side", "map", "new_key")),
-    sqlite_where=_RENAMED,
-    postgresql_where=_RENAMED,
-)
+_partial_index("INDEX backlog_renamed", backlog, "side, map, new_key", "new_key IS NOT NULL")
 
 # With which version of which map, and of what rows, the changes in the audit were carried.
 carrier = _table(

@@ -6,7 +6,7 @@ from typing import Final, TypeAlias
 
 from dualwrite.expression import Expression, FilterError
 from dualwrite.mapping import xpp
-from dualwrite.mapping.odata import parse, print_odata
+from dualwrite.mapping.odata_text import print_odata
 from dualwrite.mapping.tablemap import Unread, Written
 
 LANGUAGES: Final = ("odata", "xpp")
@@ -14,10 +14,17 @@ LANGUAGES: Final = ("odata", "xpp")
 Filter: TypeAlias = Expression | Written | Unread
 
 
+def read_odata(text: str) -> Expression:
+    """A condition in OData; raises FilterError.  Its grammar is made when the first one is read: that takes a while."""
+    from dualwrite.mapping.odata import parse
+
+    return parse(text)
+
+
 def read_filter(language: str, text: str) -> Filter:
     """A filter in one of the languages; kept as it stands in X++, and where it cannot be read."""
     try:
-        return parse(text) if language == "odata" else Written(language, text, xpp.parse(text))
+        return read_odata(text) if language == "odata" else Written(language, text, xpp.parse(text))
     except FilterError as error:
         return Unread(language, text, str(error))
 

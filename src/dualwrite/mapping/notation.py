@@ -28,9 +28,8 @@ from dualwrite.document import (
 from dualwrite.errors import Invalid
 from dualwrite.expression import FilterError
 from dualwrite.mapping import xpp
-from dualwrite.mapping.languages import LANGUAGES, Filter, read_filter
+from dualwrite.mapping.languages import LANGUAGES, Filter, read_filter, read_odata
 from dualwrite.mapping.lines import columns_of, own_words, path_of, policy_of, split_line
-from dualwrite.mapping.odata import parse
 from dualwrite.mapping.tablemap import (
     ROW_POLICIES,
     Company,
@@ -160,7 +159,7 @@ def _filter(node: Node, what: str, findings: Findings) -> Filter | None:
     if text is None:
         return None
     try:
-        return parse(text)
+        return read_odata(text)
     except FilterError as error:
         findings.add("bad_filter", node.line, f"{what}: {error}", _filter_remedy(text))
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from odata_query import ast
 from odata_query.exceptions import ArgumentCountException, ODataException, TokenizingException, UnknownFunctionException
@@ -29,20 +29,19 @@ from dualwrite.expression import (
     Or,
     matching,
 )
-from dualwrite.mapping.tokens import BARE, DEEPEST, MOMENT, limit, moment, path_of
+from dualwrite.mapping.odata_text import FUNCTIONS, PATTERN
+from dualwrite.mapping.tokens import DEEPEST, limit, moment, path_of
 from dualwrite.mapping.tokens import NAME as _NAME  # the lexer takes other words in capitals for tokens
 from dualwrite.mapping.tokens import WORD as _WORD
 from dualwrite.model import Path, show_path
-from dualwrite.schema import Column as SchemaColumn
-from dualwrite.schema import ColumnOf, TypeName, untyped
-from dualwrite.wildcards import from_regex, regex
+from dualwrite.wildcards import from_regex
 
 Node: TypeAlias = Any
 """A node of the package's tree, and a token of its lexer: neither has a type worth the name."""
 Token: TypeAlias = Any
 Known: TypeAlias = Callable[[Path], bool]
 
-__all__ = ["FilterError", "parse", "print_odata"]
+__all__ = ["FilterError", "parse"]
 
 
 class _Spot(str):
@@ -90,8 +89,6 @@ _ORDER: Final = {
     ast.LtE: ("le", "ge"),
 }
 """The operators, and what each is when its sides change places."""
-_FUNCTIONS: Final = ("contains", "startswith", "endswith")
-_PATTERN: Final = "matchesPattern"
 _WORDS: Final = ("eq", "ne", "gt", "ge", "lt", "le", "in", "and", "or")
 _SYMBOLS: Final = {
     "=": "eq",
@@ -228,7 +225,7 @@ def _explained(text: str, tokens: list[Token], error: ODataException) -> FilterE
     if isinstance(error, (UnknownFunctionException, ArgumentCountException)):
         named = (token.value.name for token in tokens if token.type == "ODATA_IDENTIFIER")
         spot = next((name for name in named if name == error.function_name), error.function_name)
-        if spot in (*_FUNCTIONS, _PATTERN):
+        if spot in (*FUNCTIONS, PATTERN):
             return FilterError(f"{spot} takes a column and a text", getattr(spot, "column", 0))
         return _no_function(spot)
     failed = getattr(error, "token", None)
@@ -241,7 +238,7 @@ def _explained(text: str, tokens: list[Token], error: ODataException) -> FilterE
 
 
 def _no_function(name: str) -> FilterError:
-    known = ", ".join((*_FUNCTIONS, _PATTERN))
+    known = ", ".join((*FUNCTIONS, PATTERN))
     return FilterError(f"the function {name} is not supported: there are {known}", getattr(name, "column", 0))
 
 
@@ -320,14 +317,14 @@ def _comparison(operator: str, turned: str, left: Node, right: Node, known: Know
 
 
 def _call(name: str, arguments: list[Node], known: Known) -> Compare:
-    if name not in (*_FUNCTIONS, _PATTERN):
+    if name not in (*FUNCTIONS, PATTERN):
         raise _no_function(name)
     column, literal = arguments
     if not _is_column(column) or not _is_literal(literal):
         raise FilterError(f"{name} takes a column first and a value second", getattr(name, "column", 0))
-    if name == _PATTERN and not isinstance(literal, ast.Null):
+    if name == PATTERN and not isinstance(literal, ast.Null):
         return matching(_column(column, known), _pattern(literal))
-    if name == _PATTERN:
+    if name == PATTERN:
         return Compare("like", _column(column, known), Literal(None))
     return Compare(str(name), _column(column, known), _literal(literal))
 
@@ -335,7 +332,7 @@ def _call(name: str, arguments: list[Node], known: Known) -> Compare:
 def _pattern(node: Node) -> str:
     pattern = from_regex(_literal(node).value or "")
     if pattern is None:
-        raise FilterError(f"{_PATTERN} knows ^ $ . and .* alone, and a backslash before other signs", _place(node))
+        raise FilterError(f"{PATTERN} knows ^ $ . and .* alone, and a backslash before other signs", _place(node))
     return pattern
 
 
@@ -412,77 +409,3 @@ def _named(node: Node) -> str:
             return "a condition"
         case _:
             return "this"
-
-
-# writing
-
-_RESERVED: Final = frozenset({"null", "true", "false", "not", "and", "or"})
-
-
-def print_odata(expression: Expression, column: ColumnOf | None = None) -> str:
-    """The filter in OData; ``parse`` gives the same expression back.
-
-    With ``column`` literals are spelled as the column's type wants them (for other systems to read); without it,
-    what looks like a number stands bare and ``t`` and ``f`` are ``true`` and ``false``.
-    """
-    return _printed(expression, column or untyped, False)
-
-
-def _printed(expression: Expression, column: ColumnOf, inner: bool) -> str:
-    match expression:
-        case Compare(operator, Column(path), literal):
-            value = _spelled(literal, column(path))
-            if operator == "like":
-                pattern = "null" if literal.value is None else _quoted(regex(literal.value))
-                return f"{_PATTERN}({_printed_path(path)}, {pattern})"
-            if operator in _FUNCTIONS:
-                return f"{operator}({_printed_path(path)}, {value})"
-            return f"{_printed_path(path)} {operator} {value}"
-        case OneOf(Column(path), literals):
-            members = ", ".join(_spelled(literal, column(path)) for literal in literals)
-            return f"{_printed_path(path)} in ({members})" if members else "false"
-        case And(parts):
-            return _joined(parts, "and", column, inner) if parts else "true"
-        case Or(parts):
-            return _joined(parts, "or", column, inner) if parts else "false"
-        case Not(part):
-            return f"not ({_printed(part, column, False)})"
-        case _:
-            assert_never(expression)
-
-
-def _joined(parts: tuple[Expression, ...], word: str, column: ColumnOf, inner: bool) -> str:
-    several = len(parts) > 1
-    text = f" {word} ".join(_printed(part, column, inner or several) for part in parts)
-    return f"({text})" if inner and several else text
-
-
-def _printed_path(path: Path) -> str:
-    return "/".join(map(_printed_name, path))
-
-
-def _printed_name(name: str) -> str:
-    if re.fullmatch(_WORD, name) and name.lower() not in _RESERVED:
-        return name
-    return f"[{name.replace(']', ']]')}]"
-
-
-def _spelled(literal: Literal, column: SchemaColumn | None) -> str:
-    value = literal.value
-    if value is None:
-        return "null"
-    kind = column.type.name if column is not None else None
-    if value in ("t", "f") and kind in (None, TypeName.BOOLEAN):
-        return "true" if value == "t" else "false"
-    if BARE.fullmatch(value) and kind not in (TypeName.TEXT, TypeName.OTHER):
-        return value
-    if kind in (TypeName.TIMESTAMP, TypeName.TIMESTAMPTZ) and (match := MOMENT.fullmatch(value)):
-        return f"{match[1]}T{match[2]}{'Z' if match[3] else ''}"
-    if kind is TypeName.DATE and re.fullmatch(r"[1-9]\d{3}-\d\d-\d\d", value):
-        return value
-    return _quoted(value)
-
-
-def _quoted(value: str) -> str:
-    doubled = value.replace("'", "''")
-    return f"'{doubled}'"

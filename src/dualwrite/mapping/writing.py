@@ -13,7 +13,7 @@ from dualwrite.document import (
 )
 from dualwrite.mapping.languages import Filter
 from dualwrite.mapping.lines import NO_COLUMN, SYMBOLS, is_converting, is_made_of_words
-from dualwrite.mapping.odata import print_odata
+from dualwrite.mapping.odata_text import print_odata
 from dualwrite.mapping.tablemap import (
     Case,
     ColumnMapping,
