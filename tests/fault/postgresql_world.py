@@ -499,7 +499,8 @@ class World:
     def proves(self) -> None:
         """Both sides hold exactly what the applications did, by our own look and by ``verify``; nothing is parked."""
         left, right = self.left.records(), self.right.records()
-        assert left == right
+        apart = {code: (left.get(code), right.get(code)) for code in left | right if left.get(code) != right.get(code)}
+        assert not apart, f"of {len(left)} and {len(right)} records, these differ: {apart}"
         assert {code: (name, quantity) for code, (name, quantity, _) in left.items()} == self.expected()
         verified = self.call("verify", "--json")
         assert verified.returncode == 0, verified.stdout + verified.stderr
