@@ -185,15 +185,19 @@ def test_ctrl_c_ends_cleanly(shop):
     assert shop.rights()["C1"] == ["Contoso", 8, 0]
 
 
-def test_an_initial_sync_can_be_interrupted(shop):
-    """A signal during an initial sync ends it; the next run compares again, and both sides agree."""
+@pytest.mark.parametrize(("words", "code"), [([], 0), (["--until-idle"], 1)], ids=["run", "until idle"])
+def test_an_initial_sync_can_be_interrupted(shop, words, code):
+    """A signal during an initial sync ends it; the next run goes on, and both sides agree.
+
+    Who wanted everything to be carried learns from the exit code that it is not.
+    """
     with closing(sqlite3.connect(shop.left)) as database, database:
         rows = ((f"N{number}", "somebody", number, "open") for number in range(20_000))
         database.executemany("INSERT INTO customers VALUES (?, ?, ?, ?)", rows)
-    process = shop.start("run")
+    process = shop.start("run", *words)
     shop.until(lambda: shop.call("status", "--json").json()["maps"][0]["state"] == "initializing")
     ended = shop.end(process)
-    assert ended.code == 0
+    assert ended.code == code
     assert shop.sync().code == 0
     assert shop.agree()
     assert len(shop.rights()) == 20_003

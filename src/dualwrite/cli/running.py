@@ -63,11 +63,13 @@ def run(
             for state in (states[name] for name in work.maps):
                 if state.desired == STOPPED and state.state == NOT_RUNNING:
                     work.journal.set_state(state.map, desired=RUNNING)
-        carry(work, until_idle, listen or work.project.metrics)
+        is_done = carry(work, until_idle, listen or work.project.metrics)
         if until_idle:
+            if not is_done:
+                printing.note("interrupted before everything was carried: the next run goes on")
             report = status_of(work)
             printing.states.statuses(report)
-            finish(are_whole and not is_halted(report) and not any(row["parked"] for row in report))
+            finish(is_done and are_whole and not is_halted(report) and not any(row["parked"] for row in report))
 
 
 @contextmanager
@@ -116,8 +118,11 @@ def where_to_listen(metrics: str) -> tuple[str, int]:
         raise Usage(f"--metrics {metrics!r}: {wrong}", "write a port like 9464, or HOST:PORT") from wrong
 
 
-def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = None) -> None:
-    """Run the engine until it is interrupted, or idle if asked.  An initial sync that is cut short goes on later."""
+def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = None) -> bool:
+    """Run the engine until it is interrupted, or idle if asked; False where it was interrupted.
+
+    An initial sync that is cut short goes on later.
+    """
     stop = threading.Event()
     with ExitStack() as stack:
         stack.enter_context(interrupted_by_signals(stop))
@@ -125,7 +130,7 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
 
         def progress(map_name: str, step: str, done: int, total: int) -> None:
             if stop.is_set():
-                raise typer.Exit
+                raise typer.Exit(int(until_idle))
             bars(map_name, step, done, total)
 
         engine = work.engine(progress=progress)
@@ -143,6 +148,7 @@ def carry(work: Workspace, until_idle: bool, listen: tuple[str, int] | None = No
             runner.run(until_idle)
         finally:
             engine.close()
+    return not stop.is_set()
 
 
 def watched(work: Workspace, meter: Meter, stack: ExitStack) -> Gauges:
