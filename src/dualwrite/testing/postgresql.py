@@ -253,7 +253,7 @@ class Server:
         with self.connect() as connection:
             connection.execute(_END_SESSIONS, [name])
             connection.execute(_DROP_ORIGINS, [name])
-        self._administer(f"DROP DATABASE {name} WITH (FORCE)")
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 _END_SESSIONS: Final = (  # an active slot keeps its database from being dropped
