@@ -217,6 +217,21 @@ def test_reading_from_any_place_gives_what_follows_it(small: Log, seed: int) -> 
     assert small.held <= 15 + 7 + 3 + 3 * (7 + 3)
 
 
+def test_what_was_read_is_not_gone_through_again(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who asks for the last of many small transactions meets none of those before it."""
+    met = []
+    feed(
+        log,
+        relation(1, "a"),
+        *[m for n in range(110, 510, 10) for m in (begin(n), insert(1, str(n)), commit(n, n + 10))],
+    )
+    monkeypatch.setattr(_pg_log, "Committed", lambda *about: met.append(about[0]) or Committed(*about))
+    assert shown(log, (500,)) == ["500.1 t1 500", "510 done"]
+    assert shown(log, (490, 1)) == ["500 done", "500.1 t1 500", "510 done"]
+    assert log.last_change((490,), (500,)) == (490, 1)
+    assert set(met) == {490, 500}
+
+
 def test_the_transactions_without_their_rows(small: Log) -> None:
     """Each complete one, with its end; to be judged by what a snapshot has seen."""
     feed(small, *script(2), begin(9000), insert(1, "open"))

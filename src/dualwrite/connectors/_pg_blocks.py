@@ -47,10 +47,11 @@ class Block:
     """Items that follow one another, in memory or on disk, up to the place ``last``.
 
     ``head`` is the transaction that is open where the block begins, ``n`` how many entries it had so far; ``tags`` are
-    the numbers by which its items can be wanted.
+    the numbers by which its items can be wanted.  ``begins`` are the places of its transactions' beginnings among the
+    items, while these are in memory.
     """
 
-    __slots__ = ("bytes", "head", "items", "last", "n", "offset", "rows", "segment", "size", "tags")
+    __slots__ = ("begins", "bytes", "head", "items", "last", "n", "offset", "rows", "segment", "size", "tags")
 
     def __init__(self, head: Committed | None, n: int) -> None:
         self.head = head
@@ -58,6 +59,7 @@ class Block:
         self.items: list[Item] | None = []
         self.last: Place = ()
         self.tags: set[int] = set()
+        self.begins: list[tuple[int, int]] = []  # commit LSN, index
         self.rows = 0
         self.bytes = 0
         self.segment: _Segment | None = None
@@ -67,6 +69,10 @@ class Block:
 
 def _last(block: Block) -> Place:
     return block.last
+
+
+def _begun(begin: tuple[int, int]) -> int:
+    return begin[0]
 
 
 class Blocks:
@@ -90,10 +96,15 @@ class Blocks:
 
     # -- putting in -----------------------------------------------------------------------------------------------
 
-    def add(self, items: list[Item], tags: Collection[int], size: int, last: Place) -> None:
-        """Put items, of so many bytes, behind the others; the last one stands at a place."""
+    def add(self, items: list[Item], tags: Collection[int], size: int, last: Place, begun: int | None = None) -> None:
+        """Put items, of so many bytes, behind the others; the last one stands at a place.
+
+        ``begun``: where they begin a transaction, the LSN of its commit.
+        """
         block = self._blocks[-1]
         assert block.items is not None, "the newest block is in memory"
+        if begun is not None:
+            block.begins.append((begun, len(block.items)))
         block.items += items
         block.tags.update(tags)
         block.rows += len(items)
@@ -127,7 +138,7 @@ class Blocks:
         segment.size += len(packed)
         self.stored += len(packed)
         segment.blocks += 1
-        block.items = None
+        block.items, block.begins = None, []
         self._held -= block.rows
         self._held_bytes -= block.bytes
 
@@ -156,6 +167,12 @@ class Blocks:
         found: list[Item] = marshal.loads(os.pread(block.segment.file.fileno(), block.size, block.offset))
         self._loaded.append((block, found))
         return found
+
+    @staticmethod
+    def start(block: Block, place: Place) -> int:
+        """The index of an item of the block before which nothing lies behind the place."""
+        known = bisect_right(block.begins, place[0], key=_begun)
+        return block.begins[known - 1][1] if known else 0
 
     # -- letting go -----------------------------------------------------------------------------------------------
 

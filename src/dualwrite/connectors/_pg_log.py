@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from threading import Condition
 from time import monotonic
 from typing import Final
@@ -181,7 +182,8 @@ class Log:
         is_done = items[-1][0] == _END
         self._n += len(items) - (items[0][0] == _BEGIN) - is_done
         last = (items[-1][1],) if is_done else (self._head.lsn, self._n)
-        self._blocks.add(items, {tag for tag, _ in items if tag >= _NOTE}, self._fresh_bytes, last)
+        begun = self._head.lsn if items[0][0] == _BEGIN else None
+        self._blocks.add(items, {tag for tag, _ in items if tag >= _NOTE}, self._fresh_bytes, last, begun)
         if is_done or self._head.origin not in self._whole:
             self._seen = last
         if is_done:
@@ -326,7 +328,7 @@ class Log:
         last: Place | None = None
         for block, items in self._walk(after, min(until, self._seen)):
             transaction, n = block.head, block.n
-            for tag, content in items:
+            for tag, content in islice(items, self._blocks.start(block, after), None):
                 if tag == _BEGIN:
                     transaction, n = Committed(*content), 0
                 elif tag != _END and transaction is not None:
@@ -362,7 +364,7 @@ class Log:
         self, block: Block, items: list[Item], after: Place, wanted: Collection[int] | None = None
     ) -> Iterator[Entry]:
         transaction, n = block.head, block.n
-        for tag, content in items:
+        for tag, content in islice(items, self._blocks.start(block, after), None):
             if tag == _BEGIN:
                 transaction, n = Committed(*content), 0
                 continue
