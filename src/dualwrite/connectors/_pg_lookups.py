@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 from dualwrite.connectors._pg_cells import Pattern, Shape
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_statements import Target, Targets, patterns
-from dualwrite.connectors._pg_trip import Asked, trip
+from dualwrite.connectors._pg_trip import sized, trip
 from dualwrite.connectors._pg_values import array, is_storable
 from dualwrite.connectors._sql import Lookups
 from dualwrite.model import Key, Value
 from dualwrite.schema import Reference, View
-
-PREPARED: Final = 100
-"""Statements for more rows than that are planned for their number of rows."""
 
 Held: TypeAlias = tuple[Value, ...]
 
@@ -65,5 +62,4 @@ def transposed(rows: Sequence[Sequence[Value]]) -> list[list[Value]]:
 
 def _run(connection: Connection, statement: str, columns: Sequence[Sequence[Value]]) -> list[tuple[Any, ...]]:
     bound = [array(column) for column in columns]
-    (answer,) = trip(connection, [Asked(statement, bound, prepare=len(columns[0]) <= PREPARED)])
-    return answer
+    return trip(connection, sized(statement, bound, len(columns[0])))[-1]

@@ -17,13 +17,13 @@ import psycopg
 from dualwrite.connectors._pg_cells import Pattern, Shape
 from dualwrite.connectors._pg_ledger import Ledger, Written
 from dualwrite.connectors._pg_load import copied_in, goes_straight
-from dualwrite.connectors._pg_lookups import PREPARED, Held, lock, transposed
+from dualwrite.connectors._pg_lookups import Held, lock, transposed
 from dualwrite.connectors._pg_refusal import refusal
 from dualwrite.connectors._pg_rows import Ready, Rows
 from dualwrite.connectors._pg_schema import ForeignKey
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
-from dualwrite.connectors._pg_trip import Asked, trip
+from dualwrite.connectors._pg_trip import Asked, sized, trip
 from dualwrite.connectors._pg_values import BadTextError, array, copy_lines
 from dualwrite.connectors._sql import Lookups, folder, names
 from dualwrite.model import (
@@ -272,8 +272,7 @@ class Part:
         horizon = self._ledger.horizon
         bound = [] if horizon is None else [str(horizon & 0xFFFFFFFF), array(self._own(shape))]
         bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
-        asked = Asked(statement, bound, prepare=len(batch) <= PREPARED)
-        _, answers, _ = trip(self._connection, [_SAVEPOINT, asked, _RELEASE])
+        *_, answers, _ = trip(self._connection, [_SAVEPOINT, *sized(statement, bound, len(batch)), _RELEASE])
         return [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers]
 
     def _own(self, shape: Shape) -> Sequence[str]:

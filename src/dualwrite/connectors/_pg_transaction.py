@@ -45,16 +45,25 @@ _LONGEST_PAUSE: Final = 0.3
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _MOMENTS: Final = 64
 _OURS: Final = 256
-_MOMENT: Final = (  # the end of the log is read behind the snapshot, so what had ended then lies before it
-    "SELECT pg_snapshot_xmin(pg_current_snapshot()), pg_current_wal_insert_lsn() - '0/0'::pg_lsn"
-)
-_SAY: Final = "SELECT pg_logical_emit_message(true, $1, $2::text)"
-_ORIGIN: Final = (  # without it the commit would carry the time of the origin's last one
-    "SELECT pg_replication_origin_xact_setup('0/0'::pg_lsn + $1::numeric, clock_timestamp())"
-)
+_QUIET: Final = ", pg_logical_emit_message(true, $2, $3::text)"
+_OPENING: Final = """
+    SELECT value, (SELECT value FROM {meta} WHERE name = 'seen'), (SELECT position FROM {position} WHERE stream = $1),
+        pg_snapshot_xmin(pg_current_snapshot()), pg_current_wal_insert_lsn() - '0/0'::pg_lsn{quiet}
+    FROM {meta} WHERE name = 'commits' FOR UPDATE"""
+"""Where we are; and who is at work: the end of the log is read behind the snapshot, so what had ended then lies before
+it."""
+_CLOSING: Final = """
+    WITH m AS (INSERT INTO {meta} SELECT * FROM unnest($1::text[], $2::text[])
+        ON CONFLICT (name) DO UPDATE SET value = excluded.value){position}
+    SELECT pg_logical_emit_message(true, $3, $4::text),
+        pg_replication_origin_xact_setup('0/0'::pg_lsn + $5::numeric, clock_timestamp())"""
+"""Without the second of the last two, the commit would carry the time of the origin's last one."""
+_POSITION: Final = """,
+    p AS (INSERT INTO {position} VALUES ($6, $7) ON CONFLICT (stream) DO UPDATE SET position = excluded.position)"""
 _RESET: Final = "SELECT pg_replication_origin_session_reset()"
 _SETTINGS: Final = f"""
     SELECT set_config('synchronous_commit', 'local', false),
+        set_config('plan_cache_mode', 'force_generic_plan', false),
         set_config('default_transaction_isolation', 'read committed', false),
         set_config('default_transaction_read_only', 'off', false),
         set_config('default_transaction_deferrable', 'off', false),
@@ -237,31 +246,29 @@ class PostgresqlTransaction:
     def _beginning(self) -> Sequence[Asked]:
         """Without the origin, nothing behind it is done."""
         work, names = self._work, self._names
-        meta = names.table("meta")
+        meta, position = names.table("meta"), names.table("position")
+        opening = _OPENING.format(meta=meta, position=position, quiet=_QUIET if work.is_quiet else "")
+        says = [names.schema, QUIET.decode()] if work.is_quiet else []
         asked = [
             Asked("SELECT pg_replication_origin_session_setup($1)", [names.slot]),
             Asked("BEGIN", prepare=False),
-            Asked(f"SELECT value FROM {meta} WHERE name = 'commits' FOR UPDATE"),
-            Asked(f"SELECT value FROM {meta} WHERE name = 'seen'"),
-            Asked(f"SELECT position FROM {names.table('position')} WHERE stream = $1", [self._stream]),
-            Asked(_MOMENT),
+            Asked(opening, [self._stream, *says]),
         ]
         asked += [work.question] if work.question else []
-        asked += [Asked(_SAY, [names.schema, QUIET.decode()])] if work.is_quiet else []
         return asked + [Asked(statement) for statement in work.beginning]
 
     def learn(self, answers: Sequence[Answer]) -> None:
         """The transaction has begun.  Raises Busy where the tables are not what the work takes them for."""
-        _, _, commits, seen, stored, moment, *others = answers
+        _, _, found, *others = answers
         self._has_begun = self._may_hold_origin = True
-        if not commits:
+        if not found:
             raise self._not_installed()
         if self._work.question and not self._work.is_current(others[0]):
             raise Busy(f"{self._database.shown}: a table was changed meanwhile", "try again")
-        self._number = int(commits[0][0]) + 1
-        self._seen = Position.parse(seen[0][0]) if seen else None
-        self._stored = Position.parse(stored[0][0]) if stored else None
-        ((oldest, lsn),) = moment
+        commits, seen, stored, oldest, lsn, *_ = found[0]
+        self._number = int(commits) + 1
+        self._seen = Position.parse(seen) if seen else None
+        self._stored = Position.parse(stored) if stored else None
         self._began(Moment(int(oldest), int(lsn)))
 
     def mend(self, failed: psycopg.Error) -> None:
@@ -359,24 +366,11 @@ class PostgresqlTransaction:
         meta = {"commits": str(marker.number)}
         if position is not None:
             meta["seen"] = str(position)
-        upsert = (
-            f"INSERT INTO {names.table('meta')} SELECT * FROM unnest($1::text[], $2::text[]) "
-            "ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        )
-        asked = [*self._notes_asked(), Asked(upsert, [array(list(meta)), array(list(meta.values()))])]
-        if position is not None:
-            upsert = (
-                f"INSERT INTO {names.table('position')} VALUES ($1, $2) "
-                "ON CONFLICT (stream) DO UPDATE SET position = excluded.position"
-            )
-            asked.append(Asked(upsert, [self._stream, str(position)]))
-        asked += [
-            Asked(_SAY, [names.schema, marker.text()]),
-            Asked(_ORIGIN, [str(marker.number)]),
-            Asked("COMMIT", prepare=False),
-            Asked(_RESET),
-        ]
-        trip(self._connection, asked)
+        values = [array(list(meta)), array(list(meta.values())), names.schema, marker.text(), str(marker.number)]
+        values += [] if position is None else [self._stream, str(position)]
+        moves = "" if position is None else _POSITION.format(position=names.table("position"))
+        closing = Asked(_CLOSING.format(meta=names.table("meta"), position=moves), values)
+        trip(self._connection, [*self._notes_asked(), closing, Asked("COMMIT", prepare=False), Asked(_RESET)])
         self._may_hold_origin = False
 
     def _notes_asked(self) -> list[Asked]:

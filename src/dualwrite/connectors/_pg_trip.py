@@ -25,6 +25,8 @@ from dualwrite.model import Value
 
 KEPT: Final = 100
 """Statements that are kept prepared in a session; those not used for longest make room."""
+PREPARED: Final = 100
+"""Statements for more rows than that are planned for their number of rows."""
 _OUTDATED: Final = "0A000"
 
 
@@ -35,6 +37,17 @@ class Asked:
     sql: str
     values: Sequence[Value] = ()
     prepare: bool = True
+
+
+_BY_SIZE: Final = Asked("SET LOCAL plan_cache_mode = 'auto'", prepare=False)
+
+
+def sized(sql: str, values: Sequence[Value], rows: int) -> list[Asked]:
+    """A statement over so many rows, in a transaction: its answer is the last.
+
+    The plan for few rows is one for all of them.  It would make pairs of all rows where these are many.
+    """
+    return [Asked(sql, values)] if rows <= PREPARED else [_BY_SIZE, Asked(sql, values, prepare=False)]
 
 
 Answer = list[tuple[Any, ...]]
