@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import dataclass
+from typing import cast
 
-from dualwrite.connectors.base import Remembered
+from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine.contest import Hidden
-from dualwrite.engine.link import ParkedKeys, hidden_from, hidden_text, parked_text, restore_from, restore_text
+from dualwrite.engine.link import (
+    LinkSide,
+    ParkedKeys,
+    hidden_from,
+    hidden_text,
+    parked_text,
+    restore_from,
+    restore_text,
+)
+from dualwrite.engine.window import Windows
 from dualwrite.journal import Layout
-from dualwrite.model import ABSENT, Position
+from dualwrite.model import ABSENT, Position, Side
 from dualwrite.schema import View
 
 AT = Position("feed", (1,))
@@ -35,6 +46,38 @@ def test_what_is_freed_while_the_other_flow_prunes_stays_free() -> None:
     freeing.join()
     assert ("items", ("a",)) not in parked
     assert parked.first_at("items", ("a",), 8) == AT
+
+
+def test_who_reads_waits_for_the_commits_that_the_feed_has_told_of() -> None:
+    """While the caches learn a commit, earlier ones keep nobody waiting; what stands behind its own marker waits."""
+    side = LinkSide(Side.LEFT, cast("Connector", None), Windows(Side.LEFT, {}))
+    told: list[str] = []
+
+    def read(mark: int) -> None:
+        side.learned(mark)
+        told.append(f"read behind {mark}")
+
+    with side.committed(cast("Transaction", Committing(7)), AT):
+        pass
+    early, late = (threading.Thread(target=read, args=(mark,)) for mark in (7, 8))
+    with side.committed(cast("Transaction", Committing(8)), AT):
+        early.start()
+        early.join(5)
+        late.start()
+        late.join(0.1)
+        told.append("learned 8")
+    late.join()
+    assert told == ["read behind 7", "learned 8", "read behind 8"]
+
+
+@dataclass
+class Committing:
+    """A transaction with a number."""
+
+    number: int
+
+    def commit(self, position: Position | None) -> None:
+        """It is always done."""
 
 
 def view(*paths: str, key: tuple[int, ...]) -> View:

@@ -114,8 +114,8 @@ class Flow:
 
     def _take_over(self) -> None:
         """An engine that was believed dead must find that the target is not as it left it, should it go on."""
-        with self._to.connector.transaction(self.stream) as transaction, self._to.learning:
-            self._to.commit(transaction, None)
+        with self._to.connector.transaction(self.stream) as transaction, self._to.committed(transaction, None):
+            pass
 
     def move_records(self) -> None:
         """Bring what is kept at the target to the keys that the maps have now."""
@@ -205,7 +205,7 @@ class Flow:
         self._heed(batch, self.source)
         self._read_to = batch.position
         self.point("after read")
-        self._from.learned()
+        self._from.learned(batch.mark)
         if self._from.backlogs:
             self.delays.keep(batch, self._tag)
         self._from.windows.extend(batch.changes, batch.position)
@@ -495,8 +495,7 @@ class Flow:
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")
-        with self._to.learning:
-            self._to.commit(transaction, position)
+        with self._to.committed(transaction, position):
             self.point("after commit")
             if position is not None:
                 self.committed = position
@@ -643,8 +642,8 @@ class Flow:
             for kind, records in ((HIDDEN, hidden), (RESTORE, restore)):
                 for _, key in records:
                     transaction.remember(kind, map_name, key_text(key), None)
-            with self._to.learning:
-                self._to.commit(transaction, None)
+            with self._to.committed(transaction, None):
+                pass
         for record in hidden:
             del self._to.hidden[record]
         for record in restore:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
@@ -154,9 +155,10 @@ class LinkSide:
     release: Release = field(default_factory=Release)  # what would let parked records go
     unkeyed: set[tuple[str, Key]] = field(default_factory=set)  # parked under a key that their map had earlier
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
-    learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
     commits: int | None = None  # the number of the last commit of this very engine here
     backlogs: dict[str, Backlog] = field(default_factory=dict)  # what its users do to maps that do not simply flow
+    _learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
+    _known: int = -1  # the number of the last commit of this engine that the caches know
 
     def lend(self, wanted: Mapping[str, Collection[Key]]) -> None:
         """Bring the windows of these records (per map) into memory, for one transaction."""
@@ -171,19 +173,26 @@ class LinkSide:
 
     def follows(self, transaction: Transaction) -> bool:
         """Has nobody committed for the link since this engine did?  To be asked before anything is journalled."""
-        with self.learning:  # a flow that has just committed may not have said so yet
+        with self._learning:  # a flow that has just committed may not have said so yet
             return self.commits is None or transaction.number == self.commits + 1
 
-    def commit(self, transaction: Transaction, position: Position | None) -> None:
-        """Commit, and remember that we did; for whoever holds ``learning``."""
-        transaction.commit(position)
-        self.commits = transaction.number
+    @contextmanager
+    def committed(self, transaction: Transaction, position: Position | None) -> Iterator[None]:
+        """Commit, and remember that we did; inside, the caches are brought in step with it."""
+        with self._learning:
+            transaction.commit(position)
+            self.commits = transaction.number
+            yield
+            self._known = transaction.number
 
-    def learned(self) -> None:
-        """Wait until the caches know every commit of ours that the feed has told of: the flow that commits is another
-        thread, and what it parked has not been seen by the changes behind its marker."""
-        with self.learning:
-            pass
+    def learned(self, mark: int) -> None:
+        """Wait until the caches know our commits up to this number, which the feed has told of.
+
+        The flow that commits is another thread, and what it parked has not been seen by the changes behind its marker.
+        """
+        if mark > self._known:
+            with self._learning:
+                pass
 
 
 @dataclass(frozen=True, slots=True)

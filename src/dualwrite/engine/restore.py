@@ -102,8 +102,8 @@ class Restorer:
             self._point("inside restore")
             if any(isinstance(outcome, Applied) for outcome in outcomes):
                 self._audit(compiled, giver, transaction.number, within.values(), outcomes, now)
-                with self._link.sides[taker].learning:
-                    self._link.sides[taker].commit(transaction, None)
+                with self._link.sides[taker].committed(transaction, None):
+                    pass
         return {
             natural: _Copied(
                 write.key, isinstance(found, Applied), "" if isinstance(found, Applied | Unchanged) else str(found)
