@@ -11,6 +11,8 @@ import pytest
 from dualwrite.engine import compare as module
 from dualwrite.engine.compare import Alone, Difference, Tally, compare
 from dualwrite.engine.initial import AHEAD, ahead
+from dualwrite.engine.same import Same
+from dualwrite.lined import Lined, text_of
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Position, Row, Side
@@ -42,25 +44,29 @@ class Rows:
     """A snapshot of these rows, a few in a block."""
 
     rows: Sequence[Row]
+    lined: bool = False
     boundary = Position("feed", (1,))
 
-    def blocks(self) -> Iterator[list[Row]]:
+    def blocks(self) -> Iterator[Sequence[Row]]:
         """Three rows at once."""
         for start in range(0, len(self.rows), 3):
-            yield list(self.rows[start : start + 3])
+            rows = self.rows[start : start + 3]
+            yield Lined(text_of(rows).splitlines(keepends=True), len(rows[0])) if self.lined else list(rows)
 
 
 @pytest.mark.parametrize("kept", [0, 4, 1_000])
 @pytest.mark.parametrize("seed", range(5))
-def test_every_record_is_compared_once(kept: int, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal, different, on one side only: as a comparison of two dictionaries says."""
+@pytest.mark.parametrize("lined", [set[Side](), {Side.LEFT}, set(Side)], ids=["rows", "mixed", "lines"])
+def test_every_record_is_compared_once(kept: int, seed: int, lined: set[Side], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Equal, different, on one side only: as a comparison of two dictionaries says, of rows and of lines."""
     monkeypatch.setattr(module, "IN_MEMORY", kept)
+    monkeypatch.setattr(Same.let_go, "__kwdefaults__", {"most": kept})
     dice = random.Random(seed)
     lefts = {f"k{n}": dice.choice(["open", "held", None, "strange"]) for n in dice.sample(range(60), 40)}
     rights = {f"k{n}": dice.choice(["o", "h", None, "strange"]) for n in dice.sample(range(60), 40)}
     means = {"open": "o", "held": "h", None: None, "strange": "strange"}
     sides = {Side.LEFT: lefts, Side.RIGHT: rights}
-    snapshots = {side: Rows(dice.sample(list(rows.items()), len(rows))) for side, rows in sides.items()}
+    snapshots = {side: Rows(dice.sample(list(rows.items()), len(rows)), side in lined) for side, rows in sides.items()}
     tally, alone, different = Tally(), dict[Side, list[str]]({side: [] for side in Side}), list[str]()
     for finding in compare(compiled(), snapshots, None, tally):
         if isinstance(finding, Alone):
@@ -76,6 +82,8 @@ def test_every_record_is_compared_once(kept: int, seed: int, monkeypatch: pytest
     assert sorted(alone[Side.RIGHT]) == sorted(rights.keys() - both)
     assert sorted(different) == sorted(key for key in both if means[lefts[key]] != rights[key])
     assert tally.equal == len(both) - len(different)
+    assert tally.companies[""]["unchanged"] == tally.equal
+    assert [tally.companies[""][f"read {side}"] for side in Side] == [len(lefts), len(rights)]
 
 
 def test_what_is_read_ahead_comes_in_order_and_ends() -> None:

@@ -701,8 +701,9 @@ def test_units_own_directions_and_policies() -> None:
     """Each line is a unit on both sides, under one name, with its owner, policy and kind."""
     lines = (KEY, "LIMIT = limit: {conflict: max}", "NOTE > note", "none >> type: {default: 3}", "KIND < status")
     found = compiled(*lines, head=HEAD + "conflict: manual\n")
-    assert unit(found, RIGHT, "limit") == Unit("limit", (2,), None, "max", "number")
-    assert unit(found, LEFT, "limit") == Unit("limit", (2,), None, "max", "number")
+    places = {side: found.views[side].paths.index((name,)) for side, name in ((LEFT, "LIMIT"), (RIGHT, "limit"))}
+    assert unit(found, RIGHT, "limit") == Unit("limit", (places[RIGHT],), None, "max", "number")
+    assert unit(found, LEFT, "limit") == Unit("limit", (places[LEFT],), None, "max", "number")
     assert unit(found, RIGHT, "note").owner is unit(found, LEFT, "note").owner is LEFT
     assert unit(found, RIGHT, "status").owner is unit(found, LEFT, "status").owner is RIGHT
     assert unit(found, RIGHT, "type").owner is LEFT

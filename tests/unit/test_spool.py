@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from dualwrite.engine.spool import Overflow
-from dualwrite.model import Change, Kind, Position
+from pathlib import Path
+
+from dualwrite.engine.spool import Overflow, Spool
+from dualwrite.lined import PIECE, Lined, text_of
+from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.notation import read_map
+from dualwrite.model import Change, Kind, Position, Row, Side
+from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName
 
 
 def change(number: int, key: str) -> Change:
@@ -29,3 +35,27 @@ def test_overflow_gives_back_what_is_to_be_kept() -> None:
     assert [(name, key, kept.position.place) for name, key, kept in taken] == [("items", ("k2",), (2,))]
     assert len(overflow) == 1
     assert overflow.oldest() == Position("feed", (3,))
+
+
+def test_lines_that_are_kept_are_their_rows_again(tmp_path: Path) -> None:
+    """What a spool has got as lines, another process finds, reads and carries as the rows that they are."""
+    text = ColumnType(TypeName.TEXT)
+    table = Table("t", (Column("code", text, nullable=False), Column("note", text)), ("code",), (("code",),))
+    schema = Schema({"t": table})
+    lines = "map: m\nleft: t\nright: t\nkey: [code]\ncolumns:\n  - code = code\n  - note = note\n"
+    compiled, boundary = compile_map(read_map(lines, ""), schema, schema), Position("feed", (7,))
+    rows: list[Row] = [(str(number), "\t\\N" if number % 2 else None) for number in range(PIECE + 2)]
+    first = Spool(compiled, Side.LEFT, (tmp_path / "rows").open("w+b"))
+    first.seal(boundary, boundary)
+    weak = first.passing(Lined(text_of(rows).splitlines(keepends=True), 2))
+    assert [weak.change(number).after for number in (0, 1)] == rows[:2]
+    first.close()
+    again = Spool(compiled, Side.LEFT, (tmp_path / "rows").open("r+b"))
+    again.recover()
+    again.go_on(boundary, boundary, 0)
+    assert [row for block in again.reread() for row in block] == rows
+    assert [row for chunk in again.chunks(lambda: 300, after=PIECE - 1) for row in chunk.rows] == rows[PIECE - 1 :]
+    found = again.find(("1",))
+    assert found is not None
+    assert (found.after, found.position) == (rows[1], Position("feed", (7, 0, 2)))
+    again.close()

@@ -1,14 +1,8 @@
-"""Many rows at once in COPY's text format, out of PostgreSQL and into it.
-
-What COPY writes of a value is the value's text, with backslashes before what would end a cell or a line, and ``\\N``
-for null.  Rows are taken apart and put together by few operations on long texts, with a second look only where a
-backslash is: a value in a cell must never be taken for a part of the format, nor a part of the format for a value.
-"""
+"""Many rows at once out of PostgreSQL, as lines of text (``lined``)."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from selectors import EVENT_READ, DefaultSelector
 from typing import Final
 
@@ -16,12 +10,8 @@ import psycopg
 from psycopg.pq import DiagnosticField, ExecStatus
 
 from dualwrite.connectors._pg_session import Connection
-from dualwrite.connectors._pg_values import BadTextError, copy_lines, encoded
-from dualwrite.model import Cell, Row, Value
 
 _SQLSTATE: Final = DiagnosticField.SQLSTATE
-_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-_MEANT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 
 
 def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[bytes]]:
@@ -34,12 +24,13 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
     if begun.status != ExecStatus.COPY_OUT:
         raise _error(begun.error_field(_SQLSTATE), begun.error_message)
     lines: list[bytes] = []
+    take = pgconn.get_copy_data
     with DefaultSelector() as selector:
         selector.register(pgconn.socket, EVENT_READ)
         while True:
-            length, line = pgconn.get_copy_data(1)
+            length, line = take(1)
             if length > 0:
-                lines.append(bytes(line))
+                lines.append(line.tobytes())
                 if len(lines) >= size:
                     yield lines
                     lines = []
@@ -66,44 +57,3 @@ def _error(state: bytes | None, words: bytes) -> psycopg.Error:
     except KeyError:
         kind = psycopg.OperationalError
     return kind(words.decode(errors="replace").strip())
-
-
-def rows_of(lines: Sequence[bytes], width: int) -> list[Row]:
-    """The rows of such lines, each of so many cells."""
-    text = b"".join(lines).decode()
-    cells: list[Value] = text.replace("\n", "\t").split("\t")  # type: ignore[assignment]  # a list of texts is one of values
-    cells.pop()  # behind the last line
-    if "\\" in text:
-        cells = [None if cell == r"\N" else _meant(cell) if "\\" in cell else cell for cell in cells]  # type: ignore[operator,arg-type]  # they are texts still
-    return list(zip(*[iter(cells)] * width, strict=True))
-
-
-def _meant(cell: str) -> str:
-    return _ESCAPED.sub(lambda found: _MEANT.get(found[1], found[1]), cell)
-
-
-def lines_of(rows: Sequence[Row]) -> bytes:
-    """The lines of these rows (at least one cell each), to be copied in; raises BadTextError, also for ABSENT."""
-    try:
-        text, nulls = _joined(rows), 0
-    except TypeError:  # something is no text
-        nulls = sum([row.count(None) for row in rows])
-        try:
-            text = _joined([["\0N" if cell is None else cell for cell in row] for row in rows])
-        except TypeError:
-            raise BadTextError("a cell that is not known") from None
-    plain = (
-        text.count("\n") == len(rows)
-        and text.count("\t") == len(rows) * (len(rows[0]) - 1)
-        and text.count("\0") == nulls
-        and "\\" not in text
-        and "\r" not in text
-    )
-    if not plain:
-        return copy_lines(list(zip(*rows, strict=True)))  # nothing is ABSENT
-    return encoded(text.replace("\0", "\\") if nulls else text)
-
-
-def _joined(rows: Sequence[Sequence[Cell]]) -> str:
-    """Fails where a cell is no text."""
-    return "\n".join([*map("\t".join, rows), ""])  # type: ignore[arg-type]  # so it does

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from operator import itemgetter
-from typing import Final
 
 import psycopg
 
-from dualwrite.connectors._pg_copy import lines_of
 from dualwrite.connectors._pg_ledger import Ledger
 from dualwrite.connectors._pg_refusal import refusal
 from dualwrite.connectors._pg_schema import Facts
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
-from dualwrite.connectors._pg_values import BadTextError
 from dualwrite.connectors._sql import names
+from dualwrite.lined import PIECE, BadTextError, Lined, text_of
 from dualwrite.model import ABSENT, Row
-
-_PIECE: Final = 1_000
-"""Rows that are put into COPY's format while the server takes in those before them."""
 
 
 def goes_straight(ledger: Ledger, target: Target) -> bool:
@@ -33,15 +28,13 @@ def load(connection: Connection, database: Database, ledger: Ledger, target: Tar
     """Insert rows of the target's view, all or none; False where they are to be looked at one by one."""
     if target.lookups or not goes_straight(ledger, target):
         return False
-    places = _places(target, rows[0])
-    if places is None:
+    places = rows.cells if isinstance(rows, Lined) else _known(target, rows[0])
+    if not _are_simple(target, places):
         return False
-    cells = _cells(rows, places)
-    keys = [places.index(place) for place in target.view.key]
-    if cells is None or not all(all(map(itemgetter(key), cells)) for key in keys):
+    pieces = _lines(target, rows) if isinstance(rows, Lined) else _texts(target, rows, places)
+    if pieces is None:
         return False
     columns = [target.cells[place].column.name for place in places]
-    pieces = (lines_of(cells[start : start + _PIECE]) for start in range(0, len(cells), _PIECE))
     try:
         done = copied_in(connection, database, target.plan.facts, columns, pieces, len(rows))
     except BadTextError:
@@ -51,16 +44,39 @@ def load(connection: Connection, database: Database, ledger: Ledger, target: Tar
     return done
 
 
-def _places(target: Target, row: Row) -> tuple[int, ...] | None:
-    """The cells that are written, where that is simple: as in this row, with all that decides about a record's key."""
-    places = tuple(place for place in target.flats if row[place] is not ABSENT)
+def _known(target: Target, row: Row) -> tuple[int, ...]:
+    """The cells that a row speaks of."""
+    return tuple(place for place in target.flats if row[place] is not ABSENT)
+
+
+def _are_simple(target: Target, places: tuple[int, ...]) -> bool:
+    """Can these cells be written as they come, and do they hold all that decides about a record's key?"""
+    if not set(target.view.key) <= set(places) <= set(target.flats):
+        return False
     columns = [target.cells[place].column for place in places]
     held, is_unique = target.key_columns
-    if not is_unique or not held <= {column.name for column in columns} or not set(target.view.key) <= set(places):
+    is_whole = is_unique and held <= {column.name for column in columns}
+    return is_whole and not any(column.read_only or column.empty_is_null for column in columns)
+
+
+def _lines(target: Target, rows: Lined) -> Iterator[bytes]:
+    """The lines as they are; raises BadTextError where a member of a key is empty."""
+    for piece in rows.pieces():
+        if not all(map(piece.fills, target.view.key)):
+            raise BadTextError("a key that says nothing")
+        yield piece.text
+
+
+def _texts(target: Target, rows: Sequence[Row], places: tuple[int, ...]) -> Iterator[bytes] | None:
+    """The lines that these cells make, each piece while the server takes in those before it.
+
+    None where a row sets others as well, or a member of a key is empty.
+    """
+    cells = _cells(rows, places)
+    keys = [places.index(place) for place in target.view.key]
+    if cells is None or not all(all(map(itemgetter(key), cells)) for key in keys):
         return None
-    if any(column.read_only or column.empty_is_null for column in columns):
-        return None
-    return places
+    return (text_of(cells[start : start + PIECE]) for start in range(0, len(cells), PIECE))
 
 
 def _cells(rows: Sequence[Row], places: tuple[int, ...]) -> Sequence[Row] | None:

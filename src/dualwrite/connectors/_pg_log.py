@@ -101,9 +101,9 @@ class Log:
     def receive(self, data: bytes) -> None:
         """Take the next ``pgoutput`` message; readers may see it after ``publish`` only."""
         tag = data[0]
+        if self.passes_over(tag):
+            return
         if tag in KINDS:
-            if self._is_quiet:
-                return
             if self._head is None:
                 self._open()
             self._fresh.append((self._versions[data[1:5]], data))
@@ -114,6 +114,10 @@ class Log:
             self._frame(decode(data))
         elif tag in (RELATION, MESSAGE, TRUNCATE):
             self._beside(decode(data))
+
+    def passes_over(self, tag: int) -> bool:
+        """Are messages that begin so nothing to anybody now?"""
+        return self._is_quiet and tag in KINDS
 
     def _frame(self, message: object) -> None:
         match message:

@@ -24,8 +24,9 @@ from dualwrite.connectors._pg_schema import ForeignKey
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
 from dualwrite.connectors._pg_trip import Asked, sized, trip
-from dualwrite.connectors._pg_values import BadTextError, array, copy_lines
+from dualwrite.connectors._pg_values import array
 from dualwrite.connectors._sql import Lookups, folder, names
+from dualwrite.lined import BadTextError, text_of_columns
 from dualwrite.model import (
     ABSENT,
     Applied,
@@ -220,7 +221,7 @@ class Part:
         if columns is None:
             return False
         try:
-            lines = copy_lines(list(columns.values()))
+            lines = text_of_columns(list(columns.values()))
         except BadTextError:
             return False
         facts = self._target.plan.facts

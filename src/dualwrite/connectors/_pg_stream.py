@@ -267,7 +267,8 @@ class Stream:
     def _take(self, data: memoryview) -> None:
         if data[0] == _DATA:
             self._questions.clear()
-            self.log.receive(bytes(data[_HEADER:]))
+            if not self.log.passes_over(data[_HEADER]):  # then it need not even be copied
+                self.log.receive(bytes(data[_HEADER:]))
         elif data[0] == _KEEPALIVE:
             end, _, is_asked = _keepalive(data, 1)
             self.log.alive(end)

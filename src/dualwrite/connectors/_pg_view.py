@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 from dualwrite.canonical import CastError, canonical, check_range, identity, number
-from dualwrite.connectors._pg_copy import copied_out, rows_of
+from dualwrite.connectors._pg_copy import copied_out
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
 from dualwrite.connectors._pg_session import Connection, written_out
 from dualwrite.connectors._sql import Held, Joins, column_of, end_of, place_of, quote, table_of, tables_of
 from dualwrite.expression import Expression, paths
 from dualwrite.filters import POSTGRESQL, TEXTUAL, Test, compile_filter, render_sql
+from dualwrite.lined import Lined, rows_of
 from dualwrite.model import ABSENT, Key, Row, Value
 from dualwrite.schema import Column, ColumnType, Reference, TypeName, View
 
@@ -98,11 +99,14 @@ class ViewPlan:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    def blocks(self, connection: Connection, size: int) -> Iterator[list[Row]]:
+    def blocks(self, connection: Connection, size: int) -> Iterator[Sequence[Row]]:
         """All rows that pass the view's filter, in blocks; the server reads ahead while a block is worked on."""
         query = f"SELECT {self._chosen} FROM {self.source} WHERE {written_out(self._condition, self._bound)}"
         width = len(self.cells) + len(self.flags)
         for lines in copied_out(connection, query, size):
+            if not self.flags and self._test is None:
+                yield Lined(lines, width)
+                continue
             rows = self.rows(rows_of(lines, width))
             yield rows if self._test is None else list(filter(self._test, rows))
 

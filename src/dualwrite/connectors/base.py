@@ -76,10 +76,11 @@ class Snapshot(Protocol):
         """The place in the feed that this read corresponds to."""
         ...
 
-    def blocks(self) -> Iterator[list[Row]]:
+    def blocks(self) -> Iterator[Sequence[Row]]:
         """All rows that pass the view's filter, in blocks, each row once, in no promised order; memory stays bounded.
 
-        A lookup whose id finds no record is ``ABSENT``.  To be read once.
+        A lookup whose id finds no record is ``ABSENT``.  To be read once.  A block may be a ``Lined``: where both
+        sides' are, most rows never have to be taken apart.
         """
         ...
 
@@ -153,7 +154,7 @@ class Transaction(Protocol):
 
         False, with nothing written, where there is no quicker way than ``write``, where the system itself does not keep
         a record that is there from being overwritten or doubled, or where one of the rows is to be looked at: ``write``
-        tells an outcome for each.
+        tells an outcome for each.  The rows may be a ``Lined``.
         """
         ...
 

@@ -36,7 +36,7 @@ from dualwrite.model import Applied, Batch, Key, Outcome, Position, Row, Side, W
 from dualwrite.schema import Schema, View
 
 _SCHEMA: Final = b"SELECT FROM pg_namespace WHERE nspname = $1"
-BLOCK = 2000
+BLOCK = 1000
 """Rows per block of a snapshot."""
 
 
@@ -340,7 +340,7 @@ class PostgresqlSnapshot:
         self._connection = connection
         self._plan = plan
 
-    def blocks(self) -> Iterator[list[Row]]:
+    def blocks(self) -> Iterator[Sequence[Row]]:
         """See ``Snapshot``."""
         with self._database.errors():
             yield from self._plan.blocks(self._connection, BLOCK)

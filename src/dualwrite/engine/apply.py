@@ -7,7 +7,7 @@ target's own words.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from dualwrite.connectors.base import Transaction
@@ -19,6 +19,7 @@ from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
+from dualwrite.lined import Lined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Applied, Change, Key, Kind, Row, Side, Write
 
@@ -109,13 +110,24 @@ class Application:
 
     def _insert_whole(self, compiled: CompiledMap, weak: Weak) -> bool:
         """Insert all of them at once, where the system can."""
-        mapped = compiled.map_rows(self.source, weak.rows) if all(weak.inserts) else [None]
-        rows = [row for row in mapped if row is not None]
-        if len(rows) < len(mapped) or not self.transaction.insert(compiled.views[self.target], rows):
+        view = compiled.views[self.target]
+        if not all(weak.inserts) or not any(
+            self.transaction.insert(view, rows) for rows in self._mapped(compiled, weak)
+        ):
             return False
-        self._note_inserted(compiled, weak, range(len(rows)))
+        self._note_inserted(compiled, weak, range(len(weak.rows)))
         self.ledger.inserts_whole = True
         return True
+
+    def _mapped(self, compiled: CompiledMap, weak: Weak) -> Iterator[Sequence[Row]]:
+        """The rows as the target's: as lines if they are, then as they are if those do not do."""
+        lined = compiled.map_lines(self.source, weak.rows) if isinstance(weak.rows, Lined) else None
+        if lined is not None:
+            yield lined
+        rows = compiled.map_rows(self.source, weak.rows)
+        known = [row for row in rows if row is not None]
+        if len(known) == len(rows):
+            yield known
 
     def _insert(self, compiled: CompiledMap, weak: Weak) -> list[int]:
         """Returns the numbers of the changes that are still to be carried."""

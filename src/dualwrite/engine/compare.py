@@ -14,8 +14,10 @@ from itertools import chain
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Snapshot
+from dualwrite.engine.same import Same
 from dualwrite.engine.spool import IN_MEMORY, PARTITIONS, Partitioned
 from dualwrite.errors import RowProblem
+from dualwrite.lined import Later, Lined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Row, Side
 
@@ -100,7 +102,7 @@ class Tally:
     def _of(self, company: str) -> Counter[str]:
         return self.companies.setdefault(company, Counter())
 
-    def agreed(self, keys: Sequence[Key]) -> None:
+    def agreed(self, keys: Sequence[Key | None]) -> None:
         """These records are equal on both sides."""
         self.equal += len(keys)
         self.count("unchanged", keys)
@@ -135,7 +137,7 @@ def company_member(compiled: CompiledMap) -> int | None:
     return None if at is None else compiled.views[Side.LEFT].key.index(at)
 
 
-def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]:
+def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[Sequence[Row]]:
     for block in snapshot.blocks():
         if block:
             tally.read[side] += len(block)
@@ -144,43 +146,46 @@ def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[list[Row]]
 
 
 def _keyed(
-    compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], unusable: list[Unusable], tally: Tally
-) -> Iterator[tuple[list[Key], list[Row]]]:
-    """The blocks with the keys of their rows; rows without a usable key are left out, and told in ``unusable``."""
-    for block in blocks:
-        found = compiled.keys(side, block)
-        tally.count(f"read {side}", found)
-        keys = [key for key in found if key is not None]
-        if len(keys) < len(found):
-            unusable += [_unusable(compiled, side, row) for key, row in zip(found, block, strict=True) if key is None]
-            block = [row for key, row in zip(found, block, strict=True) if key is not None]
-        yield keys, block
+    compiled: CompiledMap, side: Side, block: Sequence[Row], unusable: list[Unusable], tally: Tally
+) -> tuple[Sequence[Key], Sequence[Row]]:
+    """The keys of a block's rows, and these; rows without a usable key are left out, and told in ``unusable``."""
+    found = compiled.keys(side, block)
+    tally.count(f"read {side}", found)
+    if isinstance(found, Later):
+        return found, block  # none lacks a key, or they would not be left for later
+    keys = [key for key in found if key is not None]
+    if len(keys) < len(found):
+        unusable += [_unusable(compiled, side, row) for key, row in zip(found, block, strict=True) if key is None]
+        block = [row for key, row in zip(found, block, strict=True) if key is not None]
+    return keys, block
 
 
-def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[list[Row]], tally: Tally) -> Iterator[Finding]:
+def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[Sequence[Row]], tally: Tally) -> Iterator[Finding]:
     unusable: list[Unusable] = []
+    keyed = (_keyed(compiled, side, block, unusable, tally) for block in blocks)
     if compiled.unique[side]:
-        for keys, rows in _keyed(compiled, side, blocks, unusable, tally):
+        for keys, rows in keyed:
             yield Alone(side, keys, rows)
     else:
         parts = Partitioned()  # the key may occur twice
-        for keys, rows in _keyed(compiled, side, blocks, unusable, tally):
+        for keys, rows in keyed:
             parts.add(keys, rows)
         for index in range(PARTITIONS):
             yield from _alone(side, _group(parts, index))
     yield from unusable
 
 
-def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tally: Tally) -> Iterator[Finding]:
+def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[Sequence[Row]]], tally: Tally) -> Iterator[Finding]:
     parts = {side: Partitioned() for side in Side}
     unusable: list[Unusable] = []
-    keyed = {side: _keyed(compiled, side, blocks[side], unusable, tally) for side in Side}
     if all(compiled.unique.values()):
+        read = _not_the_same(compiled, _in_turn(blocks), tally)
+        keyed = ((side, *_keyed(compiled, side, block, unusable, tally)) for side, block in read)
         yield from _met(compiled, keyed, parts, tally)
     else:  # a key may occur twice
         for side in Side:
-            for keys, rows in keyed[side]:
-                parts[side].add(keys, rows)
+            for block in blocks[side]:
+                parts[side].add(*_keyed(compiled, side, block, unusable, tally))
     yield from unusable
     for index in range(PARTITIONS):
         lefts, rights = _group(parts[Side.LEFT], index), _group(parts[Side.RIGHT], index)
@@ -205,14 +210,14 @@ def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[list[Row]]], tal
 
 def _met(
     compiled: CompiledMap,
-    keyed: Mapping[Side, Iterator[tuple[list[Key], list[Row]]]],
+    keyed: Iterator[tuple[Side, Sequence[Key], Sequence[Row]]],
     parts: Mapping[Side, Partitioned],
     tally: Tally,
 ) -> Iterator[Finding]:
-    """Compare records of which both rows are in memory at once, reading both sides in turn: nearly all of them where
+    """Compare records of which both rows are in memory at once, as both sides come in turn: nearly all of them where
     the tables lie in about the same order.  The others are put into parts."""
     waiting: dict[Side, dict[Key, Row]] = {side: {} for side in Side}
-    for side, keys, rows in _in_turn(keyed):
+    for side, keys, rows in keyed:
         mine, others = waiting[side], waiting[side.other]
         found = [others.pop(key, None) for key in keys]
         alone = [number for number, row in enumerate(found) if row is None]
@@ -226,18 +231,34 @@ def _met(
     _set_aside(waiting, parts)
 
 
-def _in_turn(
-    keyed: Mapping[Side, Iterator[tuple[list[Key], list[Row]]]],
-) -> Iterator[tuple[Side, list[Key], list[Row]]]:
+def _in_turn(blocks: Mapping[Side, Iterator[Sequence[Row]]]) -> Iterator[tuple[Side, Sequence[Row]]]:
     """A block of one side, then one of the other, and so on until both have ended."""
-    reading = dict(keyed)
+    reading = dict(blocks)
     while reading:
         for side in list(reading):
             block = next(reading[side], None)
             if block is None:
                 del reading[side]
             else:
-                yield side, *block
+                yield side, block
+
+
+def _not_the_same(
+    compiled: CompiledMap, blocks: Iterator[tuple[Side, Sequence[Row]]], tally: Tally
+) -> Iterator[tuple[Side, Sequence[Row]]]:
+    """Leave out, and count, records whose lines tell that they are equal."""
+    same = Same(compiled)
+    for side, block in blocks:
+        if not isinstance(block, Lined) or not compiled.passing.has_keys(block):
+            yield side, block
+            continue
+        keys, others = same.meet(side, block)
+        tally.agreed(keys)
+        for each in Side:
+            tally.count(f"read {each}", keys)
+        yield from ((each, rows) for each, rows in others.items() if rows)
+        yield from same.let_go()
+    yield from same.let_go(most=0)
 
 
 def _set_aside(waiting: Mapping[Side, dict[Key, Row]], parts: Mapping[Side, Partitioned]) -> None:

@@ -218,7 +218,7 @@ class _Table:
 
     # -- companies ------------------------------------------------------------------------------------------------
 
-    def _within(self, block: list[Row]) -> list[Row]:
+    def _within(self, block: Sequence[Row]) -> Sequence[Row]:
         """The rows of the link's companies; the others are counted."""
         company = self._compiled.company.get(self._side)
         if company is None:
@@ -236,7 +236,7 @@ class _Table:
 
     # -- rows -----------------------------------------------------------------------------------------------------
 
-    def _look(self, rows: list[Row], keys: _Keys) -> None:
+    def _look(self, rows: Sequence[Row], keys: _Keys) -> None:
         compiled, side = self._compiled, self._side
         if not rows:
             return
@@ -255,10 +255,10 @@ class _Table:
         for lookup in self._lookups:
             self._missing(lookup, rows, mapped)
 
-    def _look_at_keys(self, rows: list[Row], keys: _Keys) -> None:
+    def _look_at_keys(self, rows: Sequence[Row], keys: _Keys) -> None:
         self._keyless(rows, self._held(rows, keys))
 
-    def _held(self, rows: list[Row], keys: _Keys) -> list[Key | None]:
+    def _held(self, rows: Sequence[Row], keys: _Keys) -> Sequence[Key | None]:
         """The keys that rows hold."""
         held = self._compiled.keys(self._side, rows)
         if not self._compiled.unique[self._side]:

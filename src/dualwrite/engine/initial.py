@@ -33,9 +33,11 @@ from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
 from dualwrite.journal import Count
+from dualwrite.lined import joined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
+_NO_ROWS: Sequence[Row] = ()
 AHEAD = 10
 """Blocks that are read while others are carried."""
 
@@ -390,14 +392,14 @@ class InitialSync:
         """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
         assert self._findings is not None
         self.outcome.tally.told = lambda _: None  # what is carried is told
-        flow, spool, rows = self.flows[source], self._spools[source], list[Row]()
+        flow, spool, rows = self.flows[source], self._spools[source], _NO_ROWS
         self._reading = ahead(self._findings)
         for finding in self._reading:
             if not isinstance(finding, Alone):
                 self._take(finding)
             elif self.compiled.carried[source]:
                 self._count("created", source.other, finding.keys)
-                rows += finding.rows
+                rows = joined(rows, finding.rows)
                 while len(rows) >= (most := flow.weak_limit):
                     yield spool.passing(rows[:most])
                     rows = rows[most:]

@@ -118,7 +118,7 @@ class Nothing:
     def __init__(self, boundary: Position) -> None:
         self.boundary = boundary
 
-    def blocks(self) -> Iterator[list[Row]]:
+    def blocks(self) -> Iterator[Sequence[Row]]:
         """See ``Snapshot``."""
         return iter(())
 
@@ -248,7 +248,7 @@ class Rest:
         """See ``Snapshot``; of no use here."""
         return self._snapshot.boundary
 
-    def blocks(self) -> Iterator[list[Row]]:
+    def blocks(self) -> Iterator[Sequence[Row]]:
         """See ``Snapshot``."""
         mine, others = self._taken_back(), self._spooled()
         known: set[Key] = set()
@@ -298,7 +298,7 @@ class Rest:
             if left:
                 yield left
 
-    def _taken_back(self) -> Iterator[list[Row]]:
+    def _taken_back(self) -> Iterator[Sequence[Row]]:
         """The side's rows as they were at the boundary."""
         originals = self._originals
         for block in self._snapshot.blocks():

@@ -30,6 +30,6 @@ def sampler(connectors: Mapping[Side, Connector], rows: int = ROWS) -> Read:
     return read
 
 
-def _first(blocks: Iterator[list[Row]], count: int) -> list[list[Value]]:
+def _first(blocks: Iterator[Sequence[Row]], count: int) -> list[list[Value]]:
     rows = islice(chain.from_iterable(blocks), count)
     return [[None if value is ABSENT else value for value in row] for row in rows]

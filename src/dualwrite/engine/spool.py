@@ -19,6 +19,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+from dualwrite.lined import PIECE, Lined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
 
@@ -66,22 +67,28 @@ _HEAD = struct.Struct(">QII")
 
 def packed_rows(beside: Sequence[Any], rows: Sequence[Row]) -> bytes:
     """A block: rows, and something beside each (or beside all of them)."""
-    try:
-        packed = marshal.dumps((False, list(beside), list(rows)))
-    except ValueError:  # marshal does not know ABSENT
-        packed = marshal.dumps((True, list(beside), [_plain(row) for row in rows]))
+    if isinstance(rows, Lined):
+        packed = marshal.dumps((None, list(beside), (rows.text, rows.width, rows.cells)))
+    else:
+        try:
+            packed = marshal.dumps((False, list(beside), list(rows)))
+        except ValueError:  # marshal does not know ABSENT
+            packed = marshal.dumps((True, list(beside), [_plain(row) for row in rows]))
     return _HEAD.pack(len(packed), zlib.crc32(packed), len(rows)) + packed
 
 
-def unpacked_rows(block: bytes) -> tuple[list[Any], list[Row]] | None:
+def unpacked_rows(block: bytes) -> tuple[list[Any], Sequence[Row]] | None:
     """The inverse; None where it is not whole."""
     size, checksum, _ = _HEAD.unpack(block[: _HEAD.size]) if len(block) >= _HEAD.size else (-1, 0, 0)
     packed = block[_HEAD.size :]
     return _unpacked_rows(packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
 
 
-def _unpacked_rows(packed: bytes) -> tuple[list[Any], list[Row]]:
+def _unpacked_rows(packed: bytes) -> tuple[list[Any], Sequence[Row]]:
     is_plain, beside, rows = marshal.loads(packed)
+    if is_plain is None:
+        text, width, cells = rows
+        return beside, Lined(text.splitlines(keepends=True), width, cells)
     return beside, [_row(plain) for plain in rows] if is_plain else rows
 
 
@@ -95,7 +102,7 @@ def _read_packed(file: IO[bytes]) -> tuple[int, bytes] | None:
     return (count, packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
 
 
-def _read_block(file: IO[bytes]) -> tuple[list[Any], list[Row]] | None:
+def _read_block(file: IO[bytes]) -> tuple[list[Any], Sequence[Row]] | None:
     """The next block; None at the end."""
     found = _read_packed(file)
     return None if found is None else _unpacked_rows(found[1])
@@ -349,7 +356,7 @@ class Spool:
         self.seal(boundary, seen)
         self.before = before
 
-    def reread(self) -> Iterator[list[Row]]:
+    def reread(self) -> Iterator[Sequence[Row]]:
         """The rows of all changes that ``recover`` has found; for any thread."""
         with Path(self._file.name).open("rb") as file:
             while file.tell() < self._recovered and (block := _read_block(file)):
@@ -388,15 +395,16 @@ class Spool:
         if rows:
             yield Weak(self, start, inserts, rows)
 
-    def passing(self, rows: list[Row]) -> Weak:
+    def passing(self, rows: Sequence[Row]) -> Weak:
         """Inserts of these rows, to be carried at once; for this, ``seal`` comes first."""
-        start = self.count + 1
-        self.add(rows, insert=True)
-        self._flush()
+        start, inserts = self.count + 1, [True] * len(rows)
+        for at in range(0, len(rows), PIECE):
+            self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
         self._file.flush()
-        return Weak(self, start, [True] * len(rows), rows)
+        self.count += len(rows)
+        return Weak(self, start, inserts, rows)
 
-    def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], list[Row]]]:
+    def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], Sequence[Row]]]:
         end = self._file.seek(0, 2)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile

@@ -19,6 +19,8 @@ from dualwrite.model import ABSENT, Cell, Side, Value
 from dualwrite.schema import Column, ColumnType, TypeName
 
 _LISTED = (TypeName.CHOICE, TypeName.BOOLEAN)
+AS_IT_IS = "{v}"
+"""The expression of a cell that is carried unchanged."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -135,7 +137,7 @@ def _plain(into: Callable[[str], str], empty: Value, *, empty_is_null: bool) -> 
         return Carrier(f"({null} if {missing} else {{v}} if {{v}} is ABSENT else f{{n}}({{v}}))", names)
     if empty_is_null:
         return Carrier(f"({{v}} or {null})", names)
-    return Carrier(f"({null} if {{v}} is None else {{v}})" if empty is not None else "{v}", names)
+    return Carrier(f"({null} if {{v}} is None else {{v}})" if empty is not None else AS_IT_IS, names)
 
 
 # value maps

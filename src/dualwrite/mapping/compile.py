@@ -17,10 +17,12 @@ from dualwrite.casts import CastError, identity
 from dualwrite.errors import Invalid, RowProblem
 from dualwrite.expression import Column, Expression, Literal, OneOf, and_
 from dualwrite.filters import compile_filter
+from dualwrite.lined import Later, Lined
 from dualwrite.mapping.binding import SIDES, Binding, BoundLookup, Pair
 from dualwrite.mapping.cells import carrier, comparer
 from dualwrite.mapping.check import examine
 from dualwrite.mapping.order import cyclic, order_maps
+from dualwrite.mapping.passing import Passing, passing_pairs
 from dualwrite.mapping.rows import (
     Alike,
     Common,
@@ -116,7 +118,7 @@ class CompiledMap:
     there are made of that side's cells.  ``company[side]``: the cell of that side's rows that says which company they
     belong to, where the map has one; ``open[side]``: its view with all companies, those too that the link does not
     cover; ``companies[side]``: those that it covers, as that side writes them.  ``required[side]``: the cells that the
-    other side writes there and that must not be null.
+    other side writes there and that must not be null.  ``passing``: what needs no mapping.
     """
 
     table_map: TableMap
@@ -134,6 +136,7 @@ class CompiledMap:
     companies: Mapping[Side, tuple[Value, ...]]
     open: Mapping[Side, View]
     required: Mapping[Side, tuple[int, ...]]
+    passing: Passing
     _lines: tuple[Line, ...]
     _key: tuple[Line, ...]
     _compared: tuple[_Compared, ...]
@@ -178,6 +181,11 @@ class CompiledMap:
             if all(map(member, mapped)):
                 return mapped  # type: ignore[return-value]  # a list of rows is one of rows or None
         return _each_or_none(partial(self.map_row, source), rows)
+
+    def map_lines(self, source: Side, rows: Lined) -> Lined | None:
+        """As ``map_rows``, of rows that are lines still; None where they have to be taken apart for it."""
+        functions = self._left if source is Side.LEFT else self._right
+        return self.passing.mapped(source, rows, functions.row.many)
 
     def map_columns(self, source: Side, rows: Sequence[Row]) -> tuple[list[Sequence[Cell]], list[Misfit]]:
         """As ``map_known``, of many rows, column by column; and everything in them that cannot be carried.
@@ -247,14 +255,19 @@ class CompiledMap:
             return tuple([(form(member) or None) if member else None for member, form in both])
         return tuple(members)
 
-    def keys(self, side: Side, rows: Sequence[Row]) -> list[Key | None]:
+    def keys(self, side: Side, rows: Sequence[Row]) -> Sequence[Key | None]:
         """As ``key``, of many rows; None for one that has none."""
         functions = self._left if side is Side.LEFT else self._right
+        if isinstance(rows, Lined) and self.passing.has_keys(rows):
+            return Later(len(rows), partial(self._keys_of_lines, functions, rows))
         with suppress(CastError):
             keys = functions.key.many(rows)
             if not [key for key in keys if ABSENT in key or not any(key)]:
                 return keys  # type: ignore[return-value]  # narrowed by the test
         return _each_or_none(partial(self.key, side), rows)
+
+    def _keys_of_lines(self, functions: _Functions, rows: Lined) -> list[Key]:
+        return functions.key.many(rows.beginning(self.passing.members))  # type: ignore[return-value]  # all are known
 
     def target_key(self, source: Side, row: Row) -> Key:
         """The key of the other side's record, in that side's natural form (order of its ``View.key``).
@@ -416,7 +429,8 @@ class _Compiler:
         self.companies = companies
         self.conflict = conflict
         self.timezones = timezones
-        self.paths = {side: binding.paths(side) for side in SIDES}
+        self.passing = passing_pairs(binding, timezones)
+        self.paths = {side: self._paths(side) for side in SIDES}
         self.indexes = {side: {path: index for index, path in enumerate(self.paths[side])} for side in SIDES}
         self.widths = {side: len(self.paths[side]) for side in SIDES}
 
@@ -446,6 +460,7 @@ class _Compiler:
             rows=table_map.rows,
             deletes=table_map.deletes,
             on_leave=table_map.on_leave,
+            passing=self._passing(every),
             _lines=every,
             _key=key,
             _compared=tuple(_compared(line, helps=line in helping) for line in every),
@@ -453,6 +468,22 @@ class _Compiler:
             _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
             _alike=alike_function([line for line in every if line not in helping], self.widths),
         )
+
+    def _paths(self, side: Side) -> tuple[Path, ...]:
+        """Those of the side's view; what passes as it stands comes first."""
+        first = (pair.ends[side].path for pair in self.passing)
+        return tuple(dict.fromkeys((*first, *self.binding.paths(side))))
+
+    def _passing(self, lines: Sequence[Line]) -> Passing:
+        count = len(self.passing)
+        behind = {
+            side: tuple(
+                sorted(i for line in lines if side in line.carriers and (i := line.indexes[side.other]) >= count)
+            )
+            for side in SIDES
+        }
+        sources = frozenset(side for side in SIDES if all(pair.carries(side) for pair in self.passing))
+        return Passing(len(self.binding.key), count, sources, behind, self.widths)
 
     def _company(self) -> dict[Side, int]:
         pair = self.binding.company

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from dualwrite.lined import Lined, text_of
 from dualwrite.model import (
     ABSENT,
     Applied,
@@ -178,6 +179,16 @@ class WriteContract:
             transaction.commit(None)
         wanted = [tuple(None if cell is ABSENT else cell for cell in row) for row in rows]
         assert example.rows(FLATS) == sorted(wanted, key=repr)
+
+    @pytest.mark.parametrize("key", ["c", ""])
+    def test_new_records_may_be_lines(self, example: Example, key: str) -> None:
+        """Rows that are lines still are inserted as what they say, whatever is in them; or none of them is."""
+        rows: list[Row] = [flat("a", "x\t\\N\n", None, "1"), flat("b", "", "\\", "2"), flat(key, "y\r", "u", "3")]
+        lined = Lined(text_of(rows).splitlines(keepends=True), len(rows[0]))
+        with example.connector.transaction("stream", [FLATS]) as transaction:
+            done = transaction.insert(FLATS, lined)
+            transaction.commit(None)
+        assert example.rows(FLATS) == (sorted(rows, key=repr) if done else [])
 
     def test_an_expected_record_that_is_gone_is_contested(self, example: Example) -> None:
         """An update of a record that is not there tells that there is none."""
