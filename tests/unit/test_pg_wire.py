@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dualwrite.connectors._pg_wire import (
     UNCHANGED,
@@ -137,3 +141,49 @@ def test_what_nobody_asked_for_is_refused(data: bytes) -> None:
     """Streamed transactions and binary cells come with options that we do not use."""
     with pytest.raises(ValueError, match="pgoutput"):
         decode(data)
+
+
+_TEXTS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8).map(str) | st.sampled_from(
+    ["", "t", "tn", "N", "n" * 116, "x" * 255, "x" * 256, "é" * 127, "é" * 128, "N\x14", "y" * 29_696]
+)
+_CELLS = _TEXTS | st.none() | st.just(UNCHANGED)
+
+
+def _sent(image: Sequence[str | object | None]) -> bytes:
+    """An image as the server sends it."""
+    cells = [b"n" if cell is None else b"u" if cell is UNCHANGED else b"t" + _text(str(cell)) for cell in image]
+    return len(image).to_bytes(2) + b"".join(cells)
+
+
+def _text(cell: str) -> bytes:
+    return len(cell.encode()).to_bytes(4) + cell.encode()
+
+
+@given(st.data(), st.integers(1, 5) | st.sampled_from([116, 256, 300]))
+def test_rows_are_what_was_sent_however_they_are_cut_up(data: st.DataObject, width: int) -> None:
+    """Images come out as they went in, and what is said to be edited is what differs."""
+    few = st.lists(_CELLS if width < 6 else _TEXTS | st.none(), min_size=1, max_size=3)
+    filling = data.draw(st.sampled_from(["a", "", "t", None]))
+    old = (data.draw(few) + [filling] * width)[:width]
+    old = [None if cell is UNCHANGED else cell for cell in old]
+    edits = data.draw(st.dictionaries(st.integers(0, width - 1), _CELLS, max_size=3))
+    new = [edits.get(index, cell) for index, cell in enumerate(old)]
+    told = row_change(b"U\0\0\0\1O" + _sent(old) + b"N" + _sent(new))
+    whole = tuple(was if cell is UNCHANGED else cell for was, cell in zip(old, new, strict=True))
+    assert (told.old, told.new) == (tuple(old), whole)
+    assert told.edited is None or list(told.edited) == [i for i in range(width) if old[i] != whole[i]]
+    assert row_change(b"I\0\0\0\1N" + _sent(new)).new == tuple(new)
+    assert row_change(b"D\0\0\0\1O" + _sent(old)).old == tuple(old)
+    assert row_change(b"U\0\0\0\1K" + _sent(old) + b"N" + _sent(new)).new == tuple(new)
+
+
+def test_of_an_update_only_what_differs_is_decoded_twice() -> None:
+    """The cells that stay are the same objects in both images, with nulls among them as well."""
+    for nulls in ([], [None], [None, None]):
+        old, new = [*nulls, "first", *nulls, "second", *nulls], [*nulls, "first", *nulls, "other", *nulls]
+        told = row_change(b"U\0\0\0\1O" + _sent(old) + b"N" + _sent(new))
+        at = len(nulls)
+        assert told.edited == [new.index("other")]
+        assert told.old is not None
+        assert told.new is not None
+        assert told.old[at] is told.new[at]

@@ -6,6 +6,7 @@ behind the transaction: ``(commit, n) < (end,) < (next commit, 1)``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
@@ -56,11 +57,16 @@ class Row(NamedTuple):
         UNCHANGED is what the server did not send: of the old row all that is no key unless the table's identity is
         full, of the new one then also large values that stayed.
         """
-        _, _, old, new, full = row_change(self.data)
+        old, new, _ = self.edits()
+        return old, new
+
+    def edits(self) -> tuple[Image | None, Image | None, Sequence[int] | None]:
+        """The same, with the cells in which the images differ, where these are known beforehand."""
+        _, _, old, new, full, edited = row_change(self.data)
         if old is not None and not full:
             columns = self.relation.columns
             old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, old, strict=True))
-        return old, new
+        return old, new, edited
 
 
 class Note(NamedTuple):

@@ -45,6 +45,7 @@ _NOTE: Final = -1
 _BEGIN: Final = -2
 _END: Final = -3
 _TRUNCATE: Final = -4
+_ALL: Final = 1 << 62
 
 
 QUIET: Final = b"quiet"
@@ -288,8 +289,9 @@ class Log:
         entries: list[Entry] = []
         left = 1 if size is None else size
         for block, items in self._walk(after, seen):
+            is_last = block.last >= seen
             for entry in self._entries(block, items, after):
-                if entry.place > seen:
+                if is_last and entry.place > seen:
                     return entries, False
                 if (len(entries) >= limit or left <= 0) and not self._is_within_whole(entries[-1]):
                     return entries, True
@@ -368,9 +370,11 @@ class Log:
         self, block: Block, items: list[Item], after: Place, wanted: Collection[int] | None = None
     ) -> Iterator[Entry]:
         transaction, n = block.head, block.n
+        passed = 0 if transaction is None else _passed(transaction.lsn, after)
         for tag, content in islice(items, self._blocks.start(block, after), None):
             if tag == _BEGIN:
                 transaction, n = Committed(*content), 0
+                passed = _passed(transaction.lsn, after)
                 continue
             assert transaction is not None, "every item belongs to a transaction"
             if tag == _END:
@@ -378,7 +382,7 @@ class Log:
                     yield Done(transaction, content)
                 continue
             n += 1
-            if (wanted is not None and tag not in wanted) or (transaction.lsn, n) <= after:
+            if n <= passed or (wanted is not None and tag not in wanted):
                 continue
             if tag >= 0:
                 yield Row(transaction, n, tag, self._relations[tag], content)
@@ -419,3 +423,10 @@ class Log:
         with self._changed:
             self._blocks.close()
             self._floor = self._seen
+
+
+def _passed(commit: int, after: Place) -> int:
+    """How many entries of the transaction that commits there lie at or before a place."""
+    if commit != after[0]:
+        return 0 if commit > after[0] else _ALL
+    return after[1] if len(after) > 1 else 0

@@ -74,12 +74,37 @@ def picker(sources: tuple[tuple[int, Callable[[str], str]] | None, ...], partial
 
 def pick_columns(columns: Sequence[str], relation: Relation, facts: Facts) -> Picker:
     """A function from a relation's images to these columns of it."""
+    return picker(_sources(columns, relation, facts), relation.identity != "f")
+
+
+def _sources(
+    columns: Sequence[str], relation: Relation, facts: Facts
+) -> tuple[tuple[int, Callable[[str], str]] | None, ...]:
     places = {column.name: index for index, column in enumerate(relation.columns)}
-    sources = tuple(
+    return tuple(
         (places[name], facts.columns[name].canonical) if name in places and name in facts.columns else None
         for name in columns
     )
-    return picker(sources, relation.identity != "f")
+
+
+class Flat:
+    """Rows of a view that shows no lookup, from a relation's images."""
+
+    def __init__(self, columns: Sequence[str], relation: Relation, facts: Facts) -> None:
+        self.row = pick_columns(columns, relation, facts)
+        self._ways: dict[int, list[tuple[int, Callable[[str], str]]]] = {}
+        for place, source in enumerate(_sources(columns, relation, facts)):
+            if source is not None:
+                self._ways.setdefault(source[0], []).append((place, source[1]))
+
+    def rows(self, old: Sequence[Any], new: Sequence[Any], edited: Iterable[int]) -> tuple[Row, Row]:
+        """Two rows of images that differ in some cells, and have all of them: what stays is spelled once."""
+        before = self.row(old)
+        cells = list(before)
+        for index in edited:
+            for place, spell in self._ways.get(index, ()):
+                cells[place] = None if new[index] is None else spell(new[index])
+        return before, tuple(cells)
 
 
 # -- references ------------------------------------------------------------------------------------------------------
@@ -459,11 +484,11 @@ class Sight:
         ]
         return trail
 
-    def flat(self, relation: Relation, facts: Facts) -> Picker | None:
-        """A function from raw images to rows, where no lookup is shown."""
+    def flat(self, relation: Relation, facts: Facts) -> Flat | None:
+        """What makes rows of raw images, where no lookup is shown."""
         if self.trails:
             return None
-        return pick_columns([name for name in self._flat if name is not None], relation, facts)
+        return Flat([name for name in self._flat if name is not None], relation, facts)
 
     def row(self, image: Image, becomes: Image | None = None, *, leaves: bool = False) -> Row:
         """The row of an image as of the reader's place.

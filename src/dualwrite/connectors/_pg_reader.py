@@ -19,7 +19,17 @@ from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place
 from dualwrite.connectors._pg_entries import Row as RowEntry
 from dualwrite.connectors._pg_log import Log
-from dualwrite.connectors._pg_natural import CatchUp, Identity, Image, Picker, Records, Sight, Target, pick_columns
+from dualwrite.connectors._pg_natural import (
+    CatchUp,
+    Flat,
+    Identity,
+    Image,
+    Picker,
+    Records,
+    Sight,
+    Target,
+    pick_columns,
+)
 from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection
@@ -42,7 +52,7 @@ class Shape:
     """What is done with the rows of one shape of one table."""
 
     table: str
-    sights: list[tuple[Sight, Picker | None]]
+    sights: list[tuple[Sight, Flat | None]]
     pick: Picker | None  # to an image, where lookups or onlookers need one
     watches: dict[int, list[Watch]]
     has_key: bool
@@ -203,34 +213,31 @@ class LogReader:
                 ours.append(entry)
                 continue
             elif isinstance(entry, RowEntry):
-                found = items.get(entry.place)
-                if found is not None:
-                    self._tell_users(found)
+                self._tell_users(entry, items)
             if self._trouble is not None:
                 return
             self._after = entry.place
 
     def _decoded(self, entries: Iterable[Entry], markers: Mapping[int, Marker]) -> dict[Place, Item]:
-        """The rows that have something to tell, by their places."""
+        """The rows that have something to tell to others than their own views, by their places."""
         items: dict[Place, Item] = {}
         for entry in entries:
             if isinstance(entry, RowEntry):
                 shape = self._shape(entry)
                 if shape is None or (
                     shape.pick is None
-                    and entry.transaction.origin == self._context.origin
-                    and not is_loud(shape, markers[entry.transaction.lsn])
+                    and not (
+                        entry.transaction.origin == self._context.origin
+                        and is_loud(shape, markers[entry.transaction.lsn])
+                    )
                 ):
-                    continue  # nothing to anybody, or an echo
+                    continue  # nothing to anybody, or an echo, or told as it is read
                 items[entry.place] = self._item(entry, shape)
         return items
 
     @staticmethod
     def _item(entry: RowEntry, shape: Shape) -> Item:
-        old, new = entry.images()
-        if old is None and new is not None and entry.kind is Kind.UPDATE:  # the identity is the key, which stays
-            columns = entry.relation.columns
-            old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, new, strict=True))
+        old, new, _ = _edits(entry)
         if shape.pick is None:
             return Item(entry, shape, (old, new), None, None)
         pick = shape.pick
@@ -288,21 +295,30 @@ class LogReader:
 
     # -- users' transactions --------------------------------------------------------------------------------------
 
-    def _tell_users(self, item: Item) -> None:
-        if item.shape.trouble is not None:
-            self._trouble = item.shape.trouble
+    def _tell_users(self, entry: RowEntry, items: Mapping[Place, Item]) -> None:
+        shape = self._shape(entry)
+        if shape is None:
             return
-        entry, shape = item.entry, item.shape
-        place = entry.place
-        if shape.pick is None:
-            old, new = item.raw
-            for sight, flat in shape.sights:
-                assert flat is not None
-                self._add(sight.view, entry.transaction, place, _apply(flat, old), _apply(flat, new))
-            return
-        self._move(item, shape.sights)
+        if shape.trouble is not None:
+            self._trouble = shape.trouble
+        elif shape.pick is None:
+            self._tell_flat(entry, shape)
+        else:
+            self._move(items[entry.place], shape.sights)
 
-    def _move(self, item: Item, sights: Sequence[tuple[Sight, Picker | None]] = ()) -> None:
+    def _tell_flat(self, entry: RowEntry, shape: Shape) -> None:
+        """A row that is nothing but its own cells."""
+        transaction, place = entry.transaction, entry.place
+        old, new, edited = _edits(entry)
+        for sight, flat in shape.sights:
+            assert flat is not None
+            if old is None or new is None or edited is None:
+                before, after = _apply(flat.row, old), _apply(flat.row, new)
+            else:
+                before, after = flat.rows(old, new, edited)
+            self._add(sight.view, transaction, place, before, after)
+
+    def _move(self, item: Item, sights: Sequence[tuple[Sight, Flat | None]] = ()) -> None:
         """The records move on by an entry; those that look on are told behind the record itself."""
         transaction, place = item.entry.transaction, item.entry.place
         befores = [self._row(sight, flat, item, 0) for sight, flat in sights]
@@ -314,9 +330,9 @@ class LogReader:
             self._tell_onlookers(sight, transaction, (*place, number), rows)
 
     @staticmethod
-    def _row(sight: Sight, flat: Picker | None, item: Item, which: int) -> Row | None:
+    def _row(sight: Sight, flat: Flat | None, item: Item, which: int) -> Row | None:
         if flat is not None:
-            return _apply(flat, item.raw[which])
+            return _apply(flat.row, item.raw[which])
         if which:
             return None if item.new is None else sight.row(item.new)
         return None if item.old is None else sight.row(item.old, item.new, leaves=item.new is None)
@@ -324,7 +340,12 @@ class LogReader:
     def _add(self, view: View, transaction: Committed, place: Place, before: Row | None, after: Row | None) -> None:
         if before == after or place <= self._passed:
             return
-        if before and after and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key):
+        if (
+            before
+            and after
+            and ABSENT in before
+            and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key)
+        ):
             before = None  # nobody could know the record before
         if before is None:
             assert after is not None
@@ -332,21 +353,9 @@ class LogReader:
         else:
             kind, key = Kind.DELETE if after is None else Kind.UPDATE, view.natural_key(before)
         position = Position(self._context.feed, place)
-        marker = self.marker
-        self._ready.append(
-            Change(
-                view.name,
-                kind,
-                key,
-                before,
-                after,
-                transaction.at,
-                position,
-                marker.seen,
-                marker.number,
-                xid=transaction.xid,
-            )
-        )
+        seen, number = self.marker.seen, self.marker.number
+        what = (view.name, kind, key, before, after, transaction.at, position, seen, number)
+        self._ready.append(Change(*what, xid=transaction.xid))
 
     # -- onlookers ------------------------------------------------------------------------------------------------
 
@@ -417,7 +426,7 @@ class LogReader:
             return
         for sight, flat in shape.sights:
             if flat is not None:
-                before, after = _apply(flat, wanted), _apply(flat, fold.last)
+                before, after = _apply(flat.row, wanted), _apply(flat.row, fold.last)
             else:
                 assert shape.pick is not None
                 old, new = _apply(shape.pick, wanted), _apply(shape.pick, fold.last)
@@ -432,6 +441,15 @@ class LogReader:
 def is_loud(shape: Shape, marker: Marker) -> bool:
     """Can rows like this, in the transaction of this marker, be the work of others?"""
     return marker.wrote is not None and shape.table in marker.wrote.loud and shape.has_key
+
+
+def _edits(entry: RowEntry) -> tuple[Raw | None, Raw | None, Sequence[int] | None]:
+    """Both images of a row, and in which cells they differ, where that is known."""
+    old, new, edited = entry.edits()
+    if old is None and new is not None and entry.kind is Kind.UPDATE:  # the identity is the key, which stays
+        columns = entry.relation.columns
+        old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, new, strict=True))
+    return old, new, edited
 
 
 def _apply(pick: Picker, raw: Raw | None) -> Row | None:

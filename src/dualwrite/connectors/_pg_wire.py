@@ -9,9 +9,12 @@ Log sequence numbers (LSNs) are integers, times are seconds since the epoch (UTC
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
+from itertools import compress, count
+from operator import ne
 from struct import Struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -107,7 +110,7 @@ class RowChange(NamedTuple):
 
     ``old`` is None for an insert, and for an update of a table without full identity whose key stays.  ``full``:
     ``old`` is the whole row, and ``new`` has no UNCHANGED cells; otherwise only the key cells of ``old`` mean something
-    (the others arrive as null).
+    (the others arrive as null).  ``edited`` are the cells in which two whole rows differ, where that is known.
     """
 
     kind: Kind
@@ -115,6 +118,7 @@ class RowChange(NamedTuple):
     old: Image | None
     new: Image | None
     full: bool
+    edited: Sequence[int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,15 +194,85 @@ def row_change(data: bytes) -> RowChange:
     relation = int.from_bytes(data[1:5])
     tag, what = data[0], data[5]
     if tag == INSERT:
-        return RowChange(Kind.INSERT, relation, None, _image(data, 6)[0], full=False)
-    old, at, _ = (None, 5, True) if what == _NEW else _image(data, 6)
+        return RowChange(Kind.INSERT, relation, None, _only_image(data), full=False)
     full = what == _FULL
     if tag == DELETE:
-        return RowChange(Kind.DELETE, relation, old, None, full)
+        return RowChange(Kind.DELETE, relation, _only_image(data), None, full)
+    if full:
+        both = _both_images(data)
+        if both is not None:
+            return RowChange(Kind.UPDATE, relation, both[0], both[1], full, both[2])
+    old, at, _ = (None, 5, True) if what == _NEW else _image(data, 6)
     new, _, complete = _image(data, at + 1)
     if not complete and full and old is not None:
         new = tuple(was if cell is UNCHANGED else cell for was, cell in zip(old, new, strict=True))
     return RowChange(Kind.UPDATE, relation, old, new, full)
+
+
+# -- rows of short cells -----------------------------------------------------------------------------------------------
+#
+# A text of fewer than 256 bytes is sent as ``t``, its length in four bytes, and itself.  No text holds a zero byte, so
+# these four bytes without the last one stand where such a cell begins, and nowhere else: a message is cut up there at
+# once.  Each part begins with a length; what lies behind as many bytes are nulls, or cells that are no short texts.
+
+_SHORT: Final = b"t\0\0\0"
+
+
+def _only_image(data: bytes) -> Image:
+    """The one image of an insert or delete."""
+    parts = data[8:].split(_SHORT)
+    if len(parts) - 1 == data[6] << 8 | data[7]:  # nothing but short texts
+        return tuple([part[1:].decode() for part in parts[1:]])
+    return _image(data, 6)[0]
+
+
+def _both_images(data: bytes) -> tuple[Image, Image, Sequence[int]] | None:
+    """Both images of an update and the cells in which they differ, which alone are decoded twice.
+
+    None where one of them has other cells than short texts and nulls, or the nulls are not the same ones.
+    """
+    before, *parts = data[8:].split(_SHORT)
+    middle = len(parts) // 2
+    ending = b"N" + data[6:8] + before  # the zero byte of the count tells the end of the old image from any text
+    if data[6] or not parts or len(parts) % 2 or not parts[middle - 1].endswith(ending):
+        return None
+    parts[middle - 1] = parts[middle - 1][: -len(ending)]
+    olds, news = parts[:middle], parts[middle:]
+    edited = list(compress(count(), map(ne, olds, news)))
+    if middle == data[7]:
+        old: list[Cell] = [part[1:].decode() for part in olds]
+        new = old.copy()
+        for index in edited:
+            new[index] = news[index][1:].decode()
+        return tuple(old), tuple(new), edited
+    return _both_with_nulls(before, olds, news, edited)
+
+
+def _both_with_nulls(
+    before: bytes, olds: Sequence[bytes], news: Sequence[bytes], edited: Sequence[int]
+) -> tuple[Image, Image, Sequence[int]] | None:
+    """As ``_both_images``, of parts with nulls behind their texts (and ``before`` the first one)."""
+    if before.strip(b"n"):
+        return None
+    old: list[Cell] = [None] * len(before)
+    places = []
+    for part in olds:
+        places.append(len(old))
+        end = part[0] + 1
+        old.append(part[1:end].decode())
+        nulls = part[end:]
+        if nulls:
+            if nulls.strip(b"n"):
+                return None
+            old += [None] * len(nulls)
+    new = old.copy()
+    for index in edited:
+        was, now = olds[index], news[index]
+        end = now[0] + 1
+        if was[was[0] + 1 :] != now[end:]:
+            return None
+        new[places[index]] = now[1:end].decode()
+    return tuple(old), tuple(new), [places[index] for index in edited]
 
 
 def _image(data: bytes, at: int) -> tuple[Image, int, bool]:
