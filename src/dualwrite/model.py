@@ -10,7 +10,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NoReturn, TypeAlias
 
 
 class Side(str, Enum):
@@ -63,21 +63,19 @@ class Position:
     place: tuple[int, ...]
 
     def __lt__(self, other: Position) -> bool:
-        return self._place(other) < other.place
+        return self.place < (other.place if self.feed == other.feed else self._refuse(other))
 
     def __le__(self, other: Position) -> bool:
-        return self._place(other) <= other.place
+        return self.place <= (other.place if self.feed == other.feed else self._refuse(other))
 
     def __gt__(self, other: Position) -> bool:
-        return self._place(other) > other.place
+        return self.place > (other.place if self.feed == other.feed else self._refuse(other))
 
     def __ge__(self, other: Position) -> bool:
-        return self._place(other) >= other.place
+        return self.place >= (other.place if self.feed == other.feed else self._refuse(other))
 
-    def _place(self, other: Position) -> tuple[int, ...]:
-        if self.feed != other.feed:
-            raise ValueError(f"positions of different feeds do not compare: {self} and {other}")
-        return self.place
+    def _refuse(self, other: Position) -> NoReturn:
+        raise ValueError(f"positions of different feeds do not compare: {self} and {other}")
 
     def just_before(self) -> Position:
         """A position before this one and behind everything else that is before it."""

@@ -88,7 +88,9 @@ class Part:
         waiting: Sequence[int] = range(len(self._writes))
         while waiting:
             self._carry_out(waiting)
-            again = [number for number in waiting if self._may_succeed_later(self._outcomes[number])]
+            done = (_APPLIED, _UNCHANGED)
+            troubles = [number for number in waiting if self._outcomes[number] not in done]
+            again = [number for number in troubles if self._may_succeed_later(self._outcomes[number])]
             if len(again) == len(waiting) and self._is_second_look:
                 break
             waiting = again

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import NoneType
+from itertools import repeat
+from operator import is_
+from types import MappingProxyType, NoneType
 from typing import Any, Final
 
 from dualwrite.connectors._pg_cells import MASK_BITS, Pattern, Shape
@@ -16,6 +18,8 @@ from dualwrite.connectors._sql import Lookups, Resolved
 from dualwrite.model import ABSENT, Absent, Cell, Key, MissingParent, Outcome, Rejected, Row, Value, Write
 from dualwrite.schema import Lookup
 
+_NO_VALUES: Final[Mapping[str, Value]] = MappingProxyType({})
+_NO_LOOKUPS: Final[Mapping[int, Resolved[Held] | None]] = MappingProxyType({})
 SHAPES: Final = 3
 """Rows that speak of more different cells than that are put into one statement with masks."""
 
@@ -34,8 +38,8 @@ class Ready:
     members: Sequence[Value]
     given: tuple[int, ...] = ()
     expected: tuple[int, ...] = ()
-    lookups: dict[int, Resolved[Held] | None] = field(default_factory=dict)
-    values: dict[str, Value] = field(default_factory=dict)
+    lookups: Mapping[int, Resolved[Held] | None] = field(default_factory=lambda: _NO_LOOKUPS)
+    values: Mapping[str, Value] = field(default_factory=lambda: _NO_VALUES)
     refused: Outcome | None = None
 
 
@@ -70,12 +74,12 @@ class Rows:
                 if any(row[own] for own in lookup.own):
                     asked.append(ready)
                 else:
-                    ready.lookups[number] = None
+                    ready.lookups = {**ready.lookups, number: None}
             if asked:
                 keys = self._named(lookup, asked)
                 resolved = self._lookups.resolve(self._table, lookup, keys)
                 for ready, key in zip(asked, keys, strict=True):
-                    ready.lookups[number] = resolved[key]
+                    ready.lookups = {**ready.lookups, number: resolved[key]}
 
     def _named(self, lookup: Lookup, readies: Sequence[Ready]) -> list[Key]:
         """The keys that a lookup names; what a row does not say is what its record holds."""
@@ -106,10 +110,11 @@ class Rows:
         flats = frozenset(self._target.flats)
         parts = [tuple(index for _, index in lookup.parts) for lookup in self._target.lookups]
         known: dict[tuple[bool, ...], tuple[int, ...]] = {}
+        spoken: dict[tuple[bool, ...], tuple[int, ...]] = {}
         for ready in readies:
             row, expect = ready.write.row, ready.write.expect
             assert row is not None
-            pattern = tuple([cell is ABSENT for cell in row])
+            pattern = _absences(row)
             given = known.get(pattern)
             if given is None:
                 said = set(flats)
@@ -118,7 +123,10 @@ class Rows:
                 given = known[pattern] = tuple(sorted(place for place in said if not pattern[place]))
             ready.given = given
             if expect is not None and not trusting:
-                ready.expected = tuple([place for place, cell in enumerate(expect) if cell is not ABSENT])
+                pattern = _absences(expect)
+                if pattern not in spoken:
+                    spoken[pattern] = tuple([place for place, is_absent in enumerate(pattern) if not is_absent])
+                ready.expected = spoken[pattern]
 
     def shaped(self, readies: Sequence[Ready]) -> Iterator[tuple[Shape, list[Ready]]]:
         """The rows in groups that one statement takes."""
@@ -279,3 +287,8 @@ class Rows:
                 states.append(None if resolved is ABSENT else "n" if resolved is None else "x")
                 held.append(nothing)
         return [states, *transposed(held)]
+
+
+def _absences(row: Row) -> tuple[bool, ...]:
+    """Of each cell whether it is ABSENT."""
+    return tuple(map(is_, row, repeat(ABSENT)))

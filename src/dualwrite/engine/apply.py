@@ -174,7 +174,9 @@ class Application:
         return Stage(self.link, self.source, self.transaction, self.ledger, plans[0].compiled, plans)
 
     def _segment(self, plans: Iterable[Plan]) -> None:
-        ready = [plan for plan in plans if not self._held_back(plan) and not self._asks_first(plan)]
+        ready = list(plans)
+        if self.held or self.ledger.holds_any or self.link.loops.found:
+            ready = [plan for plan in ready if not self._held_back(plan) and not self._asks_first(plan)]
         by_map: dict[str, list[Plan]] = {}
         for plan in ready:
             by_map.setdefault(plan.compiled.name, []).append(plan)
@@ -188,9 +190,11 @@ class Application:
             stage.again()
         for stage in work:
             stage.patch()
+        touched = self.ledger.touched
         for plan in ready:
-            self.ledger.touched[plan.compiled.name, plan.new_key] = plan.changes[-1]
-            self.ledger.touched[plan.compiled.name, plan.key] = plan.changes[0]
+            if plan.renames:
+                touched[plan.compiled.name, plan.new_key] = plan.changes[-1]
+            touched[plan.compiled.name, plan.key] = plan.changes[0]
 
     def _asks_first(self, plan: Plan) -> bool:
         """Is it one of too many deletes, or of a record that changes without end?  It is parked for a person."""

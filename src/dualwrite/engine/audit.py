@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress, count
-from operator import ne
+from itertools import compress, count, repeat
+from operator import is_not, ne
 from typing import Final
 
 from dualwrite.engine.ledger import Ledger, Plan
@@ -124,8 +124,10 @@ def _source(change: Change) -> Sequence[object] | None:
     before, after = change.before, change.after
     if before is None or after is None:
         return None if change.weak else after or before
-    cells = compress(count(), map(ne, before, after))
-    return [each for index in cells for each in (index, before[index], after[index])]
+    found: list[object] = []
+    for index in compress(count(), map(ne, before, after)):
+        found += index, before[index], after[index]
+    return found
 
 
 def _target(kind: Kind, write: Write, held: Row | None) -> Sequence[object] | None:
@@ -137,9 +139,9 @@ def _target(kind: Kind, write: Write, held: Row | None) -> Sequence[object] | No
 
 def _edits(write: Write, held: Row | None) -> list[object]:
     row, before = write.row or (), held
-    return [
-        each
-        for index, cell in enumerate(row)
-        if cell is not ABSENT and (before is None or before[index] != cell)
-        for each in (index, ABSENT if before is None else before[index], cell)
-    ]
+    found: list[object] = []
+    for index in compress(count(), map(is_not, row, repeat(ABSENT))):
+        cell, was = row[index], ABSENT if before is None else before[index]
+        if before is None or was != cell:
+            found += index, was, cell
+    return found

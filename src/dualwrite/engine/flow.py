@@ -394,6 +394,7 @@ class Flow:
     def arrivals(self, changes: Iterable[Change]) -> list[Change]:
         """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""
         found: list[Change] = []
+        tags = bool(self._to.backlogs or self._from.parked)
         filtered: Counter[tuple[str, str]] = Counter()
         delayed = {name for name in self._from.backlogs if self.delays.is_delayed(name)}
         for change in changes:
@@ -409,7 +410,7 @@ class Flow:
             if seen is None:
                 filtered[compiled.name, "filtered"] += 1
             elif seen.kind is not Kind.DELETE or compiled.deletes:
-                found.append(self._tag(seen))
+                found.append(self._tag(seen) if tags else seen)
         if filtered:
             self.link.meter.count(self.target, filtered)
         return found
@@ -659,7 +660,7 @@ class Flow:
         """
         windows, seen = self._to.windows, batch.seen
         if seen is not None and (windows.forgotten is None or seen > windows.forgotten):
-            held = windows.forget(seen, self._is_held)
+            held = windows.forget(seen, self._is_held if self._to.parked or self._from.parked else None)
             if held:
                 kept = [(name, key_text(key), change) for name, key, change in held]
                 layouts = {view.name: Layout.of(view) for view in self.link.views(self.target)}

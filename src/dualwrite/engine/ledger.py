@@ -32,7 +32,7 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side, Write, show_key
 
 
-@dataclass
+@dataclass(slots=True)
 class Plan:
     """What a batch does to one record: its changes in feed order, none of them applied yet."""
 
@@ -176,12 +176,22 @@ class Ledger:
             raise Doubt
         self.park(plan, trouble)
 
+    @property
+    def holds_any(self) -> bool:
+        """Is, or was lately, some record parked, as this transaction sees it?"""
+        return bool(self._here.parked or self._parked)
+
+    @property
+    def hides_any(self) -> bool:
+        """Does, or did, some row lie under a delete, as this transaction sees it?"""
+        return bool(self.hidden or self._here.hidden)
+
     def queue(self, compiled: CompiledMap, keys: tuple[Key, ...], change: Change) -> bool:
         """Queue a change behind the parked ones of its record; False where none are.
 
         A rename holds back its new key as well.
         """
-        if not self._here.parked and not self._parked:
+        if not self.holds_any:
             return False
         held = [key for key in keys if self.is_parked(compiled.name, key)]
         if not held:

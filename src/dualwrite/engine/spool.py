@@ -232,15 +232,15 @@ class Overflow:
         found = self._database.execute("SELECT place FROM old ORDER BY number LIMIT 1").fetchone()
         return None if found is None else Position(*marshal.loads(found[0]))
 
-    def take(self, until: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
+    def take(self, until: Position, keep: Callable[[str, Key], bool] | None) -> list[tuple[str, Key, Change]]:
         """Remove the changes up to a position; gives those of records that are to be kept."""
         kept: list[tuple[str, Key, Change]] = []
         execute = self._database.execute
         while True:
             rows = execute("SELECT number, map, key, place FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
             gone = [row[:3] for row in rows if Position(*marshal.loads(row[3])) <= until]
-            for number, name, text in gone:
-                if keep(name, key := _key(text)):
+            for number, name, text in gone if keep is not None else ():
+                if keep is not None and keep(name, key := _key(text)):
                     packed = execute("SELECT change FROM old WHERE number = ?", (number,)).fetchone()[0]
                     kept.append((name, key, _unpacked(packed)))
             if gone:

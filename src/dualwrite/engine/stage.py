@@ -76,7 +76,7 @@ class Stage:
     # -- from changes to writes -----------------------------------------------------------------------------------
 
     def _prepare(self, plans: Sequence[Plan]) -> None:
-        contested = [plan for plan in plans if self._is_contested(plan)]
+        contested = self._contested(plans)
         look = plans if self.view.filter is not None else contested
         if look:
             self.ledger.decide()
@@ -93,11 +93,21 @@ class Stage:
             else:
                 self._blindly(plan)
 
+    def _contested(self, plans: Sequence[Plan]) -> list[Plan]:
+        """The plans that are more than a write over what the target is known to hold."""
+        keys = {key for plan in plans for key in ((plan.key, plan.new_key) if plan.renames else (plan.key,))}
+        suspects = keys if self.ledger.hides_any else set(self.windows.known_among(self.compiled.name, keys))
+        return [
+            plan
+            for plan in plans
+            if not plan.is_plain
+            or _is_weak_update(plan)
+            or (suspects and (plan.key in suspects or plan.new_key in suspects) and self._is_contested(plan))
+        ]
+
     def _is_contested(self, plan: Plan) -> bool:
-        return not plan.is_plain or any(
-            self.ledger.row_under(self.compiled.name, key) is not None
-            or (change.weak and change.kind is Kind.UPDATE)
-            or self._own(key, change.seen)
+        return any(
+            self.ledger.row_under(self.compiled.name, key) is not None or self._own(key, change.seen)
             for key in dict.fromkeys((plan.key, plan.new_key))
             for change in plan.changes
         )
@@ -445,6 +455,10 @@ def _has_seen(change: Change, hidden: Hidden) -> bool:
     """Had the change's side received the delete under which the row lies?  It says nothing more then."""
     seen, after = change.seen, hidden.after
     return seen is not None and after is not None and seen.feed == after.feed and after < seen
+
+
+def _is_weak_update(plan: Plan) -> bool:
+    return any(change.weak and change.kind is Kind.UPDATE for change in plan.changes)
 
 
 def _is_deleted(plan: Plan) -> bool:

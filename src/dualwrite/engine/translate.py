@@ -6,11 +6,18 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import compress, count
 from operator import ne
+from typing import Final, TypeAlias
 
+from dualwrite.casts import CastError
 from dualwrite.engine.contest import Operation, Rules
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Cell, Change, Key, Kind, Position, Row, Side, Write
+
+Single: TypeAlias = tuple[int, int, Callable[..., Cell], bool]
+"""A cell, the one that it becomes on the other side, how, and whether both sides promise each other its value."""
+KINDS: Final = 1_000
+"""Sets of cells that are edited together of which it is remembered how they are carried."""
 
 
 def differing(one: Row, other: Row) -> list[int]:
@@ -34,6 +41,7 @@ class Translation:
             for index in way[0]:
                 self._ways_from.setdefault(index, []).append(way)
         self._promised = frozenset(index for unit in units if unit.owner is None for index in unit.indexes)
+        self._singles: dict[tuple[int, ...], list[Single] | None] = {}
 
     @cached_property
     def foreign(self) -> tuple[int, ...]:
@@ -68,6 +76,9 @@ class Translation:
             return Write(key, self._two_way(self._mapped_before(change.before)), None)
         after = self._compiled.map_row(self._source, change.after)
         edited = differing(change.before, change.after)
+        alone = self._alone(edited)
+        if alone is not None:
+            return self._write_alone(key, change, after, alone)
         before = self._before(change.before, change.after, after, edited)
         changed = self._changed(before, after, edited)
         if not changed:
@@ -80,6 +91,45 @@ class Translation:
             if index in self._promised:
                 expect[index] = before[index]
         return Write(key, tuple(expect), tuple(row))
+
+    def _alone(self, edited: Sequence[int]) -> Sequence[Single] | None:
+        """How cells are carried that each make one cell of the target, and none of its key; None for others."""
+        cells = tuple(edited)
+        if cells not in self._singles:
+            if len(self._singles) >= KINDS:
+                self._singles.clear()
+            found = [self._single(cell) for cell in cells if cell in self._ways_from]
+            self._singles[cells] = None if None in found else [each for each in found if each is not None]
+        return self._singles[cells]
+
+    def _single(self, cell: int) -> Single | None:
+        way = self._compiled.single(self._source, cell)
+        if way is None or self._ways_from[cell] != [((cell,), way[:1])]:
+            return None
+        index, carry = way
+        if index in self._compiled.views[self._target].key:
+            return None
+        return cell, index, carry, index in self._promised
+
+    def _write_alone(self, key: Key, change: Change, mapped: Row, alone: Sequence[Single]) -> Write | None:
+        """The same as ``write`` makes of ``_before`` and ``_changed``, cell by cell."""
+        assert change.before is not None
+        assert change.after is not None
+        row, expect = list(self.blank), list(self.blank)
+        is_edited = False
+        for cell, index, carry, is_promised in alone:
+            now, one = mapped[index], change.before[cell]
+            try:
+                was = carry(one)
+            except CastError:
+                was = ABSENT
+            if was == now and self._unlike(cell, one, change.after[cell]):
+                was = ABSENT
+            if now is not ABSENT and was != now:
+                row[index], is_edited = now, True
+                if is_promised:
+                    expect[index] = was
+        return Write(key, tuple(expect), tuple(row)) if is_edited else None
 
     def _mapped_before(self, row: Row) -> Row:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -27,8 +27,9 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
     and nothing flows.  ``late`` tells what was still outside of it.
     """
     before, after, at = change.before, change.after, change.position
-    was = before is not None and _has_key(compiled, side, before) and compiled.passes(side, before)
-    is_now = after is not None and compiled.passes(side, after)
+    takes_all = compiled.views[side].filter is None
+    was = before is not None and _has_key(compiled, side, before) and (takes_all or compiled.passes(side, before))
+    is_now = after is not None and (takes_all or compiled.passes(side, after))
     if late is not None:
         was = was and before is not None and not late.covers(before, at)
         is_now = is_now and after is not None and not late.covers(after, at)
@@ -50,8 +51,10 @@ def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key,
     """The record's key in common form; two of them, old and new, when the change renames it.  Raises RowProblem."""
     before, after = change.before, change.after
     if before is not None and after is not None:
-        cells = compiled.views[side].key
-        if [before[index] for index in cells] == [after[index] for index in cells]:
+        for index in compiled.views[side].key:
+            if before[index] != after[index]:
+                break
+        else:
             before = None  # its key says nothing else
     old = None if before is None else compiled.key(side, before)
     new = None if after is None else compiled.key(side, after)
@@ -125,7 +128,9 @@ class Windows:
             known = self.end
             for change in changes:
                 if known is None or change.position > known:
+                    known = None  # what follows is behind it as well
                     self._add(change)
+            known = self.end
             if known is None or end > known:
                 self.end = end
 
@@ -202,7 +207,10 @@ class Windows:
     def _insert(self, record: tuple[str, Key], change: Change) -> None:
         """Put a change into its place; what the journal has kept may come out of the feed as well, which knows all
         columns that the map has by now."""
-        kept = self._records.setdefault(record, [])
+        kept = self._records.get(record)
+        if kept is None:
+            self._records[record] = [change]
+            return
         if kept and not kept[-1].position < change.position:
             kept[:] = [other for other in kept if other.position != change.position]
         kept.append(change)
@@ -260,6 +268,13 @@ class Windows:
                 window.insert(0, first)
         return window
 
+    def known_among(self, map_name: str, keys: Collection[Key]) -> Collection[Key]:
+        """Those of the records of which own changes may be known; quicker than to ask ``of`` for each."""
+        with self._lock:
+            if self._overflow or self._lent or map_name in self._weak:
+                return keys
+            return [key for key in keys if (map_name, key) in self._records] if self._records else ()
+
     def hold(self, map_name: str, feed: str) -> None:
         """Drop the map's changes until its snapshot of this incarnation has been read: it will contain them."""
         with self._lock:
@@ -282,7 +297,7 @@ class Windows:
         """Is a weak change of this map being carried out of this side?"""
         return map_name in self._weak
 
-    def forget(self, seen: Position, keep: Callable[[str, Key], bool]) -> list[tuple[str, Key, Change]]:
+    def forget(self, seen: Position, keep: Callable[[str, Key], bool] | None = None) -> list[tuple[str, Key, Change]]:
         """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
         with self._lock:
             self.forgotten = seen
@@ -293,13 +308,17 @@ class Windows:
             gone: dict[tuple[str, Key], None] = {}
             while self._order and self._order[0][0] <= seen:
                 position, record = self._order.popleft()
-                if keep(*record):
+                if keep is not None and keep(*record):
                     changes = self._records.get(record, [])
                     held += [(*record, change) for change in changes if change.position == position]
                 else:
                     gone[record] = None
             for record in gone:  # once for each: it may have changed a thousand times
-                self._keep(record, [c for c in self._records.get(record, []) if seen < c.position])
+                changes = self._records.get(record, [])
+                if changes and changes[-1].position <= seen:  # they are in order
+                    del self._records[record]
+                else:
+                    self._keep(record, [c for c in changes if seen < c.position])
             if known:
                 self._weight = self._weight * len(self._order) // known
         return held

@@ -118,7 +118,8 @@ def order_of(id: str) -> tuple[int, int]:
 
 def key_number(key: Key) -> int:
     """The number under which a record's lines are found; others may have it as well."""
-    return zlib.crc32("\x1f".join([member or "" for member in key]).encode("utf-8", "surrogatepass"))
+    text = "\x1f".join([member or "" for member in key]) if len(key) != 1 else key[0] or ""
+    return zlib.crc32(text.encode("utf-8", "surrogatepass"))
 
 
 class BlockWriter:

@@ -227,6 +227,11 @@ class CompiledMap:
                     failed += [] if cell is None else [cell]
         return tuple(failed)
 
+    def single(self, source: Side, cell: int) -> tuple[int, Callable[..., Cell]] | None:
+        """The one cell that a source's cell becomes, and how, where it is carried alone and nowhere else."""
+        ways = self._ways[source].get(cell, ())
+        return (ways[0].target, ways[0].carried) if len(ways) == 1 and ways[0].inputs == (cell,) else None
+
     @cached_property
     def _ways(self) -> Mapping[Side, Mapping[int | None, Sequence[_Way]]]:
         """Per side, and cell of its rows (None: constants), where it is carried."""
