@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Literal, NoReturn, TypeAlias
 
@@ -169,11 +169,13 @@ class Write:
 
     ``row`` None deletes; a row with another key renames.  ``expect`` is what the target must hold now: None when no
     record may be there, cells that do not matter are ``ABSENT``.  ``ABSENT`` cells of ``row`` are left alone.
+    ``cells``, where they are given, are those of ``row`` that are not; ``expect`` speaks of no others then.
     """
 
     key: Key
     expect: Row | None
     row: Row | None
+    cells: tuple[int, ...] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,31 @@ def test_every_change_is_there_with_both_images() -> None:
     assert (insert.carrier.map, insert.carrier.version) == ("Items", "1.0.0.0")
 
 
+def test_updates_that_are_kept_together_are_told_one_by_one() -> None:
+    """Of many records in one transaction each has its line, with its own key, place, images and id."""
+    story = Story(ITEM_MAP).start()
+    for code in "abcd":
+        story.insert(L, code=code, name=f"old {code}", note="x")
+    story.drain()
+    for code in "abc":
+        story.update(L, code, name=f"new {code}")
+    story.update(L, "d", note="y")
+    story.update(L, "a", note="z")
+    story.drain()
+    numbers = {side: database.links["link"].number for side, database in story.databases.items()}
+    lines = audited(story)[4:]
+    assert len({line.number for line in lines}) == 1
+    assert [(line.key, line.natural, line.images(R)) for line in lines if line.key in (("b",), ("c",))] == [
+        ((code,), (code,), {"name": (f"old {code}", f"new {code}")}) for code in "bc"
+    ]
+    assert [line.images(L) for line in lines if line.key == ("d",)] == [{"note": ("x", "y")}]
+    places = [line.position for line in lines]
+    assert all(place is not None for place in places)
+    assert len(set(map(str, places))) == len(lines) == 5
+    assert [story.journal.audits.one(numbers, line.id) for line in lines] == lines
+    assert [line.key for line in audited(story, "c")[1:]] == [("c",)]
+
+
 def test_what_met_an_edit_of_the_other_side_says_how_it_was_decided() -> None:
     """Edits of different columns are merged; of the same column, the winner's line names it."""
     story = Story(ITEM_MAP, conflict="left").start()

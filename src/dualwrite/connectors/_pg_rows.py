@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import repeat
-from operator import is_
+from itertools import compress, count, repeat
+from operator import is_not
 from types import MappingProxyType, NoneType
 from typing import Any, Final
 
@@ -109,24 +109,20 @@ class Rows:
         """Note which cells the rows set and which they expect something of."""
         flats = frozenset(self._target.flats)
         parts = [tuple(index for _, index in lookup.parts) for lookup in self._target.lookups]
-        known: dict[tuple[bool, ...], tuple[int, ...]] = {}
-        spoken: dict[tuple[bool, ...], tuple[int, ...]] = {}
+        known: dict[Sequence[int], tuple[int, ...]] = {}
         for ready in readies:
-            row, expect = ready.write.row, ready.write.expect
+            row, expect, cells = ready.write.row, ready.write.expect, ready.write.cells
             assert row is not None
-            pattern = _absences(row)
-            given = known.get(pattern)
+            spoken = _spoken(row) if cells is None else cells
+            given = known.get(spoken)
             if given is None:
                 said = set(flats)
                 for lookup, indexes in zip(self._target.lookups, parts, strict=True):
-                    said |= set() if any(pattern[own] for own in lookup.own) else set(indexes)
-                given = known[pattern] = tuple(sorted(place for place in said if not pattern[place]))
+                    said |= set(indexes) if set(lookup.own) <= set(spoken) else set()
+                given = known[spoken] = tuple(sorted(said.intersection(spoken)))
             ready.given = given
             if expect is not None and not trusting:
-                pattern = _absences(expect)
-                if pattern not in spoken:
-                    spoken[pattern] = tuple([place for place, is_absent in enumerate(pattern) if not is_absent])
-                ready.expected = spoken[pattern]
+                ready.expected = _spoken(expect, cells)
 
     def shaped(self, readies: Sequence[Ready]) -> Iterator[tuple[Shape, list[Ready]]]:
         """The rows in groups that one statement takes."""
@@ -289,6 +285,8 @@ class Rows:
         return [states, *transposed(held)]
 
 
-def _absences(row: Row) -> tuple[bool, ...]:
-    """Of each cell whether it is ABSENT."""
-    return tuple(map(is_, row, repeat(ABSENT)))
+def _spoken(row: Row, among: Sequence[int] | None = None) -> tuple[int, ...]:
+    """The cells that are not ABSENT; of these only, if given."""
+    if among is None:
+        return tuple(compress(count(), map(is_not, row, repeat(ABSENT))))
+    return tuple([place for place in among if row[place] is not ABSENT])

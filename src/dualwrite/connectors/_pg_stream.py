@@ -246,17 +246,23 @@ class Stream:
             self.log.fail(error)
 
     def _read(self) -> None:
-        taken = 0
+        taken, is_dry = 0, False
+        next_message = self._pgconn.get_copy_data
         while not self._stopping:
             if self.log.is_full:
                 self._sit_out()
                 continue
-            size, data = self._pgconn.get_copy_data(1)
+            size, data = next_message(1)
             if size > 0:
                 self._take(data)
+                is_dry = False
                 taken += 1
                 if taken % _OFTEN == 0:
+                    self._heard = monotonic()
                     self._talk()
+            elif size == 0 and not is_dry:
+                self._pgconn.consume_input()  # of a large transaction more is there already
+                is_dry = True
             elif size == 0:
                 self.log.publish()
                 self._talk()
@@ -266,7 +272,8 @@ class Stream:
 
     def _take(self, data: memoryview) -> None:
         if data[0] == _DATA:
-            self._questions.clear()
+            if self._questions:
+                self._questions.clear()
             if not self.log.passes_over(data[_HEADER]):  # then it need not even be copied
                 self.log.receive(bytes(data[_HEADER:]))
         elif data[0] == _KEEPALIVE:

@@ -6,8 +6,9 @@ Made after the work and before the commit, from what the ledger has noted: while
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import compress, count, repeat
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import compress, count, groupby, repeat
 from operator import is_not, ne
 from typing import Final
 
@@ -45,8 +46,12 @@ class Auditor:
         """What a transaction of the target has applied, parked and freed; None where that is nothing."""
         writer = BlockWriter()
         parked = {id(change) for plan, _ in ledger.parked for change in plan.changes}
-        for plan, write in _once_per_plan(ledger.applied):
-            self._applied(writer, target, plan, write, parked)
+        for alike, several in groupby(_once_per_plan(ledger.applied), partial(_alike, parked)):
+            if alike is None:
+                for plan, write in several:
+                    self._applied(writer, target, plan, write, parked)
+            else:
+                self._updates(writer, list(several))
         still = {(plan.compiled.name, plan.key) for plan, _ in ledger.parked}
         for name, key in dict.fromkeys(ledger.freed):
             if (name, key) not in still and name in self._maps:
@@ -65,6 +70,27 @@ class Auditor:
             writer.add([RESTORED, self._carrier(compiled), key, None, None, None, None, CARRIED, None, edits], key)
         return writer.block(target, number, self._clock())
 
+    def _updates(self, writer: BlockWriter, work: Sequence[tuple[Plan, Write]]) -> None:
+        """Changes that follow one another and differ in their keys and values only."""
+        (plan, _), changes = work[0], [plan.changes[0] for plan, _ in work]
+        position = changes[0].position
+        origin = writer.origin(position.feed, changes[0].at, changes[0].xid)
+        keys = [plan.key for plan, _ in work]
+        naturals = [change.key for change in changes]
+        writer.updates(
+            [
+                self._carrier(plan.compiled),
+                None if naturals == keys else naturals,
+                origin,
+                position.place[:-1],
+                CARRIED,
+                [change.position.place[-1] for change in changes],
+                _columns([_source(plan.changes[0], plan.edited) or () for plan, _ in work]),
+                _columns([_told(write) for _, write in work]),
+            ],
+            keys,
+        )
+
     def _applied(self, writer: BlockWriter, target: Side, plan: Plan, write: Write, parked: set[int]) -> None:
         """The changes of a plan; what came of them at the target stands at the last one."""
         changes = [each for each in plan.changes if id(each) not in parked] if parked else plan.changes
@@ -72,7 +98,7 @@ class Auditor:
             return  # what an initial sync creates is counted in the activity log
         carrier = self._carrier(plan.compiled)
         new_key = plan.new_key if plan.renames else None
-        held = plan.fetched[0] if plan.fetched and len(plan.fetched) == 1 else write.expect
+        held = _held(plan, write)
         last = changes[-1]
         for change in changes:
             position = change.position
@@ -113,6 +139,28 @@ def _then(first: Write, second: Write) -> Write:
     return Write(first.key, expect, row)
 
 
+def _alike(parked: Collection[int], work: tuple[Plan, Write]) -> tuple[object, ...] | None:
+    """What plain updates have in common that go into one line; None for what is to be told by itself."""
+    plan, write = work
+    change = plan.changes[0]
+    if change.kind is not Kind.UPDATE or plan.edited is None or write.cells is None or write.expect is None:
+        return None
+    if len(plan.changes) > 1 or plan.met or plan.fetched or plan.renames or change.weak or id(change) in parked:
+        return None
+    position = change.position
+    common = (id(plan.compiled), position.feed, position.place[:-1], change.at, change.xid)
+    return (*common, *plan.edited, None, *write.cells)
+
+
+def _columns(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
+    return list(zip(*rows, strict=True))
+
+
+def _held(plan: Plan, write: Write) -> Row | None:
+    """What the target held before, as far as that is known."""
+    return plan.fetched[0] if plan.fetched and len(plan.fetched) == 1 else write.expect
+
+
 def _verdict(change: Change, plan: Plan, target: Side) -> str:
     """What became of a change that met others."""
     met = [loss for loss in plan.losses if change.position in (loss.loser, loss.beats)]
@@ -120,12 +168,12 @@ def _verdict(change: Change, plan: Plan, target: Side) -> str:
     return "conflict: " + ", ".join(told) if told else MERGED
 
 
-def _source(change: Change) -> Sequence[object] | None:
+def _source(change: Change, edited: Iterable[int] | None = None) -> Sequence[object] | None:
     before, after = change.before, change.after
     if before is None or after is None:
         return None if change.weak else after or before
     found: list[object] = []
-    for index in compress(count(), map(ne, before, after)):
+    for index in compress(count(), map(ne, before, after)) if edited is None else edited:
         found += index, before[index], after[index]
     return found
 
@@ -135,6 +183,14 @@ def _target(kind: Kind, write: Write, held: Row | None) -> Sequence[object] | No
     if write.row is None:
         return held
     return write.row if kind is Kind.INSERT else _edits(write, held)
+
+
+def _told(write: Write) -> list[object]:
+    """As ``_edits``, of a write that tells which cells it sets."""
+    row, expect, found = write.row or (), write.expect or (), list[object]()
+    for index in write.cells or ():
+        found += index, expect[index], row[index]
+    return found
 
 
 def _edits(write: Write, held: Row | None) -> list[object]:

@@ -7,6 +7,7 @@ hold before the commit and what the caches must learn behind it; side-table entr
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -45,6 +46,7 @@ class Plan:
     since: int | None = None  # from which earlier commit on it has been parked
     met: bool = False  # did own changes of the target meet it?
     losses: tuple[Loss, ...] = ()
+    edited: Sequence[int] | None = None  # the cells in which the images of its one change differ, where that is known
 
     @property
     def renames(self) -> bool:
@@ -61,7 +63,7 @@ class Plan:
 
     def left(self, changes: list[Change]) -> Plan:
         """The plan with only these of its changes left to do."""
-        return replace(self, changes=changes)
+        return replace(self, changes=changes, edited=None)
 
     def merged(self) -> Change:
         """All changes as one: first before, last after; needs ``is_plain``."""

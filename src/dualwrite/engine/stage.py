@@ -145,8 +145,11 @@ class Stage:
 
     def _blindly(self, plan: Plan) -> None:
         """Nobody else has touched the record: one write for all its changes."""
+        change = plan.merged()
+        if change.before is not None and change.after is not None:
+            plan.edited = differing(change.before, change.after)
         try:
-            write = self._translation.write(plan.merged())
+            write = self._translation.write(change, plan.edited)
         except RowProblem as problem:
             self.ledger.park(plan, Trouble(problem.code, problem.message, problem.column))
             return

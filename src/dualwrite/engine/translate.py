@@ -62,10 +62,10 @@ class Translation:
 
     # -- blind writes ---------------------------------------------------------------------------------------------
 
-    def write(self, change: Change) -> Write | None:
+    def write(self, change: Change, edited: Sequence[int] | None = None) -> Write | None:
         """The write of a change that had seen everything; None when nothing that is carried has changed.
 
-        Raises RowProblem.
+        ``edited`` are the cells in which its images differ, if that is known.  Raises RowProblem.
         """
         if change.before is None:
             assert change.after is not None
@@ -75,7 +75,7 @@ class Translation:
         if change.after is None:
             return Write(key, self._two_way(self._mapped_before(change.before)), None)
         after = self._compiled.map_row(self._source, change.after)
-        edited = differing(change.before, change.after)
+        edited = differing(change.before, change.after) if edited is None else edited
         alone = self._alone(edited)
         if alone is not None:
             return self._write_alone(key, change, after, alone)
@@ -116,7 +116,7 @@ class Translation:
         assert change.before is not None
         assert change.after is not None
         row, expect = list(self.blank), list(self.blank)
-        is_edited = False
+        cells: list[int] = []
         for cell, index, carry, is_promised in alone:
             now, one = mapped[index], change.before[cell]
             try:
@@ -126,10 +126,11 @@ class Translation:
             if was == now and self._unlike(cell, one, change.after[cell]):
                 was = ABSENT
             if now is not ABSENT and was != now:
-                row[index], is_edited = now, True
+                row[index] = now
+                cells.append(index)
                 if is_promised:
                     expect[index] = was
-        return Write(key, tuple(expect), tuple(row)) if is_edited else None
+        return Write(key, tuple(expect), tuple(row), tuple(cells)) if cells else None
 
     def _mapped_before(self, row: Row) -> Row:
         try:

@@ -10,6 +10,9 @@ A *line* is a list, so that thousands can be written at once:
   number of the block's origin (feed, commit time, transaction), ``source`` and ``target`` are the images at the side
   where it was made and where it was applied: a row for ``insert`` and ``delete``, else cells that differ as index, old,
   new, index, …;
+- updates that follow one another and differ in their keys and values only: ``["updates", carrier, natural keys (or null
+  where they are the keys), origin, place but its last number, verdict, last numbers, source, target, keys]``, of which
+  ``source`` and ``target`` are columns: what would stand in the single lines at one place of theirs;
 - ``["parked", carrier, key, code, reason]`` and ``["freed", carrier, key, how]``.
 """
 
@@ -20,7 +23,8 @@ import zlib
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from itertools import chain
+from typing import Any, Final, TypeAlias
 
 from dualwrite.journal.layout import Layout
 from dualwrite.model import ABSENT, Cell, Key, Position, Side
@@ -28,6 +32,7 @@ from dualwrite.model import ABSENT, Cell, Key, Position, Side
 Line: TypeAlias = list[object]
 PARKED: Final = "parked"
 FREED: Final = "freed"
+UPDATES: Final = "updates"
 LEVEL: Final = 1
 
 
@@ -129,6 +134,7 @@ class BlockWriter:
         self.lines: list[Line] = []
         self._keys: list[int] = []
         self._origins: dict[tuple[str, float, int], int] = {}
+        self._more = 0  # changes that stand in one line with others
 
     def origin(self, feed: str, made: float, transaction: int) -> int:
         """The number of an origin in this block."""
@@ -141,12 +147,18 @@ class BlockWriter:
         if new_key is not None:
             self._keys.append(key_number(new_key))
 
+    def updates(self, common: Line, keys: Sequence[Key]) -> None:
+        """Add updates of these records, but their keys as they stand in one line."""
+        self.lines.append([UPDATES, *common, keys])
+        self._keys += map(key_number, keys)
+        self._more += len(keys) - 1
+
     def block(self, side: Side, number: int, at: float) -> Block:
         """The block, packed."""
         text = _ENCODER.encode([list(self._origins), self.lines])
         packed = zlib.compress(text.encode("utf-8", "surrogatepass"), LEVEL)
         keys = array("I", sorted(set(self._keys)))
-        return Block(side, number, at, len(self.lines), keys.tobytes(), packed)
+        return Block(side, number, at, len(self.lines) + self._more, keys.tobytes(), packed)
 
 
 def _absent(_cell: object) -> bool:
@@ -176,8 +188,21 @@ def packed_number(key: Key) -> bytes:
 def lines_of(id: int, block: Block, carrier: Callable[[int], Carrier]) -> Iterator[Audited]:
     """The lines of a block, in the order in which they were applied; ``id`` is the block's number in the journal."""
     origins, lines = json.loads(zlib.decompress(block.lines).decode("utf-8", "surrogatepass"))
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(chain.from_iterable(map(_singly, lines)), 1):
         yield _line(f"{id}.{number}", block, line, origins, carrier(line[1]))
+
+
+def _singly(line: list[Any]) -> Iterator[list[Any]]:
+    """The lines for which a line stands."""
+    if line[0] != UPDATES:
+        yield line
+        return
+    _, carrier, naturals, origin, place, verdict, *columns = line
+    lasts, source, target, keys = map(_list, columns)
+    each = zip(keys, _list(naturals or keys), lasts, zip(*source, strict=True), zip(*target, strict=True), strict=True)
+    for key, natural, last, mine, theirs in each:
+        known = None if natural == key else natural
+        yield ["update", carrier, key, None, known, origin, [*_list(place), last], verdict, [*mine], [*theirs]]
 
 
 def _line(id: str, block: Block, line: Sequence[object], origins: Sequence[Sequence[object]], of: Carrier) -> Audited:
@@ -200,7 +225,7 @@ def _line(id: str, block: Block, line: Sequence[object], origins: Sequence[Seque
         str(what),
         str(decided),
         float(str(made)),
-        Position(str(feed), tuple(_numbers(place))) if place is not None else None,
+        Position(str(feed), tuple(_list(place))) if place is not None else None,
         int(str(transaction)),
         _images(str(what), source, of.layout(block.side.other)),
         _images(str(what), target, of.layout(block.side)),
@@ -212,7 +237,7 @@ def _key(value: object) -> Key:
     return tuple(value)
 
 
-def _numbers(value: object) -> list[int]:
+def _list(value: object) -> list[Any]:
     assert isinstance(value, list)
     return value
 
