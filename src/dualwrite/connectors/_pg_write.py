@@ -92,8 +92,11 @@ class RowWriter:
 def _moves(view: View, writes: Sequence[Write]) -> dict[int, Key]:
     """The keys that records shall have, where they are others than before."""
     keys = _keys_of(view)
+    is_key = frozenset(view.key)
     found: dict[int, Key] = {}
     for number, write in enumerate(writes):
+        if write.cells is not None and is_key.isdisjoint(write.cells):
+            continue
         if write.row is not None and (cells := keys(write.row)) != write.key:
             key = tuple([member if cell is ABSENT else cell for cell, member in zip(cells, write.key, strict=True)])
             if key != write.key:

@@ -461,6 +461,9 @@ def _has_seen(change: Change, hidden: Hidden) -> bool:
 
 
 def _is_weak_update(plan: Plan) -> bool:
+    first = plan.changes[0]
+    if len(plan.changes) == 1:
+        return first.weak and first.kind is Kind.UPDATE
     return any(change.weak and change.kind is Kind.UPDATE for change in plan.changes)
 
 

@@ -44,7 +44,10 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
 
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
     """A record without any key member does not exist for the map: getting a key is its insert."""
-    return any(map(row.__getitem__, compiled.views[side].key))
+    for index in compiled.views[side].key:  # noqa: SIM110  (a generator would cost more than the loop)
+        if row[index]:
+            return True
+    return False
 
 
 def record_keys(compiled: CompiledMap, side: Side, change: Change) -> tuple[Key, ...]:
