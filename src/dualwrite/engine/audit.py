@@ -72,7 +72,7 @@ class Auditor:
 
     def _updates(self, writer: BlockWriter, work: Sequence[tuple[Plan, Write]]) -> None:
         """Changes that follow one another and differ in their keys and values only."""
-        (plan, _), changes = work[0], [plan.changes[0] for plan, _ in work]
+        (plan, write), changes = work[0], [plan.changes[0] for plan, _ in work]
         position = changes[0].position
         origin = writer.origin(position.feed, changes[0].at, changes[0].xid)
         keys = [plan.key for plan, _ in work]
@@ -85,8 +85,8 @@ class Auditor:
                 position.place[:-1],
                 CARRIED,
                 [change.position.place[-1] for change in changes],
-                _columns([_source(plan.changes[0], plan.edited) or () for plan, _ in work]),
-                _columns([_told(write) for _, write in work]),
+                _columns(plan.edited, [change.before for change in changes], [change.after for change in changes]),
+                _columns(write.cells, [write.expect for _, write in work], [write.row for _, write in work]),
             ],
             keys,
         )
@@ -152,8 +152,12 @@ def _alike(parked: Collection[int], work: tuple[Plan, Write]) -> tuple[object, .
     return (*common, *plan.edited, None, *write.cells)
 
 
-def _columns(rows: Sequence[Sequence[object]]) -> list[Sequence[object]]:
-    return list(zip(*rows, strict=True))
+def _columns(cells: Iterable[int] | None, befores: Sequence[Row | None], afters: Sequence[Row | None]) -> list[object]:
+    """For each of the cells its index, and what it was and is in all rows."""
+    found: list[object] = []
+    for index in cells or ():
+        found += index, [row[index] for row in befores if row], [row[index] for row in afters if row]
+    return found
 
 
 def _held(plan: Plan, write: Write) -> Row | None:
@@ -168,12 +172,12 @@ def _verdict(change: Change, plan: Plan, target: Side) -> str:
     return "conflict: " + ", ".join(told) if told else MERGED
 
 
-def _source(change: Change, edited: Iterable[int] | None = None) -> Sequence[object] | None:
+def _source(change: Change) -> Sequence[object] | None:
     before, after = change.before, change.after
     if before is None or after is None:
         return None if change.weak else after or before
     found: list[object] = []
-    for index in compress(count(), map(ne, before, after)) if edited is None else edited:
+    for index in compress(count(), map(ne, before, after)):
         found += index, before[index], after[index]
     return found
 
@@ -183,14 +187,6 @@ def _target(kind: Kind, write: Write, held: Row | None) -> Sequence[object] | No
     if write.row is None:
         return held
     return write.row if kind is Kind.INSERT else _edits(write, held)
-
-
-def _told(write: Write) -> list[object]:
-    """As ``_edits``, of a write that tells which cells it sets."""
-    row, expect, found = write.row or (), write.expect or (), list[object]()
-    for index in write.cells or ():
-        found += index, expect[index], row[index]
-    return found
 
 
 def _edits(write: Write, held: Row | None) -> list[object]:

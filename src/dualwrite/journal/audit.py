@@ -12,7 +12,7 @@ A *line* is a list, so that thousands can be written at once:
   new, index, …;
 - updates that follow one another and differ in their keys and values only: ``["updates", carrier, natural keys (or null
   where they are the keys), origin, place but its last number, verdict, last numbers, source, target, keys]``, of which
-  ``source`` and ``target`` are columns: what would stand in the single lines at one place of theirs;
+  ``source`` and ``target`` are the index of a cell, a list of what it was and one of what it is, the next index, …;
 - ``["parked", carrier, key, code, reason]`` and ``["freed", carrier, key, how]``.
 """
 
@@ -199,10 +199,16 @@ def _singly(line: list[Any]) -> Iterator[list[Any]]:
         return
     _, carrier, naturals, origin, place, verdict, *columns = line
     lasts, source, target, keys = map(_list, columns)
-    each = zip(keys, _list(naturals or keys), lasts, zip(*source, strict=True), zip(*target, strict=True), strict=True)
+    sources, targets = (zip(*_whole(cells, len(keys)), strict=True) for cells in (source, target))
+    each = zip(keys, _list(naturals or keys), lasts, sources, targets, strict=True)
     for key, natural, last, mine, theirs in each:
         known = None if natural == key else natural
         yield ["update", carrier, key, None, known, origin, [*_list(place), last], verdict, [*mine], [*theirs]]
+
+
+def _whole(columns: list[Any], count: int) -> Iterator[list[Any]]:
+    """The columns, those too of which one value stands for all."""
+    return (column if isinstance(column, list) else [column] * count for column in columns)
 
 
 def _line(id: str, block: Block, line: Sequence[object], origins: Sequence[Sequence[object]], of: Carrier) -> Audited:
