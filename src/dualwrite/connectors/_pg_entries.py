@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from dualwrite.connectors._pg_wire import DELETE, INSERT, UNCHANGED, UPDATE, Image, Relation, row_change
+from dualwrite.connectors._pg_wire import KINDS, UNCHANGED, Image, Relation, is_full, row_images
 from dualwrite.model import Kind
 
 Place: TypeAlias = tuple[int, ...]
-
-KINDS: Final = {INSERT: Kind.INSERT, UPDATE: Kind.UPDATE, DELETE: Kind.DELETE}
-"""What happened to a row, by the first byte of its message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +59,8 @@ class Row(NamedTuple):
 
     def edits(self) -> tuple[Image | None, Image | None, Sequence[int] | None]:
         """The same, with the cells in which the images differ, where these are known beforehand."""
-        _, _, old, new, full, edited = row_change(self.data)
-        if old is not None and not full:
+        old, new, edited = row_images(self.data)
+        if old is not None and not is_full(self.data):
             columns = self.relation.columns
             old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, old, strict=True))
         return old, new, edited

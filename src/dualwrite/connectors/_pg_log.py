@@ -18,10 +18,11 @@ from time import monotonic
 from typing import Final
 
 from dualwrite.connectors._pg_blocks import BLOCK_BYTES, HELD, Block, Blocks, Item
-from dualwrite.connectors._pg_entries import KINDS, Committed, Done, Emptied, Entry, Note, Place, Row, lsn_text, shown
+from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place, Row, lsn_text, shown
 from dualwrite.connectors._pg_wire import (
     BEGIN,
     COMMIT,
+    KINDS,
     MESSAGE,
     ORIGIN,
     RELATION,

@@ -30,6 +30,8 @@ UPDATE: Final = 0x55
 DELETE: Final = 0x44
 TRUNCATE: Final = 0x54
 MESSAGE: Final = 0x4D
+KINDS: Final = {INSERT: Kind.INSERT, UPDATE: Kind.UPDATE, DELETE: Kind.DELETE}
+"""What happened to a row, by the first byte of its message."""
 
 
 class Unsent(Enum):
@@ -191,22 +193,30 @@ def relation_of(data: bytes) -> int:
 
 def row_change(data: bytes) -> RowChange:
     """The same as ``decode`` for the bytes of an insert, update or delete."""
-    relation = int.from_bytes(data[1:5])
+    old, new, edited = row_images(data)
+    return RowChange(KINDS[data[0]], int.from_bytes(data[1:5]), old, new, is_full(data), edited)
+
+
+def is_full(data: bytes) -> bool:
+    """Is the old image of a row's message the whole row?"""
+    return data[5] == _FULL
+
+
+def row_images(data: bytes) -> tuple[Image | None, Image | None, Sequence[int] | None]:
+    """The images of a row's message, and in which cells they differ, as in ``RowChange``."""
     tag, what = data[0], data[5]
     if tag == INSERT:
-        return RowChange(Kind.INSERT, relation, None, _only_image(data), full=False)
-    full = what == _FULL
+        return None, _only_image(data), None
     if tag == DELETE:
-        return RowChange(Kind.DELETE, relation, _only_image(data), None, full)
-    if full:
-        both = _both_images(data)
-        if both is not None:
-            return RowChange(Kind.UPDATE, relation, both[0], both[1], full, both[2])
+        return _only_image(data), None, None
+    both = _both_images(data) if what == _FULL else None
+    if both is not None:
+        return both
     old, at, _ = (None, 5, True) if what == _NEW else _image(data, 6)
     new, _, complete = _image(data, at + 1)
-    if not complete and full and old is not None:
+    if not complete and what == _FULL and old is not None:
         new = tuple(was if cell is UNCHANGED else cell for was, cell in zip(old, new, strict=True))
-    return RowChange(Kind.UPDATE, relation, old, new, full)
+    return old, new, None
 
 
 # -- rows of short cells -----------------------------------------------------------------------------------------------
