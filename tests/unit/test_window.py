@@ -59,5 +59,19 @@ def test_windows_on_disk_are_those_in_memory(compiled: CompiledMap, monkeypatch:
             one, other = (w.of("items", (code,), behind) for w in (large, small))
             assert [c.position.place for c in one] == [c.position.place for c in other]
             assert one == other
+            for windows in (large, small):
+                is_known = (code,) in windows.known_among("items", [(code,), ("none",)])
+                assert is_known >= bool(windows.of("items", (code,), None))
         assert large.oldest() == small.oldest()
         assert len(large) == len(small)
+
+
+def test_what_nobody_holds_back_is_forgotten_without_a_question(compiled: CompiledMap) -> None:
+    """Without ``keep`` it is as if it always said no: changes behind the place stay, of the same records as well."""
+    asked, unasked = (Windows(Side.LEFT, {"items": compiled}) for _ in range(2))
+    for windows in (asked, unasked):
+        windows.extend([change(number, CODES[number % 5]) for number in range(1, 20)], place(19))
+    assert asked.forget(place(12), lambda _name, _key: False) == unasked.forget(place(12)) == []
+    for code in set(CODES):
+        assert asked.of("items", (code,), None) == unasked.of("items", (code,), None)
+    assert len(asked) == len(unasked) == 7

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import compress, count
-from operator import ne
+from operator import itemgetter, ne
 from typing import Final, TypeAlias
 
 from dualwrite.casts import CastError
@@ -99,7 +99,8 @@ class Translation:
             if len(self._singles) >= KINDS:
                 self._singles.clear()
             found = [self._single(cell) for cell in cells if cell in self._ways_from]
-            self._singles[cells] = None if None in found else [each for each in found if each is not None]
+            known = [single for single in found if single is not None]
+            self._singles[cells] = sorted(known, key=itemgetter(1)) if len(known) == len(found) else None
         return self._singles[cells]
 
     def _single(self, cell: int) -> Single | None:
