@@ -100,3 +100,30 @@ def test_a_sample_is_bounded(postgresql: Server, name: str):
             connector.close()
     assert len(sample) == (ROWS if name == "big" else 0)
     assert all(row[1] == "x" for row in sample)
+
+
+def test_tables_that_come_later_get_maps_of_their_own(shop):
+    """A mapped table is left out, a running engine takes the new map, and nothing is proposed twice or overwritten."""
+    before = shop.map.read_text()
+    with shop.engine():
+        shop.sql(shop.left, "CREATE TABLE items (code TEXT PRIMARY KEY NOT NULL, name TEXT)")
+        shop.sql(shop.right, "CREATE TABLE item (id INTEGER PRIMARY KEY, code TEXT NOT NULL UNIQUE, name TEXT)")
+        shop.sql(shop.left, "INSERT INTO items VALUES ('I1', 'Bolt')")
+        made = shop.call("maps", "propose")
+        assert made.code == 0
+        assert "wrote maps/items-item.yaml" in made.out
+        assert "customers" not in made.out
+        assert shop.call("start", "items (item)").code == 0
+        shop.until(lambda: shop.sql(shop.right, "SELECT code, name FROM item") == [("I1", "Bolt")])
+    again = shop.call("maps", "propose")
+    assert (again.code, again.out.splitlines()[-1].startswith("0 map(s) proposed")) == (0, True)
+    assert shop.map.read_text() == before
+    assert len(list(shop.map.parent.iterdir())) == 2
+
+
+def test_two_tables_of_other_names_are_paired_when_named(shop):
+    """Beside a map that there is already."""
+    shop.sql(shop.left, "CREATE TABLE goods (code TEXT PRIMARY KEY NOT NULL, name TEXT)")
+    shop.sql(shop.right, "CREATE TABLE things (code TEXT PRIMARY KEY NOT NULL, name TEXT, more TEXT)")
+    assert shop.call("maps", "propose", "--include", "goods", "--include", "things").code == 0
+    assert "code = code" in (shop.map.parent / "goods-things.yaml").read_text()

@@ -117,6 +117,31 @@ def settled(table_map: TableMap, before: TableMap) -> TableMap:
     )
 
 
+@maps_app.command("propose")
+def maps_propose(
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
+    ] = None,
+    no_values: Annotated[
+        bool, typer.Option("--no-values", help="Look at names and types alone, not at any records.")
+    ] = False,
+    folder: Folder = HERE,
+) -> None:
+    """Propose maps for tables that are in no map yet.
+
+    As `init` does.  No file of the project is overwritten.
+    """
+    from dualwrite.engine.proposing import proposed
+
+    project = readable(folder)
+    proposal = proposed(project, include or (), values=not no_values)
+    printing.projects.proposal(proposal)
+    for table_map in proposal.maps:
+        remarks = [str(remark) for remark in proposal.remarks[table_map.name]]
+        written(new_file(project, table_map.name), write_map(table_map, remarks), anew=True)
+    printing.said(f"{len(proposal.maps)} map(s) proposed; next: {printing.projects.next_step(proposal)}")
+
+
 def written(file: Path, text: str, *, anew: bool) -> None:
     """Write a map's file, and say so; never over another one when it is written anew."""
     try:

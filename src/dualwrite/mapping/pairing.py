@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypeAlias
 
 from dualwrite.losses import incompatible
 from dualwrite.mapping.evidence import Samples, normal
@@ -43,15 +43,19 @@ class Paired:
     looks: frozenset[tuple[str, str]]
 
 
-def table_pairs(samples: Samples, include: Sequence[str]) -> Paired:
-    """Which tables belong together; ``include`` are patterns of their names."""
-    left, right = (samples.schemas[side] for side in Side)
+Taken: TypeAlias = Mapping[Side, Collection[str]]
+"""Tables of each side that are in a map already."""
+
+
+def table_pairs(samples: Samples, include: Sequence[str], taken: Taken) -> Paired:
+    """Which tables belong together, but those that are taken; ``include`` are patterns of their names."""
+    left, right = (_free(samples.schemas[side].tables, taken.get(side, ())) for side in Side)
     pairs: list[tuple[Table, Table]] = []
     skipped: list[str] = []
     lonely: list[Table] = []
     seen: set[str] = set()
-    lefts, rights = _Names(left.tables), _Names(right.tables)
-    for table in left.tables.values():
+    lefts, rights = _Names(left), _Names(right)
+    for table in left.values():
         candidates = rights.alike(table.name)
         seen.update(candidates)
         if not _included(include, table.name, *candidates):
@@ -60,10 +64,10 @@ def table_pairs(samples: Samples, include: Sequence[str]) -> Paired:
         if not candidates:
             lonely.append(table)
         elif reason is None:
-            pairs.append((table, right.tables[candidates[0]]))
+            pairs.append((table, right[candidates[0]]))
         else:
             skipped.append(f"{table.name} on the left {reason}.")
-    others = [table for name, table in right.tables.items() if name not in seen and _included(include, name)]
+    others = [table for name, table in right.items() if name not in seen and _included(include, name)]
     strangers = _Strangers(samples, lonely, others)
     told = strangers.pairs()
     if include and not pairs and len(lonely) == len(others) == 1:
@@ -74,8 +78,12 @@ def table_pairs(samples: Samples, include: Sequence[str]) -> Paired:
     skipped += [f"{one.name} on the left {NO_NAME} right." for one in lonely if one.name not in paired[0]]
     skipped += [f"{one.name} on the right {NO_NAME} left." for one in others if one.name not in paired[1]]
     skipped += [f"{a} and {b} have other names, but {why}." for (a, b), why in found.items()]
-    tables = pairs + [(left.tables[a], right.tables[b]) for a, b in found]
+    tables = pairs + [(left[a], right[b]) for a, b in found]
     return Paired(tables, skipped, frozenset(looks))
+
+
+def _free(tables: Mapping[str, Table], taken: Collection[str]) -> dict[str, Table]:
+    return {name: table for name, table in tables.items() if name not in taken}
 
 
 def _rivals(name: str, candidates: Sequence[str], lefts: _Names) -> str | None:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from dualwrite.mapping.evidence import Evidence, Read, Samples, is_telling, overlap, together, weigh
 from dualwrite.mapping.matching import LEAST, SURE, Match, Matched, Matcher, Slot, slots, whole
-from dualwrite.mapping.pairing import table_pairs
+from dualwrite.mapping.pairing import Taken, table_pairs
 from dualwrite.mapping.paths import candidate_keys, natural
 from dualwrite.mapping.tablemap import ColumnMapping, Company, Direction, TableMap
 from dualwrite.model import Path, Side
@@ -59,13 +60,19 @@ def no_rows(_side: Side, _table: Table) -> Sequence[Sequence[str | None]]:
     return ()
 
 
-def propose(left: Schema, right: Schema, include: Sequence[str] = (), read: Read = no_rows) -> Proposal:
-    """A map for each pair of tables that match.
+def propose(
+    left: Schema,
+    right: Schema,
+    include: Sequence[str] = (),
+    read: Read = no_rows,
+    taken: Taken = MappingProxyType({}),
+) -> Proposal:
+    """A map for each pair of tables that match, but those that are taken.
 
     ``include`` are glob patterns of table names on either side, ``read`` gives some rows of a table.
     """
     samples = Samples({Side.LEFT: left, Side.RIGHT: right}, read)
-    paired = table_pairs(samples, include)
+    paired = table_pairs(samples, include, taken)
     skipped = paired.skipped
     pairs: dict[tuple[str, str], _Pair] = {}
     for left_table, right_table in paired.tables:
