@@ -52,6 +52,21 @@ def test_every_change_is_there_with_both_images() -> None:
     assert (insert.carrier.map, insert.carrier.version) == ("Items", "1.0.0.0")
 
 
+def test_what_went_in_one_write_with_a_later_change_says_so() -> None:
+    """Its values were never at the other side: what was written there stands at the later one."""
+    story = Story(ITEM_MAP).start()
+    story.insert(L, code="a", name="one")
+    story.drain()
+    story.update(L, "a", name="two")
+    story.update(L, "a", name="three")
+    story.drain()
+    first, second = audited(story, "a")[1:]
+    assert told(first) == ("right", "update", "carried with a later change")
+    assert (first.images(L), first.images(R)) == ({"name": ("one", "two")}, None)
+    assert told(second) == ("right", "update", "carried")
+    assert second.images(R) == {"name": ("one", "three")}
+
+
 def test_updates_that_are_kept_together_are_told_one_by_one() -> None:
     """Of many records in one transaction each has its line, with its own key, place, images and id."""
     story = Story(ITEM_MAP).start()

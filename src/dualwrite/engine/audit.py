@@ -18,6 +18,7 @@ from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Change, Key, Kind, Row, Side, Write
 
 CARRIED: Final = "carried"
+FOLDED: Final = "carried with a later change"
 MERGED: Final = "merged"
 RESTORED: Final = "restored"
 
@@ -111,7 +112,7 @@ class Auditor:
                 None if natural == plan.key else natural,
                 writer.origin(position.feed, change.at, change.xid),
                 position.place,
-                _verdict(change, plan, target) if plan.met else CARRIED,
+                _verdict(change, plan, target) if plan.met else CARRIED if change is last else FOLDED,
                 _source(change),
                 _target(change.kind, write, held) if change is last else None,
             ]
