@@ -13,6 +13,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from bench.report import latencies
+from dualwrite.engine.lifecycle import RUNNING
+from dualwrite.journal import Journal
 
 MAPS = 100
 ROWS = 100
@@ -62,12 +64,20 @@ def processor(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
+def until_all_run(folder: Path) -> None:
+    """Wait for the initial syncs of all maps."""
+    with Journal.open(folder) as journal:
+        while any(state.state != RUNNING for state in journal.states().values()):
+            time.sleep(0.05)
+
+
 def many(folder: Path) -> None:
     """Idle, then single commits, then the same while all maps are busy."""
     build(folder)
     left = folder / "left.db"
     with engine(folder) as process:
-        latency(folder)  # the initial syncs of all maps are over by then
+        until_all_run(folder)
+        latency(folder)
         began, used = time.monotonic(), processor(process)
         time.sleep(IDLE)
         share = (processor(process) - used) / (time.monotonic() - began)
