@@ -22,6 +22,8 @@ NUMBERS = ["1", "0", "-0", "1.0", "1.00", "1.5", "NaN", "10000000000"]
 MOMENTS = ["2024-02-29", "2024-02-29 12:00:00", "2024-02-29 12:00:00+00", "infinity", "12:00:00"]
 OTHERS = ['{"a": 1, "b": 2}', '{"b": 2, "a": 1}', "\\x00", "6f2a1c1e-0000-4000-8000-000000000000"]
 VALUES: list[Value] = [None, *TEXTS, *NUMBERS, *MOMENTS, *OTHERS]
+MAPPED: list[Value] = ["a", "b", "t"]
+TEXT = ColumnType(TypeName.TEXT)
 TYPES = [
     *map(ColumnType, TypeName),
     ColumnType(TypeName.TEXT, length=3),
@@ -39,7 +41,7 @@ KEYS = ["", "k1", "k2", "k3", "\\N", "\t"]
 def columns(draw: st.DrawFn, name: str) -> Column:
     """A column of any type."""
     flags = draw(st.sampled_from([{}, {}, {"empty_is_null": True}, {"ignore_case": True}]))
-    return Column(name, draw(st.sampled_from(TYPES)), **flags)
+    return Column(name, draw(st.just(TEXT) | st.sampled_from(TYPES)), **flags)
 
 
 @st.composite
@@ -57,7 +59,7 @@ def maps(draw: st.DrawFn) -> tuple[str, Schema, Schema]:
 
 
 def _schema(table: str, key: str, others: Sequence[Column]) -> Schema:
-    found = (Column(key, ColumnType(TypeName.TEXT), nullable=False), *others)
+    found = (Column(key, TEXT, nullable=False), *others)
     return Schema({table: Table(table, found, (key,), ((key,),))})
 
 
@@ -122,7 +124,7 @@ def test_a_comparison_of_lines_finds_what_one_of_rows_finds(
 ) -> None:
     """Whatever the types and the ways of a map: no difference is lost, none invented, and all are counted."""
     compiled = bound(drawn)
-    pool = data.draw(st.lists(st.sampled_from(VALUES), min_size=1, max_size=3))
+    pool = data.draw(st.lists(st.sampled_from(MAPPED) | st.sampled_from(VALUES), min_size=1, max_size=3))
     sides: dict[Side, Sequence[Row]] = {side: data.draw(rows(compiled, side, pool)) for side in Side}
     if data.draw(st.booleans()):
         sides[Side.RIGHT] = twins(compiled, sides[Side.LEFT])
@@ -136,7 +138,7 @@ def test_a_comparison_of_lines_finds_what_one_of_rows_finds(
 def test_lines_are_carried_as_their_rows_are(data: st.DataObject, drawn: tuple[str, Schema, Schema]) -> None:
     """What lines become on the other side are the rows that theirs become; or it is told that they have to be read."""
     compiled = bound(drawn)
-    pool = data.draw(st.lists(st.sampled_from(VALUES), min_size=1, max_size=3))
+    pool = data.draw(st.lists(st.sampled_from(MAPPED) | st.sampled_from(VALUES), min_size=1, max_size=3))
     source = data.draw(st.sampled_from(Side))
     held = data.draw(rows(compiled, source, pool))
     carried = compiled.map_lines(source, lined(held))
