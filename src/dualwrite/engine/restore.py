@@ -56,7 +56,7 @@ class Restorer:
         self._refused.clear()
 
     def _restore(self, map_name: str, naturals: Sequence[Key]) -> dict[Key, str]:
-        """Returns what the source has refused, with its reason.
+        """Returns what the source has refused, or the map cannot carry, with the reason.
 
         What is written back may feed columns that belong to the source, and they others again: the target gets these at
         once, to and fro as long as anything changes.  Lines do not feed each other in a circle (``check`` sees to it).
@@ -64,7 +64,7 @@ class Restorer:
         compiled = self._link.maps[map_name]
         owned = compiled.owned_elsewhere(self._source)
         keys = self._copy(compiled, self._target, naturals, owned)
-        refused = {natural: found.reason for natural, found in keys.items() if found.reason}
+        refused = {natural: why for natural, found in keys.items() if (why := found.reason or found.misfit)}
         fed = _fed(compiled, self._source, owned)
         while fed and keys:
             back = self._copy(compiled, self._source, [found.key for found in keys.values() if not found.reason], fed)
@@ -79,16 +79,21 @@ class Restorer:
     ) -> dict[Key, _Copied]:
         """Write these cells of the other side's records as they are at ``giver``; by the keys of its records."""
         writes: dict[Key, Write] = {}
+        misfits: dict[Key, str] = {}
         for natural, found in self._link.sides[giver].connector.fetch(compiled.views[giver], naturals).items():
             if len(found) != 1 or not compiled.passes(giver, found[0]):
                 continue
             with suppress(RowProblem):  # a record without a usable key has no counterpart
-                row = _known(compiled, giver, found[0])
+                row, misfit = _known(compiled, giver, found[0])
+                if any(row[index] is ABSENT for index in cells):
+                    misfits[natural] = misfit
                 wanted = tuple(cell if index in cells else ABSENT for index, cell in enumerate(row))
                 writes[natural] = Write(compiled.target_key(giver, found[0]), (ABSENT,) * len(row), wanted)
-        return self._write(compiled, giver, writes) if writes else {}
+        return self._write(compiled, giver, writes, misfits) if writes else {}
 
-    def _write(self, compiled: CompiledMap, giver: Side, writes: Mapping[Key, Write]) -> dict[Key, _Copied]:
+    def _write(
+        self, compiled: CompiledMap, giver: Side, writes: Mapping[Key, Write], misfits: Mapping[Key, str]
+    ) -> dict[Key, _Copied]:
         taker = giver.other
         view = compiled.views[taker]
         with self._link.sides[taker].connector.transaction(self._link.stream(giver)) as transaction:
@@ -106,7 +111,10 @@ class Restorer:
                     pass
         return {
             natural: _Copied(
-                write.key, isinstance(found, Applied), "" if isinstance(found, Applied | Unchanged) else str(found)
+                write.key,
+                isinstance(found, Applied),
+                "" if isinstance(found, Applied | Unchanged) else str(found),
+                misfits.get(natural, ""),
             )
             for (natural, write), found in zip(within.items(), outcomes, strict=True)
         }
@@ -134,11 +142,15 @@ class Restorer:
 
 @dataclass(frozen=True, slots=True)
 class _Copied:
-    """What became of a record: its key where it was written, whether anything is new there, and why it was refused."""
+    """What became of a record: its key where it was written, whether anything is new there, and why it was refused.
+
+    ``misfit`` says why the map cannot carry some of what was to be written.
+    """
 
     key: Key
     is_new: bool
     reason: str
+    misfit: str
 
 
 def _fed(compiled: CompiledMap, side: Side, cells: frozenset[int]) -> frozenset[int]:
@@ -147,8 +159,9 @@ def _fed(compiled: CompiledMap, side: Side, cells: frozenset[int]) -> frozenset[
     return frozenset(index for feed in feeds for index in feed.indexes)
 
 
-def _known(compiled: CompiledMap, side: Side, row: Row) -> Row:
+def _known(compiled: CompiledMap, side: Side, row: Row) -> tuple[Row, str]:
+    """What a row becomes on the other side as far as it can be carried, and why some of it cannot."""
     try:
-        return compiled.map_row(side, row)
-    except RowProblem:  # whoever carries the row tells
-        return compiled.map_known(side, row)[0]
+        return compiled.map_row(side, row), ""
+    except RowProblem as problem:
+        return compiled.map_known(side, row)[0], problem.message
