@@ -56,5 +56,5 @@ def test_tables_find_their_counterparts_by_names_and_types():
     assert len(paired & mapped) >= 0.65 * len(mapped)
     assert len(paired & mapped) >= 0.95 * len(paired)
     few = Schema(dict(list(tables[Side.RIGHT].items())[::2]))  # most tables of a system have no counterpart
-    paired = {(a.name, b.name) for a, b in table_pairs(Samples({**schemas, Side.RIGHT: few}, no_rows), ()).tables}
+    paired = {(a.name, b.name) for a, b in table_pairs(Samples({**schemas, Side.RIGHT: few}, no_rows), (), {}).tables}
     assert len(paired & mapped) >= 0.9 * len(paired)
