@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -86,13 +85,14 @@ class Parameter(Protocol):
     required: bool
     default: object
     param_type_name: str
+    multiple: bool
+    nargs: int
 
 
 class Command(Protocol):
     """What is used of a command."""
 
     params: Sequence[Parameter]
-    callback: Callable[..., None]
 
 
 # ------------------------------------------------------------------------------------------------ problems
@@ -203,9 +203,8 @@ def _within(group: object, words: str) -> Iterator[tuple[str, Command]]:
 
 def usage(name: str, command: Command) -> str:
     """How a command is called: one line, and a table of its arguments and options."""
-    lists = {each for each, hint in inspect.get_annotations(command.callback).items() if "list[" in str(hint)}
     parameters = [each for each in command.params if each.name != "help"]
-    line = " ".join(["dualwrite", name, *(_called(each, each.name in lists) for each in parameters)])
+    line = " ".join(["dualwrite", name, *map(_called, parameters)])
     rows = [f"| {_names(each)} | {_cell(each.help)}{_default(each)} |" for each in parameters]
     return "\n".join([f"```text\n{line}\n```", "", "| | |", "|---|---|", *rows, ""])
 
@@ -219,10 +218,10 @@ def _word(parameter: Parameter, name: str) -> str:
     return " ".join(filter(None, (name, parameter.metavar)))
 
 
-def _called(parameter: Parameter, repeated: bool) -> str:
+def _called(parameter: Parameter) -> str:
     word = _word(parameter, "" if _is_argument(parameter) else min(parameter.opts, key=len))
     shown = word if parameter.required else f"[{word}]"
-    return f"{shown}..." if repeated else shown
+    return f"{shown}..." if parameter.multiple or parameter.nargs < 0 else shown
 
 
 def _names(parameter: Parameter) -> str:
