@@ -11,7 +11,7 @@ import typer
 
 from dualwrite import library, printing
 from dualwrite.cli.maps import Map, maps_app, readable
-from dualwrite.cli.session import HERE, Folder, Json, KeysFile, finish
+from dualwrite.cli.session import HERE, Folder, Include, Json, KeysFile, NoValues, finish
 from dualwrite.errors import Invalid, Problem, Usage
 from dualwrite.mapping import d365
 from dualwrite.mapping.d365 import Imported, newest, read_export, write_rows
@@ -119,12 +119,8 @@ def settled(table_map: TableMap, before: TableMap) -> TableMap:
 
 @maps_app.command("propose")
 def maps_propose(
-    include: Annotated[
-        list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
-    ] = None,
-    no_values: Annotated[
-        bool, typer.Option("--no-values", help="Look at names and types alone, not at any records.")
-    ] = False,
+    include: Include = None,
+    no_values: NoValues = False,
     folder: Folder = HERE,
 ) -> None:
     """Propose maps for tables that are in no map yet.
@@ -139,7 +135,7 @@ def maps_propose(
     for table_map in proposal.maps:
         remarks = [str(remark) for remark in proposal.remarks[table_map.name]]
         written(new_file(project, table_map.name), write_map(table_map, remarks), anew=True)
-    printing.said(f"{len(proposal.maps)} map(s) proposed; next: {printing.projects.next_step(proposal)}")
+    printing.projects.follows(proposal)
 
 
 def written(file: Path, text: str, *, anew: bool) -> None:

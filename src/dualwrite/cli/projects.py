@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import finish
+from dualwrite.cli.session import Include, NoValues, finish
 from dualwrite.connectors import connect
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.samples import sampler
@@ -28,12 +28,8 @@ def init(
     right_schema: Annotated[
         str | None, typer.Option(help="Database schema of the right tables.", metavar="NAME")
     ] = None,
-    include: Annotated[
-        list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")
-    ] = None,
-    no_values: Annotated[
-        bool, typer.Option("--no-values", help="Look at names and types alone, not at any records.")
-    ] = False,
+    include: Include = None,
+    no_values: NoValues = False,
 ) -> None:
     """Start a project.
 

@@ -31,6 +31,8 @@ KeysFile = Annotated[
     Path | None,
     typer.Option("--keys", help="JSON with integration keys: a connection set, or columns by table.", metavar="FILE"),
 ]
+Include = Annotated[list[str] | None, typer.Option(help="Only tables that match, e.g. 'sales*'.", metavar="PATTERN")]
+NoValues = Annotated[bool, typer.Option("--no-values", help="Look at names and types alone, not at any records.")]
 HERE = Path()
 SIDE = "left|right"
 """How help spells a side."""

@@ -194,7 +194,7 @@ def relation_of(data: bytes) -> int:
 def row_change(data: bytes) -> RowChange:
     """The same as ``decode`` for the bytes of an insert, update or delete."""
     old, new, edited = row_images(data)
-    return RowChange(KINDS[data[0]], int.from_bytes(data[1:5]), old, new, is_full(data), edited)
+    return RowChange(KINDS[data[0]], relation_of(data), old, new, is_full(data), edited)
 
 
 def is_full(data: bytes) -> bool:

@@ -267,7 +267,8 @@ class _Explainer:
         if not any(counts.values()):
             known = self._work.journal.events(map=self._map.name, key=key_text(self._key), limit=1)
             told = f"; the log says last: {known[0].what}" if known else ""
-            asked = ", ".join(f"{name} {_shown(cell)}" for name, cell in zip(self._names(), self._members, strict=True))
+            names = _key_names(self._map, Side.LEFT)
+            asked = ", ".join(f"{name} {_shown(cell)}" for name, cell in zip(names, self._members, strict=True))
             verdict = f"neither side has a record with {asked}: it was deleted, or never was{told}"
         elif agrees:
             verdict = "both sides agree"
@@ -279,9 +280,6 @@ class _Explainer:
         if not reasons:
             return verdict, "nothing is to be done" if agrees else "look at dualwrite log"
         return verdict, reasons[0].remedy
-
-    def _names(self) -> list[str]:
-        return _key_names(self._map, Side.LEFT)
 
 
 @dataclass(frozen=True)

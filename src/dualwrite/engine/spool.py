@@ -239,7 +239,7 @@ class Overflow:
         while True:
             rows = execute("SELECT number, map, key, place FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
             gone = [row[:3] for row in rows if Position(*marshal.loads(row[3])) <= until]
-            for number, name, text in gone if keep is not None else ():
+            for number, name, text in gone:
                 if keep is not None and keep(name, key := _key(text)):
                     packed = execute("SELECT change FROM old WHERE number = ?", (number,)).fetchone()[0]
                     kept.append((name, key, _unpacked(packed)))

@@ -26,14 +26,17 @@ def created(made: Created, found: Proposal, empty: Sequence[Side]) -> None:
         said(f"set {variable} in the environment: its URL holds a password, which no file keeps")
     folder = folder_of(made.files)
     there = "" if folder == FilePath() else f" -C {folder}"
-    said(f"{len(found.maps)} map(s) proposed; next: {next_step(found, there)}")
+    follows(found, there)
 
 
-def next_step(found: Proposal, there: str = "") -> str:
-    """What to do with what was proposed."""
-    if found.maps:
-        return f"look at them, then dualwrite check{there}"
-    return "name a pair of tables with --include twice, take a published map (dualwrite maps library), or write one"
+def follows(found: Proposal, there: str = "") -> None:
+    """How many maps were proposed, and what to do next; ``there`` is the option that names another folder."""
+    step = (
+        f"look at them, then dualwrite check{there}"
+        if found.maps
+        else "name a pair of tables with --include twice, take a published map (dualwrite maps library), or write one"
+    )
+    said(f"{len(found.maps)} map(s) proposed; next: {step}")
 
 
 def proposal(found: Proposal) -> None:
