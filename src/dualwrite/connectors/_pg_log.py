@@ -103,9 +103,9 @@ class Log:
     def receive(self, data: bytes) -> None:
         """Take the next ``pgoutput`` message; readers may see it after ``publish`` only."""
         tag = data[0]
-        if self.passes_over(tag):
-            return
         if tag in KINDS:
+            if self._is_quiet:
+                return
             if self._head is None:
                 self._open()
             self._fresh.append((self._versions[data[1:5]], data))
@@ -117,9 +117,10 @@ class Log:
         elif tag in (RELATION, MESSAGE, TRUNCATE):
             self._beside(decode(data))
 
-    def passes_over(self, tag: int) -> bool:
-        """Are messages that begin so nothing to anybody now?"""
-        return self._is_quiet and tag in KINDS
+    @property
+    def is_quiet(self) -> bool:
+        """Are the rows that are received now nothing to anybody?"""
+        return self._is_quiet
 
     def _frame(self, message: object) -> None:
         match message:

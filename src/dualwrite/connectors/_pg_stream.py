@@ -29,6 +29,7 @@ from dualwrite.connectors._pg_capture import REMEDY
 from dualwrite.connectors._pg_entries import lsn_text
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_session import Connection, Database
+from dualwrite.connectors._pg_wire import KINDS
 from dualwrite.connectors._sql import literal, quote
 from dualwrite.errors import DualwriteError, PositionLost, Unavailable
 
@@ -252,7 +253,7 @@ class Stream:
             if self.log.is_full:
                 self._sit_out()
                 continue
-            size, data = next_message(1)
+            size, data = self._passed_over() if self.log.is_quiet else next_message(1)
             if size > 0:
                 self._take(data)
                 is_dry = False
@@ -270,12 +271,24 @@ class Stream:
             else:
                 self._hear_the_end()
 
+    def _passed_over(self) -> tuple[int, memoryview]:
+        """The first message behind rows that are nothing to anybody: of these there may be millions."""
+        next_message = self._pgconn.get_copy_data
+        while True:
+            for _ in range(_OFTEN):
+                size, data = next_message(1)
+                if size <= 0 or data[0] != _DATA or data[_HEADER] not in KINDS:
+                    return size, data
+            self._heard = monotonic()
+            self._talk()
+            if self._stopping:
+                return size, data
+
     def _take(self, data: memoryview) -> None:
         if data[0] == _DATA:
             if self._questions:
                 self._questions.clear()
-            if not self.log.passes_over(data[_HEADER]):  # then it need not even be copied
-                self.log.receive(bytes(data[_HEADER:]))
+            self.log.receive(bytes(data[_HEADER:]))
         elif data[0] == _KEEPALIVE:
             end, _, is_asked = _keepalive(data, 1)
             self.log.alive(end)
