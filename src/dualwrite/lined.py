@@ -25,6 +25,9 @@ _NOTHING: Final = frozenset(b"\t\n\\")
 _NOTHINGS: Final = frozenset({b"", rb"\N"})
 PIECE: Final = 1_000
 """Rows that are worked on at once."""
+LARGEST: Final = 8 << 20
+"""Characters of rows that are worked on, or wait for something, at once: rows may be large."""
+_WEIGHED: Final = 8
 _T = TypeVar("_T")
 
 
@@ -187,13 +190,18 @@ class Lined(Later[Row]):
         if isinstance(index, slice):
             return Lined(self._given[index], self.width, self.cells, self._carry)
         if self._made is None:
-            return _rows(self._given[index:][:1], self.width, self.cells, self._carry)[0]
+            return _rows([self._given[index]], self.width, self.cells, self._carry)[0]
         return self._made[index]
 
     @property
     def text(self) -> bytes:
         """All lines in one."""
         return b"".join(self.lines)
+
+    @property
+    def weight(self) -> int:
+        """How many bytes the lines have from which these rows are made."""
+        return sum(map(len, self._given))
 
     @property
     def begins(self) -> bool:
@@ -233,6 +241,15 @@ def _rows(lines: Sequence[bytes], width: int, cells: Sequence[int], carry: Carry
     for cell, column in zip(cells, zip(*rows, strict=True), strict=True):
         columns[cell] = column
     return list(zip(*columns, strict=False))  # the repeated ones have no end
+
+
+def weight(rows: Sequence[Sequence[object]]) -> int:
+    """About how many characters (or bytes) rows have; one of eight is looked at, as large ones seldom come alone."""
+    if isinstance(rows, Lined):
+        return rows.weight
+    some = rows[::_WEIGHED]
+    found = sum([len(cell) for row in some for cell in row if isinstance(cell, str | bytes)])
+    return found * len(rows) // (len(some) or 1)
 
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> Sequence[Row]:

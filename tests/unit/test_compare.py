@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from dualwrite.engine import compare as module
+from dualwrite.engine import compare as compare_module
+from dualwrite.engine import same, spool
 from dualwrite.engine.compare import Alone, Difference, Tally, compare
 from dualwrite.engine.initial import AHEAD, ahead
-from dualwrite.engine.same import Same
 from dualwrite.lined import Lined, text_of
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
@@ -54,13 +54,17 @@ class Rows:
             yield Lined(text_of(rows).splitlines(keepends=True), len(rows[0])) if self.lined else list(rows)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 1_000])
+@pytest.mark.parametrize(("kept", "characters"), [(0, 1_000), (4, 1_000), (1_000, 1_000), (1_000, 20)])
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("lined", [set[Side](), {Side.LEFT}, set(Side)], ids=["rows", "mixed", "lines"])
-def test_every_record_is_compared_once(kept: int, seed: int, lined: set[Side], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_record_is_compared_once(
+    kept: int, characters: int, seed: int, lined: set[Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Equal, different, on one side only: as a comparison of two dictionaries says, of rows and of lines."""
-    monkeypatch.setattr(module, "IN_MEMORY", kept)
-    monkeypatch.setattr(Same.let_go, "__kwdefaults__", {"most": kept})
+    for each in (compare_module, same, spool):
+        monkeypatch.setattr(each, "IN_MEMORY", kept)
+        monkeypatch.setattr(each, "LARGEST", characters)
+    monkeypatch.setattr(spool, "LARGEST_PART", characters)
     dice = random.Random(seed)
     lefts = {f"k{n}": dice.choice(["open", "held", None, "strange"]) for n in dice.sample(range(60), 40)}
     rights = {f"k{n}": dice.choice(["o", "h", None, "strange"]) for n in dice.sample(range(60), 40)}

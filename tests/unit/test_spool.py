@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dualwrite.engine.spool import Overflow, Spool
-from dualwrite.lined import PIECE, Lined, text_of
+import pytest
+
+from dualwrite.engine import spool
+from dualwrite.engine.spool import BLOCK, PARTITIONS, Overflow, Partitioned, Spool, in_chunks, parts_of
+from dualwrite.lined import LARGEST, PIECE, Lined, text_of
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Change, Kind, Position, Row, Side
@@ -59,3 +62,46 @@ def test_lines_that_are_kept_are_their_rows_again(tmp_path: Path) -> None:
     assert found is not None
     assert (found.after, found.position) == (rows[1], Position("feed", (7, 0, 2)))
     again.close()
+
+
+@pytest.mark.parametrize("largest", [100, 1 << 20])
+def test_parts_have_every_row_once_beside_those_with_its_key(largest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also parts that are cut up again and again, and rows of which all have one key, which nothing can part."""
+    monkeypatch.setattr(spool, "LARGEST", largest)
+    monkeypatch.setattr(spool, "LARGEST_PART", largest)
+    lefts, rights = Partitioned(), Partitioned()
+    keys = [(f"k{number}",) for number in range(2_000)]
+    lefts.add(keys, [(*key, "left") for key in keys])
+    rights.add([("same",)] * 500, [(str(number),) for number in range(500)])
+    rights.add(keys[::2], [(*key, "right") for key in keys[::2]])
+    found = list(parts_of(lefts, rights))
+    assert sorted(key for part, _ in found for key, _ in part) == sorted(keys)
+    assert sorted(row for _, part in found for _, row in part if len(row) == 1) == sorted((str(n),) for n in range(500))
+    for left, right in found:
+        assert {key for key, _ in right} - {("same",)} == {key for key, _ in left} & set(keys[::2])
+    assert (len(found) > PARTITIONS) is (largest == 100)
+
+
+def test_what_waits_for_its_counterpart_is_held_by_its_size() -> None:
+    """A few large rows go to disk as many small ones do."""
+    large, small = Partitioned(), Partitioned()
+    for number in range(BLOCK // 2):
+        large.add([(str(number),)], [(str(number), "x" * (LARGEST // 50))])
+        small.add([(str(number),)], [(str(number), "x")])
+    assert sum(large.size(index) for index in range(PARTITIONS)) > 3 * LARGEST
+    assert not any(small.size(index) for index in range(PARTITIONS))
+    assert len([row for (part,) in parts_of(large) for row in part]) == BLOCK // 2
+
+
+@pytest.mark.parametrize("lined", [False, True])
+def test_chunks_have_as_many_rows_as_asked_or_fewer_large_ones(lined: bool) -> None:
+    """In their order, and none of them twice."""
+    small: list[Row] = [(str(number), "small") for number in range(1_000)]
+    large: list[Row] = [(str(number), "x" * (LARGEST // 10)) for number in range(1_000, 1_030)]
+    blocks = [*([row] * 1 for row in small), *([row] for row in large), *([row] for row in small)]
+    given = [Lined([text_of(block)], 2) if lined else block for block in blocks]
+    chunks = list(in_chunks((([True], block) for block in given), lambda: 300))
+    assert [row for _, rows in chunks for row in rows] == [*small, *large, *small]
+    assert all(len(inserts) == len(rows) <= 300 for inserts, rows in chunks)
+    assert max(sum(len(cell) for row in rows for cell in row) for _, rows in chunks) < 1.2 * LARGEST
+    assert len(chunks) <= 12

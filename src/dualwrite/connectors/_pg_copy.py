@@ -11,11 +11,14 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from dualwrite.connectors._pg_session import Connection
 
+BLOCK_BYTES: Final = 1 << 20
+"""Bytes from which on fewer lines make a block."""
 _SQLSTATE: Final = DiagnosticField.SQLSTATE
 
 
 def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[bytes]]:
-    """The lines of a query's rows, in blocks; the server reads ahead while a block is worked on.
+    """The lines of a query's rows, in blocks of ``size`` lines, or fewer large ones; the server reads ahead while a
+    block is worked on.
 
     To be read to its end, or the session is of no use any more.
     """
@@ -24,6 +27,7 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
     if begun.status != ExecStatus.COPY_OUT:
         raise _error(begun.error_field(_SQLSTATE), begun.error_message)
     lines: list[bytes] = []
+    room = BLOCK_BYTES
     take = pgconn.get_copy_data
     with DefaultSelector() as selector:
         selector.register(pgconn.socket, EVENT_READ)
@@ -31,9 +35,10 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
             length, line = take(1)
             if length > 0:
                 lines.append(line.tobytes())
-                if len(lines) >= size:
+                room -= length
+                if len(lines) >= size or room <= 0:
                     yield lines
-                    lines = []
+                    lines, room = [], BLOCK_BYTES
             elif length == 0:
                 selector.select()
                 pgconn.consume_input()

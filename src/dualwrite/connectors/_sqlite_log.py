@@ -24,7 +24,7 @@ from dualwrite.connectors._sqlite_capture import (
 )
 from dualwrite.connectors._sqlite_order import Doubt, Entry, State, in_order, state
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import read_all
+from dualwrite.connectors._sqlite_session import read_all, some, tolerate
 from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.model import Position
 
@@ -123,12 +123,13 @@ class Entries:
     def read(self, after: int, limit: int, tables: Iterable[str] | None = None) -> tuple[list[Entry], bool]:
         """About ``limit`` entries, without those that are our own and not settled yet; are there more?
 
-        What belongs together stays so.
+        What belongs together stays so.  Of large entries there are fewer.
         """
         only = "" if tables is None else f" AND {self._of_tables(tables)}"
         sql = f"{self._select} WHERE id > ?{only} AND own IS NOT 1 ORDER BY id LIMIT ?"
-        raw = list(map(self._entry, read_all(self._connection, sql, (after, limit + _LOOKAHEAD))))
-        is_end = len(raw) < limit + _LOOKAHEAD
+        rows, beyond = self._rows(sql, (after, limit + _LOOKAHEAD), limit)
+        raw = list(map(self._entry, (*rows, *beyond)))
+        limit, is_end = len(rows), len(beyond) < _LOOKAHEAD
         entries, places = self._in_order(raw, knows_now=is_end)
         reach = -1
         for count, (entry, place) in enumerate(zip(entries, places, strict=True), 1):
@@ -136,6 +137,16 @@ class Entries:
             if count >= limit and reach < count and entry.op != REPLACED:
                 return entries[:count], count < len(entries) or not is_end
         return entries, not is_end
+
+    def _rows(self, sql: str, bound: Sequence[int], limit: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+        """Rows of the log, and some of those behind them."""
+        try:
+            cursor = self._connection.execute(sql, bound)
+            return some(cursor, limit), cursor.fetchmany(_LOOKAHEAD)
+        except sqlite3.OperationalError as exc:
+            if not tolerate(self._connection, exc):
+                raise
+            return self._rows(sql, bound, limit)
 
     def scan(self, after: int, tables: Collection[str]) -> Iterator[Entry]:
         """All entries of some tables; memory stays bounded."""

@@ -18,6 +18,7 @@ from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
 from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
+from dualwrite.lined import weight
 
 PATIENCE = 60.0
 """How long a busy database is waited for, in seconds."""
@@ -27,6 +28,10 @@ COURTEOUS_AFTER, COURTEOUS_ALONE = 0.05, 0.5
 """After how long of holding it: in company of other writers, and where none has been noticed."""
 COMPANY = 10.0
 """For how long after somebody else's commit there is company, in seconds."""
+STEP = 50
+"""Rows that are read before somebody looks how large they are."""
+LARGEST = 2 << 20
+"""Characters and bytes from which on no more rows are read at once."""
 
 _LATER = {
     sqlite3.SQLITE_BUSY: ("is busy: another process holds its lock", "find the process that keeps a transaction open"),
@@ -74,6 +79,16 @@ def read_all(connection: sqlite3.Connection, sql: str, bound: Sequence[Any] = ()
         if not tolerate(connection, exc):
             raise
         return connection.execute(sql, bound).fetchall()
+
+
+def some(cursor: sqlite3.Cursor, count: int) -> list[tuple[Any, ...]]:
+    """The next rows of a query: so many, or fewer large ones."""
+    rows: list[tuple[Any, ...]] = []
+    room = LARGEST
+    while len(rows) < count and room > 0 and (more := cursor.fetchmany(min(STEP, count - len(rows)))):
+        rows += more
+        room -= weight(more)
+    return rows
 
 
 def tolerate(connection: sqlite3.Connection, exc: sqlite3.Error) -> bool:

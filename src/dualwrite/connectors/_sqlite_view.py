@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 from dualwrite.canonical import CastError
 from dualwrite.connectors._sql import Joins, column_of, end_of, place_of, quote, table_of, tables_of
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import read_all, tolerate
+from dualwrite.connectors._sqlite_session import read_all, some, tolerate
 from dualwrite.connectors._sqlite_values import Encode, Source, Storage, encoder, row_maker
 from dualwrite.filters import SQLITE, render_sql
 from dualwrite.model import Key, Path, Row
@@ -111,12 +111,12 @@ class ViewPlan:
     # -- reading --------------------------------------------------------------------------------------------------
 
     def blocks(self, connection: sqlite3.Connection, size: int) -> Iterator[list[Row]]:
-        """All rows that pass the view's filter, in blocks."""
+        """All rows that pass the view's filter, in blocks of ``size`` rows, or fewer large ones."""
         done = 0
         cursor = self._select(connection)
         while True:
             try:
-                block = cursor.fetchmany(size)
+                block = some(cursor, size)
             except sqlite3.OperationalError as exc:
                 if not tolerate(connection, exc):
                     raise

@@ -15,9 +15,9 @@ from typing import TypeAlias
 
 from dualwrite.connectors.base import Snapshot
 from dualwrite.engine.same import Same
-from dualwrite.engine.spool import IN_MEMORY, PARTITIONS, Partitioned
+from dualwrite.engine.spool import IN_MEMORY, Entry, Partitioned, parts_of
 from dualwrite.errors import RowProblem
-from dualwrite.lined import Later, Lined
+from dualwrite.lined import LARGEST, Later, Lined, weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Row, Side
 
@@ -170,8 +170,8 @@ def _one_sided(compiled: CompiledMap, side: Side, blocks: Iterator[Sequence[Row]
         parts = Partitioned()  # the key may occur twice
         for keys, rows in keyed:
             parts.add(keys, rows)
-        for index in range(PARTITIONS):
-            yield from _alone(side, _group(parts, index))
+        for (entries,) in parts_of(parts):
+            yield from _alone(side, _group(entries))
     yield from unusable
 
 
@@ -187,8 +187,8 @@ def _both(compiled: CompiledMap, blocks: Mapping[Side, Iterator[Sequence[Row]]],
             for block in blocks[side]:
                 parts[side].add(*_keyed(compiled, side, block, unusable, tally))
     yield from unusable
-    for index in range(PARTITIONS):
-        lefts, rights = _group(parts[Side.LEFT], index), _group(parts[Side.RIGHT], index)
+    for each in parts_of(parts[Side.LEFT], parts[Side.RIGHT]):
+        lefts, rights = map(_group, each)
         alone: dict[Key, Row | list[Row]] = {}
         for key, left in lefts.items():
             right = rights.pop(key, None)
@@ -217,17 +217,22 @@ def _met(
     """Compare records of which both rows are in memory at once, as both sides come in turn: nearly all of them where
     the tables lie in about the same order.  The others are put into parts."""
     waiting: dict[Side, dict[Key, Row]] = {side: {} for side in Side}
+    size = 0
     for side, keys, rows in keyed:
         mine, others = waiting[side], waiting[side.other]
         found = [others.pop(key, None) for key in keys]
         alone = [number for number, row in enumerate(found) if row is None]
         if alone:
             mine.update((keys[number], rows[number]) for number in alone)
+            size += weight([rows[number] for number in alone])
         pairs = [(key, row, other) for key, row, other in zip(keys, rows, found, strict=True) if other is not None]
         if pairs:
+            size -= weight([other for _, _, other in pairs])
             yield from _differing(compiled, side, pairs, tally)
-        if len(mine) + len(others) > IN_MEMORY:
+        if len(mine) + len(others) > IN_MEMORY or size > LARGEST:
             _set_aside(waiting, parts)
+        if not (mine or others):
+            size = 0
     _set_aside(waiting, parts)
 
 
@@ -283,9 +288,8 @@ def _differing(
             tally.agreed([keys[number]])
 
 
-def _group(parts: Partitioned, index: int) -> dict[Key, Row | list[Row]]:
-    """The rows of a part by key; several rows of one key as a list."""
-    entries = parts.part(index)
+def _group(entries: Sequence[Entry]) -> dict[Key, Row | list[Row]]:
+    """Rows by their keys; several rows of one key as a list."""
     held: dict[Key, Row | list[Row]] = dict(entries)
     if len(held) == len(entries):
         return held

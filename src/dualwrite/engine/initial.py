@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from queue import Empty, Queue
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.apply import Application
@@ -28,18 +28,17 @@ from dualwrite.engine.ledger import Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
 from dualwrite.engine.scope import Part
-from dualwrite.engine.spool import BLOCK, Spool, Weak
+from dualwrite.engine.spool import BLOCK, Spool, Weak, in_chunks
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
 from dualwrite.journal import Count
-from dualwrite.lined import joined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
-_NO_ROWS: Sequence[Row] = ()
-AHEAD = 10
-"""Blocks that are read while others are carried."""
+AHEAD = 2
+"""Chunks that are read while another one is carried."""
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -73,18 +72,18 @@ def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> O
     return ask
 
 
-def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
+def ahead(items: Iterator[_T]) -> Generator[_T, None, None]:
     """The same; a thread reads on, a few of them at most, while one is worked on.
 
     To be closed before what they are read from is.
     """
-    read: Queue[Finding | BaseException | None] = Queue(AHEAD)
+    read: Queue[_T | BaseException | None] = Queue(AHEAD)
     stop = threading.Event()
 
     def work() -> None:
         try:
-            for finding in findings:
-                read.put(finding)
+            for item in items:
+                read.put(item)
                 if stop.is_set():
                     return
             read.put(None)
@@ -94,10 +93,10 @@ def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
     thread = threading.Thread(target=work, name="reading ahead", daemon=True)
     thread.start()
     try:
-        while (finding := read.get()) is not None:
-            if isinstance(finding, BaseException):
-                raise finding
-            yield finding
+        while (item := read.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         stop.set()
         while thread.is_alive():
@@ -153,7 +152,7 @@ class InitialSync:
         self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
         self._asked: dict[Side, list[Key]] = {side: [] for side in Side}  # of a live map: what it lets be restored
         self._snapshots = ExitStack()
-        self._reading: Generator[Finding, None, None] | None = None
+        self._reading: Generator[Weak, None, None] | None = None
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
 
     def _spool(self, side: Side) -> Spool:
@@ -392,20 +391,20 @@ class InitialSync:
         """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
         assert self._findings is not None
         self.outcome.tally.told = lambda _: None  # what is carried is told
-        flow, spool, rows = self.flows[source], self._spools[source], _NO_ROWS
-        self._reading = ahead(self._findings)
-        for finding in self._reading:
+        flow, spool, found = self.flows[source], self._spools[source], self._created(source, self._findings)
+        chunks = in_chunks(found, lambda: flow.weak_limit)
+        self._reading = ahead(spool.passing(rows) for _, rows in chunks)
+        yield from self._reading
+        self._snapshots.close()
+
+    def _created(self, source: Side, findings: Iterator[Finding]) -> Iterator[tuple[list[bool], Sequence[Row]]]:
+        """What is to be inserted of what only one side holds."""
+        for finding in findings:
             if not isinstance(finding, Alone):
                 self._take(finding)
             elif self.compiled.carried[source]:
                 self._count("created", source.other, finding.keys)
-                rows = joined(rows, finding.rows)
-                while len(rows) >= (most := flow.weak_limit):
-                    yield spool.passing(rows[:most])
-                    rows = rows[most:]
-        self._snapshots.close()
-        if rows:
-            yield spool.passing(rows)
+                yield [True] * len(finding.rows), finding.rows
 
     def _park(self, flow: Flow) -> None:
         """Records that cannot be told apart, or have no key, wait for a person."""

@@ -21,9 +21,10 @@ from typing import IO, Final
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.compare import Tally, Unusable
-from dualwrite.engine.spool import IN_MEMORY, PARTITIONS, Partitioned, Spool, packed_rows, unpacked_rows
+from dualwrite.engine.spool import IN_MEMORY, Partitioned, Spool, packed_rows, parts_of, unpacked_rows
 from dualwrite.errors import DualwriteError
 from dualwrite.journal import Journal
+from dualwrite.lined import LARGEST, weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Position, Row, Side
 from dualwrite.schema import View
@@ -279,7 +280,8 @@ class Rest:
                     yield list(new.values())
                 continue
             waiting |= new
-            if len(known) + len(waiting) > IN_MEMORY:
+            most = min(IN_MEMORY, LARGEST * len(rows) // (weight(rows) or 1))  # rows may be large
+            if len(known) + len(waiting) > most:
                 parts = parts or (Partitioned(), Partitioned())
                 _set_aside(parts, known, waiting)
         for keys in others:
@@ -292,9 +294,9 @@ class Rest:
                 yield list(waiting.values())
             return
         _set_aside(parts, known, waiting)
-        for index in range(PARTITIONS):
-            there = {key for key, _ in parts[0].part(index)}
-            left = [row for key, row in parts[1].part(index) if key not in there]
+        for gone, here in parts_of(*parts):
+            there = {key for key, _ in gone}
+            left = [row for key, row in here if key not in there]
             if left:
                 yield left
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from dualwrite.engine.spool import IN_MEMORY
-from dualwrite.lined import Later, Lined
+from dualwrite.lined import LARGEST, Later, Lined
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Side
 
@@ -25,10 +25,12 @@ class Same:
         self._count = compiled.passing.count
         self._waiting: dict[Side, dict[bytes, bytes]] = {side: {} for side in Side}
         self._agreeing: dict[Side, set[tuple[bytes, bytes]]] = {side: set() for side in Side}
+        self._most = 0
 
     def meet(self, side: Side, rows: Lined) -> tuple[Sequence[Key | None], Mapping[Side, Lined]]:
         """The keys of those rows that are the same as ones of the other side, which were waiting; and the rows of both
         sides of which that cannot be told."""
+        self._most = min(IN_MEMORY, LARGEST * len(rows) // rows.weight)
         mine, others, agreeing = self._waiting[side], self._waiting[side.other], self._agreeing[side]
         same: list[bytes] = []
         unsure: list[tuple[bytes, bytes, bytes]] = []
@@ -67,9 +69,9 @@ class Same:
         self._agreeing[side].update(found)
         self._agreeing[side.other].update((other, rest) for rest, other in found)
 
-    def let_go(self, *, most: int = IN_MEMORY) -> Iterator[tuple[Side, Lined]]:
-        """The rows that wait, if they are more than these."""
-        if sum(map(len, self._waiting.values())) > most:
+    def let_go(self, *, most: int | None = None) -> Iterator[tuple[Side, Lined]]:
+        """The rows that wait, if they are more than these, or too many if they are like the last ones."""
+        if sum(map(len, self._waiting.values())) > (self._most if most is None else most):
             for side, waiting in self._waiting.items():
                 lines = [head + rest for head, rest in waiting.items()]
                 waiting.clear()

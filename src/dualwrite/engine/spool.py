@@ -11,23 +11,30 @@ import marshal
 import sqlite3
 import struct
 import tempfile
+import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
-from dualwrite.lined import PIECE, Lined
+from dualwrite.lined import LARGEST, PIECE, Lined, joined, weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Change, Key, Kind, Position, Row, Side
 
 Entry: TypeAlias = tuple[Key, Row]
+_NO_ROWS: Sequence[Row] = ()
 BLOCK = 500
 IN_MEMORY = 20_000
 """Rows of a table that are kept in memory before its partitions go to disk."""
 PARTITIONS = 64
+LARGEST_PART = 4 * LARGEST
+"""Bytes on disk up to which a part is taken back into memory as a whole."""
+DEEPEST = 3
+"""How often a part that is larger is cut up: what is larger still, after that, has one key."""
 
 
 def _plain(row: Row) -> tuple[str | bool | None, ...]:
@@ -109,26 +116,38 @@ def _read_block(file: IO[bytes]) -> tuple[list[Any], Sequence[Row]] | None:
 
 
 class Partitioned:
-    """The rows of one side, cut by the hash of their keys so that one part fits into memory."""
+    """The rows of one side, cut by the hash of their keys so that one part fits into memory (see ``parts_of``)."""
 
-    def __init__(self) -> None:
+    def __init__(self, depth: int = 0) -> None:
+        """``depth``: how often the rows have been cut up already."""
+        self.depth = depth
+        self._divisor = PARTITIONS**depth
         self._parts: list[list[Entry]] = [[] for _ in range(PARTITIONS)]
         self._files: list[IO[bytes] | None] = [None] * PARTITIONS
         self._held = 0
+        self._weight = 0
         self._spilling = False
 
     def add(self, keys: Sequence[Key], rows: Sequence[Row]) -> None:
         """Put rows into their parts."""
-        parts = self._parts
+        parts, divisor = self._parts, self._divisor
         for entry in zip(keys, rows, strict=True):
-            parts[hash(entry[0]) % PARTITIONS].append(entry)
+            parts[hash(entry[0]) // divisor % PARTITIONS].append(entry)
         self._held += len(keys)
+        self._weight += weight(rows)
         if self._held > IN_MEMORY:
             self._spilling = True
-        if self._spilling:
-            for index, part in enumerate(parts):
-                if len(part) >= BLOCK:
-                    self._spill(index)
+        if self._weight > LARGEST:
+            self._spill_from(1)
+            self._weight = 0
+        elif self._spilling:
+            self._spill_from(BLOCK)
+
+    def _spill_from(self, count: int) -> None:
+        """Move the parts to disk that have so many rows in memory."""
+        for index, part in enumerate(self._parts):
+            if len(part) >= count:
+                self._spill(index)
 
     def _spill(self, index: int) -> None:
         part = self._parts[index]
@@ -136,21 +155,45 @@ class Partitioned:
         if file is None:
             file = self._files[index] = scratch(self)
         keys, rows = zip(*part, strict=True)
-        file.write(packed_rows(keys, rows))
+        self._weight = max(0, self._weight - file.write(packed_rows(keys, rows)))
         self._held -= len(part)
         part.clear()
 
+    def size(self, index: int) -> int:
+        """How many bytes of a part are on disk."""
+        file = self._files[index]
+        return 0 if file is None else file.tell()
+
     def part(self, index: int) -> list[Entry]:
         """The rows of one part; to be read once."""
-        file, found = self._files[index], list[Entry]()
+        return [entry for entries in self._read(index) for entry in entries]
+
+    def cut(self, index: int) -> Partitioned:
+        """The same, cut up once more."""
+        finer = Partitioned(self.depth + 1)
+        for entries in self._read(index):
+            finer.add(*zip(*entries, strict=True))
+        return finer
+
+    def _read(self, index: int) -> Iterator[list[Entry]]:
+        file, left = self._files[index], self._parts[index]
+        self._files[index], self._parts[index] = None, []
         if file is not None:
-            file.seek(0)
-            while block := _read_block(file):
-                found += zip(*block, strict=True)
-            file.close()
-        found += self._parts[index]
-        self._parts[index] = []
-        return found
+            with file:
+                file.seek(0)
+                while block := _read_block(file):
+                    yield list(zip(*block, strict=True))
+        if left:
+            yield left
+
+
+def parts_of(*several: Partitioned) -> Iterator[tuple[list[Entry], ...]]:
+    """The rows of several, part by part, so that those with the same key come together; to be read once."""
+    for index in range(PARTITIONS):
+        if sum(each.size(index) for each in several) > LARGEST_PART and several[0].depth < DEEPEST:
+            yield from parts_of(*[each.cut(index) for each in several])
+        else:
+            yield tuple([each.part(index) for each in several])
 
 
 def _packed(change: Change) -> bytes:
@@ -268,6 +311,20 @@ class Overflow:
         self._count -= self._database.execute("DELETE FROM old WHERE map = ?", (map_name,)).rowcount
 
 
+def in_chunks(
+    blocks: Iterable[tuple[list[bool], Sequence[Row]]], size: Callable[[], int]
+) -> Iterator[tuple[list[bool], Sequence[Row]]]:
+    """The same in chunks of as many rows as are asked for each of them, or fewer large ones."""
+    inserts, rows, room = list[bool](), _NO_ROWS, LARGEST
+    for more_inserts, more_rows in blocks:
+        inserts, rows, room = inserts + more_inserts, joined(rows, more_rows), room - weight(more_rows)
+        while rows and (len(rows) >= (most := size()) or room <= 0):
+            yield inserts[:most], rows[:most]
+            inserts, rows, room = inserts[most:], rows[most:], LARGEST
+    if rows:
+        yield inserts, rows
+
+
 @dataclass(frozen=True, slots=True)
 class Weak:
     """Weak changes that follow one another, without an object for each: nearly all of them are simply inserted.
@@ -298,7 +355,7 @@ class Weak:
 class Spool:
     """The weak changes that an initial sync of one map carries out of one side, in the order in which it does.
 
-    They are numbered from 1.
+    They are numbered from 1.  One thread may let changes pass while another one asks for those of records.
     """
 
     def __init__(self, compiled: CompiledMap, side: Side, file: IO[bytes] | None = None) -> None:
@@ -308,6 +365,8 @@ class Spool:
         self._file = scratch(self) if file is None else file
         self._inserts: list[bool] = []
         self._rows: list[Row] = []
+        self._weight = 0
+        self._lock = threading.Lock()
         self._index: sqlite3.Connection | None = None
         self._indexed = 0  # bytes of the file that the index knows
         self._boundary: Position | None = None
@@ -320,14 +379,15 @@ class Spool:
         """Append changes of these rows of the side."""
         self._rows += rows
         self._inserts += [insert] * len(rows)
+        self._weight += weight(rows)
         self.count += len(rows)
-        if len(self._rows) >= BLOCK:
+        if len(self._rows) >= BLOCK or self._weight >= LARGEST:
             self._flush()
 
     def _flush(self) -> None:
         if self._rows:
             self._file.write(packed_rows(self._inserts, self._rows))
-            self._inserts, self._rows = [], []
+            self._inserts, self._rows, self._weight = [], [], 0
 
     def seal(self, boundary: Position, seen: Position, carried: Position | None = None) -> None:
         """Say where the changes lie: just behind ``boundary`` of their side, having seen the other up to ``seen``.
@@ -382,30 +442,33 @@ class Spool:
 
     def chunks(self, size: Callable[[], int], after: int = 0) -> Iterator[Weak]:
         """All changes behind the first ``after``, in chunks of at most the size that is asked for each of them."""
-        start, inserts, rows, passed = after + 1, list[bool](), list[Row](), 0
-        for more_inserts, more_rows in self._blocks():
-            if passed < after:
-                gone = min(len(more_rows), after - passed)
-                passed, more_inserts, more_rows = passed + gone, more_inserts[gone:], more_rows[gone:]
-            inserts += more_inserts
-            rows += more_rows
-            while len(rows) >= (most := size()):
-                yield Weak(self, start, inserts[:most], rows[:most])
-                start, inserts, rows = start + most, inserts[most:], rows[most:]
-        if rows:
+        start = after + 1
+        for inserts, rows in in_chunks(self._behind(after), size):
             yield Weak(self, start, inserts, rows)
+            start += len(rows)
+
+    def _behind(self, after: int) -> Iterator[tuple[list[bool], Sequence[Row]]]:
+        """The blocks without the first so many changes."""
+        for inserts, rows in self._blocks():
+            gone = min(len(rows), after)
+            after -= gone
+            if gone < len(rows):
+                yield inserts[gone:], rows[gone:]
 
     def passing(self, rows: Sequence[Row]) -> Weak:
         """Inserts of these rows, to be carried at once; for this, ``seal`` comes first."""
         start, inserts = self.count + 1, [True] * len(rows)
-        for at in range(0, len(rows), PIECE):
-            self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
-        self._file.flush()
-        self.count += len(rows)
+        pieces = [slice(at, at + PIECE) for at in range(0, len(rows), PIECE)]
+        packed = b"".join([packed_rows(inserts[piece], rows[piece]) for piece in pieces])
+        with self._lock:
+            self._file.seek(0, SEEK_END)
+            self._file.write(packed)
+            self._file.flush()
+            self.count += len(rows)
         return Weak(self, start, inserts, rows)
 
     def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], Sequence[Row]]]:
-        end = self._file.seek(0, 2)
+        end = self._file.seek(0, SEEK_END)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
             block = _read_block(self._file)
@@ -422,14 +485,15 @@ class Spool:
             self._index = scratch_database(self)
             columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
             self._index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
-        self._extend(self._index)
+        with self._lock:
+            self._extend(self._index)
         query = "SELECT number, inserted, row FROM weak WHERE key = ?"
         found = self._index.execute(query, (_text(key),)).fetchone()
         return None if found is None else self.change(found[0], bool(found[1]), _row(marshal.loads(found[2])))
 
     def _extend(self, index: sqlite3.Connection) -> None:
         """Put into the index what has come since it was asked last."""
-        end = self._file.seek(0, 2)
+        end = self._file.seek(0, SEEK_END)
         if end == self._indexed:
             return
         index.execute("BEGIN")
