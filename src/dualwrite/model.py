@@ -1,16 +1,17 @@
 """The values that everything else speaks of: rows, keys, positions, changes, writes and their outcomes.
 
-All of them are frozen and none does I/O.  A row is a tuple of canonical text (see ``schema``) in the order of a
-``View``'s paths; ``None`` is null and ``ABSENT`` is "not known, leave alone".
+All of them are frozen and none does I/O; a change and a write are tuples, which are made in a fraction of the time.
+A row is a tuple of canonical text (see ``schema``) in the order of a ``View``'s paths; ``None`` is null and ``ABSENT``
+is "not known, leave alone".
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Literal, NoReturn, TypeAlias
+from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias
 
 
 class Side(str, Enum):
@@ -105,8 +106,7 @@ class Kind(str, Enum):
         return self.value
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """One committed operation of a side's own users on one record of one view.
 
     ``key`` is the record's natural key *before* the change (for an insert, after it); an update whose ``after`` holds
@@ -133,8 +133,7 @@ class Change:
         """The same, made by a side that had received the other so far."""
         if seen is self.seen or seen == self.seen:
             return self
-        known = (self.view, self.kind, self.key, self.before, self.after, self.at, self.position)
-        return Change(*known, seen, self.mark, self.weak, self.xid)
+        return self._replace(seen=seen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +162,7 @@ class Batch:
     halts: tuple[Halt, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """What a record of the target shall become.
 
     ``row`` None deletes; a row with another key renames.  ``expect`` is what the target must hold now: None when no
@@ -175,7 +173,7 @@ class Write:
     key: Key
     expect: Row | None
     row: Row | None
-    cells: tuple[int, ...] | None = field(default=None, compare=False)
+    cells: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

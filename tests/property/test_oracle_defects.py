@@ -422,7 +422,7 @@ def snapshot_rows_after_live_changes(patch: pytest.MonkeyPatch) -> None:
 
     def late(self: Flow, changes: Any) -> Any:
         end = self._to.connector.end()
-        return carry(self, [replace(change, seen=end, weak=False, at=1e9) for change in changes])
+        return carry(self, [change._replace(seen=end, weak=False, at=1e9) for change in changes])
 
     patch.setattr(Flow, "carry_weak", late)
 

@@ -143,7 +143,7 @@ def test_a_change_survives_as_text(original: Change) -> None:
 
 def test_text_that_is_no_proper_unicode_is_kept(journal: Journal) -> None:
     """What a system says in broken characters stops nothing, and broken cells come back as they were."""
-    broken = replace(change(1), after=("10", "\udc80\0"))
+    broken = change(1)._replace(after=("10", "\udc80\0"))
     journal.park(record(reason="bad \udc80 byte \0"), [broken], 1)
     assert journal.parked({})[0].reason == "bad \\udc80 byte \\u0000"
     assert changes_of(journal.queue(RIGHT, "customers", KEY)) == [broken]

@@ -74,9 +74,10 @@ def test_both_ways_make_the_same_writes(compiled: CompiledMap, monkeypatch: pyte
             after[index] = "k3" if index in compiled.views[Side.LEFT].key else random.choice(VALUES)
         change = Change("items", Kind.UPDATE, ("k",), tuple(before), tuple(after), 0.0, Position("feed", (1,)))
         one, other = written(short, change), written(long, change)
-        assert one == other
+        found.add(str(isinstance(one, Write) and one.cells is not None))
         if isinstance(one, Write) and one.cells is not None:
             assert one.row is not None
             assert one.cells == tuple(index for index, cell in enumerate(one.row) if cell is not ABSENT)
-        found.add(str(isinstance(one, Write) and one.cells is not None))
+            one = one._replace(cells=None)
+        assert one == other
     assert found == {"True", "False"}

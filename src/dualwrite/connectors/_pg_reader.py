@@ -354,8 +354,8 @@ class LogReader:
             kind, key = Kind.DELETE if after is None else Kind.UPDATE, view.natural_key(before)
         position = Position(self._context.feed, place)
         seen, number = self.marker.seen, self.marker.number
-        what = (view.name, kind, key, before, after, transaction.at, position, seen, number)
-        self._ready.append(Change(*what, xid=transaction.xid))
+        at, xid = transaction.at, transaction.xid
+        self._ready.append(Change(view.name, kind, key, before, after, at, position, seen, number, False, xid))
 
     # -- onlookers ------------------------------------------------------------------------------------------------
 

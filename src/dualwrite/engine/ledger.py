@@ -71,7 +71,7 @@ class Plan:
         if len(self.changes) == 1:
             return first
         kind = Kind.INSERT if first.kind is Kind.INSERT else Kind.DELETE if last.after is None else Kind.UPDATE
-        return replace(last, kind=kind, key=first.key, before=first.before, weak=first.weak and last.weak)
+        return last._replace(kind=kind, key=first.key, before=first.before, weak=first.weak and last.weak)
 
 
 @dataclass(frozen=True, slots=True)

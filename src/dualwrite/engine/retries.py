@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Transaction
@@ -127,7 +127,7 @@ class Retries:
         natural = compiled.target_key(self._source, row)
         known = self._to.connector.fetch(compiled.views[self._target], [natural]).get(natural)
         kind = Kind.UPDATE if known else Kind.INSERT
-        return replace(change, kind=kind, before=None, after=row, at=at, weak=True)
+        return change._replace(kind=kind, before=None, after=row, at=at, weak=True)
 
     # -- what is taken together -------------------------------------------------------------------------------------
 
@@ -208,10 +208,10 @@ def _settled(link: Link, source: Side, changes: Sequence[Change]) -> list[Change
 def _joined(compiled: CompiledMap, source: Side, first: Change, change: Change) -> Change | None:
     """Two changes of a record as one; None where the other side need never know of it."""
     if first.before is not None and _has_key(compiled, source, first.before):
-        return replace(change, key=first.key, before=first.before, seen=first.seen)
+        return change._replace(key=first.key, before=first.before, seen=first.seen)
     if change.after is None:
         return None
-    return replace(change, kind=Kind.INSERT, before=None, seen=first.seen)
+    return change._replace(kind=Kind.INSERT, before=None, seen=first.seen)
 
 
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Protocol
 
 from dualwrite.engine.scope import Late
@@ -35,9 +34,9 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
         is_now = is_now and after is not None and not late.covers(after, at)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
-            return replace(change, kind=Kind.INSERT, before=None)
+            return change._replace(kind=Kind.INSERT, before=None)
         if compiled.on_leave == "delete":
-            return replace(change, kind=Kind.DELETE, after=None)
+            return change._replace(kind=Kind.DELETE, after=None)
         return None
     return change if was or is_now else None
 

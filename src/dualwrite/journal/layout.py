@@ -7,7 +7,7 @@ view: cells of paths that were not kept are ABSENT, those of paths that the map 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from dualwrite.model import ABSENT, Change, Key, Row, show_path
@@ -50,7 +50,7 @@ class Layout:
         before, after = (None if row is None else self.row(row, view) for row in (change.before, change.after))
         found = after if before is None else before
         key = change.key if found is None else view.natural_key(found)
-        return replace(change, key=key, before=before, after=after)
+        return change._replace(key=key, before=before, after=after)
 
     def natural(self, key: Key, view: View) -> Key | None:
         """A natural key of this layout's rows as one of the view's; None where a member is not known."""
