@@ -18,6 +18,7 @@ from dualwrite.connectors._pg_ledger import Written
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
 from dualwrite.connectors._pg_transaction import Work, Writer, forget, positions, remembered
+from dualwrite.connectors._pg_trip import Asked, trip
 from dualwrite.connectors._pg_wire import Begin, Message, Origin, decode
 from dualwrite.connectors.base import Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
@@ -53,6 +54,17 @@ def plain(connection: Connection) -> Work:
         return [Applied()] * len(writes)
 
     return Work(since, fetch, write, lambda: None, lambda: True)
+
+
+def in_trips(connection: Connection) -> Work:
+    """The same, in trips: a transaction begins with its first write."""
+
+    def write(_view: View, writes: Sequence[Write]) -> list[Outcome]:
+        rows = [list(each.row) for each in writes if each.row is not None]
+        trip(connection, [Asked("INSERT INTO items VALUES ($1, $2)", cells) for cells in rows])
+        return [Applied()] * len(writes)
+
+    return replace(plain(connection), write=write, few=1)
 
 
 class Lab:
@@ -286,6 +298,21 @@ def test_one_who_holds_the_origin_is_told(lab: Lab) -> None:
         lab.writer._patience = 0.1
         with pytest.raises(Unavailable, match="of this process does not end"):
             begin(lab.writer)
+
+
+def test_one_who_holds_the_origin_is_told_to_a_first_write(lab: Lab) -> None:
+    """A transaction that begins with a write waits as well, and says why; nothing of it was written."""
+    rival = lab.another(patience=0.1)
+    with (
+        begin(lab.writer),
+        rival.begin("flow", lambda connection, *_: in_trips(connection), None) as refused,
+        pytest.raises(Unavailable, match="another session writes for this link"),
+    ):
+        refused.write(ITEMS, [row("a")])
+    with rival.begin("flow", lambda connection, *_: in_trips(connection), None) as transaction:
+        transaction.write(ITEMS, [row("a")])
+        transaction.commit(at(1))
+    assert lab.names() == ["a"]
 
 
 def test_a_dead_writer_lets_go(lab: Lab) -> None:

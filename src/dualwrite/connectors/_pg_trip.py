@@ -193,6 +193,8 @@ class _Statements:
             assert result is not None, "each step is answered"
             if result.status == ExecStatus.FATAL_ERROR:
                 failed = failed or psycopg.errors.error_from_result(result)
+            elif result.status == ExecStatus.PIPELINE_ABORTED:
+                pass  # it was not run
             elif step.prepares and result.status == ExecStatus.COMMAND_OK:
                 self._keep(step.prepares, step.name)
             elif not step.prepares:
