@@ -48,6 +48,8 @@ PATIENCE: Final = 30.0
 """Seconds to wait for others who are in the way."""
 ATTEMPT: Final = 0.3
 """Seconds of one attempt to get a lock: as long may an application's statement queue behind us."""
+DIVERTED: Final = "a standby has taken the server's place, or it was restored to an earlier time"
+"""Why changes may have been missed where the server's timeline is another one."""
 REMEDY: Final = "stop the maps of this link and start them again with an initial sync"
 START_AGAIN: Final = "start the map again: it compares both sides"
 
@@ -101,6 +103,8 @@ def interruption(inventory: Inventory) -> str:
     installed = inventory.installed
     if "token" not in installed.meta:
         return ""
+    if installed.is_diverted:
+        return DIVERTED
     slot, publication = installed.slot, installed.publication
     if slot is None or not slot.is_ours:
         return "its replication slot was dropped"
@@ -156,7 +160,7 @@ class Capture:
         with self._session() as (connection, names):
             catalog = load(connection)
             server = read_server(connection)
-            _check_standby(self._database, server)
+            refuse_standby(self._database, server.is_standby)
             wanted = captured_tables(catalog, views)
             inventory = Inventory.read(connection, names, wanted)
             self._check(connection, names, catalog, views, server, inventory.installed)
@@ -245,6 +249,8 @@ class Capture:
             self._create_slot(connection, names)
         members = {str(facts.oid): publication.members[facts.oid] for facts in wanted}
         values = {"published": json.dumps({"publication": publication.oid, "members": members})}
+        if installed.timeline is not None:
+            values["timeline"] = installed.timeline
         if "token" not in installed.meta:
             values["token"] = secrets.token_hex(8)
         with connection.transaction():
@@ -317,7 +323,7 @@ class Capture:
         """
         with self._session() as (connection, names):
             server = read_server(connection)
-            _check_standby(self._database, server)
+            refuse_standby(self._database, server.is_standby)
             inventory = adopted(connection, Inventory.read(connection, names))
             self._drop_slot(connection, names)
             self._patiently(
@@ -335,8 +341,9 @@ class Capture:
                 self._run(connection, group)
 
 
-def _check_standby(database: Database, server: Server) -> None:
-    if server.is_standby:
+def refuse_standby(database: Database, is_standby: bool) -> None:
+    """Raises Denied for a server that takes no writes: what it lacks of the link says nothing about the link."""
+    if is_standby:
         raise Denied(f"{database.shown} is a standby, which takes no writes", "connect to the primary server")
 
 

@@ -15,7 +15,14 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
-from dualwrite.connectors._pg_capture import REMEDY, Capture, interrupted_views, interruption
+from dualwrite.connectors._pg_capture import (
+    DIVERTED,
+    REMEDY,
+    Capture,
+    interrupted_views,
+    interruption,
+    refuse_standby,
+)
 from dualwrite.connectors._pg_catalog import are_current
 from dualwrite.connectors._pg_ddl import Inventory
 from dualwrite.connectors._pg_echo import Marker
@@ -103,7 +110,11 @@ class Source:
         return Session(self._database, self._sessions)
 
     def line(self) -> Line:
-        """The open stream.  Raises Usage where the link is not installed, PositionLost where the slot is lost."""
+        """The open stream.
+
+        Raises Usage where the link is not installed, Denied by a standby, PositionLost where the slot is lost, or the
+        server has gone another way since.
+        """
         with self._lock:
             if self._line is not None and self._line.log.error is None:
                 return self._line
@@ -119,6 +130,9 @@ class Source:
                 f"{self._database.shown}: link {names.link} is not installed in it",
                 "start the link with `dualwrite run`",
             )
+        refuse_standby(self._database, installed.timeline is None)
+        if installed.is_diverted:
+            raise PositionLost(f"{self._database.shown}: {DIVERTED}, so changes may have been missed", REMEDY)
         stream = Stream(
             self._database,
             names.slot,

@@ -50,7 +50,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "pg_interrupted": (
         "Changes may have been missed: slot or publication were dropped, a table was created anew or taken out of the "
-        "publication, or its replica identity was changed.",
+        "publication, its replica identity was changed, or a standby has taken the server's place.",
         "stop the maps of this link and start them again with an initial sync",
     ),
     "pg_leftover": (

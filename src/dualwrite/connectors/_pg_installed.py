@@ -18,6 +18,7 @@ What ``meta`` holds, by name:
     commits, seen  number and source position of our last commit
     database       SYSTEMID.DBOID, the database that all this was made in
     token          made anew whenever changes may have been missed; ``feed`` names are made of it
+    timeline       the server's timeline that the token speaks of
     published      which publication, and which membership of each table, the token speaks of
     table.OID      a captured table, and the replica identity that each of its partitions had before
 """
@@ -143,13 +144,15 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What of the link is there.  ``database`` is SYSTEMID.DBOID as it is now.
+    """What of the link is there.  ``database`` is SYSTEMID.DBOID as it is now, ``timeline`` the server's; a standby has
+    none of its own.
 
     ``tables`` are those of the schema; ``is_usable``: the session's role may read and write them, ``is_owned``: it may
     do everything with the schema.
     """
 
     database: str
+    timeline: str | None
     has_schema: bool
     tables: frozenset[str]
     is_usable: bool
@@ -171,6 +174,11 @@ class Installed:
         return self.meta.get("database", self.database) != self.database
 
     @property
+    def is_diverted(self) -> bool:
+        """Has the server left the way that the token speaks of?  What was read may never have happened there."""
+        return self.timeline is not None and self.meta.get("timeline", self.timeline) != self.timeline
+
+    @property
     def feed(self) -> str:
         """The name of the feed's incarnation; empty as long as nothing is installed."""
         return f"{self.database}.{self.meta['token']}" if "token" in self.meta else ""
@@ -183,7 +191,9 @@ class Installed:
 
 
 _PLACES: Final = """
-    SELECT (SELECT system_identifier FROM pg_control_system()), n.oid, pg_has_role(n.nspowner, 'USAGE'),
+    SELECT (SELECT system_identifier FROM pg_control_system()),
+        CASE WHEN NOT pg_is_in_recovery() THEN left(pg_walfile_name(pg_current_wal_lsn()), 8) END,
+        n.oid, pg_has_role(n.nspowner, 'USAGE'),
         to_json(ARRAY(SELECT relname FROM pg_class c WHERE c.relnamespace = n.oid AND c.relkind = 'r')),
         has_schema_privilege(n.oid, 'USAGE')
             AND (SELECT coalesce(bool_and(has_table_privilege(oid, needed)), true)
@@ -205,7 +215,9 @@ _SLOT: Final = """
         confirmed_flush_lsn IS NOT NULL, active_pid,
         CASE WHEN wal_status = 'lost' THEN coalesce(to_jsonb(s) ->> 'invalidation_reason', 'wal_removed')
             ELSE coalesce(to_jsonb(s) ->> 'invalidation_reason', '') END,
-        coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn), 0)::bigint, safe_wal_size
+        CASE WHEN NOT pg_is_in_recovery() AND restart_lsn IS NOT NULL
+            THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn) ELSE 0 END::bigint,
+        safe_wal_size
     FROM pg_replication_slots s WHERE slot_name = $1"""
 
 
@@ -213,7 +225,7 @@ def read_installed(connection: Connection, names: Names) -> Installed:
     """What is there now; raises Denied when a newer dualwrite has made it."""
     row = connection.execute(_PLACES.encode(), [names.schema, names.slot]).fetchone()
     assert row is not None
-    system, schema, is_owned, tables, is_usable, has_origin = row
+    system, timeline, schema, is_owned, tables, is_usable, has_origin = row
     present = frozenset(json.loads(tables)) if schema else frozenset()
     meta: dict[str, str] = {}
     if is_usable == "t" and "meta" in present:
@@ -221,6 +233,7 @@ def read_installed(connection: Connection, names: Names) -> Installed:
         _check_number(names, meta)
     return Installed(
         f"{system}.{names.database}",
+        timeline,
         schema is not None,
         present,
         is_usable == "t",

@@ -178,7 +178,7 @@ class Server:
     def _is_ready(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self.log.read_text(errors="replace")
-        return self._pid_file.exists() and self._pid_file.read_text().rstrip().endswith("\nready")
+        return self._pid_file.exists() and self._pid_file.read_text().rstrip().endswith(("\nready", "\nstandby"))
 
     def _wait(self, condition: Callable[[], bool]) -> None:
         deadline = monotonic() + PATIENCE
