@@ -303,6 +303,9 @@ class View:
 
     def natural_key(self, row: Row) -> Key:
         """The key of a row of this view; a member that is not known counts as null."""
+        if len(self.key) == 1:  # most keys, in a third of the time
+            cell = row[self.key[0]]
+            return (None if cell is ABSENT else cell,)
         return tuple([None if (cell := row[index]) is ABSENT else cell for index in self.key])
 
     def natural_keys(self, rows: Sequence[Row]) -> list[Key]:

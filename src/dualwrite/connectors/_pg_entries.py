@@ -60,7 +60,7 @@ class Row(NamedTuple):
     def edits(self) -> tuple[Image | None, Image | None, Sequence[int] | None]:
         """The same, with the cells in which the images differ, where these are known beforehand."""
         old, new, edited = row_images(self.data)
-        if old is not None and not is_full(self.data):
+        if edited is None and old is not None and not is_full(self.data):
             columns = self.relation.columns
             old = tuple(cell if column.key else UNCHANGED for column, cell in zip(columns, old, strict=True))
         return old, new, edited

@@ -13,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 from dualwrite.canonical import identity
@@ -55,6 +56,9 @@ def picker(sources: tuple[tuple[int, Callable[[str], str]] | None, ...], partial
 
     What has no source is ABSENT; ``partial``: so are cells that the server has not sent.
     """
+    taken = [source[0] for source in sources if source is not None and source[1] is identity]
+    if len(taken) == len(sources) > 1 and not partial:  # they are in canonical form
+        return itemgetter(*taken)
     scope: dict[str, Any] = {"A": ABSENT, "U": UNCHANGED}
     cells = []
     for number, source in enumerate(sources):

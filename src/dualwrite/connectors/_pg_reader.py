@@ -202,37 +202,41 @@ class LogReader:
             self._onlookers.prepare(touched, start)
         ours: list[Entry] = []
         for entry in entries:
+            place = entry.place
             if isinstance(entry, Done):
                 if ours:
                     self._tell_ours(ours, items, markers[entry.transaction.lsn])
                     ours = []
-                self._after = entry.place
+                self._after = place
             elif isinstance(entry, Emptied):
                 self._halts += self._emptied(entry)
             elif entry.transaction.origin == self._context.origin:
                 ours.append(entry)
                 continue
             elif isinstance(entry, RowEntry):
-                self._tell_users(entry, items)
+                self._tell_users(entry, place, items)
             if self._trouble is not None:
                 return
-            self._after = entry.place
+            self._after = place
 
     def _decoded(self, entries: Iterable[Entry], markers: Mapping[int, Marker]) -> dict[Place, Item]:
         """The rows that have something to tell to others than their own views, by their places."""
         items: dict[Place, Item] = {}
-        for entry in entries:
-            if isinstance(entry, RowEntry):
-                shape = self._shape(entry)
-                if shape is None or (
-                    shape.pick is None
-                    and not (
-                        entry.transaction.origin == self._context.origin
-                        and is_loud(shape, markers[entry.transaction.lsn])
-                    )
-                ):
-                    continue  # nothing to anybody, or an echo, or told as it is read
-                items[entry.place] = self._item(entry, shape)
+        rows = [entry for entry in entries if isinstance(entry, RowEntry)]
+        examples = {entry.version: entry for entry in rows}  # of each shape one
+        shapes = {version: shape for version, entry in examples.items() if (shape := self._shape(entry)) is not None}
+        if not markers and all(shape.pick is None for shape in shapes.values()):
+            return items
+        for entry in rows:
+            shape = shapes.get(entry.version)
+            if shape is None or (
+                shape.pick is None
+                and not (
+                    entry.transaction.origin == self._context.origin and is_loud(shape, markers[entry.transaction.lsn])
+                )
+            ):
+                continue  # nothing to anybody, or an echo, or told as it is read
+            items[entry.place] = self._item(entry, shape)
         return items
 
     @staticmethod
@@ -295,20 +299,20 @@ class LogReader:
 
     # -- users' transactions --------------------------------------------------------------------------------------
 
-    def _tell_users(self, entry: RowEntry, items: Mapping[Place, Item]) -> None:
+    def _tell_users(self, entry: RowEntry, place: Place, items: Mapping[Place, Item]) -> None:
         shape = self._shape(entry)
         if shape is None:
             return
         if shape.trouble is not None:
             self._trouble = shape.trouble
         elif shape.pick is None:
-            self._tell_flat(entry, shape)
+            self._tell_flat(entry, place, shape)
         else:
-            self._move(items[entry.place], shape.sights)
+            self._move(items[place], shape.sights)
 
-    def _tell_flat(self, entry: RowEntry, shape: Shape) -> None:
+    def _tell_flat(self, entry: RowEntry, place: Place, shape: Shape) -> None:
         """A row that is nothing but its own cells."""
-        transaction, place = entry.transaction, entry.place
+        transaction = entry.transaction
         old, new, edited = _edits(entry)
         for sight, flat in shape.sights:
             assert flat is not None
@@ -340,13 +344,8 @@ class LogReader:
     def _add(self, view: View, transaction: Committed, place: Place, before: Row | None, after: Row | None) -> None:
         if before == after or place <= self._passed:
             return
-        if (
-            before
-            and after
-            and ABSENT in before
-            and any(before[i] is ABSENT and after[i] is not ABSENT for i in view.key)
-        ):
-            before = None  # nobody could know the record before
+        if before and after and _has_come_to_light(view, before, after):
+            before = None
         if before is None:
             assert after is not None
             kind, key = Kind.INSERT, view.natural_key(after)
@@ -441,6 +440,14 @@ class LogReader:
 def is_loud(shape: Shape, marker: Marker) -> bool:
     """Can rows like this, in the transaction of this marker, be the work of others?"""
     return marker.wrote is not None and shape.table in marker.wrote.loud and shape.has_key
+
+
+def _has_come_to_light(view: View, before: Row, after: Row) -> bool:
+    """Could nobody know the record before, because a member of its key could not be told?"""
+    for index in view.key:  # noqa: SIM110  (a generator would cost more than the loop)
+        if before[index] is ABSENT and after[index] is not ABSENT:
+            return True
+    return False
 
 
 def _edits(entry: RowEntry) -> tuple[Raw | None, Raw | None, Sequence[int] | None]:
