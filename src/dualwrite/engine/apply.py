@@ -55,7 +55,8 @@ class Application:
             if keys is None or self.ledger.queue(compiled, keys, change):
                 continue
             old, new = keys[0], keys[-1]
-            plan = renamed.get((compiled.name, old)) or segment.get((compiled.name, old))
+            record = compiled.name, old
+            plan = renamed.get(record) or segment.get(record)
             moves = old != new
             if (plan is not None and plan.new_key != old) or (
                 moves and ((compiled.name, new) in segment or (compiled.name, new) in renamed)
@@ -65,7 +66,7 @@ class Application:
                 if self.ledger.queue(compiled, keys, change):
                     continue
             if plan is None:
-                plan = segment[compiled.name, old] = Plan(compiled, old, [], old)
+                plan = segment[record] = Plan(compiled, old, [], old)
             plan.changes.append(change)
             plan.new_key = new
             if moves:

@@ -149,8 +149,7 @@ def _alike(parked: Collection[int], work: tuple[Plan, Write]) -> tuple[object, .
     if len(plan.changes) > 1 or plan.met or plan.fetched or plan.renames or change.weak or id(change) in parked:
         return None
     position = change.position
-    common = (id(plan.compiled), position.feed, position.place[:-1], change.at, change.xid)
-    return (*common, *plan.edited, None, *write.cells)
+    return id(plan.compiled), position.feed, position.place[:-1], change.at, change.xid, plan.edited, write.cells
 
 
 def _columns(cells: Iterable[int] | None, befores: Sequence[Row | None], afters: Sequence[Row | None]) -> list[object]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from dualwrite.engine.scope import Late
@@ -157,8 +157,9 @@ class Windows:
             return  # a record without a usable key has no counterpart that could be concurrent
         self._touched.add(change.view)
         for key in keys:
-            self._insert((change.view, key), seen)
-            self._order.append((change.position, (change.view, key)))
+            record = change.view, key
+            self._insert(record, seen)
+            self._order.append((change.position, record))
         if len(self._order) % WEIGHED == 0:  # large rows seldom come alone
             self._weight += WEIGHED * _weight(seen)
         if len(self._order) > IN_MEMORY or self._weight > LARGEST_IN_MEMORY:
@@ -307,23 +308,29 @@ class Windows:
             held = self._overflow.take(seen, keep) if self._overflow else []
             for name, key, change in held:
                 self._insert((name, key), change)
-            gone: dict[tuple[str, Key], None] = {}
-            while self._order and self._order[0][0] <= seen:
-                position, record = self._order.popleft()
+            gone: dict[tuple[str, Key], Position] = {}
+            for position, record in self._passed(seen):
                 if keep is not None and keep(*record):
                     changes = self._records.get(record, [])
                     held += [(*record, change) for change in changes if change.position == position]
                 else:
-                    gone[record] = None
-            for record in gone:  # once for each: it may have changed a thousand times
+                    gone[record] = position
+            for record, position in gone.items():  # once for each: it may have changed a thousand times
                 changes = self._records.get(record, [])
-                if changes and changes[-1].position <= seen:  # they are in order
+                if changes and changes[-1].position is position:  # they are in order
                     del self._records[record]
                 else:
                     self._keep(record, [c for c in changes if seen < c.position])
             if known:
                 self._weight = self._weight * len(self._order) // known
         return held
+
+    def _passed(self, seen: Position) -> Iterator[tuple[Position, tuple[str, Key]]]:
+        """Take what lies up to a place out of the order: all of it is of one feed, so that places alone compare."""
+        order, last = self._order, seen.place
+        if order and order[0][0] <= seen:
+            while order and order[0][0].place <= last:
+                yield order.popleft()
 
     def drop(self, map_name: str, key: Key | None = None, seen: Position | None = None) -> None:
         """Forget a map, or what was held back for one of its records up to ``seen``."""

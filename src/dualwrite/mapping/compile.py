@@ -144,7 +144,7 @@ class CompiledMap:
     _right: _Functions
     _alike: Alike
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The map's name."""
         return self.table_map.name
