@@ -114,7 +114,8 @@ class Change(NamedTuple):
     and ``mark`` the number of our last commit in this side before it (0 = none): both come from the markers.
     ``at`` is the user's commit time in seconds since the epoch (UTC) by the side's own clock.  A *weak* change stands
     for a difference found by an initial sync: it yields to every user's change.  ``xid`` is the system's own number
-    for the transaction, 0 where it has none.
+    for the transaction, 0 where it has none.  ``edited`` are the cells in which both images differ, in their order,
+    where the feed knows them; whoever puts other images in their place takes ``with_images``.
     """
 
     view: str
@@ -128,6 +129,11 @@ class Change(NamedTuple):
     mark: int = 0
     weak: bool = False
     xid: int = 0
+    edited: tuple[int, ...] | None = None
+
+    def with_images(self, before: Row | None, after: Row | None) -> Change:
+        """The same with these images, of which it is not known where they differ."""
+        return self._replace(before=before, after=after, edited=None)
 
     def having_seen(self, seen: Position | None) -> Change:
         """The same, made by a side that had received the other so far."""

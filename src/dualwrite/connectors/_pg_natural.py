@@ -101,14 +101,21 @@ class Flat:
             if source is not None:
                 self._ways.setdefault(source[0], []).append((place, source[1]))
 
-    def rows(self, old: Sequence[Any], new: Sequence[Any], edited: Iterable[int]) -> tuple[Row, Row]:
-        """Two rows of images that differ in some cells, and have all of them: what stays is spelled once."""
+    def rows(self, old: Sequence[Any], new: Sequence[Any], edited: Iterable[int]) -> tuple[Row, Row, tuple[int, ...]]:
+        """Two rows of images that differ in some cells, and have all of them, and in which cells the rows differ.
+
+        What stays is spelled once.
+        """
         before = self.row(old)
         cells = list(before)
+        differing: list[int] = []
         for index in edited:
             for place, spell in self._ways.get(index, ()):
-                cells[place] = None if new[index] is None else spell(new[index])
-        return before, tuple(cells)
+                cell = None if new[index] is None else spell(new[index])
+                if cell != cells[place]:
+                    cells[place] = cell
+                    differing.append(place)
+        return before, tuple(cells), tuple(sorted(differing))
 
 
 # -- references ------------------------------------------------------------------------------------------------------

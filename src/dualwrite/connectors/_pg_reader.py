@@ -317,10 +317,9 @@ class LogReader:
         for sight, flat in shape.sights:
             assert flat is not None
             if old is None or new is None or edited is None:
-                before, after = _apply(flat.row, old), _apply(flat.row, new)
+                self._add(sight.view, transaction, place, _apply(flat.row, old), _apply(flat.row, new))
             else:
-                before, after = flat.rows(old, new, edited)
-            self._add(sight.view, transaction, place, before, after)
+                self._add(sight.view, transaction, place, *flat.rows(old, new, edited))
 
     def _move(self, item: Item, sights: Sequence[tuple[Sight, Flat | None]] = ()) -> None:
         """The records move on by an entry; those that look on are told behind the record itself."""
@@ -341,11 +340,19 @@ class LogReader:
             return None if item.new is None else sight.row(item.new)
         return None if item.old is None else sight.row(item.old, item.new, leaves=item.new is None)
 
-    def _add(self, view: View, transaction: Committed, place: Place, before: Row | None, after: Row | None) -> None:
+    def _add(
+        self,
+        view: View,
+        transaction: Committed,
+        place: Place,
+        before: Row | None,
+        after: Row | None,
+        edited: tuple[int, ...] | None = None,
+    ) -> None:
         if before == after or place <= self._passed:
             return
         if before and after and _has_come_to_light(view, before, after):
-            before = None
+            before = edited = None
         if before is None:
             assert after is not None
             kind, key = Kind.INSERT, view.natural_key(after)
@@ -354,7 +361,7 @@ class LogReader:
         position = Position(self._context.feed, place)
         seen, number = self.marker.seen, self.marker.number
         at, xid = transaction.at, transaction.xid
-        self._ready.append(Change(view.name, kind, key, before, after, at, position, seen, number, False, xid))
+        self._ready.append(Change(view.name, kind, key, before, after, at, position, seen, number, False, xid, edited))
 
     # -- onlookers ------------------------------------------------------------------------------------------------
 

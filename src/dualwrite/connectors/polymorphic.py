@@ -209,7 +209,7 @@ class _Prism:
         """A change as the map asks for it; None where it does not see any."""
         before = None if change.before is None else self.row(change.before)
         after = None if change.after is None else self.row(change.after)
-        return None if before == after else change._replace(before=before, after=after)
+        return None if before == after else change.with_images(before, after)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -71,7 +71,8 @@ class Plan:
         if len(self.changes) == 1:
             return first
         kind = Kind.INSERT if first.kind is Kind.INSERT else Kind.DELETE if last.after is None else Kind.UPDATE
-        return last._replace(kind=kind, key=first.key, before=first.before, weak=first.weak and last.weak)
+        merged = last.with_images(first.before, last.after)
+        return merged._replace(kind=kind, key=first.key, weak=first.weak and last.weak)
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class Retries:
         natural = compiled.target_key(self._source, row)
         known = self._to.connector.fetch(compiled.views[self._target], [natural]).get(natural)
         kind = Kind.UPDATE if known else Kind.INSERT
-        return change._replace(kind=kind, before=None, after=row, at=at, weak=True)
+        return change.with_images(None, row)._replace(kind=kind, at=at, weak=True)
 
     # -- what is taken together -------------------------------------------------------------------------------------
 
@@ -208,10 +208,10 @@ def _settled(link: Link, source: Side, changes: Sequence[Change]) -> list[Change
 def _joined(compiled: CompiledMap, source: Side, first: Change, change: Change) -> Change | None:
     """Two changes of a record as one; None where the other side need never know of it."""
     if first.before is not None and _has_key(compiled, source, first.before):
-        return change._replace(key=first.key, before=first.before, seen=first.seen)
+        return change.with_images(first.before, change.after)._replace(key=first.key, seen=first.seen)
     if change.after is None:
         return None
-    return change._replace(kind=Kind.INSERT, before=None, seen=first.seen)
+    return change.with_images(None, change.after)._replace(kind=Kind.INSERT, seen=first.seen)
 
 
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:

@@ -147,7 +147,7 @@ class Stage:
         """Nobody else has touched the record: one write for all its changes."""
         change = plan.merged()
         if change.before is not None and change.after is not None:
-            plan.edited = differing(change.before, change.after)
+            plan.edited = differing(change.before, change.after) if change.edited is None else change.edited
         try:
             write = self._translation.write(change, plan.edited)
         except RowProblem as problem:

@@ -34,9 +34,9 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
         is_now = is_now and after is not None and not late.covers(after, at)
     if change.kind is Kind.UPDATE and was != is_now:
         if is_now:
-            return change._replace(kind=Kind.INSERT, before=None)
+            return change.with_images(None, after)._replace(kind=Kind.INSERT)
         if compiled.on_leave == "delete":
-            return change._replace(kind=Kind.DELETE, after=None)
+            return change.with_images(before, None)._replace(kind=Kind.DELETE)
         return None
     return change if was or is_now else None
 

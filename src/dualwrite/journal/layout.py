@@ -50,7 +50,7 @@ class Layout:
         before, after = (None if row is None else self.row(row, view) for row in (change.before, change.after))
         found = after if before is None else before
         key = change.key if found is None else view.natural_key(found)
-        return change._replace(key=key, before=before, after=after)
+        return change.with_images(before, after)._replace(key=key)
 
     def natural(self, key: Key, view: View) -> Key | None:
         """A natural key of this layout's rows as one of the view's; None where a member is not known."""

@@ -69,6 +69,21 @@ class FeedContract:
         assert [(c.view, c.kind, c.key, c.before, c.after) for c in found] == wanted
         assert [c.position for c in found] == sorted({c.position for c in found})
 
+    def test_where_a_feed_tells_which_cells_differ_they_do(self, example: Example) -> None:
+        """``edited`` holds the cells in which both images differ, all of them, in their order."""
+        example.flat("a", grp="x", tag="1")
+        example.update("flat", {"code": "a"}, tag="2", grp="y")
+        example.update("flat", {"code": "a"}, grp="Y", points="7")
+        example.update("flat", {"code": "a"}, code="b", tag=None)
+        found = example.changes()
+        assert [change.kind for change in found] == [INSERT, UPDATE, UPDATE, UPDATE]
+        assert found[0].edited is None
+        for change in found[1:]:
+            assert change.before is not None
+            assert change.after is not None
+            cells = enumerate(zip(change.before, change.after, strict=True))
+            assert change.edited in (None, tuple(index for index, (was, now) in cells if was != now))
+
     def test_one_transaction_is_told_in_its_order(self, example: Example) -> None:
         """What one transaction did to several records comes in the order of its statements, at one commit time."""
         with example.system.user() as user:
