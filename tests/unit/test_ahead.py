@@ -40,13 +40,16 @@ class Slow:
 
 
 def test_the_next_batch_is_read_while_one_is_in_hand() -> None:
-    """Nobody has asked for it yet; it comes when somebody does, in the same order, and nothing twice."""
+    """As soon as it may, though nobody has asked for it yet; it comes when somebody does, in order, and not twice."""
     slow = Slow(3)
     ahead = Ahead(slow, "test")
     found = []
     for number in (1, 2, 3):
         found.append(ahead.read(10, 5.0).position.place)
+        assert not slow.began[number + 1].is_set()
+        ahead.go_on()
         assert slow.began[number + 1].wait(10)
+        ahead.go_on()  # once is enough
     assert ahead.read(10, 5.0).changes == ()
     assert found == [(1,), (2,), (3,)]
     assert slow.timeouts == [5.0, 0.0, 0.0, 0.0, 5.0]  # ahead, nobody waits; who asks and finds nothing does
@@ -59,6 +62,7 @@ def test_what_reading_ahead_meets_is_raised_to_who_asks() -> None:
     slow = Slow(1, PositionLost("gone"))
     ahead = Ahead(slow, "test")
     assert ahead.read(10, 0).changes
+    ahead.go_on()
     assert slow.began[2].wait(10)
     with pytest.raises(PositionLost, match="gone"):
         ahead.read(10, 0)
@@ -71,5 +75,6 @@ def test_behind_a_few_changes_nothing_is_read_ahead() -> None:
     ahead = Ahead(slow, "test")
     for _ in range(3):
         assert ahead.read(10, 5.0).changes
+        ahead.go_on()
     assert slow.timeouts == [5.0, 5.0, 5.0]
     ahead.close()

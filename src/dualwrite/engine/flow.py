@@ -137,12 +137,17 @@ class Flow:
         self.close_feed()
         self._again = self._read_to = None
         feed = self._from.connector.feed(self.link.views(self.source), None)
-        self._feed = Ahead(feed, self.stream) if self._reads_ahead else feed
+        self._feed = self._ahead(feed) if self._reads_ahead else feed
 
     def read_ahead(self) -> None:
-        """From now on, the next batch is decoded while one is applied."""
+        """From now on, the next batch is decoded while the target writes one."""
         if not self._reads_ahead and self._feed is not None:
-            self._reads_ahead, self._feed = True, Ahead(self._feed, self.stream)
+            self._reads_ahead, self._feed = True, self._ahead(self._feed)
+
+    def _ahead(self, feed: Feed) -> Ahead:
+        ahead = Ahead(feed, self.stream)
+        self._from.read_on = ahead.go_on
+        return ahead
 
     def close_feed(self) -> None:
         """Let go of the feed."""

@@ -141,6 +141,10 @@ class ParkedKeys:
             return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
 
 
+def _nothing() -> None:
+    pass
+
+
 @dataclass
 class LinkSide:
     """One side of the link as the engine knows it.  Everything but the connector is a cache of committed state."""
@@ -157,6 +161,7 @@ class LinkSide:
     is_read: bool = True  # does the transaction that is open here know all that users committed before it?
     commits: int | None = None  # the number of the last commit of this very engine here
     backlogs: dict[str, Backlog] = field(default_factory=dict)  # what its users do to maps that do not simply flow
+    read_on: Callable[[], None] = _nothing  # what there is to do here while the other side's system is at work
     _learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
     _known: int = -1  # the number of the last commit of this engine that the caches know
 

@@ -373,6 +373,7 @@ class Stage:
         """Write; returns what failed.  A surprise (the target does not hold what it should) is folded at once."""
         if not work:
             return []
+        self.link.sides[self.source].read_on()
         outcomes = self._written([write for _, write in work])
         failed: list[tuple[Plan, Write, Outcome]] = []
         surprised: list[Plan] = []
