@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from queue import Empty, Queue
-from typing import TypeVar, assert_never
+from typing import assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.apply import Application
@@ -36,9 +36,8 @@ from dualwrite.journal import Count
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
-AHEAD = 2
-"""Chunks that are read while another one is carried."""
-_T = TypeVar("_T")
+AHEAD = 10
+"""Blocks that are read while others are carried."""
 
 
 @dataclass
@@ -72,18 +71,18 @@ def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> O
     return ask
 
 
-def ahead(items: Iterator[_T]) -> Generator[_T, None, None]:
+def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
     """The same; a thread reads on, a few of them at most, while one is worked on.
 
     To be closed before what they are read from is.
     """
-    read: Queue[_T | BaseException | None] = Queue(AHEAD)
+    read: Queue[Finding | BaseException | None] = Queue(AHEAD)
     stop = threading.Event()
 
     def work() -> None:
         try:
-            for item in items:
-                read.put(item)
+            for finding in findings:
+                read.put(finding)
                 if stop.is_set():
                     return
             read.put(None)
@@ -93,10 +92,10 @@ def ahead(items: Iterator[_T]) -> Generator[_T, None, None]:
     thread = threading.Thread(target=work, name="reading ahead", daemon=True)
     thread.start()
     try:
-        while (item := read.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
+        while (finding := read.get()) is not None:
+            if isinstance(finding, BaseException):
+                raise finding
+            yield finding
     finally:
         stop.set()
         while thread.is_alive():
@@ -152,7 +151,7 @@ class InitialSync:
         self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
         self._asked: dict[Side, list[Key]] = {side: [] for side in Side}  # of a live map: what it lets be restored
         self._snapshots = ExitStack()
-        self._reading: Generator[Weak, None, None] | None = None
+        self._reading: Generator[Finding, None, None] | None = None
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
 
     def _spool(self, side: Side) -> Spool:
@@ -391,10 +390,9 @@ class InitialSync:
         """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
         assert self._findings is not None
         self.outcome.tally.told = lambda _: None  # what is carried is told
-        flow, spool, found = self.flows[source], self._spools[source], self._created(source, self._findings)
-        chunks = in_chunks(found, lambda: flow.weak_limit)
-        self._reading = ahead(spool.passing(rows) for _, rows in chunks)
-        yield from self._reading
+        flow, spool, self._reading = self.flows[source], self._spools[source], ahead(self._findings)
+        for _, rows in in_chunks(self._created(source, self._reading), lambda: flow.weak_limit):
+            yield spool.passing(rows)
         self._snapshots.close()
 
     def _created(self, source: Side, findings: Iterator[Finding]) -> Iterator[tuple[list[bool], Sequence[Row]]]:

@@ -11,13 +11,11 @@ import marshal
 import sqlite3
 import struct
 import tempfile
-import threading
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from os import SEEK_END
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
@@ -355,7 +353,7 @@ class Weak:
 class Spool:
     """The weak changes that an initial sync of one map carries out of one side, in the order in which it does.
 
-    They are numbered from 1.  One thread may let changes pass while another one asks for those of records.
+    They are numbered from 1.
     """
 
     def __init__(self, compiled: CompiledMap, side: Side, file: IO[bytes] | None = None) -> None:
@@ -366,7 +364,6 @@ class Spool:
         self._inserts: list[bool] = []
         self._rows: list[Row] = []
         self._weight = 0
-        self._lock = threading.Lock()
         self._index: sqlite3.Connection | None = None
         self._indexed = 0  # bytes of the file that the index knows
         self._boundary: Position | None = None
@@ -458,17 +455,14 @@ class Spool:
     def passing(self, rows: Sequence[Row]) -> Weak:
         """Inserts of these rows, to be carried at once; for this, ``seal`` comes first."""
         start, inserts = self.count + 1, [True] * len(rows)
-        pieces = [slice(at, at + PIECE) for at in range(0, len(rows), PIECE)]
-        packed = b"".join([packed_rows(inserts[piece], rows[piece]) for piece in pieces])
-        with self._lock:
-            self._file.seek(0, SEEK_END)
-            self._file.write(packed)
-            self._file.flush()
-            self.count += len(rows)
+        for at in range(0, len(rows), PIECE):
+            self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
+        self._file.flush()
+        self.count += len(rows)
         return Weak(self, start, inserts, rows)
 
     def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], Sequence[Row]]]:
-        end = self._file.seek(0, SEEK_END)
+        end = self._file.seek(0, 2)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
             block = _read_block(self._file)
@@ -485,15 +479,14 @@ class Spool:
             self._index = scratch_database(self)
             columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
             self._index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
-        with self._lock:
-            self._extend(self._index)
+        self._extend(self._index)
         query = "SELECT number, inserted, row FROM weak WHERE key = ?"
         found = self._index.execute(query, (_text(key),)).fetchone()
         return None if found is None else self.change(found[0], bool(found[1]), _row(marshal.loads(found[2])))
 
     def _extend(self, index: sqlite3.Connection) -> None:
         """Put into the index what has come since it was asked last."""
-        end = self._file.seek(0, SEEK_END)
+        end = self._file.seek(0, 2)
         if end == self._indexed:
             return
         index.execute("BEGIN")
