@@ -1005,7 +1005,8 @@ class World:
             self._adopt()
             if turn > 2:  # the parent that it had for a while, or one whose delete was not carried
                 group = "g:" if entry.waits_table in ("grp", "family") else ""
-                self.edit(entry.side.other, f"set {group}{entry.waits_key.replace(', ', '')} a={turn}")
+                members = sorted(entry.waits_key.split(", "), key=lambda member: member in COMPANIES)  # any order
+                self.edit(entry.side.other, f"set {group}{''.join(members)} a={turn}")
         elif entry.code == "value_not_mapped":
             self._correct(entry)
         elif entry.code == "reference":
