@@ -279,6 +279,7 @@ class Stream:
                 size, data = next_message(1)
                 if size <= 0 or data[0] != _DATA or data[_HEADER] not in KINDS:
                     return size, data
+            self._questions.clear()
             self._heard = monotonic()
             self._talk()
             if self._stopping:

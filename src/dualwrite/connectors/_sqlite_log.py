@@ -24,7 +24,7 @@ from dualwrite.connectors._sqlite_capture import (
 )
 from dualwrite.connectors._sqlite_order import Doubt, Entry, State, in_order, state
 from dualwrite.connectors._sqlite_schema import Catalog
-from dualwrite.connectors._sqlite_session import read_all, some, tolerate
+from dualwrite.connectors._sqlite_session import read, read_all, some
 from dualwrite.connectors._sqlite_values import Storage
 from dualwrite.model import Position
 
@@ -140,13 +140,7 @@ class Entries:
 
     def _rows(self, sql: str, bound: Sequence[int], limit: int) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
         """Rows of the log, and some of those behind them."""
-        try:
-            cursor = self._connection.execute(sql, bound)
-            return some(cursor, limit), cursor.fetchmany(_LOOKAHEAD)
-        except sqlite3.OperationalError as exc:
-            if not tolerate(self._connection, exc):
-                raise
-            return self._rows(sql, bound, limit)
+        return read(self._connection, sql, bound, lambda cursor: (some(cursor, limit), cursor.fetchmany(_LOOKAHEAD)))
 
     def scan(self, after: int, tables: Collection[str]) -> Iterator[Entry]:
         """All entries of some tables; memory stays bounded."""

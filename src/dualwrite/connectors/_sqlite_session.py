@@ -9,17 +9,18 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote as url_quote
 from urllib.parse import unquote
 
 from dualwrite.errors import Denied, DualwriteError, Unavailable, Usage
 from dualwrite.lined import weight
 
+_T = TypeVar("_T")
 PATIENCE = 60.0
 """How long a busy database is waited for, in seconds."""
 COURTESY = 0.026
@@ -28,7 +29,7 @@ COURTEOUS_AFTER, COURTEOUS_ALONE = 0.05, 0.5
 """After how long of holding it: in company of other writers, and where none has been noticed."""
 COMPANY = 10.0
 """For how long after somebody else's commit there is company, in seconds."""
-STEP = 50
+STEP = 10
 """Rows that are read before somebody looks how large they are."""
 LARGEST = 2 << 20
 """Characters and bytes from which on no more rows are read at once."""
@@ -73,12 +74,17 @@ def text_or_bytes(value: bytes) -> str | bytes:
 
 def read_all(connection: sqlite3.Connection, sql: str, bound: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
     """All rows of a query; text that is no UTF-8 comes as bytes."""
+    return read(connection, sql, bound, sqlite3.Cursor.fetchall)
+
+
+def read(connection: sqlite3.Connection, sql: str, bound: Sequence[Any], take: Callable[[sqlite3.Cursor], _T]) -> _T:
+    """What is taken of a query's rows; text that is no UTF-8 comes as bytes, for which it may be asked once more."""
     try:
-        return connection.execute(sql, bound).fetchall()
+        return take(connection.execute(sql, bound))
     except sqlite3.OperationalError as exc:
         if not tolerate(connection, exc):
             raise
-        return connection.execute(sql, bound).fetchall()
+        return take(connection.execute(sql, bound))
 
 
 def some(cursor: sqlite3.Cursor, count: int) -> list[tuple[Any, ...]]:
