@@ -123,6 +123,27 @@ def test_a_trigger_of_one_side_is_no_loop(side):
     assert {name for (name,) in story.both("name")} == {"Y"}
 
 
+def test_a_trigger_that_follows_a_busy_record_is_no_loop():
+    """It answers each change of an application that never waits for what it answers."""
+    story = Story(ITEM_MAP).start()
+
+    def noted(user: User, kind: Kind, _old, new) -> None:
+        if kind is Kind.UPDATE and new["note"] != new["name"]:
+            user.update(stories.MAIN[R], {"code": "1"}, {"note": new["name"]})
+
+    story.insert(L, code="1", name="0")
+    story.drain()
+    story.databases[R].trigger(stories.MAIN[R], noted)
+    for number in range(3 * ROUNDS):
+        story.update(L, "1", name=f"first {number}")
+        story.engine.flows[L].turn(0)
+        story.update(L, "1", name=f"second {number}")
+        story.engine.flows[R].turn(0)
+    story.drain()
+    assert not story.parked()
+    assert story.both("name", "note") == {(f"second {number}", f"second {number}")}
+
+
 def test_a_busy_record_is_no_loop():
     """An application that counts on one side, and one that counts another column on the other."""
     story = Story(ITEM_MAP).start()

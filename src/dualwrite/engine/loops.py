@@ -1,8 +1,9 @@
 """Notices records that keep changing on both sides: what we carry to a side, something there changes back, for ever.
 
 A change *answers* one of ours when its side had seen what we carried there for the same record, and it changes the same
-columns.  People who edit a record in turn do so a few times; two triggers, or two applications, do it without end.
-Whoever has answered too often within a while is parked by whichever flow carries the record next.
+columns.  Answers that come from both sides in turn are counted.  People who edit a record in turn do so a few times;
+two triggers, or two applications, do it without end.  Whoever has answered too often within a while is parked by
+whichever flow carries the record next.
 
 Most transactions have no record in common with the last ones of the other direction, and cost a look at two sets.
 """
@@ -64,10 +65,11 @@ class _Recent:
 
 @dataclass
 class _Chain:
-    """The answers of one record: when they came, and what each side wrote the last time."""
+    """The answers of one record: when they came, what each side wrote the last time, and which side did so last."""
 
     times: deque[float] = field(default_factory=deque)
     wrote: dict[Side, Cells] = field(default_factory=dict)
+    last: Side | None = None
 
 
 class LoopGuard:
@@ -95,8 +97,10 @@ class LoopGuard:
         if not cells:
             return
         chain = self._chains.setdefault(record, _Chain())
-        others = chain.wrote.get(source.other)
-        chain.wrote[source] = cells
+        others, former = chain.wrote.get(source.other), chain.last
+        chain.wrote[source], chain.last = cells, source
+        if former is source:  # nothing there has answered: a trigger that follows a busy application
+            return
         if others is not None and not others.keys() & cells.keys():
             return
         self._count(record, chain, 1)
