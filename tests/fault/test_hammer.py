@@ -30,12 +30,15 @@ from dualwrite.journal import Journal, Parked
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Side
+from dualwrite.settings import ROUNDS
 from dualwrite.testing.postgresql import Database, Server
 
 L, R = Side.LEFT, Side.RIGHT
 SECONDS, SEED = "DUALWRITE_SOAK_SECONDS", "DUALWRITE_SOAK_SEED"
 PATIENCE = 240.0
 PAUSE = 0.002
+ENDLESS = 1_000_000
+"""Rounds: applications that make and delete the same records in turn for long are a loop, no matter here."""
 GROUPS = ("g", "h", "i")
 COUNTERS = ("c0", "c1", "c2")
 ITEMS = ("i0", "i1", "i2", "i3")
@@ -238,7 +241,7 @@ class Writer(threading.Thread):
 class Hammer:
     """A link, its writers, and the judgement at rest."""
 
-    def __init__(self, places: Mapping[Side, Place], stack: ExitStack) -> None:
+    def __init__(self, places: Mapping[Side, Place], stack: ExitStack, rounds: int = ROUNDS) -> None:
         """Create the tables and the engine."""
         for place in places.values():
             place.create()
@@ -252,7 +255,7 @@ class Hammer:
         stack.callback(self.journal.close)
         for one in maps:
             self.journal.set_state(one.name, desired="running")
-        self.engine = Engine("hammer", connectors, maps, self.journal)
+        self.engine = Engine("hammer", connectors, maps, self.journal, rounds=rounds)
         self.engine.open()
         stack.callback(self.engine.close)
         self.engine.reconcile()
@@ -363,7 +366,7 @@ def test_busy_applications_for_long(places: dict[Side, Place], capsys: pytest.Ca
     seed, commits = int(os.environ.get(SEED, time.time_ns())), 0
     end = time.monotonic() + float(os.environ.get(SECONDS, "60"))
     with ExitStack() as stack:
-        hammer = Hammer(places, stack)
+        hammer = Hammer(places, stack, ENDLESS)
         total: list[Writer] = []
         while time.monotonic() < end:
             total += hammer.strike(min(20.0, end - time.monotonic()), seed + len(total))
