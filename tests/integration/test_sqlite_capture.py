@@ -406,6 +406,31 @@ def test_our_own_rows_are_not_told_when_their_parent_is_read_late(lab: Lab) -> N
     assert it.told() == [("insert", None, ("H9",))]
 
 
+def test_a_record_renamed_by_what_it_is_referred_to_is_found_by_earlier_changes(lab: Lab) -> None:
+    """Where others hold the very key that we rename, what they did before is told with what they held then."""
+    script = """CREATE TABLE head (no TEXT PRIMARY KEY, title TEXT) WITHOUT ROWID; INSERT INTO head VALUES ('H', 'old');
+        CREATE TABLE line (n TEXT PRIMARY KEY, head TEXT REFERENCES head ON UPDATE CASCADE);"""
+    heads, lines = view("head", "no", "title"), view("line", "n", "head.title")
+    it = lab(script, heads, lines)
+    it.app.execute("INSERT INTO line VALUES ('a', 'H')")
+    it.app.execute("DELETE FROM line")
+    it.write(heads, Write(("H",), ("H", "old"), ("K", "new")))
+    assert it.told() == [("insert", None, ("a", "old")), ("delete", ("a", "old"), None)]
+
+
+def test_what_is_noted_of_our_deletes_goes_with_what_needs_it(lab: Lab) -> None:
+    """The note of what we deleted is trimmed with the changes before it, and is itself no change that could be lost."""
+    it = lab(LOOKED_UP, HEADS, LINES)
+    it.app.execute("DELETE FROM line WHERE head = 2")
+    read = it.connector.end()
+    it.write(HEADS, Write(("H2",), ("H2",), None))
+    it.connector.acknowledge(it.connector.end())
+    it.connector.feed(it.views, read).close()
+    it.connector.trim()
+    it.connector.feed(it.views, read).close()
+    assert it.app.execute("SELECT op FROM dualwrite_lab_log").fetchall() == [("M",)]
+
+
 # -- installing --------------------------------------------------------------------------------------------------------
 
 

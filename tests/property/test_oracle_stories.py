@@ -1,6 +1,7 @@
 """Stories that random programs have told: each once made the engine lose an edit, or let the two sides part.
 
-They are written as programs for the oracle's world (see ``oracle_world``), and judged by it.
+They are written as programs for the oracle's world (see ``oracle_world``), and judged by it; in memory, where no other
+kind of system told them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import pytest
 from dualwrite.model import Side
 
 from .oracle import Filter, Line, MapIdea
-from .oracle_world import GROUPS, ITEMS, Design, run
+from .oracle_sqlite import SqliteSystem
+from .oracle_world import GROUPS, ITEMS, Design, Make, in_memory, run
 
 COMPANY = ("company", "company.code")
 STORIES: dict[str, Story] = {}
@@ -21,10 +23,11 @@ STORIES: dict[str, Story] = {}
 
 @dataclass(frozen=True)
 class Story:
-    """A link and what happens on it."""
+    """A link, what happens on it, and between which systems."""
 
     design: Design
     program: str
+    make: Make = in_memory
 
     @property
     def lines(self) -> list[str]:
@@ -35,13 +38,14 @@ class Story:
 def story(
     name: str, program: str, *more: Line, a: str = "newest", b: str = "newest", groups: bool = False, **told: Any
 ) -> None:
-    """Register a story; ``told`` are parts of the map of items, or of the link."""
+    """Register a story; ``told`` are parts of the map of items, or of the link, and ``make`` the systems."""
+    make = told.pop("make", in_memory)
     link = {key: told.pop(key) for key in ("clock", "actions", "companies", "trigger") if key in told}
     lines = (Line("code", "=", "code"), Line("a", "=", "a", policy=a), Line("b", "=", "b", policy=b), *more)
     items = MapIdea(ITEMS, "item", "thing", lines, **told)
     plain = (Line("code", "=", "code"), Line("a", "=", "a"))
     families = MapIdea(GROUPS, "grp", "family", plain, company=told.get("company"))
-    STORIES[name] = Story(Design((items, families) if groups else (items,), **link), program)
+    STORIES[name] = Story(Design((items, families) if groups else (items,), **link), program, make)
 
 
 # -- initial sync ------------------------------------------------------------------------------------------------------
@@ -389,6 +393,46 @@ story(
     actions={Side.RIGHT: "set null"},
 )
 
+# -- records that we delete or rename while those that refer to them have changed ------------------------------------------
+
+for systems in (in_memory, SqliteSystem):
+    story(
+        f"record deleted, then its parent by us, before the delete is read: {systems.__name__}",
+        """
+        start left
+        L insert g:g
+        L insert 1 grp=g
+        drain
+        L delete g:g
+        R delete 1
+        L>R
+        R>L
+        """,
+        Line("grp", "=", "family.code"),
+        groups=True,
+        key=("code", "family.code"),
+        actions={Side.RIGHT: "restrict"},
+        make=systems,
+    )
+    story(
+        f"record edited, then its parent renamed by us, before the edit is read: {systems.__name__}",
+        """
+        start left
+        L insert g:g
+        L insert 1 grp=g
+        drain
+        L rename g:g g:h
+        R update 1 a=3
+        L>R
+        R>L
+        """,
+        Line("grp", "=", "family.code"),
+        groups=True,
+        key=("code", "family.code"),
+        actions={Side.RIGHT: "restrict"},
+        make=systems,
+    )
+
 # -- bad values --------------------------------------------------------------------------------------------------------
 
 story(
@@ -408,4 +452,4 @@ story(
 def test_story(name: str) -> None:
     """Both sides agree in the end, and nothing is lost."""
     told = STORIES[name]
-    assert run(told.design, told.lines) == []
+    assert run(told.design, told.lines, told.make) == []

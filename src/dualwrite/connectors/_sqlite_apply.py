@@ -215,23 +215,23 @@ class SqliteTransaction:
                 "another engine runs this link: stop one of them",
             )
         with self._file.errors():
-            self._effects.finish(self._mark(position))
+            self._mark(position)
+            self._effects.finish()
             self._commit()
         self._known[self._stream] = stored if position is None else position
         self._end()
 
-    def _mark(self, position: Position | None) -> int:
-        """Leave the marker; everything behind it in the log has seen what it says.  Returns its place."""
+    def _mark(self, position: Position | None) -> None:
+        """Leave the marker; everything behind it in the log has seen what it says."""
         execute = self._connection.execute
         seen = str(position) if position is not None else self._meta.get("seen", "")
         marker = Marker(self.number, Position.parse(seen) if seen else None, self._effects.assigned)
         sql = f"INSERT INTO {self._names.log} (op, at, own, note) VALUES (?, julianday('now'), ?, ?)"
-        place = execute(sql, (MARKER, NORMAL, marker.note())).lastrowid
+        execute(sql, (MARKER, NORMAL, marker.note()))
         if position is not None:
             execute(f"INSERT OR REPLACE INTO {self._names.position} VALUES (?, ?)", (self._stream, str(position)))
         values = [("commits", self.number), ("seen", seen)]
         self._connection.executemany(f"INSERT OR REPLACE INTO {self._names.meta} VALUES (?, ?)", values)
-        return int(place or 0)
 
     def _commit(self) -> None:
         try:

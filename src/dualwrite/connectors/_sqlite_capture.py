@@ -39,9 +39,11 @@ SCHEMA_NUMBER = 1
 TABLES = ("log", "shape", "position", "side", "meta", "mode", "stash")
 INSERT, UPDATE, DELETE, REPLACED, MARKER, GONE, NOTICE, GAP = "I", "U", "D", "X", "M", "G", "N", "L"
 """What an entry of the log is: ``X`` a row that another one replaced, ``M`` a commit of ours.  Two are notes about our
-own work and no changes: ``G`` what a record was that we deleted or moved (effects may name it), ``N`` a record that we
-renamed or brought, by which those that look it up look different (the note tells which).  ``L``: what came before is
-lost."""
+own work and no changes: ``G`` what a record was that we deleted (what users did before, and effects, may name it),
+``N`` a record that we renamed or brought, by which those that look it up look different (the note tells which).
+``L``: what came before is lost."""
+IS_LOSS = f"op NOT IN ('{MARKER}', '{GONE}')"
+"""Entries of which somebody who has not read them must hear: all but those that only tell of us."""
 NORMAL, OWN, SILENT = 0, 1, 2
 REMEDY = "stop the maps of this link and start them again with an initial sync"
 START_AGAIN = "correct the map if need be (`dualwrite check` tells), then start it: it compares both sides"

@@ -80,7 +80,8 @@ class State:
     shadows: dict[tuple[str, Identity], Shadow] = field(default_factory=dict)
     finished: list[Shadow] = field(default_factory=list)
     woken: dict[tuple[str, tuple[str, ...], Identity], dict[str, list[Identity]]] = field(default_factory=dict)
-    renamed: dict[tuple[str, Identity], Values] = field(default_factory=dict)
+    moving: dict[tuple[str, Identity], Values] = field(default_factory=dict)
+    gone: list[tuple[str, Values]] = field(default_factory=list)
     mine: dict[str, set[Identity]] = field(default_factory=dict)
     ranges: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     assigned: dict[str, set[Identity] | None] = field(default_factory=dict)
@@ -269,25 +270,36 @@ class Effects:
             woken = self._state.woken.setdefault((shape.plan.table, reference.to, held), {})
             woken.setdefault(child, []).append(tuple(found))
 
-    def _tell_woken(self, marker: int) -> None:
+    def _tell_woken(self) -> None:
         for (table, to, held), rows in self._state.woken.items():
             image = current_image(self._connection, self.shapes[table], to, held)
             if image is not None:
-                self._notice(marker, self.shapes[table], None, image, Noted(only=rows))
+                self._notice(self.shapes[table], None, image, Noted(only=rows))
 
-    def _notice(self, marker: int, shape: Shape, old: Values | None, new: Values, noted: Noted) -> None:
-        write_entry(self._connection, self._names, shape, NOTICE, marker, old, new, note=noted.text())
+    def _notice(self, shape: Shape, old: Values | None, new: Values, noted: Noted) -> None:
+        write_entry(self._connection, self._names, shape, NOTICE, None, old, new, note=noted.text())
 
-    # -- records that we rename -----------------------------------------------------------------------------------
+    # -- records that we rename or delete -------------------------------------------------------------------------
 
-    def before_rename(self, table: str, identities: Iterable[Identity]) -> None:
-        """Records that others look up are about to change in what those see of them."""
-        shape, by = self.shapes[table], self._catalog.facts[table].identity
+    def before(self, table: str, kind: str, columns: Iterable[str], identities: Iterable[Identity]) -> None:
+        """Look at records that others look up, and that are about to go or to change in what those see of them."""
+        shape, by = self.shapes.get(table), self._catalog.facts[table].identity
+        if shape is None or not shape.plan.followed or kind == INSERT:
+            return
+        if kind == UPDATE and set(columns).isdisjoint(shape.plan.followed):
+            return
         for identity in identities:
-            if (table, identity) not in self._state.renamed:
+            if (table, identity) not in self._state.moving:
                 image = current_image(self._connection, shape, by, identity)
                 if image is not None:
-                    self._state.renamed[table, identity] = image
+                    self._state.moving[table, identity] = image
+
+    def deleted(self, table: str, identities: Iterable[Identity]) -> None:
+        """We deleted these rows."""
+        for identity in identities:
+            image = self._state.moving.pop((table, identity), None)
+            if image is not None:
+                self._state.gone.append((table, image))
 
     def wrote(self, table: str, identities: Sequence[Identity], columns: Iterable[str] = ()) -> None:
         """The link has said itself what these rows look like, and set these columns: they need not be told."""
@@ -323,40 +335,39 @@ class Effects:
             self._state.ranges.setdefault(table, []).append((first, now))
             self._assign(table, columns, ((row,) for row in range(first, min(now, first + _NAMED) + 1)))
 
-    def _tell_renamed(self, marker: int) -> None:
-        if not self._state.renamed:
+    def _tell_gone(self) -> None:
+        """What users did before, and what came of our own deletes, may refer to records that are not there any more."""
+        for table, image in self._state.gone:
+            write_entry(self._connection, self._names, self.shapes[table], GONE, None, image, None)
+
+    def _tell_moved(self) -> None:
+        """Records that others see under another key now, or do not find any more by what they hold."""
+        if not self._state.moving:
             return
         mine = {table: list(rows) for table, rows in self._state.mine.items()}
         for table, ranges in self._state.ranges.items():
             mine.setdefault(table, []).extend((row,) for first, last in ranges for row in range(first, last + 1))
-        for (table, identity), old in self._state.renamed.items():
+        for (table, identity), old in self._state.moving.items():
             shape = self.shapes[table]
             new = current_image(self._connection, shape, self._catalog.facts[table].identity, identity)
-            if new is not None and any(new[name] != old[name] for name in shape.plan.followed):
-                self._notice(marker, shape, old, new, Noted(but=mine))
+            if new is None:
+                write_entry(self._connection, self._names, shape, GONE, None, old, None)
+            elif any(new[name] != old[name] for name in shape.plan.followed):
+                self._notice(shape, old, new, Noted(but=mine))
 
     # -- at the end -----------------------------------------------------------------------------------------------
 
-    def finish(self, marker: int) -> None:
+    def finish(self) -> None:
         """Leave in the log what is not ours (the marker stands there already), and log others again."""
         if self._entries is not None:
             self._connection.execute(f"DELETE FROM {self._names.log} WHERE own = 1")
             shadows = [*self._state.finished, *self._state.shadows.values()]
-            effects = [shadow for shadow in shadows if self._differs(shadow)]
-            for shadow in effects:
+            for shadow in filter(self._differs, shadows):
                 self._leave(shadow)
-            if effects:
-                self._tell_moved(shadows)
-        self._tell_woken(marker)
-        self._tell_renamed(marker)
+        self._tell_gone()
+        self._tell_woken()
+        self._tell_moved()
         self._set(NORMAL)
-
-    def _tell_moved(self, shadows: Iterable[Shadow]) -> None:
-        """Records that we deleted or moved: the before-images of effects may refer to what they were."""
-        for shadow in shadows:
-            first, wanted = shadow.first, shadow.wanted or {}
-            if first and any(first[name] != wanted.get(name) for name in shadow.shape.plan.followed):
-                write_entry(self._connection, self._names, shadow.shape, GONE, shadow.rid, first, None)
 
     def _differs(self, shadow: Shadow) -> bool:
         if shadow.wanted is None or shadow.actual is None:

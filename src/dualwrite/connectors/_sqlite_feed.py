@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from dualwrite.connectors._sqlite_capture import (
-    MARKER,
+    IS_LOSS,
     REMEDY,
     Capture,
     Names,
@@ -71,7 +71,7 @@ def _last_change(connection: sqlite3.Connection, names: Names, after: int, until
     """The last change between two places that is about to be trimmed."""
     if after >= until:
         return 0
-    sql = f"SELECT max(id) FROM {names.log} WHERE op <> '{MARKER}' AND id > ? AND id <= ?"
+    sql = f"SELECT max(id) FROM {names.log} WHERE {IS_LOSS} AND id > ? AND id <= ?"
     return int(connection.execute(sql, (after, until)).fetchone()[0] or 0)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from dualwrite.connectors._sql import quote
 from dualwrite.connectors._sqlite_capture import (
     DELETE,
+    IS_LOSS,
     MARKER,
     REPLACED,
     Names,
@@ -217,8 +218,8 @@ def size_of(connection: sqlite3.Connection, names: Names) -> int:
 
 
 def last_change(connection: sqlite3.Connection, names: Names, upto: int) -> int:
-    """The last entry up to there that is no marker; 0 when there is none."""
-    sql = f"SELECT id FROM {names.log} WHERE op <> '{MARKER}' AND id <= ? ORDER BY id DESC LIMIT 1"
+    """The last entry up to there that is a loss to those who have not read it; 0 when there is none."""
+    sql = f"SELECT id FROM {names.log} WHERE {IS_LOSS} AND id <= ? ORDER BY id DESC LIMIT 1"
     row = connection.execute(sql, (upto,)).fetchone()
     return int(row[0]) if row else 0
 

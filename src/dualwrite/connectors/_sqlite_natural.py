@@ -48,11 +48,10 @@ def comparable(value: Storage, facts: Facts, column: str) -> Storage:
 
 
 class Event(NamedTuple):
-    """A referenced record's entry in the log: what it was before, for those who ask as of ``since`` or later."""
+    """A referenced record's entry in the log: what it was before."""
 
     id: int
     image: Image
-    since: int
 
 
 def is_renaming(entry: Entry) -> bool:
@@ -110,9 +109,7 @@ class History:
             target = (entry.table, to)
             self.moved.add(entry.table)
             events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
-            # who looks from before our own rename sees what the other side knows: the new key
-            since = entry.rid if entry.op == NOTICE and isinstance(entry.rid, int) else 0
-            events.append(Event(entry.id, image, since))
+            events.append(Event(entry.id, image))
 
     def forget(self, place: int) -> None:
         """Everything up to this place has been read; what lies well before it will not be asked for again."""
@@ -169,7 +166,7 @@ class History:
     def _image(self, target: Target, identity: Identity, at: int, gone: bool) -> Image | None:
         events = self._events.get(target, {}).get(identity, ())
         for event in events:
-            if event.id > at >= event.since:
+            if event.id > at:
                 return event.image
         current = self._look_up(target, identity)
         return current if current is not None or not events or not gone else events[-1].image

@@ -133,9 +133,7 @@ class Statements:
         refused: list[Operation] = []
         for operation in group:
             (ready if self._is_allowed(operation) else refused).append(operation)
-        shape = self.effects.shapes.get(self.plan.name)
-        if kind == UPDATE and shape is not None and not set(columns).isdisjoint(shape.plan.followed):
-            self.effects.before_rename(self.plan.name, (operation.identity for operation in ready))
+        self.effects.before(self.plan.name, kind, columns, (operation.identity for operation in ready))
         last = self.effects.last_row(self.plan.name) if kind == INSERT else 0
         sql = self._statement(kind, columns)
         refused += self._one_by_one(sql, ready) if loud else self._each(sql, ready)
@@ -148,6 +146,7 @@ class Statements:
     def _tell(self, kind: str, columns: Sequence[str], done: Sequence[Operation], last: int) -> None:
         """Pass on what was written."""
         if kind == DELETE:
+            self.effects.deleted(self.plan.name, (operation.identity for operation in done))
             return
         rows = [tuple(operation.values.values()) for operation in done]
         if kind == UPDATE:

@@ -92,9 +92,10 @@ class Feed(Protocol):
         """The next changes: at least one transaction where there is one, then more up to about ``limit`` changes.
 
         Waits up to ``timeout`` seconds for the first; then an empty batch (heartbeat).  A transaction larger than
-        ``limit`` may come in parts.  A change is delivered once per view of its table.  Raises PositionLost when what
-        follows the position is gone, Unavailable when the system does not answer, Halted when a view's tables are not
-        what they were.
+        ``limit`` may come in parts.  A change is delivered once per view of its table.  Its images show what lookups
+        led to then, also where those records were renamed or deleted since, by users or by us.  Raises PositionLost
+        when what follows the position is gone, Unavailable when the system does not answer, Halted when a view's tables
+        are not what they were.
         """
         ...
 

@@ -11,7 +11,7 @@ from time import monotonic
 import pytest
 
 from dualwrite.errors import PositionLost
-from dualwrite.model import Batch, Change, Key, Kind, Position, Row, Write
+from dualwrite.model import Applied, Batch, Change, Key, Kind, Position, Row, Write
 from dualwrite.schema import View
 from dualwrite.testing.example import (
     COMPANIES,
@@ -28,6 +28,7 @@ from dualwrite.testing.example import (
     peer,
 )
 
+APPLIED = Applied()
 INSERT, UPDATE, DELETE = Kind.INSERT, Kind.UPDATE, Kind.DELETE
 
 
@@ -356,6 +357,38 @@ class FeedContract:
             ("items", item("usmf", "1"), item("demf", "1"))
         ]
         assert changes[0].mark == 2
+
+    def test_users_changes_name_what_we_have_deleted_since(self, example: Example) -> None:
+        """A change shows the records that it led to, though the link deletes them before anybody reads it."""
+        company = example.company()
+        group = example.group(company)
+        example.item(company, "1", grp=group)
+        start = example.connector.end()
+        example.item(company, "2", grp=group)
+        example.update("item", {"code": "2"}, grp=None)
+        example.delete("item", code="1")
+        example.delete("item", code="2")
+        told = example.changes(start)
+        assert [change.before for change in told][2:] == [item("usmf", "1", grp="retail"), item("usmf", "2")]
+        assert example.replace(GROUPS, ("usmf", "retail"), None) == APPLIED
+        assert example.replace(COMPANIES, ("usmf", "USMF"), None) == APPLIED
+        assert example.changes(start) == told
+
+    def test_users_changes_name_what_we_have_renamed_since(self, example: Example) -> None:
+        """A change shows the keys that its lookups led to, though the link renames them before anybody reads it."""
+        company = example.company()
+        group = example.group(company)
+        start = example.connector.end()
+        example.item(company, "1", grp=group)
+        example.update("item", {"code": "1"}, note="new")
+        told = example.changes(start)
+        assert example.replace(GROUPS, ("usmf", "retail"), ("usmf", "trade")) == APPLIED
+        assert example.replace(COMPANIES, ("usmf", "USMF"), ("demf", "USMF")) == APPLIED
+        found = example.changes(start)
+        assert found[:2] == told
+        assert [change.after for change in found if change.view == "items"][-1] == item(
+            "demf", "1", grp="trade", note="new"
+        )
 
     def test_users_changes_between_our_writes_are_told(self, example: Example) -> None:
         """Echo removal takes ours alone: a user's change of the very same value is told."""
