@@ -878,7 +878,7 @@ class World:
     @staticmethod
     def _turn(engine: Engine, word: str, rest: str) -> None:
         flow = engine.flows[SIDES[word[0]]]
-        flow.limit = int(rest or 10_000)
+        flow.pace.limit = int(rest or 10_000)
         flow.turn(0)
 
     def _alone(self, side: str, turns: str, wish: str = "") -> None:

@@ -184,7 +184,7 @@ class Story:
 
     def carry(self, source: Side, limit: int = 10_000) -> None:
         """One turn of the flow out of a side."""
-        self.engine.flows[source].limit = limit
+        self.engine.flows[source].pace.limit = limit
         self.engine.flows[source].turn(0)
 
     def user(self, side: Side):

@@ -344,7 +344,7 @@ def test_look_ups_are_batched(monkeypatch: pytest.MonkeyPatch) -> None:
         return fetch(transaction, view, keys)
 
     monkeypatch.setattr(MemoryTransaction, "fetch", counted)
-    world.engine.flows[L].limit = 10_000
+    world.engine.flows[L].pace.limit = 10_000
     world.engine.drain()
     for number in range(200):
         with world.databases[L].user() as user:

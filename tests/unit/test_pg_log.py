@@ -178,6 +178,17 @@ def test_others_are_seen_while_they_arrive_and_ours_when_they_are_complete(log: 
     assert log.is_settled(138)
 
 
+def test_a_limit_counts_rows_and_not_the_ends_of_their_transactions(log: Log) -> None:
+    """Whoever asks for as many single-row transactions as it can carry at once gets so many."""
+    feed(log, begin(110), relation(1, "a"), insert(1, "1"), commit(110, 118))
+    for at in range(120, 160, 10):
+        feed(log, begin(at), insert(1, str(at)), commit(at, at + 8))
+    reading = log.read((START,), 3)
+    assert [entry.place for entry in reading.entries] == [(110, 1), (118,), (120, 1), (128,), (130, 1), (138,)]
+    assert reading.more
+    assert shown(log, reading.place, limit=2) == ["140.1 t1 140", "148 done", "150.1 t1 150", "158 done"]
+
+
 def script(seed: int) -> list[bytes]:
     """Random transactions over three tables, ours among them."""
     chance = random.Random(seed)

@@ -262,7 +262,8 @@ class Log:
             return self._begin is None and not self._fresh and self._seen <= (max(lsn, self._floor[0]),)
 
     def read(self, after: Place, limit: int, timeout: float = 0.0, size: int | None = None) -> Reading:
-        """What follows a place: about ``limit`` entries, transactions of the ``whole`` origins to their ends.
+        """What follows a place: about ``limit`` entries, ends of transactions not counted; those of the ``whole``
+        origins to their ends.
 
         ``size`` is how many bytes of rows they have, about, at most.
 
@@ -289,15 +290,17 @@ class Log:
 
     def _take(self, after: Place, limit: int, seen: Place, size: int | None) -> tuple[list[Entry], bool]:
         entries: list[Entry] = []
-        left = 1 if size is None else size
+        count, left = 0, 1 if size is None else size
         for block, items in self._walk(after, seen):
             is_last = block.last >= seen
             for entry in self._entries(block, items, after):
                 if is_last and entry.place > seen:
                     return entries, False
-                if (len(entries) >= limit or left <= 0) and not self._is_within_whole(entries[-1]):
+                is_end = isinstance(entry, Done)
+                if (count >= limit or left <= 0) and not is_end and not self._is_within_whole(entries[-1]):
                     return entries, True
                 entries.append(entry)
+                count += not is_end
                 if size is not None and isinstance(entry, Row):
                     left -= len(entry.data)
         return entries, False

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import acknowledged, check_alone, check_home, check_identity, check_kept, keep_let_go
-from dualwrite.engine.flow import LARGEST, Flow
+from dualwrite.engine.flow import Flow
 from dualwrite.engine.lifecycle import after, has_synced, is_live, pending, queues, wants_to_run
 from dualwrite.engine.link import QUEUED, Link, LinkSide, load_side
+from dualwrite.engine.pace import LARGEST
 from dualwrite.engine.window import Windows
 from dualwrite.errors import Usage
 from dualwrite.journal import MapState
@@ -80,7 +81,7 @@ class Alone:
         check_kept(self.side, self._connector, here.backlogs.values())
         self._read_to = self._held = None
         flow = Flow(link, self.side, self._engine.point)
-        flow.limit = self._limit
+        flow.pace.limit = self._limit
         flow.reopen()
         return flow
 

@@ -15,6 +15,7 @@ from dualwrite.connectors.base import Transaction
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.ledger import Ledger
 from dualwrite.engine.link import QUEUED, Link, Point, key_text
+from dualwrite.engine.pace import Pace
 from dualwrite.errors import Superseded
 from dualwrite.journal import Layout
 from dualwrite.model import Batch, Change, Key, Position, Side
@@ -22,9 +23,9 @@ from dualwrite.model import Batch, Change, Key, Position, Side
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
 Carry: TypeAlias = Callable[[Sequence[Change], Position, Backlog], float]
 """Applies changes of a queue up to a position; says for how many seconds it held the target's locks."""
-SMALLEST, LARGEST = 500, 10_000
-"""Changes of a queue that are carried in one transaction: of fewer, on a busy machine, most of the time would go into
-the transactions."""
+FIRST, SMALLEST = 1_000, 500
+"""Changes of a queue that are carried in the first transaction, and in any: of fewer, on a busy machine, most of the
+time would go into the transactions."""
 AT_A_TIME: Final = 0.25
 """Seconds of catching up after which the other maps have their turn."""
 
@@ -42,7 +43,7 @@ class Delays:
         self._transact = transact
         self._carry = carry
         self._held = held
-        self._limit = 1_000
+        self._pace = Pace(FIRST, SMALLEST)
         self._seen: dict[str, Position] = {}  # per map the place up to which the target's windows were dropped
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -93,14 +94,14 @@ class Delays:
     def _chunk(self, lane: Backlog) -> bool:
         if lane.skip == "discard":
             return self._discard(lane)
-        entries = lane.waiting(self._limit)
+        entries = lane.waiting(self._pace.limit)
         if not entries:
             return False
         changes = [change for entry in entries if (change := lane.change(entry)) is not None]
         seconds = self._carry(changes, entries[-1].position, lane)
         self._point("after chunk")
         lane.pass_to(entries[-1].number)
-        self._size(seconds, len(entries))
+        self._pace.took(seconds, len(entries), self._held)
         return True
 
     def _discard(self, lane: Backlog) -> bool:
@@ -112,12 +113,6 @@ class Delays:
         lane.pass_to(last[0])
         lane.discarded += count
         return True
-
-    def _size(self, seconds: float, changes: int) -> None:
-        if seconds > 1.5 * self._held:
-            self._limit = max(SMALLEST, int(changes * self._held / seconds))
-        elif changes >= self._limit:
-            self._limit = min(LARGEST, 2 * self._limit)
 
     def _arrive(self, lane: Backlog, position: Position | None, stream: Position | None = None) -> None:
         def work(transaction: Transaction) -> Ledger:

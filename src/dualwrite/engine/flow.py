@@ -31,6 +31,7 @@ from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_poi
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import InHand
 from dualwrite.engine.moving import move_records
+from dualwrite.engine.pace import Pace
 from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
@@ -42,8 +43,8 @@ from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
 """Seconds that one of our transactions should hold its locks, where these keep all other writers of the target out, and
 where they are those of single rows; batches are sized to it."""
-SMALLEST, LARGEST = 50, 10_000
-"""Changes per batch."""
+FIRST, SMALLEST = 500, 50
+"""Changes per batch: of the first one, and at least."""
 LOADED = 20_000
 """Differences per batch of an initial sync that go in at once, which keeps nobody from writing other records."""
 LAGGING = 2_000
@@ -71,7 +72,6 @@ class Flow:
         self.stream = link.stream(source)
         self.lock = threading.RLock()
         self.point = point
-        self.limit = 500
         self.committed: Position | None = None
         self.carried: Position | None = None
         self.notes = Notes(link.journal, str(source))
@@ -80,6 +80,7 @@ class Flow:
         self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
+        self.pace = Pace(FIRST, SMALLEST)
         self._feed: Feed | None = None
         self._reads_ahead = False
         self._again: Batch | None = None
@@ -197,16 +198,16 @@ class Flow:
             self._advance(weak.last)
         except Doubt:
             self._carry([weak.change(number) for number in range(len(weak.rows))], weak.last)
-        self._size(time.monotonic() - self._locked, len(weak.rows))
+        self._took(len(weak.rows))
 
     @property
     def weak_limit(self) -> int:
         """How many differences ``carry_weak`` should get at once."""
-        return LOADED if self._loads else self.limit
+        return LOADED if self._loads else self.pace.limit
 
     def _read(self, timeout: float) -> Batch:
         assert self._feed is not None, "open() comes first"
-        batch = self._feed.read(self.limit, timeout)
+        batch = self._feed.read(self.pace.limit, timeout)
         self._heed(batch, self.source)
         self._read_to = batch.position
         self.point("after read")
@@ -225,7 +226,7 @@ class Flow:
     def listen(self, timeout: float) -> Batch:
         """Read, and keep what is delayed: for while the target does not answer, so that nothing is carried."""
         assert self._feed is not None, "reopen() comes first"
-        batch = self._feed.read(self.limit, timeout)
+        batch = self._feed.read(self.pace.limit, timeout)
         self._heed(batch, self.source)
         self.delays.keep(batch, self._tag)
         return batch
@@ -260,7 +261,7 @@ class Flow:
         if self._updates is not None:
             self._updates.refuse_floods(self.source, changes)
         self._carry(changes, batch.position, self._over_limit(changes))
-        self._size(time.monotonic() - self._locked, len(changes))
+        self._took(len(changes))
         return True
 
     def _carry_queued(self, changes: Sequence[Change], position: Position, lane: Backlog) -> float:
@@ -594,14 +595,10 @@ class Flow:
         if self.carried is None or position > self.carried:
             self.carried = position
 
-    def _size(self, seconds: float, changes: int) -> None:
-        """Size the next batch so that it holds the target's lock for about ``LOCK_TARGET``."""
+    def _took(self, changes: int) -> None:
+        """Size the next batch by how long the transaction with these changes held its locks."""
         target = LOCK_TARGET if self._to.connector.capabilities.exclusive else ROWS_TARGET
-        fitting = int(changes * target / max(seconds, 0.001))
-        if seconds > 1.5 * target:
-            self.limit = max(SMALLEST, fitting)
-        elif changes >= self.limit:
-            self.limit = min(LARGEST, 2 * self.limit, max(self.limit, fitting))
+        self.pace.took(time.monotonic() - self._locked, changes, target)
 
     # -- what a batch leaves to do --------------------------------------------------------------------------------
 
