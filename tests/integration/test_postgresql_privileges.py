@@ -18,6 +18,7 @@ from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
 from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors._pg_transaction import Work, Writer, forget, positions, remembered
+from dualwrite.connectors._pg_trip import go_ahead
 from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.errors import Denied
 from dualwrite.model import Outcome, Position, Side
@@ -97,6 +98,7 @@ def inserting(connection: Connection) -> Work:
     """Writes one row."""
 
     def write(*_: object) -> list[Outcome]:
+        go_ahead(connection)
         connection.execute("INSERT INTO customers VALUES ('C2', 1)")
         return []
 

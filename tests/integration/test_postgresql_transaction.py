@@ -18,7 +18,7 @@ from dualwrite.connectors._pg_ledger import Written
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Access
 from dualwrite.connectors._pg_transaction import Work, Writer, forget, positions, remembered
-from dualwrite.connectors._pg_trip import Asked, trip
+from dualwrite.connectors._pg_trip import Asked, go_ahead, trip
 from dualwrite.connectors._pg_wire import Begin, Message, Origin, decode
 from dualwrite.connectors.base import Remembered
 from dualwrite.errors import Denied, Superseded, Unavailable, Usage
@@ -48,6 +48,7 @@ def plain(connection: Connection) -> Work:
         return {(name,): [(name, other)] for name, other in rows}
 
     def write(_view: View, writes: Sequence[Write]) -> list[Outcome]:
+        go_ahead(connection)
         for each in writes:
             assert each.row is not None
             connection.execute("INSERT INTO items VALUES ($1, $2)", list(each.row))
@@ -64,7 +65,7 @@ def in_trips(connection: Connection) -> Work:
         trip(connection, [Asked("INSERT INTO items VALUES ($1, $2)", cells) for cells in rows])
         return [Applied()] * len(writes)
 
-    return replace(plain(connection), write=write, few=1)
+    return replace(plain(connection), write=write)
 
 
 class Lab:

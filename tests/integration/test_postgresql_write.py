@@ -10,10 +10,12 @@ from time import monotonic
 import psycopg
 import pytest
 
+from dualwrite.connectors import _pg_part
 from dualwrite.connectors._pg_catalog import read_catalog
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_session import Database as Session
 from dualwrite.connectors._pg_statements import Targets
+from dualwrite.connectors._pg_trip import trip
 from dualwrite.connectors._pg_view import Plans
 from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.errors import Unavailable
@@ -348,6 +350,29 @@ def test_many_shapes_of_one_call_become_few_statements(bench: Bench) -> None:
     assert bench.run(f"SELECT code::int, {total} FROM wide ORDER BY 1") == [
         (n, 0 if n == 3 else n + 1) for n in range(70)
     ]
+
+
+def test_rows_that_set_different_columns_travel_together(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One round trip for all of them, and a bad one among them is found."""
+    bench.run("CREATE TABLE t (code text PRIMARY KEY, a int CHECK (a > 0), b int, c int)")
+    on = view("t", "code", "a", "b", "c")
+    bench.insert(on, *((str(n), "1", "1", "1") for n in range(6)))
+    trips: list[int] = []
+    monkeypatch.setattr(_pg_part, "trip", lambda to, asked: (trips.append(len(asked)), trip(to, asked))[1])
+
+    def at(n: int, value: str) -> Row:
+        return (ABSENT, *[value if place == n % 3 else ABSENT for place in range(3)])
+
+    writes = [Write((str(n),), at(n, "1"), at(n, "2")) for n in range(6)]
+    assert bench.write(on, *writes) == [APPLIED] * 6
+    assert len(trips) == 1
+    writes = [Write((str(n),), at(n, "2"), at(n, "-1" if n == 3 else "3")) for n in range(6)]
+    outcomes = bench.write(on, *writes)
+    assert [number for number, outcome in enumerate(outcomes) if outcome != APPLIED] == [3]
+    assert isinstance(outcomes[3], Rejected)
+    assert bench.run("SELECT a, b, c FROM t ORDER BY code") == [
+        (3, 1, 1), (1, 3, 1), (1, 1, 3), (2, 1, 1), (1, 3, 1), (1, 1, 3),
+    ]  # fmt: skip
 
 
 # -- constraints and triggers ------------------------------------------------------------------------------------------

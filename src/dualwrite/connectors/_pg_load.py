@@ -12,6 +12,7 @@ from dualwrite.connectors._pg_refusal import refusal
 from dualwrite.connectors._pg_schema import Facts
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
+from dualwrite.connectors._pg_trip import go_ahead
 from dualwrite.connectors._sql import names
 from dualwrite.lined import PIECE, BadTextError, Lined, text_of
 from dualwrite.model import ABSENT, Row
@@ -103,6 +104,7 @@ def copied_in(
 
     Raises BadTextError, as well with nothing done, where the pieces do.
     """
+    go_ahead(connection)
     execute = connection.execute
     execute("SAVEPOINT dualwrite_rows")
     complete = False

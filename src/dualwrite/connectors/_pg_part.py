@@ -1,14 +1,15 @@
 """Writes of one view, each with a key of its own: statements over all rows, and an outcome for each.
 
-Where a row makes a statement fail, the savepoint before it is restored and its halves are run instead, until the bad
-row is alone and named.  What others may have done meanwhile, or what later rows of the same call do, can make a
-difference to what was refused: it is looked at once more behind the others.
+Rows that set the same columns share a statement, and all statements of a kind a round trip.  Where a row makes one of
+them fail, the savepoint before them is restored and their halves are run instead, until the bad row is alone and named.
+What others may have done meanwhile, or what later rows of the same call do, can make a difference to what was refused:
+it is looked at once more behind the others.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, TypeAlias
 
@@ -23,7 +24,7 @@ from dualwrite.connectors._pg_rows import Ready, Rows
 from dualwrite.connectors._pg_schema import ForeignKey
 from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
-from dualwrite.connectors._pg_trip import Asked, sized, trip
+from dualwrite.connectors._pg_trip import Asked, go_ahead, sized, trip
 from dualwrite.connectors._pg_values import array
 from dualwrite.connectors._sql import Lookups, folder, names
 from dualwrite.lined import BadTextError, text_of_columns
@@ -52,6 +53,8 @@ _RELEASE: Final = Asked("RELEASE dualwrite_rows", prepare=False)
 
 Answer: TypeAlias = tuple[int, str, bool, tuple[Value, ...]]
 """Of a statement: a row's number, its verdict, whether it was fresh, and what tells its record apart."""
+Group: TypeAlias = tuple[Shape, Sequence[Ready]]
+"""Rows for which one statement is good."""
 
 
 class Part:
@@ -141,8 +144,7 @@ class Part:
         for ready in readies:
             expect = ready.write.expect or ()
             ready.expected = tuple(place for place, cell in enumerate(expect) if cell is not ABSENT)
-        for shape, group in self._rows.shaped(readies):
-            self._run("delete", shape, group)
+        self._run("delete", self._rows.shaped(readies))
 
     def _update(self, numbers: Sequence[int], *, trusting: bool = False) -> None:
         readies = self._known(self._rows.ready(self._writes, numbers), Contested(None))
@@ -151,16 +153,15 @@ class Part:
         alone = [ready for ready in readies if self._must_be_alone(ready)]
         if alone:
             readies = [ready for ready in readies if not self._must_be_alone(ready)]
-        for shape, group in self._rows.shaped(readies):
-            self._run("update", shape, group)
+        self._run("update", self._rows.shaped(readies))
         for ready in alone:
             key = self._moves[ready.number]
+            go_ahead(self._connection)
             if self._target.plan.fetch(self._connection, [key]):
                 reason = f"another {self._table.name} holds the key {show_key(key)}"
                 self._outcomes[ready.number] = Rejected("unique", reason)
                 continue
-            for shape, group in self._rows.shaped([ready]):
-                self._run("update", shape, group)
+            self._run("update", self._rows.shaped([ready]))
 
     def _must_be_alone(self, ready: Ready) -> bool:
         """Does the row take another key, which no unique index keeps from being held twice?"""
@@ -179,11 +180,10 @@ class Part:
         groups = {Shape(pattern, columns=columns): group for (pattern, columns), group in same.items()}
         facts = self._target.plan.facts
         alone = facts.rules or any(each.before and "insert" in each.events for each in facts.triggers)
-        met: list[Ready] = []
-        for shape, group in groups.items():
-            for batch in [[ready] for ready in group] if alone else [group]:
-                met += self._run("insert", shape, batch)
-        self._compare(met)
+        if alone:
+            self._compare(self._run("insert", [(shape, [ready]) for shape, group in groups.items() for ready in group]))
+        else:
+            self._compare(self._run("insert", groups.items()))
 
     def _compare(self, readies: Sequence[Ready]) -> None:
         """Records that are there already, though they should not be, may hold what was wanted."""
@@ -191,8 +191,7 @@ class Part:
             return
         self._ledger.has_met(self._view)
         self._rows.speak(readies)
-        for shape, group in self._rows.shaped(readies):
-            self._run("compare", replace(shape, writes=False), group)
+        self._run("compare", [(replace(shape, writes=False), group) for shape, group in self._rows.shaped(readies)])
 
     def _contest(self, readies: Sequence[Ready]) -> None:
         """The records are not as expected: tell their rows."""
@@ -237,22 +236,32 @@ class Part:
         self._lookups.forget(self._table.name)
         return True
 
-    def _run(self, kind: str, shape: Shape, batch: Sequence[Ready]) -> list[Ready]:
-        """Run one statement for all rows, or for its halves where it fails.
+    def _run(self, kind: str, groups: Iterable[tuple[Shape, Sequence[Ready]]]) -> list[Ready]:
+        """Run a statement for the rows of each shape, all of them in one round trip, or in two halves where it fails.
 
         Returns the new records that are there already.
         """
-        shape = replace(shape, horizon=self._ledger.horizon is not None, loud=self._table.name in self._ledger.loud)
+        has_horizon, is_loud = self._ledger.horizon is not None, self._table.name in self._ledger.loud
+        return self._run_all(
+            kind, [(replace(shape, horizon=has_horizon, loud=is_loud), batch) for shape, batch in groups]
+        )
+
+    def _run_all(self, kind: str, groups: Sequence[Group]) -> list[Ready]:
         try:
-            answers = self._attempt(kind, shape, batch)
+            answers = self._attempt(kind, groups) if groups else []
         except (psycopg.Error, BadTextError) as exc:
             outcome = self._refused(exc)
-            if len(batch) > 1:
-                middle = len(batch) // 2
-                return [*self._run(kind, shape, batch[:middle]), *self._run(kind, shape, batch[middle:])]
-            self._outcomes[batch[0].number] = self._missing_parent(outcome, batch[0]) or outcome
+            halves = _halves(groups)
+            if halves:
+                return [ready for half in halves for ready in self._run_all(kind, half)]
+            ((_, (ready,)),) = groups
+            self._outcomes[ready.number] = self._missing_parent(outcome, ready) or outcome
             return []
-        return self._judge(kind, shape, batch, answers)
+        return [
+            ready
+            for (shape, batch), answer in zip(groups, answers, strict=True)
+            for ready in self._judge(kind, shape, batch, answer)
+        ]
 
     def _refused(self, exc: psycopg.Error | BadTextError) -> Rejected:
         """Why a statement failed, with its traces removed; raises what is not about its rows."""
@@ -269,14 +278,24 @@ class Part:
         self._connection.execute(f"ROLLBACK TO {savepoint}".encode())
         self._connection.execute(f"RELEASE {savepoint}".encode())
 
-    def _attempt(self, kind: str, shape: Shape, batch: Sequence[Ready]) -> list[Answer]:
-        """One statement behind a savepoint, in one round trip."""
-        statement = self._target.statement(kind, shape)
-        horizon = self._ledger.horizon
-        bound = [] if horizon is None else [str(horizon & 0xFFFFFFFF), array(self._own(shape))]
-        bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
-        *_, answers, _ = trip(self._connection, [_SAVEPOINT, *sized(statement, bound, len(batch)), _RELEASE])
-        return [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers]
+    def _attempt(self, kind: str, groups: Sequence[Group]) -> list[list[Answer]]:
+        """A statement for each group behind a savepoint, in one round trip; their answers."""
+        asked, places = [_SAVEPOINT], []
+        for shape, batch in groups:
+            bound = [] if not shape.horizon else [str(self._horizon), array(self._own(shape))]
+            bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
+            asked += sized(self._target.statement(kind, shape), bound, len(batch))
+            places.append(len(asked) - 1)
+        answers = trip(self._connection, [*asked, _RELEASE])
+        return [
+            [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers[place]]
+            for place in places
+        ]
+
+    @property
+    def _horizon(self) -> int:
+        assert self._ledger.horizon is not None
+        return self._ledger.horizon & 0xFFFFFFFF
 
     def _own(self, shape: Shape) -> Sequence[str]:
         """The transactions of ours behind which a record is what we have left it as."""
@@ -437,3 +456,13 @@ class Part:
             ]
             found += able[:1]
         return tuple(dict.fromkeys(found))
+
+
+def _halves(groups: Sequence[Group]) -> tuple[Sequence[Group], Sequence[Group]] | None:
+    """The first and the second half of groups, or of the rows of the only one; None for a single row."""
+    middle = len(groups) // 2
+    if middle:
+        return groups[:middle], groups[middle:]
+    ((shape, batch),) = groups
+    middle = len(batch) // 2
+    return ([(shape, batch[:middle])], [(shape, batch[middle:])]) if middle else None

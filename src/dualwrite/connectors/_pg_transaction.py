@@ -25,7 +25,7 @@ from dualwrite.connectors._pg_echo import Marker, Wrote
 from dualwrite.connectors._pg_installed import Names, is_installed
 from dualwrite.connectors._pg_log import QUIET
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
-from dualwrite.connectors._pg_trip import Answer, Asked, put_ahead, trip
+from dualwrite.connectors._pg_trip import Answer, Asked, go_ahead, put_ahead, trip
 from dualwrite.connectors._pg_values import array
 from dualwrite.connectors.base import NO_LIMIT, Remembered
 from dualwrite.errors import Busy, Denied, Superseded, Unavailable, Usage
@@ -79,8 +79,8 @@ class Work:
     ``wrote`` is asked once, before the commit: what the marker has to say about what was written.  ``doubts``: may
     users just have changed what was met?  ``beginning`` are statements that the transaction begins with.  ``question``
     is what to ask the database to know, by ``is_current``, whether the tables are what the work takes them for; where
-    they are not, the work is made anew.  ``is_quiet``: no reader will want to know what it writes.  Up to ``few``
-    writes at once use the session for trips only, so what the transaction begins with can go in the first of these.
+    they are not, the work is made anew.  ``is_quiet``: no reader will want to know what it writes.  ``write``
+    and ``insert`` use the session by trips, or go ahead first, so that the transaction begins with the first of them.
     """
 
     since: Callable[[Position, int], Batch]
@@ -93,7 +93,6 @@ class Work:
     is_current: Callable[[Answer], bool] = lambda _answer: True
     insert: Callable[[View, Sequence[Row]], bool] = lambda _view, _rows: False
     is_quiet: bool = False
-    few: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,13 +321,13 @@ class PostgresqlTransaction:
 
     def write(self, view: View, writes: Sequence[Write]) -> list[Outcome]:
         """See ``Transaction``."""
-        self._begin(at_once=len(writes) > self._work.few)
+        self._in_use()
         with self._database.errors():
             return self._work.write(view, writes)
 
     def insert(self, view: View, rows: Sequence[Row]) -> bool:
         """See ``Transaction``."""
-        self._begin()
+        self._in_use()
         with self._database.errors():
             return self._work.insert(view, rows)
 
@@ -402,12 +401,11 @@ class PostgresqlTransaction:
             put_ahead(self._connection, None)
             self._done(holds_origin=self._may_hold_origin)
 
-    def _begin(self, *, at_once: bool = True) -> None:
-        """Begin by now; without ``at_once`` with the next trip."""
+    def _begin(self) -> None:
+        """Begin by now."""
         self._in_use()
-        if at_once and not self._has_begun:
-            with self._database.errors():
-                trip(self._connection, [])
+        with self._database.errors():
+            go_ahead(self._connection)
 
     def _in_use(self) -> None:
         if not self.is_open:

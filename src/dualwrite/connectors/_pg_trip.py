@@ -98,9 +98,15 @@ def trip(connection: Connection, asked: Sequence[Asked]) -> list[Answer]:
 def put_ahead(connection: Connection, prelude: Prelude | None) -> None:
     """Let the session's next trip begin with these statements; None: with none.
 
-    Whoever uses the session otherwise goes on an empty trip first.
+    Whoever uses the session otherwise calls ``go_ahead`` first.
     """
     _statements(connection).prelude = prelude
+
+
+def go_ahead(connection: Connection) -> None:
+    """Do now what goes ahead of the next trip, if there is anything."""
+    if _statements(connection).prelude is not None:
+        trip(connection, [])
 
 
 def _statements(connection: Connection) -> _Statements:

@@ -31,8 +31,6 @@ BEGINNING: Final = (
     "SET CONSTRAINTS ALL IMMEDIATE",
 )
 """What a transaction must begin with before a ``RowWriter`` works in it."""
-FEW: Final = 20
-"""Up to so many writes go by statements alone, none by COPY, and each statement in a trip."""
 
 
 class RowWriter:

@@ -27,7 +27,7 @@ from dualwrite.connectors._pg_statements import Targets
 from dualwrite.connectors._pg_transaction import PostgresqlTransaction, Work, Writer, positions, remembered
 from dualwrite.connectors._pg_trip import Answer
 from dualwrite.connectors._pg_view import Plans, ViewPlan
-from dualwrite.connectors._pg_write import BEGINNING, FEW, RowWriter
+from dualwrite.connectors._pg_write import BEGINNING, RowWriter
 from dualwrite.connectors._sql import needs
 from dualwrite.connectors.base import Capabilities, Installation, Remembered
 from dualwrite.declared import Declared, complete
@@ -301,7 +301,6 @@ class PostgresqlConnector:
                 is_current,
                 rows.insert,
                 scene.is_quiet,
-                FEW,
             )
 
         return self._writer.begin(stream, work, known)
