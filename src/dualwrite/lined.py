@@ -220,17 +220,17 @@ class Lined(Later[Row]):
         lines = [b"\t".join(line[:-1].split(b"\t", count)[:count]) + b"\n" for line in self.lines]
         return Lined(lines, self.width, self.cells[:count])
 
-    def parted(self, count: int) -> list[tuple[bytes, bytes]]:
-        """Each line as its first ``count`` cells, and all that is behind them."""
+    def parted(self, count: int) -> tuple[list[bytes], list[bytes]]:
+        """Of each line its first ``count`` cells, and all that is behind them."""
         return parted(self.lines, len(self.cells) - count)
 
 
-def parted(lines: Sequence[bytes], cells: int) -> list[tuple[bytes, bytes]]:
-    """Each line in two: what is before its last so many cells, and all behind that."""
+def parted(lines: Sequence[bytes], cells: int) -> tuple[list[bytes], list[bytes]]:
+    """Of each line what is before its last so many cells, and all behind that."""
     if not cells:
-        return [(line[:-1], b"\n") for line in lines]
+        return [line[:-1] for line in lines], [b"\n"] * len(lines)
     heads = [line.rsplit(b"\t", cells)[0] for line in lines]
-    return [(head, line[len(head) :]) for head, line in zip(heads, lines, strict=True)]
+    return heads, [line[len(head) :] for head, line in zip(heads, lines, strict=True)]
 
 
 def _rows(lines: Sequence[bytes], width: int, cells: Sequence[int], carry: Carry | None) -> list[Row]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from operator import add
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,7 +61,7 @@ def test_lines_are_the_rows_that_they_hold(rows: list[tuple[str | None, ...]], d
     assert list(joined(lined[:at], lined[at:])) == list(lined) == rows
     assert [row for piece in lined.pieces(2) for row in piece] == rows
     assert list(lined.beginning(count)) == [(*row[:count], *[ABSENT] * (width - count)) for row in rows]
-    heads, rests = zip(*lined.parted(count), strict=True)
+    heads, rests = lined.parted(count)
     assert rows_of([head + b"\n" for head in heads], count) == [row[:count] for row in rows]
     assert [head + rest for head, rest in zip(heads, rests, strict=True)] == lined.lines
     assert not lined.fills(count - 1) or all(row[count - 1] for row in rows)
@@ -78,6 +80,6 @@ def test_lines_may_hold_some_cells_in_another_order(rows: list[tuple[str | None,
 def test_lines_that_are_made_when_they_are_wanted(rows: list[tuple[str | None, ...]]) -> None:
     """The rows are those that the lines become."""
     lines, width = text_of(rows).splitlines(keepends=True), len(rows[0])
-    carried = Lined(lines, width, carry=lambda given: [head + rest for head, rest in parted(given, width - 1)][::-1])
+    carried = Lined(lines, width, carry=lambda given: list(map(add, *parted(given, width - 1)))[::-1])
     assert list(carried) == rows[::-1]
     assert carried.text == b"".join(lines[::-1])

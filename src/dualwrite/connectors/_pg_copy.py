@@ -32,13 +32,17 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
     with DefaultSelector() as selector:
         selector.register(pgconn.socket, EVENT_READ)
         while True:
-            length, line = take(1)
-            if length > 0:
+            for _ in range(size - len(lines)):
+                length, line = take(1)
+                if length <= 0:
+                    break
                 lines.append(line.tobytes())
                 room -= length
-                if len(lines) >= size or room <= 0:
-                    yield lines
-                    lines, room = [], BLOCK_BYTES
+                if room <= 0:
+                    break
+            if length > 0:
+                yield lines
+                lines, room = [], BLOCK_BYTES
             elif length == 0:
                 selector.select()
                 pgconn.consume_input()

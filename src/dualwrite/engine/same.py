@@ -7,6 +7,8 @@ them.  Of what is left of two such lines, each pair is looked at once, however o
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import compress, repeat
+from operator import not_
 
 from dualwrite.engine.spool import IN_MEMORY
 from dualwrite.lined import LARGEST, Later, Lined
@@ -32,16 +34,13 @@ class Same:
         sides of which that cannot be told."""
         self._most = min(IN_MEMORY, LARGEST * len(rows) // rows.weight)
         mine, others, agreeing = self._waiting[side], self._waiting[side.other], self._agreeing[side]
-        same: list[bytes] = []
-        unsure: list[tuple[bytes, bytes, bytes]] = []
-        for head, rest in rows.parted(self._count):
-            other = others.pop(head, None)
-            if other is None:
-                mine[head] = rest
-            elif (rest, other) in agreeing:
-                same.append(head)
-            else:
-                unsure.append((head, rest, other))
+        heads, rests = rows.parted(self._count)
+        found = list(map(others.pop, heads, repeat(None)))
+        agrees = list(map(agreeing.__contains__, zip(rests, found, strict=True)))
+        same = list(compress(heads, agrees))
+        left = list(compress(zip(heads, rests, found, strict=True), map(not_, agrees)))
+        mine.update([(head, rest) for head, rest, other in left if other is None])
+        unsure = [(head, rest, other) for head, rest, other in left if other is not None]
         if unsure:
             self._learn(side, unsure)
             same += [head for head, *pair in unsure if tuple(pair) in agreeing]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import add
 from typing import Final, TypeAlias
 
 from dualwrite.casts import CastError
@@ -87,11 +88,11 @@ class _Carry:
 
     def __call__(self, lines: Sequence[bytes]) -> Sequence[bytes]:
         known = self._known
-        both = parted(lines, self._rest)
-        samples = {rest: line for (_, rest), line in zip(both, lines, strict=True) if rest not in known}
-        if samples:
-            self._learn(samples)
-        return [head + known[rest] for head, rest in both]
+        heads, rests = parted(lines, self._rest)
+        new = set(rests).difference(known)
+        if new:
+            self._learn({rest: line for rest, line in zip(rests, lines, strict=True) if rest in new})
+        return list(map(add, heads, map(known.__getitem__, rests)))
 
     def _learn(self, samples: Mapping[bytes, bytes]) -> None:
         """What becomes of what is behind the beginnings of these lines."""
