@@ -442,6 +442,19 @@ def test_install_is_idempotent(lab: Lab) -> None:
     assert it.app.execute("PRAGMA schema_version").fetchone() == version
 
 
+def test_a_feed_goes_on_where_another_engine_has_ended_the_capture_of_a_table(lab: Lab) -> None:
+    """Whoever still reads views of that table is told what the log holds, and looks for no onlookers in it."""
+    it = lab(LOOKED_UP, HEADS, LINES)
+    it.app.execute("INSERT INTO line VALUES (9, 9, 'z')")
+    start = it.connector.end()
+    it.app.execute("UPDATE line SET n = 'y' WHERE id = 9")
+    feed = it.connector.feed(it.views, start)
+    it.connect().install([HEADS])
+    it.app.execute("INSERT INTO head VALUES (9, 'H9')")
+    assert [change.view for change in feed.read(10, 0).changes] == ["line", "head"]
+    feed.close()
+
+
 def test_install_narrows_and_widens(lab: Lab) -> None:
     """Tables that are not viewed any more lose their triggers; new ones are captured."""
     it = lab(LOOKED_UP + TERMS, LINES)

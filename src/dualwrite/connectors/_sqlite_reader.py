@@ -58,7 +58,8 @@ class LogReader:
         for number, view in enumerate(sorted(views, key=lambda view: view.name), 2):
             sight = Sight(catalog, self._history, view)
             self._sights.setdefault(view.table, []).append(sight)
-            for chain in chains(catalog, view):
+            # another engine may have ended the capture of the table: then nobody is to hear of its records any more
+            for chain in chains(catalog, view) if view.table in self._shapes else ():
                 self._watches.setdefault(chain[-1].table, []).append(Watch(number, sight, chain))
         self.place = place
         self.marker = self._entries.marker(0, place[0]) or Marker()
