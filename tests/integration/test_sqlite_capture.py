@@ -267,6 +267,17 @@ def test_the_work_of_a_newer_trigger_is_put_behind_its_cause(
     assert [step[2] and step[2][1:] for step in steps] == told[1:]
 
 
+def test_the_work_of_a_newer_trigger_there_and_back_is_put_in_order_by_what_follows(lab: Lab) -> None:
+    """Where a row ends as it began, and its images fit both ways, the next statement tells which way it was."""
+    it = lab(BOXES + "INSERT INTO box (no, v) VALUES ('a', 'x!');", view("box", "no", "v"))
+    it.app.execute("CREATE TRIGGER newer AFTER UPDATE OF v ON box BEGIN UPDATE box SET v = NEW.v || '!'; END")
+    for at, value in enumerate(("x", "y")):
+        it.app.create_function("julianday", 1, lambda _, at=at: 2461373.5 + at)
+        it.app.execute("UPDATE box SET v = ?", (value,))
+    told = [(before[1], after[1]) for _, before, after in it.told()]
+    assert told == [("x!", "x"), ("x", "x!"), ("x!", "y"), ("y", "y!")]
+
+
 def test_a_feed_makes_our_triggers_the_newest_again(lab: Lab) -> None:
     """A trigger that the application adds runs before ours only until a feed sees it."""
     it = lab(TERMS + "INSERT INTO terms VALUES (1, 'N30', 30, 'x');", TERMS_VIEW)

@@ -152,9 +152,9 @@ def _ordered(steps: Sequence[_Step], end: State | None) -> list[_Step]:
     paths: list[list[_Step]] = [[]]
     for step in steps:
         fitting = [way for path in paths for way in _ways(path, step)] or [[*path, step] for path in paths]
-        distinct: dict[tuple[State, State], list[_Step]] = {}
+        distinct: dict[tuple[State, State | None, State], list[_Step]] = {}
         for way in fitting:
-            distinct.setdefault((way[-1].after, _start(way)), way)
+            distinct.setdefault((way[-1].after, *_start(way)), way)
         paths = list(distinct.values())[:_PATHS]
     return min(paths, key=lambda path: (_breaks(path), end is not None and path[-1].after != end))
 
@@ -175,9 +175,10 @@ def _may_enter(path: Sequence[_Step], place: int, step: _Step) -> bool:
     return not place or path[place - 1].after == step.before or path[place - 1].after != path[place].before
 
 
-def _start(path: Sequence[_Step]) -> State:
-    """Where the last statement of a path began."""
-    return next((b.before for a, b in reversed(list(pairwise(path))) if a.at != b.at), path[0].before)
+def _start(path: Sequence[_Step]) -> tuple[State | None, State]:
+    """Where the last statement of a path began, behind where the one before it ended: they may still be joined."""
+    joints = ((a.after, b.before) for a, b in reversed(list(pairwise(path))) if a.at != b.at)
+    return next(joints, (None, path[0].before))
 
 
 def _breaks(path: Sequence[_Step]) -> int:
