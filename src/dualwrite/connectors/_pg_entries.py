@@ -7,7 +7,6 @@ behind the transaction: ``(commit, n) < (end,) < (next commit, 1)``.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 from dualwrite.connectors._pg_wire import KINDS, UNCHANGED, Image, Relation, is_full, row_images
@@ -16,8 +15,7 @@ from dualwrite.model import Kind
 Place: TypeAlias = tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Committed:
+class Committed(NamedTuple):
     """A transaction: the LSN of its commit, its top-level id, its user's commit time, and its origin ('' = none)."""
 
     lsn: int

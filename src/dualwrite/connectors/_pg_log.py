@@ -27,13 +27,13 @@ from dualwrite.connectors._pg_wire import (
     ORIGIN,
     RELATION,
     TRUNCATE,
-    Begin,
-    Commit,
     Message,
     Origin,
     Relation,
     Truncate,
+    begin_of,
     decode,
+    end_of,
 )
 from dualwrite.errors import DualwriteError, PositionLost, Unavailable
 
@@ -92,9 +92,10 @@ class Log:
         self._fresh: list[Item] = []
         self._fresh_bytes = 0
         self._versions: dict[bytes, int] = {}
-        self._begin: Begin | None = None
+        self._begin: bytes | None = None
         self._origin = ""
-        self._is_quiet = False
+        self.is_quiet = False
+        """Are the rows that are received now nothing to anybody?"""
         self._head: Committed | None = None
         self._n = 0
 
@@ -104,7 +105,7 @@ class Log:
         """Take the next ``pgoutput`` message; readers may see it after ``publish`` only."""
         tag = data[0]
         if tag in KINDS:
-            if self._is_quiet:
+            if self.is_quiet:
                 return
             if self._head is None:
                 self._open()
@@ -112,34 +113,27 @@ class Log:
             self._fresh_bytes += len(data)
             if len(self._fresh) >= _PART or self._fresh_bytes >= BLOCK_BYTES:
                 self.publish()
-        elif tag in (BEGIN, COMMIT, ORIGIN):
-            self._frame(decode(data))
-        elif tag in (RELATION, MESSAGE, TRUNCATE):
+        elif tag == BEGIN:
+            self._begin, self._origin, self.is_quiet = data, "", False
+        elif tag == COMMIT:
+            self._commit(end_of(data))
+        elif tag in (ORIGIN, RELATION, MESSAGE, TRUNCATE):
             self._beside(decode(data))
 
-    @property
-    def is_quiet(self) -> bool:
-        """Are the rows that are received now nothing to anybody?"""
-        return self._is_quiet
-
-    def _frame(self, message: object) -> None:
-        match message:
-            case Begin():
-                self._begin, self._origin, self._is_quiet = message, "", False
-            case Origin(_, name):
-                self._origin = name
-            case Commit(_, end):
-                if self._head is not None:
-                    self._fresh.append((_END, end))
-                self._begin, self._is_quiet = None, False
-                self._publish(end)
+    def _commit(self, end: int) -> None:
+        if self._head is not None:
+            self._fresh.append((_END, end))
+        self._begin, self.is_quiet = None, False
+        self._publish(end)
 
     def _beside(self, message: object) -> None:
         match message:
+            case Origin(_, name):
+                self._origin = name
             case Relation(oid) as relation:
                 self._describe(oid.to_bytes(4), relation)
             case Message(True, _, self._prefix, content) if content == QUIET and self._origin in self._whole:
-                self._is_quiet = True
+                self.is_quiet = True
             case Message(True, _, self._prefix, content):
                 self._open()
                 self._fresh.append((_NOTE, content.decode(errors="replace")))
@@ -161,9 +155,10 @@ class Log:
         """Only transactions with something in them get into the log."""
         if self._head is None:
             assert self._begin is not None, "the server sent a row outside of a transaction"
-            self._head = Committed(self._begin.commit, self._begin.xid, self._begin.at, self._origin)
+            lsn, at, xid = begin_of(self._begin)
+            self._head = Committed(lsn, xid, at, self._origin)
             self._n = 0
-            self._fresh.append((_BEGIN, (self._head.lsn, self._head.xid, self._head.at, self._head.origin)))
+            self._fresh.append((_BEGIN, (lsn, xid, at, self._origin)))
 
     def alive(self, lsn: int) -> None:
         """The server has sent everything that was committed before ``lsn``."""
@@ -249,7 +244,7 @@ class Log:
     @property
     def is_full(self) -> bool:
         """Whether the server should wait before it sends more transactions; never within one, which may be larger."""
-        return self._begin is None and self.stored > self._room
+        return self._begin is None and self._blocks.stored > self._room
 
     @property
     def has_room(self) -> bool:
@@ -257,9 +252,11 @@ class Log:
         return self.stored <= self._room // 2
 
     def is_settled(self, lsn: int) -> bool:
-        """Whether no transaction that is here, or is just being received, committed at ``lsn`` or later."""
-        with self._changed:
-            return self._begin is None and not self._fresh and self._seen <= (max(lsn, self._floor[0]),)
+        """Whether no transaction that is here, or is just being received, committed at ``lsn`` or later.
+
+        For the writer's thread.
+        """
+        return self._begin is None and not self._fresh and self._seen <= (max(lsn, self._floor[0]),)
 
     def read(self, after: Place, limit: int, timeout: float = 0.0, size: int | None = None) -> Reading:
         """What follows a place: about ``limit`` entries, ends of transactions not counted; those of the ``whole``

@@ -16,6 +16,8 @@ import socket
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
+from math import ceil
+from select import POLLIN, poll
 from selectors import EVENT_READ, EVENT_WRITE, DefaultSelector
 from struct import Struct
 from threading import Event, Thread
@@ -43,6 +45,7 @@ PATIENCE: Final = 30.0
 _PAUSE: Final = 0.05  # how often a slot that is held, or a full log, is looked at
 _NUDGE: Final = 0.2  # after how long a server that did not get somewhere by itself is asked
 _OFTEN: Final = 500  # messages between two looks at the clock
+_FEW: Final = 10  # messages that may be all that there is: a transaction of one row is four, and a word from the server
 _INSISTENCE: Final = 10  # questions in a second, and nothing else: only a server that shuts down asks like that
 _GOODBYE: Final = 1.0
 _DATA: Final = 0x77
@@ -111,9 +114,9 @@ class Stream:
         self._pgconn.nonblocking = 1
         self._wake, self._woken = socket.socketpair()
         self._wake.setblocking(False)
-        self._selector = DefaultSelector()
-        self._selector.register(self._woken, EVENT_READ)
-        self._selector.register(self._pgconn.socket, EVENT_READ)
+        self._poll = poll()
+        self._poll.register(self._woken, POLLIN)
+        self._poll.register(self._pgconn.socket, POLLIN)
         self._thread = Thread(target=self._run, name=f"dualwrite stream {slot}", daemon=True)
         self._thread.start()
 
@@ -241,33 +244,37 @@ class Stream:
             raise
         finally:
             self._connection.close()
-            self._selector.close()
             self._wake.close()
             self._woken.close()
             self.log.fail(error)
 
     def _read(self) -> None:
-        taken, is_dry = 0, False
-        next_message = self._pgconn.get_copy_data
+        log, questions, next_message = self.log, self._questions, self._pgconn.get_copy_data
+        taken = since = 0
         while not self._stopping:
-            if self.log.is_full:
+            if log.is_full:
                 self._sit_out()
                 continue
-            size, data = self._passed_over() if self.log.is_quiet else next_message(1)
+            size, data = self._passed_over() if log.is_quiet else next_message(1)
             if size > 0:
-                self._take(data)
-                is_dry = False
+                if data[0] == _DATA:
+                    if questions:
+                        questions.clear()
+                    log.receive(bytes(data[_HEADER:]))
+                elif data[0] == _KEEPALIVE:
+                    self._hear(data)
                 taken += 1
                 if taken % _OFTEN == 0:
                     self._heard = monotonic()
                     self._talk()
-            elif size == 0 and not is_dry:
-                self._pgconn.consume_input()  # of a large transaction more is there already
-                is_dry = True
+            elif size == 0 and taken > since + _FEW:
+                self._pgconn.consume_input()  # where so many came at once, more are there already
+                since = taken
             elif size == 0:
-                self.log.publish()
+                log.publish()
                 self._talk()
                 self._listen()
+                since = taken
             else:
                 self._hear_the_end()
 
@@ -285,18 +292,14 @@ class Stream:
             if self._stopping:
                 return size, data
 
-    def _take(self, data: memoryview) -> None:
-        if data[0] == _DATA:
-            if self._questions:
-                self._questions.clear()
-            self.log.receive(bytes(data[_HEADER:]))
-        elif data[0] == _KEEPALIVE:
-            end, _, is_asked = _keepalive(data, 1)
-            self.log.alive(end)
-            if is_asked:
-                self._mind_a_shutdown()
-            if is_asked or self._confirmable() > self._confirmed:
-                self._tell()
+    def _hear(self, data: memoryview) -> None:
+        """How far the server is."""
+        end, _, is_asked = _keepalive(data, 1)
+        self.log.alive(end)
+        if is_asked:
+            self._mind_a_shutdown()
+        if is_asked or self._confirmable() > self._confirmed:
+            self._tell()
 
     def _mind_a_shutdown(self) -> None:
         """A server that shuts down waits, asking on and on, until all is confirmed: for ever if the other side is down.
@@ -310,12 +313,15 @@ class Stream:
 
     def _listen(self) -> None:
         """Wait for the server, or for somebody of ours who wants something."""
-        for key, _ in self._selector.select(max(0.0, self._due - monotonic())):
-            if key.fileobj is self._woken:
+        for file, _ in self._wait(self._due - monotonic()):
+            if file == self._woken.fileno():
                 self._woken.recv(4096)
             else:
                 self._pgconn.consume_input()
                 self._heard = monotonic()
+
+    def _wait(self, seconds: float) -> list[tuple[int, int]]:
+        return self._poll.poll(max(0, ceil(seconds * 1000)))
 
     def _sit_out(self) -> None:
         """Take nothing until the log has room, but keep talking.
@@ -379,12 +385,12 @@ class Stream:
         self._tell()
         self._pgconn.put_copy_end()
         self._flush()
-        self._selector.unregister(self._woken)
+        self._poll.unregister(self._woken)
         deadline, size = monotonic() + _GOODBYE, 0
         while monotonic() < deadline:
             if size >= 0:
                 size, _ = self._pgconn.get_copy_data(1)
             if size < 0 and not self._pgconn.is_busy():
                 return  # the server's last word comes after it has let the slot go
-            if size <= 0 and self._selector.select(deadline - monotonic()):
+            if size <= 0 and self._wait(deadline - monotonic()):
                 self._pgconn.consume_input()

@@ -164,8 +164,7 @@ def decode(data: bytes) -> Wire:
         case 0x49 | 0x55 | 0x44:
             return row_change(data)
         case 0x42:
-            commit, at, xid = _begin(data, 1)
-            return Begin(commit, _time(at), xid)
+            return Begin(*begin_of(data))
         case 0x43:
             commit, end, at = _commit(data, 2)
             return Commit(commit, end, _time(at))
@@ -184,6 +183,17 @@ def decode(data: bytes) -> Wire:
             return Type(_int(data, 1)[0], schema or "pg_catalog", _text(data, at)[0])
         case tag:
             raise ValueError(f"pgoutput message {chr(tag)!r} is not part of protocol version 1")
+
+
+def begin_of(data: bytes) -> tuple[int, float, int]:
+    """What a ``Begin`` consists of: there is one for each transaction."""
+    commit, at, xid = _begin(data, 1)
+    return commit, _time(at), xid
+
+
+def end_of(data: bytes) -> int:
+    """The ``end`` of a ``Commit``."""
+    return int.from_bytes(data[10:18])
 
 
 def relation_of(data: bytes) -> int:
