@@ -144,27 +144,18 @@ class Database:
         places = [names.index(name) for name in order]
         connection.exec_driver_sql(str(compiled), [tuple([row[place] for place in places]) for row in rows])
 
-    def append(self, statements: Sequence[str], values: Mapping[str, object]) -> None:
-        """Execute statements in one transaction that does not wait for the disk: every process sees what it wrote, and
+    def append(self, statement: str, values: Mapping[str, object]) -> None:
+        """Execute a statement in a transaction that does not wait for the disk: every process sees what it wrote, and
         it survives this one's death.  After a power cut it may be missing, unless something else was written since.
 
         In a session of its own, as this is done for each transaction of ours.
         """
         if self._file is None:
             with self.writing() as connection:
-                for statement in statements:
-                    connection.execute(text(statement), values)
+                connection.execute(text(statement), values)
             return
         with self._translated(), self._appends:
-            session = self._appender()
-            session.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in statements:
-                    session.execute(statement, values)
-                session.execute("COMMIT")
-            finally:
-                if session.in_transaction:
-                    session.execute("ROLLBACK")
+            self._appender().execute(statement, values)
 
     def _appender(self) -> sqlite3.Connection:
         if self._session is None:

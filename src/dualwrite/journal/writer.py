@@ -366,11 +366,13 @@ def _drop_windows(connection: Connection, rows: list[tuple[str, str, str | None]
 
 
 AUDIT: Final = (
-    "DELETE FROM audit WHERE side = :side AND number = :number",
     "INSERT INTO audit (side, number, at, changes, total, keys, lines) VALUES (:side, :number, :at, :changes, "
-    'coalesce((SELECT total FROM audit ORDER BY "row" DESC LIMIT 1), 0) + :size, :keys, :lines)',
+    'coalesce((SELECT total FROM audit ORDER BY "row" DESC LIMIT 1), 0) + :size, :keys, :lines) '
+    "ON CONFLICT (side, number) DO UPDATE SET at = excluded.at, changes = excluded.changes, "
+    "total = audit.total - length(audit.keys) - length(audit.lines) + :size, "
+    "keys = excluded.keys, lines = excluded.lines"
 )
-"""Statements that keep a block, with the values of ``block_values``."""
+"""Keeps a block, with the values of ``block_values``."""
 
 
 def block_values(block: Block) -> Values:
@@ -388,8 +390,7 @@ def block_values(block: Block) -> Values:
 
 def _audit(connection: Connection, rows: list[Values]) -> None:
     for values in rows:
-        for statement in AUDIT:
-            connection.execute(text(statement), values)
+        connection.execute(text(AUDIT), values)
 
 
 def _answer(connection: Connection, rows: list[Values]) -> None:
