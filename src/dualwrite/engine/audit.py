@@ -144,7 +144,7 @@ def _alike(parked: Collection[int], work: tuple[Plan, Write]) -> tuple[object, .
     """What plain updates have in common that go into one line; None for what is to be told by itself."""
     plan, write = work
     change = plan.changes[0]
-    if change.kind is not Kind.UPDATE or plan.edited is None or write.cells is None or write.expect is None:
+    if plan.edited is None or write.cells is None or write.expect is None or change.kind is not Kind.UPDATE:
         return None
     if len(plan.changes) > 1 or plan.met or plan.fetched or plan.renames or change.weak or id(change) in parked:
         return None

@@ -148,7 +148,7 @@ class Deletes:
         """The maps of which users have deleted more records within a minute than the link allows unasked."""
         if self._limit is None:
             return frozenset()
-        deletes = [change for change in changes if change.kind is Kind.DELETE]
+        deletes = [change for change in changes if change.after is None]
         if not deletes:
             return frozenset()
         for change in deletes:

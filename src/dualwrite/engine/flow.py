@@ -415,7 +415,7 @@ class Flow:
             seen = project(compiled, self.source, change, self._from.windows.late(change.view))
             if seen is None:
                 filtered[compiled.name, "filtered"] += 1
-            elif seen.kind is not Kind.DELETE or compiled.deletes:
+            elif compiled.deletes or seen.kind is not Kind.DELETE:
                 found.append(self._tag(seen) if tags else seen)
         if filtered:
             self.link.meter.count(self.target, filtered)

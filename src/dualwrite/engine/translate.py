@@ -74,11 +74,11 @@ class Translation:
         key = self._compiled.target_key(self._source, change.before)
         if change.after is None:
             return Write(key, self._two_way(self._mapped_before(change.before)), None)
-        after = self._compiled.map_row(self._source, change.after)
         edited = differing(change.before, change.after) if edited is None else edited
         alone = self._alone(edited)
         if alone is not None:
-            return self._write_alone(key, change, after, alone)
+            return self._write_alone(key, change.before, change.after, alone)
+        after = self._compiled.map_row(self._source, change.after)
         before = self._before(change.before, change.after, after, edited)
         changed = self._changed(before, after, edited)
         if not changed:
@@ -112,19 +112,21 @@ class Translation:
             return None
         return cell, index, carry, index in self._promised
 
-    def _write_alone(self, key: Key, change: Change, mapped: Row, alone: Sequence[Single]) -> Write | None:
-        """The same as ``write`` makes of ``_before`` and ``_changed``, cell by cell."""
-        assert change.before is not None
-        assert change.after is not None
+    def _write_alone(self, key: Key, before: Row, after: Row, alone: Sequence[Single]) -> Write | None:
+        """The same as ``write`` makes of ``_before`` and ``_changed``, of these cells alone."""
         row, expect = list(self.blank), list(self.blank)
         cells: list[int] = []
         for cell, index, carry, is_promised in alone:
-            now, one = mapped[index], change.before[cell]
+            one, other = before[cell], after[cell]
+            try:
+                now = carry(other)
+            except CastError:
+                now = self._compiled.map_row(self._source, after)[index]  # tells what the matter is
             try:
                 was = carry(one)
             except CastError:
                 was = ABSENT
-            if was == now and self._unlike(cell, one, change.after[cell]):
+            if was == now and self._unlike(cell, one, other):
                 was = ABSENT
             if now is not ABSENT and was != now:
                 row[index] = now

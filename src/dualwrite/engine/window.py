@@ -32,7 +32,7 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
     if late is not None:
         was = was and before is not None and not late.covers(before, at)
         is_now = is_now and after is not None and not late.covers(after, at)
-    if change.kind is Kind.UPDATE and was != is_now:
+    if was != is_now and change.kind is Kind.UPDATE:
         if is_now:
             return change.with_images(None, after)._replace(kind=Kind.INSERT)
         if compiled.on_leave == "delete":
@@ -140,15 +140,10 @@ class Windows:
         compiled = self._maps.get(change.view)
         if compiled is None or self._is_elsewhere(change.view, change.position):
             return
-        late, before = self._late.get(change.view), change.before
-        if (
-            late is not None
-            and before is not None
-            and change.kind is Kind.DELETE
-            and late.covers(before, change.position)
-        ):
+        late, before, is_delete = self._late.get(change.view), change.before, change.after is None
+        if late is not None and before is not None and is_delete and late.covers(before, change.position):
             return
-        seen = change if change.kind is Kind.DELETE else project(compiled, self._side, change, late)
+        seen = change if is_delete else project(compiled, self._side, change, late)
         if seen is None:
             return
         try:

@@ -140,8 +140,7 @@ class CompiledMap:
     _lines: tuple[Line, ...]
     _key: tuple[Line, ...]
     _compared: tuple[_Compared, ...]
-    _left: _Functions
-    _right: _Functions
+    _by: Mapping[Side, _Functions]
     _alike: Alike
 
     @cached_property
@@ -160,7 +159,7 @@ class CompiledMap:
 
     def map_row(self, source: Side, row: Row) -> Row:
         """A source row as a row of the other side's view; ABSENT where nothing is carried there.  Raises RowProblem."""
-        functions = self._left if source is Side.LEFT else self._right
+        functions = self._by[source]
         try:
             mapped = functions.row.one(row)
         except CastError as error:
@@ -174,7 +173,7 @@ class CompiledMap:
 
     def map_rows(self, source: Side, rows: Sequence[Row]) -> list[Row | None]:
         """As ``map_row``, of many rows; None for one that cannot be mapped."""
-        functions = self._left if source is Side.LEFT else self._right
+        functions = self._by[source]
         member = itemgetter(self.views[source.other].key[0])
         with suppress(CastError):
             mapped = functions.row.many(rows)
@@ -184,7 +183,7 @@ class CompiledMap:
 
     def map_lines(self, source: Side, rows: Lined) -> Lined | None:
         """As ``map_rows``, of rows that are lines still; None where they have to be taken apart for it."""
-        functions = self._left if source is Side.LEFT else self._right
+        functions = self._by[source]
         return self.passing.mapped(source, rows, functions.row.many)
 
     def map_columns(self, source: Side, rows: Sequence[Row]) -> tuple[list[Sequence[Cell]], list[Misfit]]:
@@ -194,7 +193,7 @@ class CompiledMap:
         good.
         """
         with suppress(CastError):
-            return list(zip(*(self._left if source is Side.LEFT else self._right).row.many(rows), strict=True)), []
+            return list(zip(*self._by[source].row.many(rows), strict=True)), []
         given = list(zip(*rows, strict=True))
         mapped: list[Sequence[Cell]] = [(ABSENT,) * len(rows)] * len(self.views[source.other].paths)
         misfits: list[Misfit] = []
@@ -244,7 +243,7 @@ class CompiledMap:
 
     def key(self, side: Side, row: Row) -> Key:
         """The record's key in common form: equal for both sides' rows of one record.  Raises RowProblem."""
-        functions = self._left if side is Side.LEFT else self._right
+        functions = self._by[side]
         try:
             key = functions.key.one(row)
         except CastError as error:
@@ -262,7 +261,7 @@ class CompiledMap:
 
     def keys(self, side: Side, rows: Sequence[Row]) -> Sequence[Key | None]:
         """As ``key``, of many rows; None for one that has none."""
-        functions = self._left if side is Side.LEFT else self._right
+        functions = self._by[side]
         if isinstance(rows, Lined) and self.passing.has_keys(rows):
             return Later(len(rows), partial(self._keys_of_lines, functions, rows))
         with suppress(CastError):
@@ -279,7 +278,7 @@ class CompiledMap:
 
         Raises RowProblem.
         """
-        functions = self._left if source is Side.LEFT else self._right
+        functions = self._by[source]
         try:
             key = functions.target_key(row)
         except CastError as error:
@@ -292,11 +291,11 @@ class CompiledMap:
 
     def common(self, side: Side, index: int, value: Value) -> Value:
         """A cell of that side's rows in common form."""
-        return (self._left if side is Side.LEFT else self._right).common[index](value)
+        return self._by[side].common[index](value)
 
     def passes(self, side: Side, row: Row) -> bool:
         """Does the row pass that side's filter and the company scope?"""
-        return (self._left if side is Side.LEFT else self._right).passes(row)
+        return self._by[side].passes(row)
 
     def agree(self, left: Row, right: Row) -> list[str]:
         """The names of the units in which two rows of one record differ.
@@ -469,8 +468,7 @@ class _Compiler:
             _lines=every,
             _key=key,
             _compared=tuple(_compared(line, helps=line in helping) for line in every),
-            _left=self._functions(Side.LEFT, every, key, views[Side.LEFT]),
-            _right=self._functions(Side.RIGHT, every, key, views[Side.RIGHT]),
+            _by={side: self._functions(side, every, key, views[side]) for side in SIDES},
             _alike=alike_function([line for line in every if line not in helping], self.widths),
         )
 
