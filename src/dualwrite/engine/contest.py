@@ -304,7 +304,7 @@ def _settle(contest: _Contest, row: Row, losses: tuple[Loss, ...] = (), *, lives
     """Write the operation's columns into ``row``, which lives, or lies under a delete."""
     cells: list[Cell] = list(row)
     waiting: list[Loss] = []
-    for unit in _edited(contest):
+    for unit in _edited(contest, row):
         value = _written(contest.operation, unit, contest.rules)
         if value is None or unit.owner is contest.rules.target or _is_met(contest, unit, value, row):
             continue
@@ -327,14 +327,19 @@ def _is_met(contest: _Contest, unit: Unit, value: Values, row: Row) -> bool:
     return unit.policy != "sum" and held is not None and _same(contest.rules, unit, value, held)
 
 
-def _edited(contest: _Contest) -> Sequence[Unit]:
-    """The units that the operation may have written: an update's are those with a cell that differs, few of many."""
+def _edited(contest: _Contest, row: Row) -> Sequence[Unit]:
+    """The units that the operation may have to write: an update's are those with a cell that differs, few of many.
+
+    A difference found by an initial sync says nothing of what was before, and asks for nothing where the row holds the
+    same (see ``_is_met``).
+    """
     operation, units = contest.operation, contest.rules.units
-    if operation.kind is not Kind.UPDATE or operation.before is None or operation.after is None:
+    before, after = operation.before, operation.after
+    if operation.kind is not Kind.UPDATE or after is None or (before is None and not operation.weak):
         return units
-    cells = enumerate(zip(operation.before, operation.after, strict=True))
-    edited = {index for index, (old, new) in cells if old != new}
-    return [unit for unit in units if not edited.isdisjoint(unit.indexes)]
+    edited = {index for index, (old, new) in enumerate(zip(before or row, after, strict=True)) if old != new}
+    is_sum_written = before is None
+    return [unit for unit in units if not edited.isdisjoint(unit.indexes) or (is_sum_written and unit.policy == "sum")]
 
 
 @dataclass(frozen=True, slots=True)
