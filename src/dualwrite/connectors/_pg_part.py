@@ -236,7 +236,7 @@ class Part:
         self._lookups.forget(self._table.name)
         return True
 
-    def _run(self, kind: str, groups: Iterable[tuple[Shape, Sequence[Ready]]]) -> list[Ready]:
+    def _run(self, kind: str, groups: Iterable[Group]) -> list[Ready]:
         """Run a statement for the rows of each shape, all of them in one round trip, or in two halves where it fails.
 
         Returns the new records that are there already.
