@@ -396,42 +396,28 @@ story(
 # -- records that we delete or rename while those that refer to them have changed ------------------------------------------
 
 for systems in (in_memory, SqliteSystem):
-    story(
-        f"record deleted, then its parent by us, before the delete is read: {systems.__name__}",
-        """
-        start left
-        L insert g:g
-        L insert 1 grp=g
-        drain
-        L delete g:g
-        R delete 1
-        L>R
-        R>L
-        """,
-        Line("grp", "=", "family.code"),
-        groups=True,
-        key=("code", "family.code"),
-        actions={Side.RIGHT: "restrict"},
-        make=systems,
-    )
-    story(
-        f"record edited, then its parent renamed by us, before the edit is read: {systems.__name__}",
-        """
-        start left
-        L insert g:g
-        L insert 1 grp=g
-        drain
-        L rename g:g g:h
-        R update 1 a=3
-        L>R
-        R>L
-        """,
-        Line("grp", "=", "family.code"),
-        groups=True,
-        key=("code", "family.code"),
-        actions={Side.RIGHT: "restrict"},
-        make=systems,
-    )
+    for what, ours, theirs in (
+        ("record deleted, then its parent by us, before the delete is read", "delete g:g", "delete 1"),
+        ("record edited, then its parent renamed by us, before the edit is read", "rename g:g g:h", "update 1 a=3"),
+    ):
+        story(
+            f"{what}: {systems.__name__}",
+            f"""
+            start left
+            L insert g:g
+            L insert 1 grp=g
+            drain
+            L {ours}
+            R {theirs}
+            L>R
+            R>L
+            """,
+            Line("grp", "=", "family.code"),
+            groups=True,
+            key=("code", "family.code"),
+            actions={Side.RIGHT: "restrict"},
+            make=systems,
+        )
 
 # -- bad values --------------------------------------------------------------------------------------------------------
 

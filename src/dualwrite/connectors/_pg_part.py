@@ -180,10 +180,8 @@ class Part:
         groups = {Shape(pattern, columns=columns): group for (pattern, columns), group in same.items()}
         facts = self._target.plan.facts
         alone = facts.rules or any(each.before and "insert" in each.events for each in facts.triggers)
-        if alone:
-            self._compare(self._run("insert", [(shape, [ready]) for shape, group in groups.items() for ready in group]))
-        else:
-            self._compare(self._run("insert", groups.items()))
+        singly = ((shape, [ready]) for shape, group in groups.items() for ready in group)
+        self._compare(self._run("insert", singly if alone else groups.items()))
 
     def _compare(self, readies: Sequence[Ready]) -> None:
         """Records that are there already, though they should not be, may hold what was wanted."""
@@ -280,9 +278,9 @@ class Part:
 
     def _attempt(self, kind: str, groups: Sequence[Group]) -> list[list[Answer]]:
         """A statement for each group behind a savepoint, in one round trip; their answers."""
-        asked, places = [_SAVEPOINT], []
+        asked, places, horizon = [_SAVEPOINT], [], self._ledger.horizon
         for shape, batch in groups:
-            bound = [] if not shape.horizon else [str(self._horizon), array(self._own(shape))]
+            bound = [] if horizon is None else [str(horizon & 0xFFFFFFFF), array(self._own(shape))]
             bound += [array(column) for column in self._rows.bound(kind, shape, batch)]
             asked += sized(self._target.statement(kind, shape), bound, len(batch))
             places.append(len(asked) - 1)
@@ -291,11 +289,6 @@ class Part:
             [(int(number), verdict, fresh == "t", tuple(held)) for number, verdict, fresh, *held in answers[place]]
             for place in places
         ]
-
-    @property
-    def _horizon(self) -> int:
-        assert self._ledger.horizon is not None
-        return self._ledger.horizon & 0xFFFFFFFF
 
     def _own(self, shape: Shape) -> Sequence[str]:
         """The transactions of ours behind which a record is what we have left it as."""

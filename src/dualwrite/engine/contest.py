@@ -337,9 +337,9 @@ def _edited(contest: _Contest, row: Row) -> Sequence[Unit]:
     before, after = operation.before, operation.after
     if operation.kind is not Kind.UPDATE or after is None or (before is None and not operation.weak):
         return units
-    edited = {index for index, (old, new) in enumerate(zip(before or row, after, strict=True)) if old != new}
-    is_sum_written = before is None
-    return [unit for unit in units if not edited.isdisjoint(unit.indexes) or (is_sum_written and unit.policy == "sum")]
+    cells = enumerate(zip(row if before is None else before, after, strict=True))
+    edited = {index for index, (old, new) in cells if old != new}
+    return [unit for unit in units if not edited.isdisjoint(unit.indexes) or (before is None and unit.policy == "sum")]
 
 
 @dataclass(frozen=True, slots=True)
