@@ -93,7 +93,7 @@ def test_every_record_is_compared_once(
 def test_what_is_read_ahead_comes_in_order_and_ends() -> None:
     """All findings come, in their order; a reader that is let go stops, and its trouble is told."""
     findings = [Alone(Side.LEFT, [(str(n),)], [(str(n),)]) for n in range(3 * AHEAD)]
-    assert list(ahead(iter(findings))) == findings
+    assert list(ahead(iter(findings), AHEAD)) == findings
     taken = list[Alone]()
 
     def endless() -> Iterator[Alone]:
@@ -101,7 +101,7 @@ def test_what_is_read_ahead_comes_in_order_and_ends() -> None:
             taken.append(findings[0])
             yield findings[0]
 
-    reading = ahead(endless())
+    reading = ahead(endless(), AHEAD)
     assert next(reading) is findings[0]
     reading.close()
     count = len(taken)
@@ -112,5 +112,5 @@ def test_what_is_read_ahead_comes_in_order_and_ends() -> None:
         raise ConnectionError("gone")
 
     with pytest.raises(ConnectionError, match="gone"):
-        list(ahead(broken()))
+        list(ahead(broken(), AHEAD))
     assert len(taken) == count

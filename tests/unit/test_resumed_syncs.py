@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -12,8 +13,9 @@ import pytest
 from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction
 from dualwrite.engine import flow
 from dualwrite.engine.compare import Tally
+from dualwrite.engine.initial import InitialSync
 from dualwrite.engine.resuming import Rest, originals
-from dualwrite.engine.spool import Spool
+from dualwrite.engine.spool import Spool, Weak
 from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import SyncRun
 from dualwrite.model import Outcome, Row, Side, Write
@@ -69,6 +71,32 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
     told.insert(R, code="x", name="right x")
     told.insert(R, code="long", note="n", name="right long")
     return told
+
+
+def test_the_next_chunk_is_made_ready_while_one_is_carried(story: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on disk before the one that is carried is committed."""
+    for code in ("0", "x", "long"):
+        story.delete(R, code)  # one side is empty: what the other holds is carried as it is read
+    passing, carry, second = Spool.passing, flow.Flow.carry_weak, threading.Event()
+    met = list[bool]()
+
+    def told(spool: Spool, rows: Sequence[Row]) -> Weak:
+        weak = passing(spool, rows)
+        if weak.start > 1:
+            second.set()
+        return weak
+
+    def carried(mine: flow.Flow, weak: Weak) -> None:
+        if weak.start == 1:
+            story.at_point["before commit"] = lambda: met.append(second.wait(20))
+        carry(mine, weak)
+
+    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
+    monkeypatch.setattr(Spool, "passing", told)
+    monkeypatch.setattr(flow.Flow, "carry_weak", carried)
+    story.start()
+    assert met == [True]
+    assert len(story.rows(R, "code")) == ROWS
 
 
 POINTS = (

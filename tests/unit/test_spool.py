@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from queue import Queue
+from threading import Thread
 
 import pytest
 
 from dualwrite.engine import spool
 from dualwrite.engine.spool import BLOCK, PARTITIONS, Overflow, Partitioned, Spool, in_chunks, parts_of
 from dualwrite.lined import LARGEST, PIECE, Lined, text_of
-from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Change, Kind, Position, Row, Side
 from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName
@@ -42,11 +44,7 @@ def test_overflow_gives_back_what_is_to_be_kept() -> None:
 
 def test_lines_that_are_kept_are_their_rows_again(tmp_path: Path) -> None:
     """What a spool has got as lines, another process finds, reads and carries as the rows that they are."""
-    text = ColumnType(TypeName.TEXT)
-    table = Table("t", (Column("code", text, nullable=False), Column("note", text)), ("code",), (("code",),))
-    schema = Schema({"t": table})
-    lines = "map: m\nleft: t\nright: t\nkey: [code]\ncolumns:\n  - code = code\n  - note = note\n"
-    compiled, boundary = compile_map(read_map(lines, ""), schema, schema), Position("feed", (7,))
+    compiled, boundary = compiled_map(), Position("feed", (7,))
     rows: list[Row] = [(str(number), "\t\\N" if number % 2 else None) for number in range(PIECE + 2)]
     first = Spool(compiled, Side.LEFT, (tmp_path / "rows").open("w+b"))
     first.seal(boundary, boundary)
@@ -62,6 +60,40 @@ def test_lines_that_are_kept_are_their_rows_again(tmp_path: Path) -> None:
     assert found is not None
     assert (found.after, found.position) == (rows[1], Position("feed", (7, 0, 2)))
     again.close()
+
+
+def compiled_map() -> CompiledMap:
+    """Two columns that pass as they are."""
+    text = ColumnType(TypeName.TEXT)
+    table = Table("t", (Column("code", text, nullable=False), Column("note", text)), ("code",), (("code",),))
+    schema = Schema({"t": table})
+    lines = "map: m\nleft: t\nright: t\nkey: [code]\ncolumns:\n  - code = code\n  - note = note\n"
+    return compile_map(read_map(lines, ""), schema, schema)
+
+
+def test_what_is_kept_is_found_while_more_of_it_comes() -> None:
+    """One thread appends chunks, another one asks for records of those that it knows to be there."""
+    held, boundary = Spool(compiled_map(), Side.LEFT), Position("feed", (7,))
+    held.seal(boundary, boundary)
+    chunks = [[(f"{chunk}.{number}", "x" * 500) for number in range(100)] for chunk in range(200)]
+    done: Queue[int | None] = Queue()
+
+    def append() -> None:
+        for number, rows in enumerate(chunks):
+            held.passing(rows)
+            done.put(number)
+        done.put(None)
+
+    thread = Thread(target=append)
+    thread.start()
+    while (number := done.get()) is not None:
+        for row in chunks[number][::40]:
+            found = held.find(row[:1])
+            assert found is not None
+            assert found.after == row
+    thread.join()
+    assert [row for weak in held.chunks(lambda: 1_000) for row in weak.rows] == [row for rows in chunks for row in rows]
+    held.close()
 
 
 @pytest.mark.parametrize("largest", [100, 1 << 20])

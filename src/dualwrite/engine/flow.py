@@ -188,16 +188,18 @@ class Flow:
 
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
-        self._loads = False
+        loads = False
         try:
             ledger = self._transact(
                 lambda transaction: Application(self.link, self.source, transaction, divisible=True).load(weak),
                 weak.last,
             )
-            self._loads = ledger.inserts_whole
+            loads = ledger.inserts_whole
             self._advance(weak.last)
         except Doubt:
             self._carry([weak.change(number) for number in range(len(weak.rows))], weak.last)
+        finally:
+            self._loads = loads  # not earlier: the next differences are made ready meanwhile
         self._took(len(weak.rows))
 
     @property

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from queue import Empty, Queue
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.apply import Application
@@ -36,8 +36,9 @@ from dualwrite.journal import Count
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
-AHEAD = 10
-"""Blocks that are read while others are carried."""
+AHEAD, READY = 10, 1
+"""Blocks that are read while others are made ready, and chunks that are ready while one is carried."""
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -71,18 +72,18 @@ def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> O
     return ask
 
 
-def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
-    """The same; a thread reads on, a few of them at most, while one is worked on.
+def ahead(items: Iterator[_T], most: int) -> Generator[_T, None, None]:
+    """The same; a thread reads on, ``most`` of them and the one in its hand, while one is worked on.
 
     To be closed before what they are read from is.
     """
-    read: Queue[Finding | BaseException | None] = Queue(AHEAD)
+    read: Queue[_T | BaseException | None] = Queue(most)
     stop = threading.Event()
 
     def work() -> None:
         try:
-            for finding in findings:
-                read.put(finding)
+            for item in items:
+                read.put(item)
                 if stop.is_set():
                     return
             read.put(None)
@@ -92,10 +93,10 @@ def ahead(findings: Iterator[Finding]) -> Generator[Finding, None, None]:
     thread = threading.Thread(target=work, name="reading ahead", daemon=True)
     thread.start()
     try:
-        while (finding := read.get()) is not None:
-            if isinstance(finding, BaseException):
-                raise finding
-            yield finding
+        while (item := read.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
     finally:
         stop.set()
         while thread.is_alive():
@@ -151,7 +152,7 @@ class InitialSync:
         self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
         self._asked: dict[Side, list[Key]] = {side: [] for side in Side}  # of a live map: what it lets be restored
         self._snapshots = ExitStack()
-        self._reading: Generator[Finding, None, None] | None = None
+        self._ahead = ExitStack()
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
 
     def _spool(self, side: Side) -> Spool:
@@ -387,13 +388,21 @@ class InitialSync:
         return self._spools[source].chunks(lambda: flow.weak_limit, self._done[source])
 
     def _streamed(self, source: Side) -> Iterator[Weak]:
-        """What only one side holds, as it is read: nothing of it need be known before the first of it is carried."""
+        """What only one side holds, as it is read: nothing of it need be known before the first of it is carried.
+
+        While a chunk is carried, the next one is made ready.
+        """
         assert self._findings is not None
         self.outcome.tally.told = lambda _: None  # what is carried is told
-        flow, spool, self._reading = self.flows[source], self._spools[source], ahead(self._findings)
-        for _, rows in in_chunks(self._created(source, self._reading), lambda: flow.weak_limit):
-            yield spool.passing(rows)
+        reading = self._ahead.enter_context(closing(ahead(self._findings, AHEAD)))
+        yield from self._ahead.enter_context(closing(ahead(self._ready(source, reading), READY)))
         self._snapshots.close()
+
+    def _ready(self, source: Side, findings: Iterator[Finding]) -> Iterator[Weak]:
+        """What is to be inserted, in chunks that are kept on disk already."""
+        flow, spool = self.flows[source], self._spools[source]
+        for _, rows in in_chunks(self._created(source, findings), lambda: flow.weak_limit):
+            yield spool.passing(rows)
 
     def _created(self, source: Side, findings: Iterator[Finding]) -> Iterator[tuple[list[bool], Sequence[Row]]]:
         """What is to be inserted of what only one side holds."""
@@ -427,8 +436,7 @@ class InitialSync:
 
     def close(self) -> None:
         """Let go of the snapshots, forget the weak changes, and give the disk space back."""
-        if self._reading is not None:
-            self._reading.close()
+        self._ahead.close()
         self._snapshots.close()
         for side in Side:
             self.link.sides[side].windows.weak(self.compiled.name, None)

@@ -11,6 +11,7 @@ import marshal
 import sqlite3
 import struct
 import tempfile
+import threading
 import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -353,7 +354,7 @@ class Weak:
 class Spool:
     """The weak changes that an initial sync of one map carries out of one side, in the order in which it does.
 
-    They are numbered from 1.
+    They are numbered from 1.  One thread may append by ``passing`` while another one asks ``find``.
     """
 
     def __init__(self, compiled: CompiledMap, side: Side, file: IO[bytes] | None = None) -> None:
@@ -361,6 +362,7 @@ class Spool:
         self.compiled = compiled
         self.side = side
         self._file = scratch(self) if file is None else file
+        self._lock = threading.Lock()  # around the file's place
         self._inserts: list[bool] = []
         self._rows: list[Row] = []
         self._weight = 0
@@ -455,10 +457,11 @@ class Spool:
     def passing(self, rows: Sequence[Row]) -> Weak:
         """Inserts of these rows, to be carried at once; for this, ``seal`` comes first."""
         start, inserts = self.count + 1, [True] * len(rows)
-        for at in range(0, len(rows), PIECE):
-            self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
-        self._file.flush()
-        self.count += len(rows)
+        with self._lock:
+            for at in range(0, len(rows), PIECE):
+                self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
+            self._file.flush()
+            self.count += len(rows)
         return Weak(self, start, inserts, rows)
 
     def _blocks(self, where: int = 0) -> Iterator[tuple[list[bool], Sequence[Row]]]:
@@ -479,7 +482,8 @@ class Spool:
             self._index = scratch_database(self)
             columns = "key TEXT PRIMARY KEY, number INTEGER, inserted INTEGER, row BLOB"
             self._index.execute(f"CREATE TABLE weak ({columns}) WITHOUT ROWID")
-        self._extend(self._index)
+        with self._lock:
+            self._extend(self._index)
         query = "SELECT number, inserted, row FROM weak WHERE key = ?"
         found = self._index.execute(query, (_text(key),)).fetchone()
         return None if found is None else self.change(found[0], bool(found[1]), _row(marshal.loads(found[2])))
