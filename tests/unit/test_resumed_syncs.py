@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from dualwrite.connectors import memory
 from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction
 from dualwrite.engine import flow
 from dualwrite.engine.compare import Tally
@@ -97,6 +98,27 @@ def test_the_next_chunk_is_made_ready_while_one_is_carried(story: Resumed, monke
     story.start()
     assert met == [True]
     assert len(story.rows(R, "code")) == ROWS
+
+
+@pytest.mark.parametrize("kills", [0, 1, 2])
+def test_what_was_read_ahead_of_a_kill_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
+    """Where one side is empty, the run counts what it would have if it had never been killed: the detached ones too."""
+    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
+    monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 1))
+    monkeypatch.setattr(memory, "BLOCK", 2)
+    story = Resumed(tmp_path, ITEM_MAP.replace("columns:", "filter: {right: \"code ne 'hidden'\"}\ncolumns:"))
+    for code in ("hidden", "1", "2", "3"):
+        story.insert(L, code=code, name=code)
+    story.insert(R, code="hidden", name="hidden")
+    for kill in range(kills):
+        story.crash_at = "between chunks"
+        with suppress(Crash):
+            story.resume() if kill else story.start(drain=False)
+        assert not story.crash_at, "it was killed"
+    story.resume() if kills else story.start()
+    assert story.run().resumed == kills
+    assert story.counted() == {L: (4, 0, 0, 0, 0), R: (0, 3, 0, 0, 0)}
+    assert [count.detached for count in story.run().counts] == [0, 1]
 
 
 POINTS = (

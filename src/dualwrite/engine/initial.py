@@ -235,7 +235,8 @@ class InitialSync:
             return  # where a key may occur twice, what is read anew cannot be told from what was carried
         before = {side: spool.before for side, spool in self._spools.items()}
         mark = fingerprint(self.compiled)
-        tally = self.outcome.tally
+        is_read_again = streams is not None and not is_carried  # what has been read of it counts then
+        tally = Tally() if is_read_again else self.outcome.tally
         kept = Kept(self._keeper.id, self.master, mark, self.boundaries, before, streams, is_carried, tally)
         self._keeper.save(kept, self._unusable, self._restores)
 
