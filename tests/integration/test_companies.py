@@ -28,14 +28,15 @@ class Crash(BaseException):
     """The process dies here."""
 
 
-def started(world: World, *companies: str, crash: str = "", text: str = CUSTOMERS) -> None:
-    """Restart the link with these companies; perhaps it dies at a point."""
+def started(world: World, *companies: str, crash: str = "", text: str = CUSTOMERS, paused: bool = False) -> None:
+    """Restart the link with these companies, perhaps with its map paused; perhaps it dies at a point."""
     engine = getattr(world, "_engine", None)
     if engine is not None:
         engine.close()
     schemas = [world._connectors[side].schema() for side in Side]
     world.compiled = compile_map(read_map(text, "map.yaml"), *schemas, companies=companies or None)
-    world.journal.set_state(world.compiled.name, desired="running", master="left")
+    wanted = "paused" if paused else "running"
+    world.journal.set_state(world.compiled.name, desired=wanted, master="left")
 
     def point(name: str) -> None:
         if name == crash:
@@ -115,6 +116,64 @@ def test_a_company_whose_sync_is_killed_comes_in_all_the_same(linked: World, cra
     ]
     assert [run.outcome for run in linked.journal.syncs.list()] == ["done", "done"]
     assert linked.journal.syncs.list()[0].resumed == 1
+
+
+@pytest.mark.parametrize("crash", ["before acknowledge", "after acknowledge"])
+def test_what_was_done_before_a_company_came_in_does_not_come_back(linked: World, crash: str) -> None:
+    """However often the feeds are read again, which know of it until both sides have let go of it."""
+    linked.run[R]("DELETE FROM account WHERE number = 'C9'")  # nothing of the company goes from right to left
+    linked.run[R]("UPDATE account SET name = 'before' WHERE company = 2")
+    with suppress(Crash):
+        started(linked, "usmf", "demf", crash=crash)
+    linked.run[L]("UPDATE customer SET name = 'behind' WHERE area = 'demf' AND account = 'C2'")
+    with suppress(Crash):
+        started(linked, "usmf", "demf", crash=crash)
+    started(linked, "usmf", "demf")
+    both = linked.run[L](CUSTOMER)
+    assert both == linked.run[R](ACCOUNT)
+    assert [row[1:] for row in both if row[0] == "demf"] == [("C1", "left"), ("C2", "behind"), ("C3", "left")]
+    assert not linked.journal.conflicts({})
+    assert linked.verdict().clean
+
+
+def test_a_company_comes_in_while_its_map_is_paused(linked: World) -> None:
+    """What was written to its records does not queue: they are brought together once the map runs again."""
+    started(linked, "usmf", paused=True)
+    linked.run[L]("UPDATE customer SET name = 'outside' WHERE area = 'demf'")
+    started(linked, "usmf", "demf", paused=True)
+    linked.run[L]("UPDATE customer SET name = 'left too' WHERE area = 'demf' AND account = 'C1'")
+    linked.run[L]("UPDATE customer SET name = 'queued' WHERE area = 'usmf' AND account = 'C1'")
+    linked.run[R]("UPDATE account SET name = 'right too' WHERE number = 'C2' AND company = 2")
+    linked.run[R]("DELETE FROM account WHERE number = 'C1' AND company = 2")
+    linked._engine.drain()
+    started(linked, "usmf", "demf")
+    assert not linked.journal.parked({})
+    both = linked.run[L](CUSTOMER)
+    assert both == linked.run[R](ACCOUNT)
+    assert [row for row in both if row[0] == "demf" or row[1] == "C1"] == [
+        ("demf", "C1", "left too"),
+        ("demf", "C2", "outside"),
+        ("demf", "C3", "outside"),
+        ("demf", "C9", "right"),
+        ("usmf", "C1", "queued"),
+    ]
+    assert linked.verdict().clean
+
+
+def test_a_map_is_paused_behind_a_companys_sync_that_was_killed(linked: World) -> None:
+    """Once all of the company is carried, what users write is in the queue, and nothing of it is lost."""
+    with suppress(Crash):
+        started(linked, "usmf", "demf", crash="between passes")
+    started(linked, "usmf", "demf", paused=True)
+    linked.run[L]("UPDATE customer SET name = 'behind' WHERE area = 'demf' AND account = 'C1'")
+    linked.run[R]("UPDATE account SET name = 'behind' WHERE number = 'C9'")
+    linked._engine.drain()
+    started(linked, "usmf", "demf")
+    both = linked.run[L](CUSTOMER)
+    assert both == linked.run[R](ACCOUNT)
+    assert {("demf", "C1", "behind"), ("demf", "C9", "behind")} <= set(both)
+    assert not linked.journal.parked({})
+    assert linked.verdict().clean
 
 
 def test_a_company_that_leaves_is_detached(linked: World) -> None:

@@ -69,9 +69,9 @@ class Alone:
         there = LinkSide(self.side.other, self._engine.connectors[self.side.other], Windows(self.side.other, live))
         received = self._connector.remembered(QUEUED)
         for name in delayed:
-            here.backlogs[name] = Backlog(live[name], here.side, self._journal, None)
+            here.backlogs[name] = Backlog(live[name], here.side, self._journal, None, here.windows.late)
             mine = [entry for entry in received if entry.view == name]
-            there.backlogs[name] = Backlog(live[name], there.side, self._journal, mine)
+            there.backlogs[name] = Backlog(live[name], there.side, self._journal, mine, there.windows.late)
         for name, state in states.items():
             boundary = state.boundaries[self.side]
             if boundary is not None:

@@ -15,11 +15,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from dualwrite.connectors.base import Remembered
 from dualwrite.engine.link import key_of, key_text
-from dualwrite.engine.window import project, record_keys
+from dualwrite.engine.scope import Late
+from dualwrite.engine.window import known, project, record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.journal import Delayed, Journal, KeptChange, Layout
 from dualwrite.mapping.compile import CompiledMap
@@ -50,10 +52,16 @@ class Backlog:
     """
 
     def __init__(
-        self, compiled: CompiledMap, side: Side, journal: Journal, entries: Iterable[Remembered] | None
+        self,
+        compiled: CompiledMap,
+        side: Side,
+        journal: Journal,
+        entries: Iterable[Remembered] | None,
+        late: Callable[[str], Late | None],
     ) -> None:
         """As it was left; ``entries`` are those of the other side's side table for this map, None where that side does
-        not answer: then everything is kept, and nothing is known to be received."""
+        not answer: then everything is kept, and nothing is known to be received.  ``late`` tells which records of a map
+        are still outside of it."""
         self.map = compiled.name
         self.side = side
         self.compiled = compiled
@@ -61,6 +69,7 @@ class Backlog:
         self.discarded = 0
         self.is_empty = False
         self._journal = journal.backlogs
+        self._late = partial(late, self.map)
         self._view = compiled.views[side]
         self._layout = Layout.of(self._view)
         self._is_told = entries is not None
@@ -128,7 +137,7 @@ class Backlog:
         if entries:
             with self._looking:
                 self._journal.append(self.side, self.map, entries, self._layout)
-                self._hold(known for entry in entries if (known := self._known(entry.change.change)) is not None)
+                self._hold(mine for entry in entries if (mine := self._known(entry.change.change)) is not None)
             with self._lock:
                 self._count += len(entries)
             received = self.received
@@ -138,17 +147,17 @@ class Backlog:
 
     def _entry(self, change: Change, seen: Position | None) -> Delayed | None:
         """The change as it is kept; None where it is nothing to the map."""
-        known = self._known(change)
-        if known is None:
+        mine = self._known(change)
+        if mine is None:
             return None
-        keys = [*map(key_text, self._keys(known)), None, None]
+        keys = [*map(key_text, self._keys(mine)), None, None]
         return Delayed(KeptChange(change, self._layout), keys[0], keys[1], seen)
 
     def _brought(self, kept: KeptChange) -> Change:
         return kept.change if kept.layout == self._layout else kept.brought(self._view)
 
     def _known(self, change: Change) -> Change | None:
-        return change if change.kind is Kind.DELETE else project(self.compiled, self.side, change)
+        return known(self.compiled, self.side, change, self._late())
 
     def _keys(self, change: Change) -> tuple[Key, ...]:
         try:
@@ -166,8 +175,8 @@ class Backlog:
             number = entries[-1].number
 
     def _keys_now(self, entry: Delayed) -> tuple[str | None, str | None]:
-        known = self._known(self._brought(entry.change))
-        keys = [*map(key_text, self._keys(known) if known else ()), None, None]
+        mine = self._known(self._brought(entry.change))
+        keys = [*map(key_text, self._keys(mine) if mine else ()), None, None]
         return keys[0], keys[1]
 
     # -- the queue ------------------------------------------------------------------------------------------------
@@ -184,7 +193,7 @@ class Backlog:
 
     def change(self, entry: Delayed) -> Change | None:
         """A change of the queue as it is to be carried; None where it is nothing to the map as it is now."""
-        change = project(self.compiled, self.side, self._brought(entry.change))
+        change = project(self.compiled, self.side, self._brought(entry.change), self._late())
         is_dropped = change is not None and change.kind is Kind.DELETE and not self.compiled.deletes
         return None if is_dropped else change
 
@@ -239,9 +248,9 @@ class Backlog:
 
     def _changes(self, keys: Iterable[Key]) -> Iterator[Change]:
         for entry in self._journal.of(self.side, self.map, map(key_text, keys)):
-            known = self._known(self._brought(entry.change))
-            if known is not None:
-                yield known
+            mine = self._known(self._brought(entry.change))
+            if mine is not None:
+                yield mine
 
     def forget(self, seen: Position, hold: Callable[[Sequence[Key]], None] | None) -> None:
         """Drop what was received and seen by everything that is still to come; ``hold`` is told of whom it was, where

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import INITIALIZING, RUNNING, after, wants_to_run
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, drop, interrupted, tidy
-from dualwrite.engine.scope import Late, Part, Scope, keep, scope_of
+from dualwrite.engine.scope import Floors, Late, Part, Scope, keep, scope_of
 from dualwrite.engine.syncs import Recorder, Watch, recorded
 from dualwrite.journal import Count, Journal, MapState
 from dualwrite.journal.syncs import Why
@@ -151,14 +152,25 @@ class InitialSyncs:
     # -- of live maps ---------------------------------------------------------------------------------------------
 
     def hold_late(self, compiled: CompiledMap, scope: Scope) -> None:
-        """Companies of a live map whose records are still to be brought together are outside of it until then."""
-        if scope.is_settled:
-            return
-        self._scopes[compiled.name] = scope
+        """Companies of a live map that came in later were outside of it before; those whose records are still to be
+        brought together are so until then."""
+        if not scope.is_settled:
+            self._scopes[compiled.name] = scope
+        floors = dict(scope.floors)
+        if scope.pending:
+            floors |= dict.fromkeys(scope.pending, self._pending_floors(compiled))
+        self._hold(compiled, floors)
+
+    def _pending_floors(self, compiled: CompiledMap) -> Floors:
+        kept = interrupted(self._journal, self.folder, compiled, self._connectors)
+        if kept is not None and kept.is_carried:  # both sides have them: from there on, what users do is carried
+            return kept.boundaries
+        return {side: Position(connector.end().feed, (1 << 62,)) for side, connector in self._connectors.items()}
+
+    def _hold(self, compiled: CompiledMap, floors: Mapping[str, Floors]) -> None:
         for side, state in self._link.sides.items():
-            never = Position(state.connector.end().feed, (1 << 62,))
-            late = Late(compiled, side, scope.pending, never) if scope.pending else None
-            state.windows.hold_late(compiled.name, late)
+            mine = {company: found[side] for company, found in floors.items()}
+            state.windows.hold_late(compiled.name, Late(compiled, side, mine) if mine else None)
 
     def take_in(self) -> list[Outcome]:
         """Bring together what has come into live maps since they were carried last."""
@@ -170,7 +182,7 @@ class InitialSyncs:
                 outcomes += [self._take_in_companies(name, scope.pending)] if scope.pending else []
                 if scope.is_whole:
                     outcomes.append(self.again(self._link.maps[name], self._master(name), "filters"))
-                keep(self._journal, name, scope_of(self._link.maps[name]))
+                keep(self._journal, name, replace(scope_of(self._link.maps[name]), floors=self._scopes[name].floors))
             del self._scopes[name]
         return outcomes
 
@@ -181,9 +193,10 @@ class InitialSyncs:
         """An initial sync of the records of some companies; one that was interrupted goes on."""
         compiled = self._link.maps[name]
 
-        def settled(boundaries: Mapping[Side, Position]) -> None:
-            for side, floor in boundaries.items():
-                self._link.sides[side].windows.hold_late(name, Late(compiled, side, companies, floor))
+        def settled(boundaries: Floors) -> None:
+            scope = self._scopes[name]
+            self._scopes[name] = replace(scope, floors={**scope.floors, **dict.fromkeys(companies, boundaries)})
+            self._hold(compiled, self._scopes[name].floors)
 
         part = Part(compiled, companies, settled)
         kept = interrupted(self._journal, self.folder, compiled, self._connectors)

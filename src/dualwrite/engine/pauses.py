@@ -40,7 +40,8 @@ class Pauses:
             if name not in kept and not queues(states[name]):
                 continue
             for side, state in link.sides.items():
-                lane = Backlog(compiled, side, self._journal, [e for e in entries[side] if e.view == name])
+                mine = [entry for entry in entries[side] if entry.view == name]
+                lane = Backlog(compiled, side, self._journal, mine, state.windows.late)
                 state.backlogs[name] = lane
                 check_kept(side, state.connector, [lane])
                 if lane.kept_to is not None:
@@ -56,7 +57,7 @@ class Pauses:
         self._point("between pauses")
         for side, each in self._link.sides.items():
             if name not in each.backlogs:
-                each.backlogs[name] = Backlog(self._link.maps[name], side, self._journal, ())
+                each.backlogs[name] = Backlog(self._link.maps[name], side, self._journal, (), each.windows.late)
         self.delay(name)
         self._link.standing.add(name)
         for flow in self._flows.values():

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from dualwrite.expression import Column, Literal, OneOf, and_
 from dualwrite.journal import Journal
@@ -25,27 +25,40 @@ SCOPE: Final = "scope."
 """What the name of a value in the journal begins with, before the map's: with which companies and filters it runs."""
 
 
+Floors: TypeAlias = Mapping[Side, Position]
+"""Up to where, per side, what users did to a company's records is in the snapshots of its initial sync."""
+
+
 @dataclass(frozen=True)
 class Scope:
     """With what a map is carried.  ``companies`` are those of the link, as the left side writes them (None: all).
 
     ``pending`` are those of them whose records are still to be brought together; ``is_whole``: so are others, since the
-    filters have changed.
+    filters have changed.  ``floors`` are the boundaries of companies that came in later than the map was started.
     """
 
     companies: tuple[str, ...] | None
     filters: tuple[str, ...]
     pending: tuple[str, ...] = ()
     is_whole: bool = False
+    floors: Mapping[str, Floors] = field(default_factory=dict)
 
     def __str__(self) -> str:
-        return json.dumps([self.companies, self.filters, self.pending, self.is_whole])
+        floors = {
+            company: {side.value: str(floor) for side, floor in found.items()} for company, found in self.floors.items()
+        }
+        return json.dumps([self.companies, self.filters, self.pending, self.is_whole, floors])
 
     @classmethod
     def parse(cls, text: str) -> Scope:
         """The inverse of ``str``."""
-        companies, filters, pending, is_whole = json.loads(text)
-        return cls(None if companies is None else tuple(companies), tuple(filters), tuple(pending), is_whole)
+        companies, filters, pending, is_whole, *more = json.loads(text)
+        floors = {
+            company: {Side(side): Position.parse(floor) for side, floor in found.items()}
+            for each in more  # an earlier program did not say it
+            for company, found in each.items()
+        }
+        return cls(None if companies is None else tuple(companies), tuple(filters), tuple(pending), is_whole, floors)
 
     @property
     def is_settled(self) -> bool:
@@ -82,6 +95,7 @@ def notice(journal: Journal, compiled: CompiledMap) -> Scope:
         now,
         pending=(*pending, *added),
         is_whole=before.is_whole or is_open or now.filters != before.filters,
+        floors={company: floors for company, floors in before.floors.items() if company in (mine or ())},
     )
     with journal.batch() as batch:
         batch.put(SCOPE + compiled.name, str(scope))
@@ -115,21 +129,25 @@ def narrowed(compiled: CompiledMap, companies: Sequence[str]) -> dict[Side, View
 class Late:
     """Tells which rows of a side were outside of the map when something was done to them."""
 
-    def __init__(self, compiled: CompiledMap, side: Side, companies: Sequence[str], floor: Position) -> None:
-        """These companies are in the map from a place in the side's feed on."""
+    def __init__(self, compiled: CompiledMap, side: Side, floors: Mapping[str, Position]) -> None:
+        """These companies are in the map from places in the side's feed on."""
         self._cell = compiled.company[side]
         self._common = partial(compiled.common, side, self._cell)
-        self._codes = {self._common(code) for code in _codes(compiled, side, companies)}
-        self._floor = floor
+        codes = map(self._common, _codes(compiled, side, list(floors)))
+        self._floors = dict(zip(codes, floors.values(), strict=True))
 
     def belongs(self, row: Row) -> bool:
         """Is it a row of these companies?"""
+        return self._floor_of(row) is not None
+
+    def _floor_of(self, row: Row) -> Position | None:
         company = row[self._cell]
-        return isinstance(company, str) and self._common(company) in self._codes
+        return self._floors.get(self._common(company)) if isinstance(company, str) else None
 
     def covers(self, row: Row, at: Position) -> bool:
         """Was this row's company outside of the map then?"""
-        return at.feed == self._floor.feed and at <= self._floor and self.belongs(row)
+        floor = self._floor_of(row)
+        return floor is not None and at.feed == floor.feed and at <= floor
 
 
 @dataclass(frozen=True)
@@ -148,5 +166,5 @@ class Part:
 
     def passes(self, side: Side, row: Row) -> bool:
         """Is it one of these records?"""
-        floor = Position("", ())
-        return self.compiled.passes(side, row) and Late(self.compiled, side, self.companies, floor).belongs(row)
+        late = Late(self.compiled, side, dict.fromkeys(self.companies, Position("", ())))
+        return self.compiled.passes(side, row) and late.belongs(row)

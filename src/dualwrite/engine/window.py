@@ -41,6 +41,15 @@ def project(compiled: CompiledMap, side: Side, change: Change, late: Late | None
     return change if was or is_now else None
 
 
+def known(compiled: CompiledMap, side: Side, change: Change, late: Late | None) -> Change | None:
+    """The change as the windows hold it: also deletes outside of the filter, unless they are of a record that is
+    ``late``.  None where it is nothing to the map."""
+    before = change.before
+    if change.after is not None:
+        return project(compiled, side, change, late)
+    return None if late is not None and before is not None and late.covers(before, change.position) else change
+
+
 def _has_key(compiled: CompiledMap, side: Side, row: Row) -> bool:
     """A record without any key member does not exist for the map: getting a key is its insert."""
     for index in compiled.views[side].key:  # noqa: SIM110  (a generator would cost more than the loop)
@@ -140,10 +149,7 @@ class Windows:
         compiled = self._maps.get(change.view)
         if compiled is None or self._is_elsewhere(change.view, change.position):
             return
-        late, before, is_delete = self._late.get(change.view), change.before, change.after is None
-        if late is not None and before is not None and is_delete and late.covers(before, change.position):
-            return
-        seen = change if is_delete else project(compiled, self._side, change, late)
+        seen = known(compiled, self._side, change, self._late.get(change.view))
         if seen is None:
             return
         try:
