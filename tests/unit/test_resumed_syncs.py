@@ -74,10 +74,19 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
     return told
 
 
-def test_the_next_chunk_is_made_ready_while_one_is_carried(story: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is on disk before the one that is carried is committed."""
+@pytest.fixture
+def streaming(story: Resumed, monkeypatch: pytest.MonkeyPatch) -> Resumed:
+    """The right side is empty, and may be written to while the left one is read: what that holds is carried as it is
+    read."""
+    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
     for code in ("0", "x", "long"):
-        story.delete(R, code)  # one side is empty: what the other holds is carried as it is read
+        story.delete(R, code)
+    return story
+
+
+def test_the_next_chunk_is_made_ready_while_one_is_carried(streaming: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is on disk before the one that is carried is committed."""
+    story = streaming
     passing, carry, second = Spool.passing, flow.Flow.carry_weak, threading.Event()
     met = list[bool]()
 
@@ -92,7 +101,6 @@ def test_the_next_chunk_is_made_ready_while_one_is_carried(story: Resumed, monke
             story.at_point["before commit"] = lambda: met.append(second.wait(20))
         carry(mine, weak)
 
-    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
     monkeypatch.setattr(Spool, "passing", told)
     monkeypatch.setattr(flow.Flow, "carry_weak", carried)
     story.start()
@@ -137,6 +145,20 @@ COUNTS = {L: (6, 2, 0, 0, 0), R: (3, 5, 1, 0, 0)}
 @pytest.mark.parametrize("point", POINTS)
 def test_wherever_it_is_killed_it_goes_on(story: Resumed, point: str, nth: int) -> None:
     """The same run in the journal, with the same counts; edits of both sides made meanwhile are all there."""
+    both = edited_while_dead(story, point, nth)
+    assert both["0"] == "left 0"
+    assert story.counted() == COUNTS
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("point", POINTS)
+def test_wherever_one_is_killed_that_carries_as_it_reads_it_goes_on(streaming: Resumed, point: str, nth: int) -> None:
+    """The same into an empty side, where chunks that are ready may not have been carried."""
+    edited_while_dead(streaming, point, nth)
+
+
+def edited_while_dead(story: Resumed, point: str, nth: int) -> dict[str | None, str | None]:
+    """Killed when it passes a point for the n-th time, edited on both sides, and gone on with; what both hold then."""
     seen = 0
 
     def again() -> None:
@@ -170,13 +192,12 @@ def test_wherever_it_is_killed_it_goes_on(story: Resumed, point: str, nth: int) 
             f"edited {code}" for code in ("1", "3", "5") if code in known
         }
         assert ("2", "5") in story.both("code", "amount")
-    assert both["0"] == "left 0"
     assert story.run().outcome == "done"
     assert [run.why for run in story.journal.syncs.list()] == ["start"]
-    assert story.counted() == COUNTS
     assert not list(story.folder.iterdir())
     assert not story.conflicts()
     story.at_rest()
+    return both
 
 
 @pytest.mark.parametrize("share", [50, 90])
