@@ -155,6 +155,7 @@ def test_wherever_it_is_killed_it_goes_on(story: Resumed, point: str, nth: int) 
 def test_wherever_one_is_killed_that_carries_as_it_reads_it_goes_on(streaming: Resumed, point: str, nth: int) -> None:
     """The same into an empty side, where chunks that are ready may not have been carried."""
     edited_while_dead(streaming, point, nth)
+    assert streaming.counted() == {L: (ROWS, 0, 0, 0, 0), R: (0, ROWS, 0, 0, 0)}
 
 
 def edited_while_dead(story: Resumed, point: str, nth: int) -> dict[str | None, str | None]:
