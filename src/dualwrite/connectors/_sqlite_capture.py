@@ -248,7 +248,10 @@ class _Texts:
         return f"{row}.{quote(column or self._facts.rowid or '')}"
 
     def _replaced(self, *, is_update: bool = False) -> list[str]:
-        """Log the stashed rows that are gone: their place was taken, or there is no such row any more."""
+        """Log the stashed rows that are gone: their place was taken, or there is no such row any more.
+
+        An update that takes nobody's place leaves the others: a foreign key may act in the middle of what stashed them.
+        """
         if not self._facts.uniques:
             return []
         names = [f"o{i}" for i in range(len(self._columns))]
@@ -257,10 +260,12 @@ class _Texts:
         if is_update:  # an upsert has stashed the very row that it updates
             gone = f"NOT ({self._same('', 'OLD')}) AND {gone}"
         log = self._insert(REPLACED, "s.rid", names, [f"s.{name}" for name in names])
-        return [
-            f"{log} FROM {self._names.stash} AS s WHERE s.shape = {self._number} AND {gone}",
-            f"DELETE FROM {self._names.stash} WHERE shape = {self._number}",
-        ]
+        found = f"FROM {self._names.stash} AS s WHERE s.shape = {self._number} AND {gone}"
+        done = ""
+        if is_update:
+            takes = " OR ".join(map(self._differs, self._unique_columns()))
+            done = f" AND ({takes} OR rowid IN (SELECT s.rowid {found}))"
+        return [f"{log} {found}", f"DELETE FROM {self._names.stash} WHERE shape = {self._number}{done}"]
 
 
 # -- installing ------------------------------------------------------------------------------------------------------

@@ -115,11 +115,13 @@ class Entries:
         self.doubt = self._doubt()
 
     def _doubt(self) -> Doubt:
+        selves = {name: facts.selves for name, facts in self._catalog.facts.items() if facts.selves}
         if not any(facts.triggers for facts in self._catalog.facts.values()):
-            return Doubt()
+            return Doubt(selves=selves)
         present = own_triggers(self._connection, self._names)
         older = (name for name, facts in self._catalog.facts.items() if is_older(present.get(name, {}), facts))
-        return Doubt(frozenset(older), int(read_meta(self._connection, self._names).get("disordered", 0)))
+        until = int(read_meta(self._connection, self._names).get("disordered", 0))
+        return Doubt(frozenset(older), until, selves)
 
     def read(self, after: int, limit: int, tables: Iterable[str] | None = None) -> tuple[list[Entry], bool]:
         """About ``limit`` entries, without those that are our own and not settled yet; are there more?

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeAlias
 
 from dualwrite.connectors._sql import needs, quote, reference_of, table_of
-from dualwrite.connectors._sqlite_capture import DELETE, GONE, NOTICE, REPLACED, UPDATE
+from dualwrite.connectors._sqlite_capture import UPDATE
 from dualwrite.connectors._sqlite_log import Entries
 from dualwrite.connectors._sqlite_order import Entry, Image
 from dualwrite.connectors._sqlite_schema import Catalog, Facts
@@ -48,10 +48,10 @@ def comparable(value: Storage, facts: Facts, column: str) -> Storage:
 
 
 class Event(NamedTuple):
-    """A referenced record's entry in the log: what it was before."""
+    """A referenced record's entry in the log: what it was before; None where it only came then, once more."""
 
     id: int
-    image: Image
+    image: Image | None
 
 
 def is_renaming(entry: Entry) -> bool:
@@ -100,16 +100,25 @@ class History:
             self._scanned = max(self._scanned, entry.id)
 
     def _learn(self, entry: Entry) -> None:
-        if entry.op not in (UPDATE, DELETE, REPLACED, GONE, NOTICE) or all(value is None for value in entry.old):
-            return
         if entry.op == UPDATE and not is_renaming(entry):
             return
-        image = entry.before()
+        was = entry.before() if any(value is not None for value in entry.old) else None
         for to in self.targets[entry.table]:
             target = (entry.table, to)
-            self.moved.add(entry.table)
-            events = self._events.setdefault(target, {}).setdefault(self.identity(target, image), [])
-            events.append(Event(entry.id, image))
+            held = None if was is None else self.identity(target, was)
+            events = self._events.setdefault(target, {})
+            if held is not None:
+                self.moved.add(entry.table)
+                events.setdefault(held, []).append(Event(entry.id, was))
+            elif (now := self.identity(target, entry.after())) in events:
+                events[now].append(Event(entry.id, None))
+
+    def gone(self, target: Target, identity: Identity, place: int) -> Image | None:
+        """What the record was of which the entry at this place brought another one; None where nobody knows of any."""
+        events = self._events.get(target, {}).get(identity, ())
+        if Event(place, None) not in events:
+            return None
+        return next((event.image for event in reversed(events) if event.id < place and event.image is not None), None)
 
     def forget(self, place: int) -> None:
         """Everything up to this place has been read; what lies well before it will not be asked for again."""
@@ -165,11 +174,11 @@ class History:
 
     def _image(self, target: Target, identity: Identity, at: int, gone: bool) -> Image | None:
         events = self._events.get(target, {}).get(identity, ())
-        for event in events:
-            if event.id > at:
-                return event.image
-        current = self._look_up(target, identity)
-        return current if current is not None or not events or not gone else events[-1].image
+        passed = next((number for number, event in enumerate(events) if event.id > at), len(events))
+        found = events[passed].image if passed < len(events) else self._look_up(target, identity)
+        if found is None and gone:
+            return next((event.image for event in reversed(events[:passed]) if event.image is not None), None)
+        return found
 
     def _look_up(self, target: Target, identity: Identity) -> Image | None:
         if (target, identity) not in self._current:

@@ -16,7 +16,7 @@ from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import GONE, INSERT, NOTICE, UPDATE, Names, Shape
 from dualwrite.connectors._sqlite_log import Entries, Marker, Noted
 from dualwrite.connectors._sqlite_natural import History, Identity, Override, Sight, Target, comparable
-from dualwrite.connectors._sqlite_order import Entry, Image
+from dualwrite.connectors._sqlite_order import Entry, Image, state
 from dualwrite.connectors._sqlite_schema import Catalog
 from dualwrite.connectors._sqlite_session import read_all
 from dualwrite.connectors._sqlite_values import Storage
@@ -62,11 +62,12 @@ def chains(catalog: Catalog, view: View) -> list[tuple[Reference, ...]]:
 class Later:
     """What becomes of a table's rows behind the start of a read: their entries, and what they referred to before.
 
-    ``moved``: images of entries that may stand elsewhere in the log.
+    ``coming``: to what inserted rows refer at first.  ``moved``: images of entries that may stand elsewhere in the log.
     """
 
     entries: dict[Identity, list[int]] = field(default_factory=dict)
     referring: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
+    coming: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
     moved: dict[int, Image] = field(default_factory=dict)
 
     def first(self, identity: Identity, place: int) -> int | None:
@@ -167,7 +168,7 @@ class Onlookers:
         chain, tables, image = watch.chain, watch.tables, entry.after()
         held = {tuple(image.get(name) for name in chain[-1].to)}
         for index in range(len(chain) - 1, 0, -1):
-            held = self._between(tables[index], chain[index], chain[index - 1].to, held, noted)
+            held = self._between(tables[index], chain[index], chain[index - 1].to, held, entry.id, noted)
         return [values for values in held if None not in values]
 
     def _not_assigned_by_us(self, place: int) -> Noted:
@@ -185,26 +186,48 @@ class Onlookers:
         return Noted(only, but)
 
     def _between(
-        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], noted: Noted
+        self, table: str, reference: Reference, to: Sequence[str], held: set[Identity], place: int, noted: Noted
     ) -> set[Identity]:
-        identity = self._catalog.facts[table].identity
-        sql = f"SELECT {', '.join(map(quote, (*identity, *to)))} FROM {quote(table)} WHERE {_holds(reference)}"
-        rows = (row for values in held for row in read_all(self._connection, sql, values))
-        return {row[len(identity) :] for row in rows if noted.concerns(table, row[: len(identity)])}
+        """By what rows on the way to the record are referred to themselves.
+
+        Those that only come later are seen through already (see ``History``), so they are on the way as well.
+        """
+        columns = self._shapes[table].plan.columns
+        places = [columns.index(name) for name in to]
+        found: set[Identity] = set()
+        for values in held:
+            beyond: int | None = None
+            while None not in values:
+                rows, beyond = self._children(table, reference, values, place, beyond, ahead=True)
+                found |= {tuple(row[i] for i in places) for key, row in rows.items() if noted.concerns(table, key)}
+                if beyond is None:
+                    break
+        return found
 
     def _children(
-        self, table: str, reference: Reference, values: Identity, place: int, beyond: int | None
+        self,
+        table: str,
+        reference: Reference,
+        values: Identity,
+        place: int,
+        beyond: int | None,
+        *,
+        ahead: bool = False,
     ) -> tuple[Found, int | None]:
-        """The next rows that hold these values; and the last rowid among them when there may be more."""
+        """The next rows that hold these values; and the last rowid among them when there may be more.
+
+        With ``ahead`` also those that are inserted behind the place.
+        """
         now = self._children_now(table, reference, values, beyond)
         end = _number(now[-1][0]) if len(now) == CHUNK and self._catalog.facts[table].rowid else None
         later = self._later_of(table, reference)
         found = {identity: row for identity, row in now if later.first(identity, place) is None}
         facts = self._catalog.facts[reference.table]
         wanted = tuple(comparable(value, facts, name) for value, name in zip(values, reference.to, strict=True))
-        for id_, identity in later.referring.get(wanted, ()):
+        told = (*later.referring.get(wanted, ()), *(later.coming.get(wanted, ()) if ahead else ()))
+        for id_, identity in told:
             if later.first(identity, place) == id_ and (beyond is None or _number(identity) > beyond):
-                found[identity] = self._in_columns(table, later.moved.get(id_) or self._entries.one(id_).before())
+                found[identity] = self._in_columns(table, later.moved.get(id_) or _first(self._entries.one(id_)))
         return found, end
 
     def _children_now(
@@ -237,15 +260,16 @@ class Onlookers:
         for entry in self._entries.scan(self._start, [table]):
             if entry.op in (NOTICE, GONE):
                 continue
-            image = entry.after() if entry.op == INSERT else entry.before()
+            image = _first(entry)
             identity = (entry.rid,) if facts.rowid else tuple(image.get(name) for name in facts.identity)
-            later.entries.setdefault(identity, []).append(entry.id)
-            if self._entries.doubt.tables or entry.id <= self._entries.doubt.until:
+            for one in {identity, self.own(entry)} if entry.op == UPDATE else {identity}:
+                later.entries.setdefault(one, []).append(entry.id)
+            if self._entries.doubt.is_any or entry.id <= self._entries.doubt.until:
                 later.moved[entry.id] = image
-            if entry.op != INSERT:
-                pairs = zip(reference.columns, reference.to, strict=True)
-                held = tuple(comparable(image.get(name), parent, to) for name, to in pairs)
-                later.referring.setdefault(held, []).append((entry.id, identity))
+            pairs = zip(reference.columns, reference.to, strict=True)
+            held = tuple(comparable(image.get(name), parent, to) for name, to in pairs)
+            known = later.coming if entry.op == INSERT else later.referring
+            known.setdefault(held, []).append((entry.id, identity))
         return later
 
     def _in_columns(self, table: str, image: Image) -> tuple[Storage, ...]:
@@ -259,22 +283,44 @@ class Onlookers:
         if entry.op == NOTICE:
             known = any(value is not None for value in entry.old)
             return {(target, identity): entry.before() if known else None}
-        if entry.op == UPDATE or any(self._history.identity(target, gone.before()) == identity for gone in replaced):
+        if entry.op == UPDATE:
             return {}
-        return {(target, identity): None}
+        gone = (one.before() for one in replaced)
+        return {
+            (target, identity): next((was for was in gone if self._history.identity(target, was) == identity), None)
+        }
+
+    def own(self, entry: Entry) -> Identity:
+        """What tells the entry's own row apart behind it."""
+        _, apart, _ = state(self._catalog, entry, entry.new, is_after=True)
+        return apart if isinstance(apart, tuple) else (apart,)
 
     # -- records that arrive behind those that look them up -------------------------------------------------------
 
     def woken(self, watches: Sequence[Watch], entries: Sequence[Entry]) -> set[int]:
-        """The inserted records that rows from before this read have been referring to already."""
+        """The inserted records that rows from before this read have been referring to already.
+
+        Where a record goes and another one comes in its place, all that refer to it count, also such as refer to
+        something else by now.
+        """
         found: set[int] = set()
         for child, reference in dict.fromkeys((watch.tables[-2], watch.chain[-1]) for watch in watches):
-            inserted = [entry for entry in entries if entry.op == INSERT and entry.table == reference.table]
-            if inserted:
-                keys = [(entry.id, *(entry.after().get(name) for name in reference.to)) for entry in inserted]
-                more = self._not_assigned(child, reference)
-                bound = (self._start,) * more.count("?")
-                found |= {row[0] for row in self._joined(child, reference, keys, more, bound)}
+            target: Target = (reference.table, reference.to)
+            first: list[tuple[Any, ...]] = []
+            again: list[tuple[Any, ...]] = []
+            for entry in entries:
+                if entry.op != INSERT or entry.table != reference.table:
+                    continue
+                image = entry.after()
+                was = self._history.gone(target, self._history.identity(target, image), entry.id)
+                if was is not None and any(was.get(name) != image.get(name) for name in entry.shape.plan.followed):
+                    found.add(entry.id)
+                else:
+                    (first if was is None else again).append((entry.id, *(image.get(name) for name in reference.to)))
+            for keys, more in ((first, self._not_assigned(child, reference)), (again, "")):
+                if keys:
+                    bound = (self._start,) * more.count("?")
+                    found |= {row[0] for row in self._joined(child, reference, keys, more, bound)}
         return found
 
     def _not_assigned(self, table: str, reference: Reference) -> str:
@@ -296,6 +342,11 @@ class Onlookers:
         mine = ", ".join(f"t.{quote(name)}" for name in self._catalog.facts[table].identity)
         chosen = f"SELECT {', '.join(identity)} FROM {self._names.log} WHERE id > ? AND ({' OR '.join(conditions)})"
         return f" AND ({mine}) NOT IN ({chosen})"
+
+
+def _first(entry: Entry) -> Image:
+    """The first that an entry tells of its row."""
+    return entry.after() if entry.op == INSERT else entry.before()
 
 
 def _holds(reference: Reference) -> str:

@@ -2,7 +2,8 @@
 
 AFTER triggers fire newest first.  While a trigger of the application is newer than ours, what it does to the row that
 it reacts to is logged *before* that: of an update a→b and a trigger's b→c the log holds b→c, a→b.  Ours are made the
-newest again as soon as that is noticed; only what was logged until then is doubtful.
+newest again as soon as that is noticed; only what was logged until then is doubtful.  Foreign keys act before any
+trigger: where a row refers to itself, what its new key does to it is always logged before the new key.
 
 The images tell: an entry that ends where others begin came before them, if one statement logged them all, which shows
 in their times.  Where images fit both ways (there and back again) the row's other entries decide, or what it is now.
@@ -11,12 +12,12 @@ in their times.  Where images fit both ways (there and back again) the row's oth
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import NamedTuple, TypeAlias
 
 from dualwrite.connectors._sqlite_capture import DELETE, INSERT, MARKER, REPLACED, UPDATE, Shape
-from dualwrite.connectors._sqlite_schema import Catalog
+from dualwrite.connectors._sqlite_schema import Catalog, ForeignKey
 from dualwrite.connectors._sqlite_values import Storage
 
 Image: TypeAlias = Mapping[str, Storage]
@@ -55,14 +56,30 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Doubt:
-    """Which entries may stand behind what they caused: those of ``tables``, and all up to a place."""
+    """Which entries may stand behind what they caused: those of ``tables``, all up to a place, and new keys of rows
+    that refer to themselves by one of the foreign keys in ``selves``, per table."""
 
     tables: Collection[str] = ()
     until: int = 0
+    selves: Mapping[str, Sequence[ForeignKey]] = field(default_factory=dict)
+
+    @property
+    def is_any(self) -> bool:
+        """May any entry from now on stand in the wrong place?"""
+        return bool(self.tables or self.selves)
 
     def concerns(self, entry: Entry) -> bool:
         """May this entry stand in the wrong place?"""
-        return entry.id <= self.until or entry.table in self.tables
+        if entry.id <= self.until or entry.table in self.tables:
+            return True
+        return entry.op == UPDATE and any(_is_renamed_self(entry, key) for key in self.selves.get(entry.table, ()))
+
+
+def _is_renamed_self(entry: Entry, key: ForeignKey) -> bool:
+    """Has a row got another key that referred to itself?"""
+    old, new = entry.before(), entry.after()
+    held = [old.get(name) for name in key.to]
+    return held == [old.get(name) for name in key.columns] and held != [new.get(name) for name in key.to]
 
 
 class _Step(NamedTuple):

@@ -174,7 +174,10 @@ class LogReader:
         given: Override = {}
         for watch in watches:
             given = {**given, **self._onlookers.given(entry, replaced, watch.chain[-1])}
+        told = self._onlookers.own(entry) if entry.table == sight.view.table and entry.op != NOTICE else None
         for rows in self._onlookers.chunks(watches, entry, passed if by_rowid else None):
+            if told is not None:
+                rows.pop(told, None)  # its own change has shown it
             for count, identity in enumerate(sorted(rows, key=sortable), 1):
                 inner = identity[0] if by_rowid and isinstance(identity[0], int) else count
                 before = sight.row(shape.plan.columns, rows[identity], entry.id - 1, given)

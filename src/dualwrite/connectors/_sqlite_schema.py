@@ -44,6 +44,11 @@ class ForeignKey:
         """Do changes of the parent change or delete the children?"""
         return bool({self.on_update, self.on_delete} & {"CASCADE", "SET NULL", "SET DEFAULT"})
 
+    @property
+    def follows(self) -> bool:
+        """Do children change when the parent gets another key?"""
+        return self.on_update in ("CASCADE", "SET NULL", "SET DEFAULT")
+
 
 @dataclass(frozen=True, slots=True)
 class Trigger:
@@ -81,6 +86,11 @@ class Facts:
     def identity(self) -> tuple[str, ...]:
         """What tells the rows apart: the rowid, or the primary key of a table without."""
         return (self.rowid,) if self.rowid else self.key
+
+    @property
+    def selves(self) -> tuple[ForeignKey, ...]:
+        """The foreign keys by which a row's new key changes the row once more, where it refers to itself."""
+        return tuple(key for key in self.foreign_keys if key.table == self.name and key.follows)
 
     def is_indexed(self, columns: Sequence[str]) -> bool:
         """Can rows be found by these columns without reading all of them?"""
