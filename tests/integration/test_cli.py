@@ -491,6 +491,7 @@ def test_a_parked_record_is_corrected_where_it_came_from(parked):
         (("1", "name"), "is not COLUMN=VALUE"),
         (("1", "name=a name of more than twenty letters"), "holds these values already"),
         (("1", "name=another name of more than twenty letters"), "it would be parked again"),
+        (("1", "name=short", "credit=a lot"), "credit: 'a lot' is not a number"),
     ],
 )
 def test_an_edit_that_cannot_be_is_refused(parked, words, told):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from dualwrite.canonical import CastError, canonical
 from dualwrite.engine.as_user import current_row, images_of, in_words, running_map, write_as_user
 from dualwrite.engine.link import key_of
 from dualwrite.engine.supervisor import Engine
@@ -18,7 +19,7 @@ from dualwrite.journal import Images, Parked
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Cell, Key, Row, Side, Write, show_key, show_path
 from dualwrite.names import guess, match
-from dualwrite.schema import View
+from dualwrite.schema import Schema
 
 SHOW = "see dualwrite parked show"
 
@@ -40,7 +41,7 @@ def edit(engine: Engine, entry: Parked, values: Mapping[str, str | None], who: s
     compiled, side = running_map(engine, entry.map), entry.side.other
     view = compiled.whole[side]
     key = _source_key(engine, compiled, entry, side)
-    wanted = _cells(compiled, side, view, values)
+    wanted = _cells(compiled, side, engine.connectors[side].schema(), values)
     current = current_row(engine, compiled, side, key)
     touched = view.with_lookups(wanted)
     expect = tuple([cell if index in touched else ABSENT for index, cell in enumerate(current)])
@@ -78,8 +79,12 @@ def _source_key(engine: Engine, compiled: CompiledMap, entry: Parked, side: Side
     return view.natural_key(row)
 
 
-def _cells(compiled: CompiledMap, side: Side, view: View, values: Mapping[str, str | None]) -> dict[int, Cell]:
-    """The values by their places in the view's rows."""
+def _cells(compiled: CompiledMap, side: Side, schema: Schema, values: Mapping[str, str | None]) -> dict[int, Cell]:
+    """The values by their places in the rows of the side's view, spelled as their columns' types have them.
+
+    Not every system refuses what its column's type does not know.
+    """
+    view = compiled.whole[side]
     places = {show_path(path): index for index, path in enumerate(view.paths)}
     owned = compiled.owned_elsewhere(side)
     found: dict[int, Cell] = {}
@@ -92,5 +97,10 @@ def _cells(compiled: CompiledMap, side: Side, view: View, values: Mapping[str, s
             raise Usage(f"{column} is a part of the key, by which the record is known", "change it at its source")
         if index in owned or index not in view.written:
             raise Usage(f"the {side} side does not write {column}", "edit a column that flows from this side")
-        found[index] = value
+        end = schema.resolve(view.table, view.paths[index])
+        assert end is not None
+        try:
+            found[index] = None if value is None else canonical(end.type)(value)
+        except CastError as error:
+            raise Usage(f"{column}: {error.message}", f"the column is of the type {end.type}") from error
     return found
