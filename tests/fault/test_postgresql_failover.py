@@ -127,10 +127,39 @@ def test_a_standby_that_is_not_promoted_yet(apart: World, servers: Servers, side
             assert done.returncode == 1
             assert "is a standby, which takes no writes" in done.stdout + done.stderr
             assert "start them again" not in done.stdout + done.stderr
-        apart.refused("is a standby", "connect to the primary server")
+        apart.refused("is a standby", "promote it")
         standby.run("pg_ctl", "promote", "-D", str(standby.data))
         for command in ("check", "status"):
             assert REASON in apart.call(command).stdout
         apart.refused(REASON, "start them again")
         apart.start_again()
         apart.lives()
+
+
+@pytest.mark.parametrize("side", BOTH)
+def test_a_running_engine_waits_for_a_standby_to_be_promoted(apart: World, servers: Servers, side: Side) -> None:
+    """It takes the side for one that is down: it says so, goes on when the server is back, and ends at a promotion."""
+    primary, system, other = parts(apart, servers, side)
+    apart.counters()
+    apart.sync()
+    with standby_of(primary) as standby, apart.running() as engine:
+        follows(standby, primary)
+        standby.stop()
+        primary.kill()
+        beside, standby.port = standby.port, primary.port
+        standby.start()
+        apart.until(lambda: "is a standby, which takes no writes" in engine.said(), engine)
+        apart.until(lambda: f"{side} does not answer" in apart.call("log").stdout, engine)
+        assert "the engine waits, and tries again" in apart.call("status").stdout
+        other.insert("meanwhile", "meanwhile")
+        standby.stop()
+        primary.start()
+        system.insert("back", "back")
+        apart.until(lambda: "meanwhile" in system.records() and "back" in other.records(), engine)
+        standby.port = beside
+        standby.start()
+        follows(standby, primary)
+        standby.stop()
+        fail_over(primary, standby)
+        assert engine.finished() == 1
+        assert REASON in engine.said()

@@ -48,6 +48,7 @@ PATIENCE: Final = 30.0
 """Seconds to wait for others who are in the way."""
 ATTEMPT: Final = 0.3
 """Seconds of one attempt to get a lock: as long may an application's statement queue behind us."""
+PROMOTE: Final = "promote it, or correct the url so that it leads to the primary server"
 DIVERTED: Final = "a standby has taken the server's place, or it was restored to an earlier time"
 """Why changes may have been missed where the server's timeline is another one."""
 REMEDY: Final = "stop the maps of this link and start them again with an initial sync"
@@ -342,9 +343,14 @@ class Capture:
 
 
 def refuse_standby(database: Database, is_standby: bool) -> None:
-    """Raises Denied for a server that takes no writes: what it lacks of the link says nothing about the link."""
+    """Raises Unavailable for a server that takes no writes: what it lacks of the link says nothing about the link."""
     if is_standby:
-        raise Denied(f"{database.shown} is a standby, which takes no writes", "connect to the primary server")
+        raise Unavailable(*standby_told(database))
+
+
+def standby_told(database: Database) -> tuple[str, str]:
+    """What is said of a standby, and what to do about it."""
+    return f"{database.shown} is a standby, which takes no writes", PROMOTE
 
 
 def _drop_origin(connection: Connection, names: Names) -> None:

@@ -112,8 +112,8 @@ class Source:
     def line(self) -> Line:
         """The open stream.
 
-        Raises Usage where the link is not installed, Denied by a standby, PositionLost where the slot is lost, or the
-        server has gone another way since.
+        Raises Usage where the link is not installed, Unavailable by a standby, PositionLost where the slot is lost, or
+        the server has gone another way since.
         """
         with self._lock:
             if self._line is not None and self._line.log.error is None:

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Final
 
-from dualwrite.connectors._pg_capture import REMEDY, interrupted_views, interruption, obstacles
+from dualwrite.connectors._pg_capture import PROMOTE, REMEDY, interrupted_views, interruption, obstacles, standby_told
 from dualwrite.connectors._pg_ddl import Group, Inventory, ask, owner_groups, owner_script, release_groups
 from dualwrite.connectors._pg_installed import Installed, Names
 from dualwrite.connectors._pg_obstacles import Server, captured_tables, needed, read_server
@@ -80,7 +80,7 @@ CODES: Final[Mapping[str, tuple[str, str]]] = {
         "Row-level security hides rows of a table from our role, so they would be taken for deleted.",
         "`ALTER ROLE … BYPASSRLS`, or connect as a role without policies",
     ),
-    "pg_standby": ("The server is a standby, which takes no writes.", "connect to the primary server"),
+    "pg_standby": ("The server is a standby, which takes no writes.", PROMOTE),
     "pg_unlimited": (
         "Nothing limits how much of its log the server keeps for a slot: while dualwrite stands still, the disk fills.",
         "set `max_slot_wal_keep_size`, and watch the slot",
@@ -120,8 +120,7 @@ def _problems(
 ) -> Iterator[Problem]:
     server = read_server(connection)
     if server.is_standby:
-        message = f"{database.shown} is a standby, which takes no writes"
-        yield Problem("pg_standby", message, "connect to the primary server")
+        yield Problem("pg_standby", *standby_told(database))
         return
     names, catalog = Names.of(connection, database.link), load(connection)
     try:

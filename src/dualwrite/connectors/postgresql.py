@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Final
 
-from dualwrite.connectors._pg_capture import Capture
+from dualwrite.connectors._pg_capture import Capture, refuse_standby
 from dualwrite.connectors._pg_catalog import Question, are_current, read_catalog
 from dualwrite.connectors._pg_ddl import by_hand
 from dualwrite.connectors._pg_echo import Wrote, loud_tables
@@ -178,10 +178,11 @@ class PostgresqlConnector:
             return self._load(connection).schema
 
     def clock(self) -> float:
-        """See ``Connector``."""
+        """See ``Connector``; a standby is no system that the link could work with, whatever it tells."""
         with self._read() as connection:
-            row = connection.execute("SELECT extract(epoch FROM clock_timestamp())").fetchone()
+            row = connection.execute("SELECT extract(epoch FROM clock_timestamp()), pg_is_in_recovery()").fetchone()
         assert row is not None
+        refuse_standby(self._database, row[1] == "t")
         return float(row[0])
 
     def health(self, views: Sequence[View]) -> list[Problem]:
