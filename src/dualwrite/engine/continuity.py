@@ -146,10 +146,18 @@ def obstacles(journal: Journal, connectors: Mapping[Side, Connector]) -> list[Pr
         check_home(journal)
     except Denied as denied:
         found.append(Problem("other_home", denied.message, denied.remedy))
+    silent = set()
     for side, connector in connectors.items():
         try:
-            check_identity(journal, side, connector)
-            committed = connectors[side.other].positions().get(f"{side}>{side.other}") if is_carried else None
+            connector.clock()
+        except DualwriteError as trouble:
+            silent.add(side)
+            found.append(Problem("connection", trouble.message, trouble.remedy, side=str(side)))
+    for side in [side for side in connectors if side not in silent]:
+        try:
+            check_identity(journal, side, connectors[side])
+            asks = is_carried and side.other not in silent  # a standby may lack what it will have
+            committed = connectors[side.other].positions().get(f"{side}>{side.other}") if asks else None
             if committed is not None:
                 check_feed(journal, connectors, side, (), committed[0])
         except PositionLost as lost:

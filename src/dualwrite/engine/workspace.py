@@ -322,7 +322,8 @@ def examine(project: Project, data: Watch | None = None) -> list[Problem]:
             problems += over_budget(retained_by(connectors), project.limits.retained)
             problems += short_of_room(project.folder)
             problems += apart(difference(connectors))
-            problems += _obstacles(project, connectors)
+            told = {(problem.side, problem.remedy) for problem in problems if problem.side and problem.remedy}
+            problems += [each for each in _obstacles(project, connectors) if (each.side, each.remedy) not in told]
             problems += _drift(project, schemas, maps)
             if data is not None:
                 problems += DataCheck(connectors, schemas, list(maps.values()), data, project.companies).problems()
