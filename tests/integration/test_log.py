@@ -75,6 +75,22 @@ def test_the_log_can_be_narrowed_and_exported(shop):
     assert shop.call("log", "--since", "soon").code == 2
 
 
+def test_the_log_can_be_read_whatever_the_files_say(shop):
+    """Neither an error in the settings nor a database that is away keeps anybody from reading what has happened."""
+    shop.sync()
+    told = shop.call("log").out
+    assert "customers" in told
+    shop.left.rename(shop.left.with_suffix(".away"))
+    assert shop.call("log").out == told
+    settings = shop.folder / "dualwrite.yaml"
+    settings.write_text(settings.read_text() + "lnik: shop\n")
+    assert shop.call("check").code != 0
+    assert shop.call("log", "--map", "CUSTOMERS").out == told
+    assert "no map is called" in shop.call("log", "--map", "orders").err
+    settings.unlink()
+    assert shop.call("log").code == 2
+
+
 def test_who_can_be_told(shop, monkeypatch):
     """Where one account serves several people, a variable of the environment says who it is."""
     shop.sync()

@@ -11,11 +11,12 @@ from typing import Annotated
 import typer
 
 from dualwrite import printing
-from dualwrite.cli.session import HERE, Folder, Json, Map, known, workspace
+from dualwrite.cli.session import HERE, Folder, Json, Map, known, named, workspace
 from dualwrite.engine.history import history, spelled
 from dualwrite.errors import Usage
-from dualwrite.journal import KINDS
+from dualwrite.journal import KINDS, Journal
 from dualwrite.names import guess
+from dualwrite.project import load_readable
 
 SHOWN = 50
 """Entries on a screen, where nobody says how many."""
@@ -68,10 +69,11 @@ def log(
     if kind is not None and kind not in KINDS:
         raise Usage(f"there is no kind {kind!r}", guess(kind, KINDS) or f"it is one of {', '.join(KINDS)}")
     most = SHOWN if limit is None and not (as_json or as_csv) else limit
-    with workspace(folder, patient=True) as work:
-        found = work.journal.events(
-            known(work, name), most, since=None if since is None else moment(since), who=who, kind=kind
-        )
+    after = None if since is None else moment(since)
+    project, _ = load_readable(folder)
+    with Journal.open(folder) as journal:  # it tells what has happened, whatever the files and the systems are like now
+        maps = [*journal.states(), *(each.name for each in (project.maps if project else ()))]
+        found = journal.events(named(maps, name), most, since=after, who=who, kind=kind)
         if as_json:
             printing.json_out([printing.events.event_json(event) for event in found])
         elif as_csv:

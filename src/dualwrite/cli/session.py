@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -77,9 +77,14 @@ def is_of_map(project: Project, problem: Problem) -> bool:
 
 def known(work: Workspace, name: str | None) -> str | None:
     """A map's name as the project spells it; raises Usage for one that it does not have."""
+    return named(work.states(), name)
+
+
+def named(maps: Iterable[str], name: str | None) -> str | None:
+    """The name of one of these maps as it is spelled; raises Usage where it is none of them."""
     if name is None:
         return None
-    names = {each.casefold(): each for each in work.states()}
+    names = {each.casefold(): each for each in maps}
     if name.casefold() not in names:
         raise Usage(f"no map is called {name!r}", guess(name, list(names.values())) or "see dualwrite status")
     return names[name.casefold()]
