@@ -11,7 +11,7 @@ from psycopg.pq import DiagnosticField, ExecStatus
 
 from dualwrite.connectors._pg_session import Connection
 
-BLOCK_BYTES: Final = 1 << 20
+_ROOM: Final = 1 << 20
 """Bytes from which on fewer lines make a block."""
 _SQLSTATE: Final = DiagnosticField.SQLSTATE
 
@@ -27,7 +27,7 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
     if begun.status != ExecStatus.COPY_OUT:
         raise _error(begun.error_field(_SQLSTATE), begun.error_message)
     lines: list[bytes] = []
-    room = BLOCK_BYTES
+    room = _ROOM
     take = pgconn.get_copy_data
     with DefaultSelector() as selector:
         selector.register(pgconn.socket, EVENT_READ)
@@ -42,7 +42,7 @@ def copied_out(connection: Connection, query: str, size: int) -> Iterator[list[b
                     break
             if length > 0:
                 yield lines
-                lines, room = [], BLOCK_BYTES
+                lines, room = [], _ROOM
             elif length == 0:
                 selector.select()
                 pgconn.consume_input()

@@ -15,6 +15,7 @@ from typing import Protocol
 from dualwrite.engine.scope import Late
 from dualwrite.engine.spool import Overflow
 from dualwrite.errors import RowProblem
+from dualwrite.lined import weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
@@ -92,11 +93,6 @@ WEIGHED = 8
 """Of so many changes one is weighed."""
 
 
-def _weight(change: Change) -> int:
-    """The characters of a change."""
-    return sum(len(cell) for row in (change.before, change.after) if row for cell in row if isinstance(cell, str))
-
-
 class WeakChanges(Protocol):
     """What an initial sync carries out of a side."""
 
@@ -162,7 +158,7 @@ class Windows:
             self._insert(record, seen)
             self._order.append((change.position, record))
         if len(self._order) % WEIGHED == 0:  # large rows seldom come alone
-            self._weight += WEIGHED * _weight(seen)
+            self._weight += WEIGHED * weight([row for row in (seen.after, seen.before) if row])
         if len(self._order) > IN_MEMORY or self._weight > LARGEST_IN_MEMORY:
             self._spill()
 
