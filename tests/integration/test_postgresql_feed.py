@@ -297,6 +297,22 @@ def test_snapshots_stand_somewhere_in_the_feed(lab: Laboratory, seed: int) -> No
     assert len(taken) > 5
 
 
+def test_all_but_an_open_transaction_is_confirmed(lab: Laboratory) -> None:
+    """While one keeps the log from being let go, what the server writes beside it is confirmed: it does not stall."""
+    start = lab.install(*VIEWS)
+    feed = lab.connector.feed(VIEWS, start)
+    lab.connector.acknowledge(feed.read(1, 0).position)
+    with lab.database.connect() as writer, writer.transaction():
+        writer.execute("INSERT INTO company (code) VALUES ('open')")
+        for _ in range(3):
+            before, kept = lab.connector.confirmed(), lab.connector.retained()
+            writer.execute("INSERT INTO company (code) SELECT random()::text FROM generate_series(1, 5000)")
+            while lab.connector.confirmed() <= before:
+                assert not feed.read(1, 0.1).changes
+            assert lab.connector.retained() > kept
+    feed.close()
+
+
 def test_our_own_writes_among_others(lab: Laboratory) -> None:
     """Of users and of us at work on the same records, only what users did is told, and it fits what we had written."""
     start = lab.install(*VIEWS)

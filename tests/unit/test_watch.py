@@ -21,12 +21,16 @@ class Watched:
 
     journal: Journal
     kept: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
+    confirmed: int = 0
     meter: Meter = field(default_factory=Meter)
     now: float = 1000.0
 
     def __post_init__(self) -> None:
         """Begin to look."""
-        systems = {side: SimpleNamespace(retained=lambda side=side: self.kept[side]) for side in Side}
+        systems = {
+            side: SimpleNamespace(retained=lambda side=side: self.kept[side], confirmed=lambda: self.confirmed)
+            for side in Side
+        }
         self.gauges = Gauges(self.journal, systems, self.meter)  # type: ignore[arg-type]
         self.meter.carries(True)
 
@@ -63,6 +67,14 @@ def test_a_log_that_is_let_go_advances(watched: Watched) -> None:
     assert watched.rounds(6, grows=100) == ["left"]
     assert watched.rounds(1, grows=-50) == []
     assert watched.rounds(10) == []
+
+
+def test_a_log_that_is_kept_for_an_open_transaction_advances(watched: Watched) -> None:
+    """As long as all else in it is confirmed, and no longer."""
+    for _ in range(10):
+        watched.confirmed += 100
+        assert watched.rounds(1, grows=100) == []
+    assert watched.rounds(6, grows=100) == ["left"]
 
 
 def test_a_busy_link_advances(watched: Watched) -> None:

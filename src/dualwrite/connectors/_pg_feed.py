@@ -265,6 +265,11 @@ class Source:
         with suppress(DualwriteError):
             Capture(self._database).extend(lambda session: self._known(session, views), views)
 
+    def confirmed(self) -> int:
+        """As ``Connector.confirmed``."""
+        line = self._line
+        return 0 if line is None else line.stream.confirmed
+
     def let_go(self) -> Position | None:
         """As ``Connector.let_go``."""
         line = self.line()

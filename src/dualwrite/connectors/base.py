@@ -254,6 +254,14 @@ class Connector(Protocol):
         """
         ...
 
+    def confirmed(self) -> int:
+        """How far into its log the system was told that all that is complete was received and carried.
+
+        It moves on while a transaction of which nothing can be read yet keeps the log from being let go.  0 where
+        nothing but ``retained`` tells.
+        """
+        ...
+
     def let_go(self) -> Position | None:
         """The last change that is not kept any more because it was acknowledged; None where none was let go yet.
 

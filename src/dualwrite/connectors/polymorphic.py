@@ -399,6 +399,10 @@ class Polymorphic:
         """See ``Connector``."""
         return self._connector.retained()
 
+    def confirmed(self) -> int:
+        """See ``Connector``."""
+        return self._connector.confirmed()
+
     def let_go(self) -> Position | None:
         """See ``Connector``."""
         return self._connector.let_go()

@@ -243,6 +243,10 @@ class PostgresqlConnector:
             slot = read_slot(connection, Names.of(connection, self.link))
         return slot.retained if slot is not None else 0
 
+    def confirmed(self) -> int:
+        """See ``Connector``."""
+        return self._source.confirmed()
+
     def let_go(self) -> Position | None:
         """See ``Connector``."""
         return self._source.let_go()

@@ -79,6 +79,7 @@ class Gauges:
         self._counts_at = self._asks_at = 0.0
         self._kept: Mapping[Side, int] = {}
         self._arrived: dict[Side, int] = {}
+        self._confirmed: dict[Side, int] = {}
         self._still: dict[Side, float] = {}  # since when nothing arrives of a log that grows
         self._told: set[Side] = set(Side)  # an earlier engine may have said so
 
@@ -97,20 +98,24 @@ class Gauges:
             self._meter.retained(kept)
             self._asks_at = now + RETAINED_EVERY
             for side in kept:
-                self._advances(side, kept[side], reading, now)
+                self._advances(side, kept[side], self._connectors[side].confirmed(), reading, now)
             self._kept = kept
 
-    def _advances(self, side: Side, kept: int, reading: Reading, now: float) -> None:
-        """Notice where a system's log grows and nothing of it arrives: the capture, or what receives it, may hang."""
+    def _advances(self, side: Side, kept: int, confirmed: int, reading: Reading, now: float) -> None:
+        """Notice where a system's log grows and nothing of it arrives: the capture, or what receives it, may hang.
+
+        What is only kept for a transaction that has not ended is not: all else is confirmed meanwhile.
+        """
         arrived = sum(reading.applied[side.other].classes) + sum(
             number for (_, target, _), number in reading.changes.items() if target is side.other
         )
         grows = kept > self._kept.get(side, kept)
-        if arrived != self._arrived.get(side, arrived) or kept < self._kept.get(side, kept) or not kept:
+        comes = arrived != self._arrived.get(side, arrived) or confirmed != self._confirmed.get(side, confirmed)
+        if comes or kept < self._kept.get(side, kept) or not kept:
             self._still.pop(side, None)
         elif grows:
             self._still.setdefault(side, now)
-        self._arrived[side] = arrived
+        self._arrived[side], self._confirmed[side] = arrived, confirmed
         is_stalled = now - self._still.get(side, now) >= STALLED_AFTER
         if is_stalled and side not in self._told:
             self._journal.put(_STALLED + side, str(time.time() - (now - self._still[side])))
@@ -129,8 +134,8 @@ def stalled(journal: Journal) -> list[Problem]:
         if since is not None:
             told = f"{side}: its log has been growing since {shown(float(since))}, and nothing of it arrives"
             remedy = (
-                "a very large transaction may be on its way; else look at what the engine says (`dualwrite status`, "
-                "its log lines), and start it again"
+                "look at what the engine says (`dualwrite status`, its log lines), and start it again; it may also be "
+                "that the server is still reading a very large transaction"
             )
             found.append(Problem("capture_stalled", told, remedy, "warning", side=str(side)))
     return found
