@@ -429,6 +429,50 @@ def test_a_record_renamed_by_what_it_is_referred_to_is_found_by_earlier_changes(
     assert it.told() == [("insert", None, ("a", "old")), ("delete", ("a", "old"), None)]
 
 
+def test_all_replaced_rows_are_told_where_one_refers_to_another(lab: Lab) -> None:
+    """A foreign key that acts in the middle of a REPLACE hides none of the rows whose places are taken."""
+    script = """CREATE TABLE grp (
+            id INTEGER PRIMARY KEY, code TEXT UNIQUE, boss INTEGER REFERENCES grp ON DELETE SET NULL);
+        INSERT INTO grp VALUES (2, 'B', NULL), (3, 'C', 2);"""
+    it = lab(script, view("grp", "code", "boss.code"))
+    it.app.execute("PRAGMA foreign_keys = ON")
+    it.app.execute("INSERT OR REPLACE INTO grp VALUES (2, 'C', NULL)")
+    assert [(kind, (before or after)[0]) for kind, before, after in it.told()] == [
+        ("delete", "B"),
+        ("update", "C"),
+        ("update", "C"),
+    ]
+    assert it.rows(it.views[0]) == [("C", None)]
+
+
+def test_a_row_that_is_replaced_by_another_one_shows_in_those_that_refer_to_it(lab: Lab) -> None:
+    """Where no foreign key is enforced, a REPLACE is a rename to them, whatever they refer to by now."""
+    script = """CREATE TABLE head (id INTEGER PRIMARY KEY, no TEXT); INSERT INTO head VALUES (1, 'A'), (2, 'B');
+        CREATE TABLE line (n TEXT PRIMARY KEY, head INTEGER REFERENCES head);
+        INSERT INTO line VALUES ('a', 1), ('b', 1);"""
+    it = lab(script, view("line", "n", "head.no"))
+    it.app.execute("INSERT OR REPLACE INTO head VALUES (1, 'C')")
+    it.app.execute("UPDATE line SET head = 2 WHERE n = 'b'")
+    assert it.told() == [
+        ("update", ("a", "A"), ("a", "C")),
+        ("update", ("b", "A"), ("b", "C")),
+        ("update", ("b", "C"), ("b", "B")),
+    ]
+
+
+def test_a_row_that_refers_to_itself_is_told_once(lab: Lab) -> None:
+    """Its own new key is seen by itself in the same change; also where a foreign key carries it along."""
+    script = """CREATE TABLE grp (code TEXT PRIMARY KEY, boss TEXT REFERENCES grp ON UPDATE CASCADE) WITHOUT ROWID;
+        CREATE TABLE item (id INTEGER PRIMARY KEY, code TEXT, boss INTEGER REFERENCES item);
+        INSERT INTO grp VALUES ('A', 'A'); INSERT INTO item VALUES (1, 'x', 1);"""
+    it = lab(script, view("grp", "code", "boss"), view("item", "code", "boss.code"))
+    it.app.execute("PRAGMA foreign_keys = ON")
+    it.app.execute("UPDATE item SET code = 'y'")
+    assert it.told() == [("update", ("x", "x"), ("y", "y"))]
+    it.app.execute("UPDATE grp SET code = 'B'")
+    assert it.told() == [("update", ("A", "A"), ("B", "A")), ("update", ("B", "A"), ("B", "B"))]
+
+
 def test_what_is_noted_of_our_deletes_goes_with_what_needs_it(lab: Lab) -> None:
     """The note of what we deleted is trimmed with the changes before it, and is itself no change that could be lost."""
     it = lab(LOOKED_UP, HEADS, LINES)
