@@ -83,6 +83,8 @@ POINTS = (
     "between pauses",
     "between joins",
 )
+HELD = ("reference", "required")
+"""Why a system refuses to delete what others refer to: it says so, or cannot empty the company with the reference."""
 PATIENCE = 3_000
 """So many points passed in one step mean that the engine never comes to rest."""
 
@@ -1009,7 +1011,7 @@ class World:
                 self.edit(entry.side.other, f"set {group}{''.join(members)} a={turn}")
         elif entry.code == "value_not_mapped":
             self._correct(entry)
-        elif entry.code == "reference":
+        elif entry.code in HELD:
             self._let_go(entry)
             self._adopt()
         elif entry.code == "unique":
@@ -1019,7 +1021,7 @@ class World:
         side, idea = entry.side.other, self.ideas[entry.map]
         record = self.rows(side, entry.map).get(tuple(json.loads(entry.key)))
         is_out = record is None or not idea.inside(side, record, self.design.companies)
-        if entry.code == "reference":  # a delete that is refused has a target
+        if entry.code in HELD:  # a delete that is refused has a target
             there = tuple(json.loads(entry.key)) in self.rows(entry.side, entry.map)
             is_hopeless = is_out and not there and turn > 3
         elif entry.code == "unique":  # a new key must be free, and a record outside of its filter may hold it

@@ -392,6 +392,19 @@ story(
     groups=True,
     actions={Side.RIGHT: "set null"},
 )
+story(
+    "group is deleted that the target cannot let go of, as its references share the company",
+    """
+    R insert g:hx
+    R insert 2x grp=h
+    start right
+    R delete g:hx
+    """,
+    Line("grp", "=", "family.code"),
+    groups=True,
+    actions={Side.LEFT: "set null"},
+    company=COMPANY,
+)
 
 # -- records that we delete or rename while those that refer to them have changed ------------------------------------------
 
