@@ -325,7 +325,7 @@ class Court:
             later = [other for other in mine if other is not edit and other.saw(edit)]
             if edit.kind == "delete":
                 stays = self.idea.deletes and rows[edit.side] is not None
-                if stays and not later and not self._in_log(edit, "row"):
+                if stays and not later and not self._in_log(edit, "row") and not self._is_another(edit, mine):
                     yield f"lost: the delete {edit}"
                 continue
             for line in self.idea.lines:
@@ -335,6 +335,13 @@ class Court:
             gone = edit.kind == "insert" and rows[edit.side] is None
             if gone and not any(other.kind == "delete" for other in later) and not self._in_log(edit, "*"):
                 yield f"lost: the insert {edit}"
+
+    @staticmethod
+    def _is_another(delete: Edit, mine: list[Edit]) -> bool:
+        """Did the other side delete the record as well, and make another one behind that?"""
+        theirs = [other for other in mine if other.side is not delete.side and not delete.saw(other)]
+        gone = next((n for n, other in enumerate(theirs) if other.kind == "delete"), len(theirs))
+        return any(other.kind == "insert" for other in theirs[gone:])
 
     def _is_lost(self, edit: Edit, line: Line, later: list[Edit], rows: Mapping[Side, Record | None]) -> bool:
         path = line.path(edit.side)

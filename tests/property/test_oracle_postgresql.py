@@ -9,8 +9,10 @@ import pytest
 
 from dualwrite.testing.postgresql import Server
 
+from .oracle import Line, MapIdea
 from .oracle_postgresql import PostgresqlWorlds
 from .oracle_programs import FEATURES, Chance
+from .oracle_world import ITEMS, Design, run
 from .test_oracle import FILES, check, check_for_long
 
 SERVERS = [feature for feature in FEATURES if feature != "twins"]
@@ -34,6 +36,48 @@ def test_random_links_with_servers(worlds: PostgresqlWorlds, pair: str, number: 
     """Whatever people do on both sides, and wherever the engine dies: at rest both sides agree, and nothing is lost."""
     chance = Chance(Random(number), PAIRS[pair])
     check(chance.design, chance.program(20), getattr(worlds, pair))
+
+
+PAST_ALL_LOCKS = {
+    "deleted in an initial sync": ["L insert 3 a=2", "R insert 3 {}", "at after begin: R delete 3", "start left"],
+    "deleted before an initial sync": ["L insert 3 a=2", "R insert 3 {}", "at after read: R delete 3", "start left"],
+    "updated and deleted": ["start left", "L insert 3 a=1", "drain", "L update 3 a=2", "R delete 3", "L>R 1"],
+    "deleted on both sides": ["start left", "L insert 3 a=1", "drain", "L delete 3", "R delete 3", "L>R 1"],
+    "deleted by us, and theirs": [
+        "start left",
+        "L insert 3 a=1",
+        "drain",
+        "R delete 3",
+        "L update 3 a=2",
+        "L delete 3",
+        "L>R",
+    ],
+}
+"""Records about which one of our transactions decides that they are not there; nothing of them is there to be locked."""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("place", ["before journal", "before commit"])
+@pytest.mark.parametrize("rows", ["keep", "delete", "newest", "left", "right"])
+@pytest.mark.parametrize("what", PAST_ALL_LOCKS)
+def test_record_made_anew_between_a_decision_and_its_commit(
+    worlds: PostgresqlWorlds, what: str, rows: str, place: str, dies: bool
+) -> None:
+    """Whoever makes it there again is not kept from it; also when the engine dies just behind its commit."""
+    for cells in ("", "b=1"):
+        program = [step.format(cells) for step in PAST_ALL_LOCKS[what]]
+        crash = ["crash after commit 1"] if dies else []
+        program[-1:-1] = [f"at {place}: R insert 3 {cells}", *crash]
+        lines = [Line(name, "=", name) for name in ("code", "a", "b")]
+        items = MapIdea(ITEMS, "item", "thing", tuple(lines), rows=rows)
+        assert run(Design((items,)), program, worlds.both) == []
+
+
+def test_table_changed_before_a_transaction_that_writes_nothing(worlds: PostgresqlWorlds) -> None:
+    """It begins at its end only, and is done anew as any other."""
+    items = MapIdea(ITEMS, "item", "thing", tuple([Line(name, "=", name) for name in ("code", "a", "b")]))
+    program = ["start right", "L insert 1", "L delete 1", "block R 1", "L>R 1"]
+    assert run(Design((items,)), program, worlds.both) == []
 
 
 @pytest.mark.soak

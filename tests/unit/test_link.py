@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import cast
 
 from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine.contest import Hidden
 from dualwrite.engine.link import (
+    VACANT,
     LinkSide,
     ParkedKeys,
+    Vacancies,
+    Vacancy,
     hidden_from,
     hidden_text,
     parked_text,
     restore_from,
     restore_text,
+    vacancy_text,
 )
 from dualwrite.engine.window import Windows
 from dualwrite.journal import Layout
-from dualwrite.model import ABSENT, Position, Side
+from dualwrite.model import ABSENT, Change, Kind, Position, Side
 from dualwrite.schema import View
 
 AT = Position("feed", (1,))
@@ -68,6 +73,56 @@ def test_who_reads_waits_for_the_commits_that_the_feed_has_told_of() -> None:
         told.append("learned 8")
     late.join()
     assert told == ["read behind 7", "learned 8", "read behind 8"]
+
+
+def made(place: int, mark: int, feed: str = "feed") -> Change:
+    """A record made anew by a user, behind our commit number ``mark``."""
+    return Change("items", Kind.INSERT, ("a",), None, ("a",), 0.0, Position(feed, (place,)), None, mark)
+
+
+def test_who_reads_of_a_record_waits_while_a_commit_decides_about_it() -> None:
+    """Then it is known whether the commit was done, and what is behind what it knew of comes behind it."""
+    vacant, told = Vacancies(), list[Vacancy | None]()
+    asked = threading.Event()
+
+    def read() -> None:
+        asked.set()
+        told.append(vacant.before(("items", ("a",)), made(5, mark=3)))
+
+    reading = threading.Thread(target=read)
+    with vacant.deciding({("items", ("a",)): None}):
+        assert vacant.before(("items", ("b",)), made(5, mark=3)) is None, "others keep nobody waiting"
+        reading.start()
+        asked.wait(20)
+        reading.join(0.1)
+        assert told == []
+        vacant.add([("items", ("a",))], Vacancy(AT, 4, None))
+    reading.join(20)
+    assert told == [Vacancy(AT, 4, None)]
+    with suppress(ValueError), vacant.deciding({("items", ("c",)): None}):
+        raise ValueError
+    assert vacant.before(("items", ("c",)), made(5, mark=3)) is None, "a commit that failed keeps nobody waiting"
+
+
+def test_a_vacancy_matters_for_what_the_commit_did_not_know_and_the_feed_tells_before_it() -> None:
+    """Not for what it knew of, what comes behind it, or another feed; the side table remembers it."""
+    carried = Position("left", (9,))
+    entries = [
+        Remembered(VACANT, "items", '["a"]', vacancy_text(Position("feed", (4,)), carried), 7, 8),
+        Remembered(VACANT, "items", '["b"]', vacancy_text(Position("feed", (4,)), None), 8, None),
+    ]
+    vacant = Vacancies(entries)
+    assert list(vacant.lasting) == [("items", ("b",))]
+    record = ("items", ("a",))
+    assert vacant.before(record, made(5, mark=6)) == Vacancy(Position("feed", (4,)), 7, carried)
+    for change in (made(4, mark=6), made(5, mark=7), made(5, mark=6, feed="another")):
+        assert vacant.before(record, change) is None
+    assert vacant.before(("items", ("b",)), made(5, mark=7)) == Vacancy(Position("feed", (4,)), 8, None)
+    vacant.prune(7)
+    assert vacant.before(record, made(5, mark=6)) is None
+    assert vacant
+    vacant.prune(8)
+    assert not vacant
 
 
 @dataclass

@@ -27,7 +27,7 @@ from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, ke
 from dualwrite.engine.delays import Delays
 from dualwrite.engine.doing import Notes
 from dualwrite.engine.ledger import Doubt, Ledger, Plan, Unread, behind, cause_at, parked_key
-from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, key_text, no_point
+from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, Vacancy, key_text, no_point
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.meter import InHand
 from dualwrite.engine.moving import move_records
@@ -320,7 +320,7 @@ class Flow:
         to ask behind the writes.
         """
         touched: dict[tuple[str, Key], Change] = {}
-        is_read = self._to.connector.capabilities.exclusive
+        is_read = is_exclusive = self._to.connector.capabilities.exclusive
         busy, is_ending = 0, False
         while True:
             try:
@@ -328,11 +328,13 @@ class Flow:
                     self._hold(transaction, touched)
                     self.point("after begin")
                     ledger = work(transaction)
-                    if not self._is_overtaken(transaction, ledger):
-                        is_ending = True
-                        self.finish(transaction, ledger, position)
-                        self.notes.tell("")
-                        return ledger
+                    with self._to.vacant.deciding(() if is_exclusive else ledger.vacant):
+                        if not self._is_overtaken(transaction, ledger):
+                            self._check_alone(transaction)  # one that has written nothing begins here
+                            is_ending = True
+                            self._end(transaction, ledger, position)
+                            self.notes.tell("")
+                            return ledger
                     touched |= ledger.touched
             except Unread:
                 is_read = True
@@ -373,7 +375,7 @@ class Flow:
         """
         if self._to.connector.capabilities.exclusive:
             return False
-        if not ledger.has_folded and not transaction.may_be_overtaken():
+        if not (ledger.has_folded or ledger.vacant or transaction.may_be_overtaken()):
             return False
         return any(
             change.view in ledger.loaded or any(record in ledger.touched for record in self._records(change))
@@ -402,7 +404,7 @@ class Flow:
     def arrivals(self, changes: Iterable[Change]) -> list[Change]:
         """Of changes read, those to carry: new, of live maps, behind their snapshots, inside their filters."""
         found: list[Change] = []
-        tags = bool(self._to.backlogs or self._from.parked)
+        tags = bool(self._to.backlogs or self._from.parked or self._from.vacant)
         filtered: Counter[tuple[str, str]] = Counter()
         delayed = {name for name in self._from.backlogs if self.delays.is_delayed(name)}
         for change in changes:
@@ -438,15 +440,19 @@ class Flow:
             return sum(map(len, snapshot.blocks()))
 
     def _tag(self, change: Change) -> Change:
-        """What is parked on the change's own side has not been seen by it (R2), nor what is queued for it."""
+        """What is parked on the change's own side has not been seen by it (R2), nor what is queued for it; what was
+        decided about a record that was not there counts as seen by whoever made it before that was committed."""
+        keys: tuple[Key, ...] = ()
+        if self._from.parked or self._from.vacant:
+            with suppress(RowProblem):
+                keys = record_keys(self.link.maps[change.view], self.source, change)
+        for key in keys:
+            vacancy = self._from.vacant.before((change.view, key), change)
+            if vacancy is not None:
+                seen = change.seen if vacancy.carried is None else vacancy.carried
+                change = change.having_seen(seen)._replace(mark=vacancy.number)
         if self._to.backlogs:
             change = self.delays.seen(change)
-        if not self._from.parked:
-            return change
-        try:
-            keys = record_keys(self.link.maps[change.view], self.source, change)
-        except RowProblem:
-            return change
         for key in keys:
             first = self._from.parked.first_at(change.view, key, change.mark)
             if first is not None and (change.seen is None or first <= change.seen):
@@ -491,16 +497,25 @@ class Flow:
             feed.close()
 
     def finish(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
-        """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
-        count.
+        """End a transaction.  Raises Superseded when somebody else has committed for this link."""
+        self._check_alone(transaction)
+        self._end(transaction, ledger, position)
 
-        Raises Superseded when somebody else has committed for this link: another engine has taken it over.
-        """
+    def _check_alone(self, transaction: Transaction) -> None:
+        """Raises Superseded when somebody else has committed for this link: another engine has taken it over."""
         if not self._to.follows(transaction):
             raise Superseded(
                 f"{self.target}: commit {transaction.number - 1} of this link is not one of this engine",
                 "another engine runs this link: stop one of them",
             )
+
+    def _end(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
+        """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
+        count.
+        """
+        looked = None if self._to.connector.capabilities.exclusive else self._looked
+        if looked is not None:
+            ledger.note_vacant(looked, position)
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")
@@ -508,6 +523,8 @@ class Flow:
             self.point("after commit")
             if position is not None:
                 self.committed = position
+            if looked is not None:
+                self._to.vacant.add(ledger.vacant, Vacancy(looked, ledger.number, position))
             self._learn(ledger)
         self.link.meter.applied(self.target, time.monotonic() - self._locked)
 
@@ -673,6 +690,7 @@ class Flow:
         if self._to.backlogs:
             self.delays.retain(batch, self._is_held)
         self._let_go(self._from.parked.prune(batch.mark, self._to.backlogs))
+        self._from.vacant.prune(batch.mark)
 
     def _is_held(self, map_name: str, key: Key) -> bool:
         """May changes still come that have not seen what everybody else has?  Those that are parked at the target, and

@@ -19,12 +19,14 @@ from dualwrite.engine.link import (
     PARKED,
     QUEUED,
     RESTORE,
+    VACANT,
     LinkSide,
     hidden_text,
     key_of,
     key_text,
     parked_text,
     restore_text,
+    vacancy_text,
 )
 from dualwrite.engine.parents import Wanted
 from dualwrite.engine.release import BEHIND, Cause, cause_of
@@ -108,7 +110,8 @@ class Ledger:
     nobody can have told yet.  Each has a change that finds it.  ``has_folded``: a decision depends on what the target's
     users are known to have done.  ``loaded`` are maps of which records went in as they are, because nobody is known to
     have touched the target; ``inserts_whole``: all at once.  ``applied`` are the writes that changed something, with
-    their plans, and ``freed_by`` is why parked records are free.
+    their plans, and ``freed_by`` is why parked records are free.  ``vacant`` are records that were not there and are
+    left so.
     """
 
     def __init__(self, here: LinkSide, transaction: Transaction, *, divisible: bool = False) -> None:
@@ -128,6 +131,7 @@ class Ledger:
         self.arrived: tuple[Backlog, Position | None] | None = None
         self.applied: list[tuple[Plan, Write]] = []
         self.freed_by = "retried"
+        self.vacant: dict[tuple[str, Key], None] = {}
         self._here = here
         self._divisible = divisible
         self._transaction = transaction
@@ -232,6 +236,18 @@ class Ledger:
             self.restore[compiled.name, key] = natural
             text = restore_text(natural, compiled.views[self._here.side])
             self._transaction.remember(RESTORE, compiled.name, key_text(key), text)
+
+    def leave_absent(self, compiled: CompiledMap, key: Key) -> None:
+        """The record is not there, or not for the map, and nothing is written that would lock it."""
+        self.vacant[compiled.name, key] = None
+
+    def note_vacant(self, looked: Position, carried: Position | None) -> None:
+        """Keep for how long it matters which records were left absent (see ``Vacancy``)."""
+        lasting = self._here.vacant.lasting
+        if lasting or self.vacant:
+            text = vacancy_text(looked, carried)
+            for (map_name, key), value in {**dict.fromkeys(lasting), **dict.fromkeys(self.vacant, text)}.items():
+                self._transaction.remember(VACANT, map_name, key_text(key), value)
 
     # -- conflicts ------------------------------------------------------------------------------------------------
 

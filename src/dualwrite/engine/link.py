@@ -17,16 +17,17 @@ from dualwrite.engine.release import Release
 from dualwrite.engine.window import Windows
 from dualwrite.journal import Journal, Layout
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Key, Position, Side, decode, encode
+from dualwrite.model import Change, Key, Position, Side, decode, encode
 from dualwrite.schema import View
 
 if TYPE_CHECKING:
     from dualwrite.engine.audit import Auditor
     from dualwrite.engine.backlog import Backlog
 
-PARKED, HIDDEN, RESTORE, QUEUED = "parked", "hidden", "restore", "queued"
+PARKED, HIDDEN, RESTORE, QUEUED, VACANT = "parked", "hidden", "restore", "queued", "vacant"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
-are to be written again from their source; how far a side has received a paused map's changes."""
+are to be written again from their source; how far a side has received a paused map's changes; a record that was not
+there and was left so (``Vacancy``)."""
 
 Point: TypeAlias = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
@@ -141,6 +142,90 @@ class ParkedKeys:
             return [r for r, intervals in self._intervals.items() if any(i.until is None for i in intervals)]
 
 
+@dataclass(frozen=True, slots=True)
+class Vacancy:
+    """Our commit ``number`` has decided about a record that was not there, and has left it so.
+
+    No lock keeps users from making such a record before that commit is done.  What was known of them reached up to
+    ``looked``; the other side's changes were carried up to ``carried`` (None: no further than before).
+    """
+
+    looked: Position
+    number: int
+    carried: Position | None
+
+    def comes_before(self, change: Change) -> bool:
+        """Has a user made this change before our commit, but behind what we knew of?
+
+        Our commit has not touched the record, so it is as if it had come before the change.
+        """
+        behind = self.looked.feed == change.position.feed and self.looked < change.position
+        return behind and change.mark < self.number
+
+
+class Vacancies:
+    """The records of a side about which our latest commits have decided though they were not there.
+
+    Thread-safe: the flow into the side adds, the flow out of it asks and prunes.
+    """
+
+    def __init__(self, entries: Iterable[Remembered] = ()) -> None:
+        self._known: dict[tuple[str, Key], tuple[Vacancy, ...]] = {}
+        self._deciding: Collection[tuple[str, Key]] = ()
+        self._decided = threading.Condition()
+        self.lasting: dict[tuple[str, Key], None] = {}  # those that the side table has to let go of
+        for entry in entries:
+            record = entry.view, key_of(entry.key)
+            self._append(record, vacancy_from(entry.value, entry.since))
+            if entry.until is None:
+                self.lasting[record] = None
+
+    def _append(self, record: tuple[str, Key], vacancy: Vacancy) -> None:
+        self._known[record] = (*self._known.get(record, ()), vacancy)
+
+    def __bool__(self) -> bool:
+        return bool(self._known or self._deciding)
+
+    @contextmanager
+    def deciding(self, records: Collection[tuple[str, Key]]) -> Iterator[None]:
+        """Inside, a commit is prepared and done that leaves these absent: whoever asks about them waits.
+
+        Who commits has to look once more at what users have done, inside, before it is done.
+        """
+        with self._decided:
+            self._deciding = records
+        try:
+            yield
+        finally:
+            with self._decided:
+                self._deciding = ()
+                self._decided.notify_all()
+
+    def add(self, records: Iterable[tuple[str, Key]], vacancy: Vacancy) -> None:
+        """These were left absent, and nothing of what earlier commits left so lasts in the side table any more."""
+        with self._decided:
+            self.lasting = dict.fromkeys(records)
+            for record in self.lasting:
+                self._append(record, vacancy)
+
+    def before(self, record: tuple[str, Key], change: Change) -> Vacancy | None:
+        """What was decided about the record as if before a change of it that stands before the commit in the feed."""
+        with self._decided:
+            while record in self._deciding:
+                self._decided.wait()
+            return next((found for found in self._known.get(record, ()) if found.comes_before(change)), None)
+
+    def prune(self, mark: int) -> None:
+        """No change from before our commit ``mark`` will be read again."""
+        with self._decided:
+            for record, known in list(self._known.items()):
+                kept = tuple(vacancy for vacancy in known if vacancy.number > mark)
+                if kept:
+                    self._known[record] = kept
+                else:
+                    del self._known[record]
+
+
 def _nothing() -> None:
     pass
 
@@ -153,6 +238,7 @@ class LinkSide:
     connector: Connector
     windows: Windows
     parked: ParkedKeys = field(default_factory=ParkedKeys)
+    vacant: Vacancies = field(default_factory=Vacancies)
     hidden: dict[tuple[str, Key], Hidden] = field(default_factory=dict)
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
@@ -276,7 +362,8 @@ def load_side(
     side: Side, connector: Connector, maps: Mapping[str, CompiledMap], known: Mapping[str, CompiledMap]
 ) -> LinkSide:
     """A side as its own database remembers it; ``known`` are also the maps that are not live and go on all the same."""
-    state = LinkSide(side, connector, Windows(side, maps), ParkedKeys(connector.remembered(PARKED)))
+    parked, vacant = ParkedKeys(connector.remembered(PARKED)), Vacancies(connector.remembered(VACANT))
+    state = LinkSide(side, connector, Windows(side, maps), parked, vacant)
     views = {name: compiled.views[side] for name, compiled in known.items()}
     for entry in connector.remembered(HIDDEN):
         if entry.until is None:
@@ -297,6 +384,17 @@ def parked_from(text: str) -> tuple[Position, int | None]:
     """The inverse of ``parked_text``."""
     first, since = json.loads(text) if text.startswith("[") else (text, None)
     return Position.parse(first), since
+
+
+def vacancy_text(looked: Position, carried: Position | None) -> str:
+    """A vacancy as side-table text."""
+    return json.dumps([str(looked), None if carried is None else str(carried)])
+
+
+def vacancy_from(text: str, number: int) -> Vacancy:
+    """The inverse of ``vacancy_text``, of the commit with that number."""
+    looked, carried = json.loads(text)
+    return Vacancy(Position.parse(looked), number, None if carried is None else Position.parse(carried))
 
 
 def hidden_text(hidden: Hidden, view: View) -> str:

@@ -84,7 +84,7 @@ class Stage:
         slow = {id(plan) for plan in contested}
         for plan in plans:
             if plan.fetched and self._is_detached(plan.fetched):
-                self.ledger.counts[self.compiled.name, "detached"] += 1
+                self._pass_over(plan)
             elif id(plan) in slow and self._is_renamed(plan):
                 reason = "both sides changed the record, and one of them its key"
                 self.ledger.park(plan, Trouble("rename", reason))
@@ -139,6 +139,11 @@ class Stage:
         for key, asking in wanted.items():
             for plan in asking:
                 plan.fetched = rows.get(key, [])
+
+    def _pass_over(self, plan: Plan) -> None:
+        """The record is outside of the target's filter."""
+        self.ledger.counts[self.compiled.name, "detached"] += 1
+        self.ledger.leave_absent(self.compiled, plan.key)
 
     def _is_detached(self, rows: Sequence[Row]) -> bool:
         return not any(self.compiled.passes(self.target, row) for row in rows)
@@ -243,6 +248,9 @@ class Stage:
                     break
                 case _:
                     assert_never(verdict)
+        else:
+            if current is None and row is None:
+                self.ledger.leave_absent(self.compiled, plan.key)
         plan.losses = tuple(losses)
         for loss in losses:
             self.ledger.conflict(plan, loss)
@@ -385,6 +393,8 @@ class Stage:
                     self.ledger.applied.append((plan, write))
                 case Unchanged():
                     unchanged += 1
+                    if write.row is None:
+                        self.ledger.leave_absent(self.compiled, plan.key)
                 case Contested():
                     surprised.append(plan)
                 case MissingParent() | Rejected():
@@ -417,7 +427,7 @@ class Stage:
         self._fetch(plans)
         for plan in plans:
             if plan.fetched and self._is_detached(plan.fetched):
-                self.ledger.counts[self.compiled.name, "detached"] += 1
+                self._pass_over(plan)
             elif plan.renames:
                 self._renamed_already(plan)
             else:
@@ -435,7 +445,7 @@ class Stage:
         elif plan.fetched or len(found) != 1:
             self.ledger.park(plan, Trouble("rename", "the record under the old key is not what it should be"))
         elif self._is_detached(found):
-            self.ledger.counts[self.compiled.name, "detached"] += 1
+            self._pass_over(plan)
         else:
             self._fold(replace(plan, key=plan.new_key, fetched=found), surprised=True)
 
