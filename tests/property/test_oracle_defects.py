@@ -537,16 +537,16 @@ def position_not_compared(patch: pytest.MonkeyPatch) -> None:
 )
 def position_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
     """Rows are committed first, the position after them."""
-    finish = Flow.finish
+    end = Flow._end
 
     def twice(self: Flow, transaction: Any, ledger: Any, position: Position | None) -> None:
-        finish(self, transaction, ledger, None)
+        end(self, transaction, ledger, None)
         if position is not None:
             with self._to.connector.transaction(self.stream) as second:
                 second.commit(position)
             self.committed = position
 
-    patch.setattr(Flow, "finish", twice)
+    patch.setattr(Flow, "_end", twice)
 
 
 @defect(
