@@ -45,7 +45,7 @@ LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
 where they are those of single rows; batches are sized to it."""
 FIRST, SMALLEST = 500, 50
 """Changes per batch: of the first one, and at least."""
-LOADED = 20_000
+LOADED = 40_000
 """Differences per batch of an initial sync that go in at once, which keeps nobody from writing other records."""
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without

@@ -33,11 +33,14 @@ from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
 from dualwrite.journal import Count
+from dualwrite.lined import LARGEST
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 AHEAD, READY = 10, 1
 """Blocks that are read while others are made ready, and chunks that are ready while one is carried."""
+LARGEST_LOAD = 2 * LARGEST
+"""Bytes of rows in such a chunk, at most: what goes in at once does so the faster the more it is."""
 _T = TypeVar("_T")
 
 
@@ -402,7 +405,7 @@ class InitialSync:
     def _ready(self, source: Side, findings: Iterator[Finding]) -> Iterator[Weak]:
         """What is to be inserted, in chunks that are kept on disk already."""
         flow, spool = self.flows[source], self._spools[source]
-        for _, rows in in_chunks(self._created(source, findings), lambda: flow.weak_limit):
+        for _, rows in in_chunks(self._created(source, findings), lambda: flow.weak_limit, LARGEST_LOAD):
             yield spool.passing(rows)
 
     def _created(self, source: Side, findings: Iterator[Finding]) -> Iterator[tuple[list[bool], Sequence[Row]]]:

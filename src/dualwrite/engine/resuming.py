@@ -21,7 +21,7 @@ from typing import IO, Final
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.compare import Tally, Unusable
-from dualwrite.engine.spool import IN_MEMORY, Partitioned, Spool, packed_rows, parts_of, unpacked_rows
+from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Spool, parts_of, unpacked_rows, write_rows
 from dualwrite.errors import DualwriteError
 from dualwrite.journal import Journal
 from dualwrite.lined import LARGEST, weight
@@ -107,9 +107,9 @@ class Kept:
 
 
 def fingerprint(compiled: CompiledMap) -> str:
-    """Says whether a map still is what it was: the rows and what is made of them."""
+    """Says whether a map still is what it was: the rows, what is made of them, and how they are kept."""
     views = [repr(compiled.views[side]) for side in Side]
-    said = repr((views, compiled.table_map.version, compiled.table_map.publisher))
+    said = repr((FORMAT, views, compiled.table_map.version, compiled.table_map.publisher))
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -155,7 +155,7 @@ class Keeper:
         backs = [(side.value, list(found.items())) for side, found in restores.items()]
         path = self._path("rest")
         with path.with_suffix(".new").open("wb") as file:
-            file.write(packed_rows([marshal.dumps((rows, backs))], held))
+            write_rows(file, [marshal.dumps((rows, backs))], held)
         os.replace(path.with_suffix(".new"), path)
         self._journal.put(KEPT + self._compiled.name, str(kept))
 

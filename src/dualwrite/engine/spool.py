@@ -69,18 +69,25 @@ def scratch_database(owner: object) -> sqlite3.Connection:
 
 _HEAD = struct.Struct(">QII")
 """Before each block: its bytes, their sum, its rows."""
+FORMAT = 2
+"""The number of the blocks' format."""
 
 
-def packed_rows(beside: Sequence[Any], rows: Sequence[Row]) -> bytes:
-    """A block: rows, and something beside each (or beside all of them)."""
+def write_rows(file: IO[bytes], beside: Sequence[Any], rows: Sequence[Row]) -> int:
+    """Append a block: rows, and something beside each (or beside all of them); returns how many bytes it has."""
+    text = b""  # of lines, which stands behind the rest: so it is copied nowhere but into the file
     if isinstance(rows, Lined):
-        packed = marshal.dumps((None, list(beside), (rows.text, rows.width, rows.cells)))
+        text = rows.text
+        packed = marshal.dumps((None, list(beside), (len(text), rows.width, rows.cells)))
     else:
         try:
             packed = marshal.dumps((False, list(beside), list(rows)))
         except ValueError:  # marshal does not know ABSENT
             packed = marshal.dumps((True, list(beside), [_plain(row) for row in rows]))
-    return _HEAD.pack(len(packed), zlib.crc32(packed), len(rows)) + packed
+    size = len(packed) + len(text)
+    file.write(_HEAD.pack(size, zlib.crc32(text, zlib.crc32(packed)), len(rows)) + packed)
+    file.write(text)
+    return _HEAD.size + size
 
 
 def unpacked_rows(block: bytes) -> tuple[list[Any], Sequence[Row]] | None:
@@ -93,8 +100,8 @@ def unpacked_rows(block: bytes) -> tuple[list[Any], Sequence[Row]] | None:
 def _unpacked_rows(packed: bytes) -> tuple[list[Any], Sequence[Row]]:
     is_plain, beside, rows = marshal.loads(packed)
     if is_plain is None:
-        text, width, cells = rows
-        return beside, Lined(text.splitlines(keepends=True), width, cells)
+        size, width, cells = rows
+        return beside, Lined(packed[len(packed) - size :].splitlines(keepends=True), width, cells)
     return beside, [_row(plain) for plain in rows] if is_plain else rows
 
 
@@ -154,7 +161,7 @@ class Partitioned:
         if file is None:
             file = self._files[index] = scratch(self)
         keys, rows = zip(*part, strict=True)
-        self._weight = max(0, self._weight - file.write(packed_rows(keys, rows)))
+        self._weight = max(0, self._weight - write_rows(file, keys, rows))
         self._held -= len(part)
         part.clear()
 
@@ -311,15 +318,15 @@ class Overflow:
 
 
 def in_chunks(
-    blocks: Iterable[tuple[list[bool], Sequence[Row]]], size: Callable[[], int]
+    blocks: Iterable[tuple[list[bool], Sequence[Row]]], size: Callable[[], int], largest: int = LARGEST
 ) -> Iterator[tuple[list[bool], Sequence[Row]]]:
     """The same in chunks of as many rows as are asked for each of them, or fewer large ones."""
-    inserts, rows, room = list[bool](), _NO_ROWS, LARGEST
+    inserts, rows, room = list[bool](), _NO_ROWS, largest
     for more_inserts, more_rows in blocks:
         inserts, rows, room = inserts + more_inserts, joined(rows, more_rows), room - weight(more_rows)
         while rows and (len(rows) >= (most := size()) or room <= 0):
             yield inserts[:most], rows[:most]
-            inserts, rows, room = inserts[most:], rows[most:], LARGEST
+            inserts, rows, room = inserts[most:], rows[most:], largest
     if rows:
         yield inserts, rows
 
@@ -385,7 +392,7 @@ class Spool:
 
     def _flush(self) -> None:
         if self._rows:
-            self._file.write(packed_rows(self._inserts, self._rows))
+            write_rows(self._file, self._inserts, self._rows)
             self._inserts, self._rows, self._weight = [], [], 0
 
     def seal(self, boundary: Position, seen: Position, carried: Position | None = None) -> None:
@@ -459,7 +466,7 @@ class Spool:
         start, inserts = self.count + 1, [True] * len(rows)
         with self._lock:
             for at in range(0, len(rows), PIECE):
-                self._file.write(packed_rows(inserts[at : at + PIECE], rows[at : at + PIECE]))
+                write_rows(self._file, inserts[at : at + PIECE], rows[at : at + PIECE])
             self._file.flush()
             self.count += len(rows)
         return Weak(self, start, inserts, rows)
