@@ -18,6 +18,7 @@ from time import monotonic
 from typing import Final
 
 from dualwrite.connectors._pg_blocks import BLOCK_BYTES, HELD, Block, Blocks, Item
+from dualwrite.connectors._pg_capture import REMEDY
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place, Row, lsn_text, shown
 from dualwrite.connectors._pg_wire import (
     BEGIN,
@@ -397,7 +398,7 @@ class Log:
         if after < self._floor:
             raise PositionLost(
                 f"the log is kept from {lsn_text(self._floor[0])} on, and was asked for what follows {shown(after)}",
-                "stop the map and start it again with an initial sync",
+                REMEDY,
             )
 
     def _raise(self) -> None:
