@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -38,6 +39,7 @@ def test_random_links_with_servers(worlds: PostgresqlWorlds, pair: str, number: 
     check(chance.design, chance.program(20), getattr(worlds, pair))
 
 
+PLAIN = MapIdea(ITEMS, "item", "thing", tuple([Line(name, "=", name) for name in ("code", "a", "b")]))
 PAST_ALL_LOCKS = {
     "deleted in an initial sync": ["L insert 3 a=2", "R insert 3 {}", "at after begin: R delete 3", "start left"],
     "deleted before an initial sync": ["L insert 3 a=2", "R insert 3 {}", "at after read: R delete 3", "start left"],
@@ -68,16 +70,13 @@ def test_record_made_anew_between_a_decision_and_its_commit(
         program = [step.format(cells) for step in PAST_ALL_LOCKS[what]]
         crash = ["crash after commit 1"] if dies else []
         program[-1:-1] = [f"at {place}: R insert 3 {cells}", *crash]
-        lines = [Line(name, "=", name) for name in ("code", "a", "b")]
-        items = MapIdea(ITEMS, "item", "thing", tuple(lines), rows=rows)
-        assert run(Design((items,)), program, worlds.both) == []
+        assert run(Design((replace(PLAIN, rows=rows),)), program, worlds.both) == []
 
 
 def test_table_changed_before_a_transaction_that_writes_nothing(worlds: PostgresqlWorlds) -> None:
     """It begins at its end only, and is done anew as any other."""
-    items = MapIdea(ITEMS, "item", "thing", tuple([Line(name, "=", name) for name in ("code", "a", "b")]))
     program = ["start right", "L insert 1", "L delete 1", "block R 1", "L>R 1"]
-    assert run(Design((items,)), program, worlds.both) == []
+    assert run(Design((PLAIN,)), program, worlds.both) == []
 
 
 @pytest.mark.soak

@@ -108,8 +108,8 @@ def test_a_vacancy_matters_for_what_the_commit_did_not_know_and_the_feed_tells_b
     """Not for what it knew of, what comes behind it, or another feed; the side table remembers it."""
     carried = Position("left", (9,))
     entries = [
-        Remembered(VACANT, "items", '["a"]', vacancy_text(Position("feed", (4,)), carried), 7, 8),
-        Remembered(VACANT, "items", '["b"]', vacancy_text(Position("feed", (4,)), None), 8, None),
+        Remembered(VACANT, "items", '["a"]', vacancy_text(Vacancy(Position("feed", (4,)), 7, carried)), 7, 8),
+        Remembered(VACANT, "items", '["b"]', vacancy_text(Vacancy(Position("feed", (4,)), 8, None)), 8, None),
     ]
     vacant = Vacancies(entries)
     assert list(vacant.lasting) == [("items", ("b",))]

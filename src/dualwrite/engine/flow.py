@@ -320,7 +320,7 @@ class Flow:
         to ask behind the writes.
         """
         touched: dict[tuple[str, Key], Change] = {}
-        is_read = is_exclusive = self._to.connector.capabilities.exclusive
+        is_read = self._to.connector.capabilities.exclusive
         busy, is_ending = 0, False
         while True:
             try:
@@ -328,7 +328,7 @@ class Flow:
                     self._hold(transaction, touched)
                     self.point("after begin")
                     ledger = work(transaction)
-                    with self._to.vacant.deciding(() if is_exclusive else ledger.vacant):
+                    with self._to.vacant.deciding(ledger.vacant):
                         if not self._is_overtaken(transaction, ledger):
                             self._check_alone(transaction)  # one that has written nothing begins here
                             is_ending = True
@@ -513,9 +513,9 @@ class Flow:
         """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
         count.
         """
-        looked = None if self._to.connector.capabilities.exclusive else self._looked
-        if looked is not None:
-            ledger.note_vacant(looked, position)
+        assert self._looked is not None, "begin() comes first"
+        vacancy = Vacancy(self._looked, ledger.number, position)
+        ledger.note_vacant(vacancy)
         self.point("before journal")
         self._journal(ledger)
         self.point("before commit")
@@ -523,8 +523,7 @@ class Flow:
             self.point("after commit")
             if position is not None:
                 self.committed = position
-            if looked is not None:
-                self._to.vacant.add(ledger.vacant, Vacancy(looked, ledger.number, position))
+            self._to.vacant.add(ledger.vacant, vacancy)
             self._learn(ledger)
         self.link.meter.applied(self.target, time.monotonic() - self._locked)
 

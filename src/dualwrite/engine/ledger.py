@@ -21,6 +21,7 @@ from dualwrite.engine.link import (
     RESTORE,
     VACANT,
     LinkSide,
+    Vacancy,
     hidden_text,
     key_of,
     key_text,
@@ -238,14 +239,16 @@ class Ledger:
             self._transaction.remember(RESTORE, compiled.name, key_text(key), text)
 
     def leave_absent(self, compiled: CompiledMap, key: Key) -> None:
-        """The record is not there, or not for the map, and nothing is written that would lock it."""
-        self.vacant[compiled.name, key] = None
+        """The record is not there, or not for the map, and nothing is written that would lock it: which matters where
+        users can commit meanwhile."""
+        if not self._here.connector.capabilities.exclusive:
+            self.vacant[compiled.name, key] = None
 
-    def note_vacant(self, looked: Position, carried: Position | None) -> None:
+    def note_vacant(self, vacancy: Vacancy) -> None:
         """Keep for how long it matters which records were left absent (see ``Vacancy``)."""
         lasting = self._here.vacant.lasting
         if lasting or self.vacant:
-            text = vacancy_text(looked, carried)
+            text = vacancy_text(vacancy)
             for (map_name, key), value in {**dict.fromkeys(lasting), **dict.fromkeys(self.vacant, text)}.items():
                 self._transaction.remember(VACANT, map_name, key_text(key), value)
 

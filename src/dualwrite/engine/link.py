@@ -386,13 +386,13 @@ def parked_from(text: str) -> tuple[Position, int | None]:
     return Position.parse(first), since
 
 
-def vacancy_text(looked: Position, carried: Position | None) -> str:
-    """A vacancy as side-table text."""
-    return json.dumps([str(looked), None if carried is None else str(carried)])
+def vacancy_text(vacancy: Vacancy) -> str:
+    """A vacancy as side-table text; which commit it is of, the entry tells."""
+    return json.dumps([str(vacancy.looked), None if vacancy.carried is None else str(vacancy.carried)])
 
 
 def vacancy_from(text: str, number: int) -> Vacancy:
-    """The inverse of ``vacancy_text``, of the commit with that number."""
+    """The inverse of ``vacancy_text``."""
     looked, carried = json.loads(text)
     return Vacancy(Position.parse(looked), number, None if carried is None else Position.parse(carried))
 
