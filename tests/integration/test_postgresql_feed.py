@@ -11,11 +11,12 @@ import psycopg
 import pytest
 
 from dualwrite.connectors import _pg_feed
+from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors._pg_visible import Contents
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
 from dualwrite.declared import Declared, DeclaredTable
-from dualwrite.errors import Halted, PositionLost
+from dualwrite.errors import Halted, PositionLost, Unavailable
 from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Row, Side, Write
 from dualwrite.schema import Reference, View
 from dualwrite.testing.example import drain, peer
@@ -424,6 +425,46 @@ def test_a_stream_that_breaks_is_taken_up_again(lab: Laboratory) -> None:
     found += [change for batch in drain(feed, lab.connector.end()) for change in batch.changes]
     feed.close()
     assert [change.after for change in found] == [*((f"c{n}",) for n in range(1, 21)), ("last",)]
+
+
+@pytest.mark.parametrize("when", [(PostgresqlFeed, "_examine"), (Source, "catch_up")], ids=["reads", "looks up"])
+def test_a_stream_that_another_thread_takes_up_again(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, when: tuple[type, str]
+) -> None:
+    """A feed that is in the middle of what the broken one has sent is told that it broke, not that anything is lost.
+
+    Nor does it take the tables as they are now for what they were: what has happened to them since is not in there.
+    """
+    owner, name = when
+    going_on = getattr(owner, name)
+
+    def broken(self: object, *arguments: object) -> object:
+        monkeypatch.setattr(owner, name, going_on)
+        line = lab.connector._source.line()
+        lab.run("SELECT pg_terminate_backend(active_pid, 10000) FROM pg_replication_slots WHERE active_pid IS NOT NULL")
+        with pytest.raises(Unavailable):
+            line.log.wait(1 << 62, 60)
+        lab.run("UPDATE company SET code = 'late'")
+        lab.connector.end()
+        assert lab.connector._source.line() is not line
+        return going_on(self, *arguments)
+
+    start = lab.install(*VIEWS)
+    lab.run("INSERT INTO company (id, code) VALUES (1, 'early')")
+    lab.run("INSERT INTO item (code, company) VALUES ('one', 1)")
+    lab.changes(start)
+    monkeypatch.setattr(owner, name, broken)
+    feed = lab.connector.feed(VIEWS, start)
+    with pytest.raises(Unavailable):
+        feed.read(1000, 10)
+    found = [change for batch in drain(feed, lab.connector.end()) for change in batch.changes]
+    feed.close()
+    assert [(change.view, change.after) for change in found] == [
+        ("company", ("early",)),
+        ("item", ("one", "early", *NOTHING)),
+        ("company", ("late",)),
+        ("item", ("one", "late", *NOTHING)),
+    ]
 
 
 def test_feeds_of_one_stream_go_at_their_own_pace(lab: Laboratory) -> None:

@@ -315,6 +315,39 @@ def test_waiting_and_the_end(log: Log) -> None:
         log.wait(119, 30)
 
 
+@pytest.mark.parametrize("after", [(START,), (110, 1), (118,), (150,)], ids=["start", "within", "end", "behind"])
+def test_a_closed_log_has_ended_and_has_lost_nothing(log: Log, after: tuple[int, ...]) -> None:
+    """Who still reads a log that another thread has closed, to open the next one, is told why: it goes on there.
+
+    What nobody has let go is not lost, and that nothing is here any more does not mean that there was nothing.
+    """
+    feed(log, begin(110), relation(1, "a"), insert(1, "1"), message("m"), commit(110, 118))
+    log.alive(150)
+    log.fail(Unavailable("gone", "come back"))
+    log.close()
+    readings = [
+        lambda: log.read(after, 10, 30),
+        lambda: list(log.find({1}, after, (1000,))),
+        lambda: list(log.find({1}, after, (START,))),
+        lambda: list(log.notes(after)),
+        lambda: list(log.transactions(after)),
+        lambda: log.last_change(after, (1000,)),
+    ]
+    for reading in readings:
+        with pytest.raises(Unavailable, match="gone — come back"):
+            reading()
+
+
+def test_a_log_that_is_closed_under_its_reader_does_not_look_read(small: Log) -> None:
+    """Whoever is in the middle of it is told."""
+    feed(small, *script(1))
+    found = small.find({1}, (START,), small.seen)
+    next(found)
+    small.close()
+    with pytest.raises(Unavailable, match="closed"):
+        list(found)
+
+
 def test_readers_beside_the_writer(small: Log) -> None:
     """Each of several readers gets everything once and in order."""
     last = (1_000_000,)

@@ -82,6 +82,7 @@ class Log:
         self._room = room
         self._changed = Condition()
         self._error: DualwriteError | None = None
+        self._is_closed = False
         # what readers see
         self._floor: Place = (start,)
         self._seen: Place = (start,)
@@ -266,7 +267,7 @@ class Log:
         ``size`` is how many bytes of rows they have, about, at most.
 
         Waits up to ``timeout`` seconds for the first.  Raises PositionLost when something behind ``after`` was let go
-        already, and why the stream has ended when there is nothing more to read.
+        already, and why the stream has ended when there is nothing more to read, or the log was closed.
         """
         deadline = monotonic() + timeout
         with self._changed:
@@ -360,6 +361,8 @@ class Log:
         self, after: Place, until: Place, wanted: Collection[int] | None = None
     ) -> Iterator[tuple[Block, list[Item]]]:
         """The blocks with something between two places, loaded one by one."""
+        with self._changed:
+            self._check(after)
         while after < until:
             with self._changed:
                 self._check(after)
@@ -395,6 +398,8 @@ class Log:
                 yield Emptied(transaction, n, tuple(self._relations[version] for version in content))
 
     def _check(self, after: Place) -> None:
+        if self._is_closed:  # nothing is here any more, which says nothing about what there was
+            self._raise()
         if after < self._floor:
             raise PositionLost(
                 f"the log is kept from {lsn_text(self._floor[0])} on, and was asked for what follows {shown(after)}",
@@ -421,11 +426,14 @@ class Log:
             self._floor = max(self._floor, self._blocks.trim(until) or self._floor)
 
     def close(self) -> None:
-        """Give memory and disk space back.  Idempotent."""
+        """Give memory and disk space back.  Idempotent.
+
+        Who still reads is told why nothing more will come, wherever he is: all of it is in the log that is opened next.
+        """
         self.fail(Unavailable("the log was closed", "open the connector again"))
         with self._changed:
+            self._is_closed = True
             self._blocks.close()
-            self._floor = self._seen
 
 
 def _passed(commit: int, after: Place) -> int:
