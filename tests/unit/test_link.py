@@ -125,6 +125,38 @@ def test_a_vacancy_matters_for_what_the_commit_did_not_know_and_the_feed_tells_b
     assert not vacant
 
 
+class Counted(str):
+    """A text that tells how often it was looked for."""
+
+    asked = 0
+
+    def __hash__(self) -> int:
+        """Count and be the text."""
+        Counted.asked += 1
+        return super().__hash__()
+
+    __eq__ = str.__eq__
+
+
+def test_forgetting_what_was_left_absent_looks_only_at_what_is_old() -> None:
+    """Both sides delete very many records at once: nothing is old before all of it is carried."""
+    vacant = Vacancies()
+    for number in range(1, 4):
+        vacant.add([("items", (Counted(f"{number}{n}"),)) for n in range(10)], Vacancy(AT, number, None))
+    vacant.add([("items", (Counted("10"),))], Vacancy(AT, 4, None))
+    before = Counted.asked
+    vacant.prune(0)
+    assert Counted.asked == before
+    vacant.prune(1)
+    assert Counted.asked - before <= 2 * 10
+    assert vacant.before(("items", ("10",)), made(9, mark=0)) == Vacancy(AT, 4, None)
+    assert vacant.before(("items", ("11",)), made(9, mark=0)) is None
+    vacant.prune(3)
+    assert vacant
+    vacant.prune(4)
+    assert not vacant
+
+
 @dataclass
 class Committing:
     """A transaction with a number."""

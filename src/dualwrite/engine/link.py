@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -171,17 +172,20 @@ class Vacancies:
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
         self._known: dict[tuple[str, Key], tuple[Vacancy, ...]] = {}
+        self._commits: deque[tuple[int, Collection[tuple[str, Key]]]] = deque()  # oldest first, with what each left absent
         self._deciding: Collection[tuple[str, Key]] = ()
         self._decided = threading.Condition()
         self.lasting: dict[tuple[str, Key], None] = {}  # those that the side table has to let go of
-        for entry in entries:
+        for entry in sorted(entries, key=lambda entry: entry.since):
             record = entry.view, key_of(entry.key)
-            self._append(record, vacancy_from(entry.value, entry.since))
+            self._append([record], vacancy_from(entry.value, entry.since))
             if entry.until is None:
                 self.lasting[record] = None
 
-    def _append(self, record: tuple[str, Key], vacancy: Vacancy) -> None:
-        self._known[record] = (*self._known.get(record, ()), vacancy)
+    def _append(self, records: Collection[tuple[str, Key]], vacancy: Vacancy) -> None:
+        self._commits.append((vacancy.number, records))
+        for record in records:
+            self._known[record] = (*self._known.get(record, ()), vacancy)
 
     def __bool__(self) -> bool:
         return bool(self._known or self._deciding)
@@ -205,8 +209,8 @@ class Vacancies:
         """These were left absent, and nothing of what earlier commits left so lasts in the side table any more."""
         with self._decided:
             self.lasting = dict.fromkeys(records)
-            for record in self.lasting:
-                self._append(record, vacancy)
+            if self.lasting:
+                self._append(self.lasting, vacancy)
 
     def before(self, record: tuple[str, Key], change: Change) -> Vacancy | None:
         """What was decided about the record as if before a change of it that stands before the commit in the feed."""
@@ -218,12 +222,12 @@ class Vacancies:
     def prune(self, mark: int) -> None:
         """No change from before our commit ``mark`` will be read again."""
         with self._decided:
-            for record, known in list(self._known.items()):
-                kept = tuple(vacancy for vacancy in known if vacancy.number > mark)
-                if kept:
-                    self._known[record] = kept
-                else:
-                    del self._known[record]
+            while self._commits and self._commits[0][0] <= mark:
+                _, records = self._commits.popleft()
+                for record in records:
+                    later = self._known.pop(record)[1:]  # the oldest one is of this commit
+                    if later:
+                        self._known[record] = later
 
 
 def _nothing() -> None:
