@@ -73,6 +73,28 @@ def test_record_made_anew_between_a_decision_and_its_commit(
         assert run(Design((replace(PLAIN, rows=rows),)), program, worlds.both) == []
 
 
+WITH_ONE_WAY = replace(PLAIN, lines=(*PLAIN.lines, Line("c", ">", "c")))
+NOTHING_TO_WRITE = {
+    "an edit that is not carried": ["R update 1 c=1"],
+    "an edit that is taken back": ["R update 1 a=2", "R update 1 a=1"],
+}
+"""What people do on the right of which nothing is to be written on the left."""
+
+
+@pytest.mark.parametrize("policy", ["right", "newest"])
+@pytest.mark.parametrize("rows", ["keep", "newest", "left"])
+@pytest.mark.parametrize("theirs", ["L delete 1", "L update 1 a=3"])
+@pytest.mark.parametrize("what", NOTHING_TO_WRITE)
+def test_nothing_is_written_of_an_edit_that_meets_another(
+    worlds: PostgresqlWorlds, what: str, theirs: str, rows: str, policy: str
+) -> None:
+    """It counts against what the other side did, which nothing has kept from being done."""
+    idea = replace(WITH_ONE_WAY, rows=rows, policy=policy)
+    for meeting in ([theirs, *NOTHING_TO_WRITE[what]], [f"at before commit: {theirs}", *NOTHING_TO_WRITE[what]]):
+        program = ["L insert 1 a=1", "start left", "drain", *meeting, "R>L 3"]
+        assert run(Design((idea,)), program, worlds.both) == []
+
+
 def test_table_changed_before_a_transaction_that_writes_nothing(worlds: PostgresqlWorlds) -> None:
     """It begins at its end only, and is done anew as any other."""
     program = ["start right", "L insert 1", "L delete 1", "block R 1", "L>R 1"]

@@ -70,6 +70,7 @@ class Stage:
         self._later: list[tuple[Plan, Write, Outcome]] = []
         self._patches: list[tuple[Plan, Write]] = []
         self._revived: list[Write] = []
+        self._idle: list[Plan] = []
         self._under: dict[Key, Hidden | None] = {}
         self._prepare(plans)
 
@@ -92,6 +93,17 @@ class Stage:
                 self._fold(plan)
             else:
                 self._blindly(plan)
+        self._hold_idle()
+
+    def _hold_idle(self) -> None:
+        """Of these nothing is written, so no write keeps users away or finds what they did: lock their records.
+
+        An edit of what is not carried, or one that was taken back, counts against a delete all the same, and against an
+        edit of the same column.
+        """
+        if self._idle and not self.link.sides[self.target].connector.capabilities.exclusive:
+            self.ledger.decide()
+            self._fetch(self._idle)
 
     def _contested(self, plans: Sequence[Plan]) -> list[Plan]:
         """The plans that are more than a write over what the target is known to hold."""
@@ -160,6 +172,7 @@ class Stage:
             return
         self._note_one_way(plan)
         if write is None:
+            self._idle.append(plan)
             return
         (self._deletes if write.row is None else self._upserts).append((plan, write))
 
