@@ -172,7 +172,7 @@ class Vacancies:
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
         self._known: dict[tuple[str, Key], tuple[Vacancy, ...]] = {}
-        self._commits: deque[tuple[int, Collection[tuple[str, Key]]]] = deque()  # oldest first, with what each left absent
+        self._commits: deque[tuple[int, Collection[tuple[str, Key]]]] = deque()  # what each left absent, oldest first
         self._deciding: Collection[tuple[str, Key]] = ()
         self._decided = threading.Condition()
         self.lasting: dict[tuple[str, Key], None] = {}  # those that the side table has to let go of
