@@ -20,8 +20,8 @@ from dualwrite.errors import PositionLost, Superseded
 from dualwrite.journal import Conflict, Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
-from dualwrite.model import Side, Value
-from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName
+from dualwrite.model import Outcome, Side, Value, Write
+from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName, View
 
 L, R = Side.LEFT, Side.RIGHT
 
@@ -508,6 +508,30 @@ def test_double_insert(story: Story) -> None:
     story.drain()
     assert story.both("code", "name", "note", "tag") >= {("2", "right", "n", "t")}
     assert [(c.unit, c.winner) for c in story.conflicts()] == [("name", "right")]
+    story.at_rest()
+
+
+def test_records_that_are_brought_back_are_written_together(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Very many may be deleted on one side while they are edited on the other."""
+    codes = [str(number) for number in range(10, 40)]
+    for code in codes:
+        story.insert(L, code=code, name="a", note="n")
+    story.drain()
+    for code in codes:
+        story.delete(L, code)
+        story.update(R, code, name="b")
+    written: list[int] = []
+    write = MemoryTransaction.write
+
+    def counted(self: MemoryTransaction, view: View, writes: Sequence[Write]) -> list[Outcome]:
+        written.append(len(writes))
+        return write(self, view, writes)
+
+    monkeypatch.setattr(MemoryTransaction, "write", counted)
+    story.carry(R)
+    assert written == [len(codes)]
+    story.drain()
+    assert story.both("code", "name", "note") == {("1", "one", "a"), *((code, "b", "n") for code in codes)}
     story.at_rest()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
@@ -69,7 +70,7 @@ class Stage:
         self._deletes: list[tuple[Plan, Write]] = []
         self._later: list[tuple[Plan, Write, Outcome]] = []
         self._patches: list[tuple[Plan, Write]] = []
-        self._revived: list[Write] = []
+        self._revived: dict[int, Write] = {}  # by identity
         self._idle: list[Plan] = []
         self._under: dict[Key, Hidden | None] = {}
         self._prepare(plans)
@@ -307,7 +308,7 @@ class Stage:
         key = self.view.natural_key(current or row or ())
         if current is None:
             write = Write(key, None, row)
-            self._revived.append(write)
+            self._revived[id(write)] = write
         else:
             write = Write(key, self._translation.blank, None if row is None else self._edited(current, row))
         (self._deletes if row is None else self._upserts).append((plan, write))
@@ -345,7 +346,7 @@ class Stage:
         misses = isinstance(outcome, MissingParent) and outcome.lookup in cyclic
         refers = isinstance(outcome, Rejected) and outcome.code == "reference" and bool(cyclic)
         # What lay under a delete is in none of the plan's changes: without its references it would never get them.
-        is_raised = write in self._revived and plan.changes[0].kind is not Kind.INSERT
+        is_raised = id(write) in self._revived and plan.changes[0].kind is not Kind.INSERT
         return write.expect is None and (misses or refers) and not plan.renames and not is_raised
 
     def _insert_bare(self, plan: Plan, write: Write) -> None:
@@ -426,10 +427,11 @@ class Stage:
 
     def _written(self, writes: list[Write]) -> list[Outcome]:
         """Records that are brought back get all their columns, those included that are not carried to this side."""
-        if not any(write is revived for revived in self._revived for write in writes):
-            return self.transaction.write(self.view, writes)
         whole = self.compiled.whole[self.target]
-        return [self.transaction.write(whole if write in self._revived else self.view, [write])[0] for write in writes]
+        outcomes: list[Outcome] = []
+        for is_revived, group in groupby(writes, lambda write: id(write) in self._revived):
+            outcomes += self.transaction.write(whole if is_revived else self.view, list(group))
+        return outcomes
 
     def _surprised(self, plans: Sequence[Plan]) -> list[tuple[Plan, Write, Outcome]]:
         if not plans:
