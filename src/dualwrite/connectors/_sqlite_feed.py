@@ -181,5 +181,6 @@ class Reading:
         self._connection.execute("BEGIN")
 
     def __exit__(self, *exc: object) -> None:
+        # Rolling back would take temporary tables along, and SQLite reads the whole schema anew when a table goes so.
         if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
+            self._connection.execute("COMMIT")

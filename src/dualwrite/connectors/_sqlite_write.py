@@ -105,6 +105,7 @@ class Writer:
         written = set(view.written)
         self._active = [lookup for lookup in view.lookups if set(lookup.own) <= written]
         self._held = {lookup: reference_of(table, lookup.reference, (lookup.reference,)) for lookup in self._active}
+        self._nothing = {lookup: _nothing(plan, lookup) for lookup in self._active}
         self._owners = {index: lookup for lookup in self._active for index in lookup.own}
         flats = [Flat.of(plan, index) for index in view.written if len(view.paths[index]) == 1]
         self._flats = {flat.index: flat for flat in flats}
@@ -366,7 +367,7 @@ class Writer:
         values: Values = {}
         for lookup, key in pending.lookups:
             if key is None:
-                values |= self._nothing(lookup)
+                values |= self._nothing[lookup]
                 continue
             held = resolved[lookup][key]
             if not isinstance(held, tuple):
@@ -397,12 +398,14 @@ class Writer:
                 return Rejected("value", f"{self._plan.name}.{column.name}: {error}")
         return values
 
-    def _nothing(self, lookup: Lookup) -> Values:
-        """The reference's columns when it leads nowhere; those that belong to others are left alone."""
-        view, table = self._plan.view, self._plan.table
-        shared = {path[0] for path in view.paths if len(path) == 1}
-        for other in view.lookups:
-            if other.reference != lookup.reference:
-                shared |= set(reference_of(table, other.reference, (other.reference,)).columns)
-        mine = (column for column in table.columns if column.name in self._held[lookup].columns)
-        return {column.name: "" if column.empty_is_null else None for column in mine if column.name not in shared}
+
+def _nothing(plan: ViewPlan, lookup: Lookup) -> Values:
+    """A lookup's columns when it leads nowhere; those that belong to others are left alone."""
+    view, table = plan.view, plan.table
+    shared = {path[0] for path in view.paths if len(path) == 1}
+    for other in view.lookups:
+        if other.reference != lookup.reference:
+            shared |= set(reference_of(table, other.reference, (other.reference,)).columns)
+    held = reference_of(table, lookup.reference, (lookup.reference,)).columns
+    mine = (column for column in table.columns if column.name in held)
+    return {column.name: "" if column.empty_is_null else None for column in mine if column.name not in shared}
