@@ -4,13 +4,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final
 
 from dualwrite.connectors._pg_schema import ColumnFacts, column_type
-from dualwrite.connectors._pg_view import Match
+from dualwrite.connectors._pg_view import Pattern
 from dualwrite.schema import Column, TypeName
-
-Pattern: TypeAlias = tuple[Match, ...]
 
 _DIRECT: Final = frozenset(
     {"bool", "int2", "int4", "int8", "numeric", "float4", "float8", "date", "time", "timestamp", "timestamptz", "uuid"}

@@ -6,12 +6,13 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
-from dualwrite.connectors._pg_cells import Pattern, Shape
+from dualwrite.connectors._pg_cells import Shape
 from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_statements import Target, Targets, patterns
 from dualwrite.connectors._pg_trip import sized, trip
 from dualwrite.connectors._pg_values import array, is_storable
+from dualwrite.connectors._pg_view import Pattern
 from dualwrite.connectors._sql import Lookups
 from dualwrite.model import Key, Value
 from dualwrite.schema import Reference, View

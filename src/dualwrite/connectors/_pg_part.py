@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 import psycopg
 
-from dualwrite.connectors._pg_cells import Pattern, Shape
+from dualwrite.connectors._pg_cells import Shape
 from dualwrite.connectors._pg_ledger import Ledger, Written
 from dualwrite.connectors._pg_load import copied_in, goes_straight
 from dualwrite.connectors._pg_lookups import Held, lock, transposed
@@ -26,6 +26,7 @@ from dualwrite.connectors._pg_session import Connection, Database
 from dualwrite.connectors._pg_statements import Target
 from dualwrite.connectors._pg_trip import Asked, go_ahead, sized, trip
 from dualwrite.connectors._pg_values import array
+from dualwrite.connectors._pg_view import Pattern
 from dualwrite.connectors._sql import Lookups, folder, names
 from dualwrite.lined import BadTextError, text_of_columns
 from dualwrite.model import (

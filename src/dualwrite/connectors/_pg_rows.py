@@ -10,10 +10,11 @@ from operator import is_not
 from types import MappingProxyType, NoneType
 from typing import Any, Final
 
-from dualwrite.connectors._pg_cells import MASK_BITS, Pattern, Shape
+from dualwrite.connectors._pg_cells import MASK_BITS, Shape
 from dualwrite.connectors._pg_lookups import Held, transposed
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_statements import Target, patterns
+from dualwrite.connectors._pg_view import Pattern
 from dualwrite.connectors._sql import Lookups, Resolved
 from dualwrite.model import ABSENT, Absent, Cell, Key, MissingParent, Outcome, Rejected, Row, Value, Write
 from dualwrite.schema import Lookup

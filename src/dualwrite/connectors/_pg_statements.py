@@ -21,9 +21,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 
-from dualwrite.connectors._pg_cells import Arrays, Cell, Masks, Pattern, Shape, stored_as
+from dualwrite.connectors._pg_cells import Arrays, Cell, Masks, Shape, stored_as
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
-from dualwrite.connectors._pg_view import Plans, ViewPlan, matcher
+from dualwrite.connectors._pg_view import Pattern, Plans, ViewPlan, matcher, ours
 from dualwrite.connectors._sql import names, quote, reference_of
 from dualwrite.model import Key, Value
 from dualwrite.schema import TypeName, View
@@ -141,22 +141,27 @@ class Target:
         return tests + [f"NOT {self.plan.flags[flag]}" for flag in sorted(flags)]
 
     def _found(self, shape: Shape, tests: Sequence[str], cells: Sequence[int], *, strong: bool) -> str:
-        """The records that are there, locked, as ``c``."""
-        flags = sorted({flag for each in cells if (flag := self.plan.flag_of[each]) is not None})
-        chosen = ["s.i", "t.tableoid", "t.ctid"]
-        chosen += ["age(t.xmin) <= age($1::xid) AND t.xmin <> ALL ($2::xid[]) AS fresh"] if shape.horizon else []
-        chosen += [f"t.{quote(name)}::text AS p{n}" for n, name in enumerate(self.identity if shape.loud else ())]
-        chosen += [f"{self.plan.cells[each]} AS c{each}" for each in cells]
-        chosen += [f"{self.plan.flags[each]} AS f{each}" for each in flags]
-        order = ", ".join(self.plan.cells[place] for place in self._ordered) or "t.ctid"
+        """The records that are there, locked, as ``c``; what they refer to is looked up once they are found."""
+        plan = self.plan
+        told = {f"p{n}": f"t.{quote(name)}::text" for n, name in enumerate(self.identity if shape.loud else ())}
+        if shape.horizon:
+            told["fresh"] = "age(t.xmin) <= age($1::xid) AND t.xmin <> ALL ($2::xid[])"
+        chosen = [f"s.i AS {ours('i')}", "t.tableoid", "t.ctid"]
+        chosen += [f"{value} AS {ours(name)}" for name, value in told.items()]
+        chosen += [f"t.{quote(name)}" for name in plan.held(cells)]
+        order = ", ".join(plan.cells[place] for place in self._ordered) or "t.ctid"
         found = (
-            f"SELECT {', '.join(chosen)} FROM s, {self.plan.source} WHERE {' AND '.join(tests)} "
+            f"SELECT {', '.join(chosen)} FROM s, {plan.finding} WHERE {' AND '.join(tests)} "
             f"ORDER BY {order} FOR {'UPDATE' if strong else 'NO KEY UPDATE'} OF t"
         )
-        if self.is_single:
-            return f"c AS MATERIALIZED ({found})"
-        counted = "SELECT *, count(*) OVER (PARTITION BY i) AS n FROM c0"
-        return f"c0 AS MATERIALIZED ({found}), c AS MATERIALIZED ({counted})"
+        shown = [f"t.{ours('i')} AS i", "t.tableoid", "t.ctid", *(f"t.{ours(name)} AS {name}" for name in told)]
+        shown += [f"{plan.cells[each]} AS c{each}" for each in cells]
+        flags = sorted({flag for each in cells if (flag := plan.flag_of[each]) is not None})
+        shown += [f"{plan.flags[each]} AS f{each}" for each in flags]
+        shown += [] if self.is_single else [f"count(*) OVER (PARTITION BY t.{ours('i')}) AS n"]
+        return (
+            f"t AS MATERIALIZED ({found}), c AS MATERIALIZED (SELECT {', '.join(shown)} FROM {plan.around('t', cells)})"
+        )
 
     @property
     def _ordered(self) -> list[int]:
@@ -214,7 +219,7 @@ class Target:
         if not arrays.names:
             arrays.add("nothing")
         chosen = ", ".join(f"t.{quote(name)}" for name in shape.columns)
-        return f"WITH {arrays.sql} SELECT s.i, {chosen} FROM s, {self.plan.source} WHERE {' AND '.join(tests)}"
+        return f"WITH {arrays.sql} SELECT s.i, {chosen} FROM s, {self.plan.finding} WHERE {' AND '.join(tests)}"
 
     def _insert(self, shape: Shape) -> str:
         arrays = self._arrays(shape)

@@ -42,12 +42,15 @@ class Asked:
 _BY_SIZE: Final = Asked("SET LOCAL plan_cache_mode = 'auto'", prepare=False)
 
 
-def sized(sql: str, values: Sequence[Value], rows: int) -> list[Asked]:
-    """A statement over so many rows, in a transaction: its answer is the last.
+def sized(sql: str, values: Sequence[Value], rows: int, *, alone: bool = False) -> list[Asked]:
+    """A statement over so many rows, in a transaction that was begun or ``alone``: its answer is the last.
 
     The plan for few rows is one for all of them.  It would make pairs of all rows where these are many.
     """
-    return [Asked(sql, values)] if rows <= PREPARED else [_BY_SIZE, Asked(sql, values, prepare=False)]
+    if rows <= PREPARED:
+        return [Asked(sql, values)]
+    once = Asked(sql, values, prepare=False)
+    return [once] if alone else [_BY_SIZE, once]
 
 
 Answer = list[tuple[Any, ...]]
@@ -89,6 +92,7 @@ def trip(connection: Connection, asked: Sequence[Asked]) -> list[Answer]:
     if prelude is not None:
         prelude.learn(answers[: len(before)])
     if failed is not None and failed.sqlstate == _OUTDATED:
+        statements.forget()
         raise Unavailable(f"a table was changed meanwhile ({failed.diag.message_primary})", "try again") from failed
     if failed is not None:
         raise failed
@@ -151,6 +155,11 @@ class _Statements:
         answers, failed = self._answers(steps)
         self._pgconn.exit_pipeline_mode()
         return answers[begins:], failed
+
+    def forget(self) -> None:
+        """What is prepared is not what the tables are any more."""
+        self._stale += [name for name in self._known.values() if name]
+        self._known.clear()
 
     # -- sending --------------------------------------------------------------------------------------------------
 

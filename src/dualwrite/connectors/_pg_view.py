@@ -7,22 +7,28 @@ The server spells every value; rows come out of the driver as they are.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Final, Literal, TypeAlias
+
+from psycopg.pq import TransactionStatus
 
 from dualwrite.canonical import CastError, canonical, check_range, identity, number
 from dualwrite.connectors._pg_copy import copied_out
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
 from dualwrite.connectors._pg_session import Connection, written_out
-from dualwrite.connectors._sql import Held, Joins, column_of, end_of, place_of, quote, table_of, tables_of
+from dualwrite.connectors._pg_trip import sized, trip
+from dualwrite.connectors._pg_values import array, is_storable
+from dualwrite.connectors._sql import Held, Joins, column_of, end_of, place_of, quote, reference_of, table_of, tables_of
 from dualwrite.expression import Expression, paths
 from dualwrite.filters import POSTGRESQL, TEXTUAL, Test, compile_filter, render_sql
 from dualwrite.lined import Lined, rows_of
-from dualwrite.model import ABSENT, Key, Row, Value
+from dualwrite.model import ABSENT, Key, Path, Row, Value
 from dualwrite.schema import Column, ColumnType, Reference, TypeName, View
 
 Match: TypeAlias = Literal["null", "value", "text"]
 """How a member of a key is looked for: as null or empty, as a value of its column's type, or as that value's text."""
+Pattern: TypeAlias = tuple[Match, ...]
 
 _CALENDAR: Final = re.compile(
     r"\d{4}-[^ ]*(?: [^ ]*)?|-?infinity", re.ASCII
@@ -34,9 +40,8 @@ _SURE: Final = frozenset({TypeName.BOOLEAN, TypeName.TIME, TypeName.UUID, TypeNa
 class ViewPlan:
     """A view compiled against the database as it is.
 
-    ``source`` is its FROM clause with the table as ``t``; per path there are ``cells``, expressions of the columns'
-    own types, ``shown``, those whose text is canonical, and ``ends``, the facts of the columns; ``flags`` are as in
-    ``Joins``.
+    Per path there are ``cells``, expressions of the columns' own types over the table as ``t`` and what it refers to,
+    ``shown``, those whose text is canonical, and ``ends``, the facts of the columns; ``flags`` are as in ``Joins``.
     """
 
     def __init__(self, catalog: Catalog, view: View) -> None:
@@ -45,9 +50,8 @@ class ViewPlan:
         self.table = table_of(catalog.schema, view.table)
         self.facts = catalog.facts[view.table]
         self.columns = [column_of(catalog.schema, view, path) for path in view.paths]
-        joins = Joins(catalog.schema, view.table, self._single, self._relation, self._equal)
+        self._joins = joins = Joins(catalog.schema, view.table, self._single, self._relation, self._equal)
         cells = [joins.cell(path) for path in view.paths]
-        self.source = joins.source
         self.flags = joins.flags
         self.cells = [sql for sql, _ in cells]
         self.ends = [
@@ -59,8 +63,38 @@ class ViewPlan:
         self._condition, self._bound, self._test = self._filter(view.filter)
         self._members = [matcher(self.ends[index]) for index in view.key]
         self.tables = tables_of(catalog.schema, view)
+        self._finders: dict[Pattern, str] = {}
 
     # -- joins ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _to_key(self) -> list[Path]:
+        return self._joins.followed(self.view.paths[place] for place in self.view.key)
+
+    @property
+    def finding(self) -> str:
+        """The FROM clause in which records are found by their keys.
+
+        Nothing else is joined there: with more than eight tables, the planner would join some of them in the whole
+        table before it looks for the few records that are wanted.
+        """
+        return self._joins.joined(f"{self.facts.sql} AS t", self._to_key)
+
+    def is_found(self, places: Collection[int]) -> bool:
+        """Is all there that these cells are made of, where records are found?"""
+        return set(self._joins.followed(self.view.paths[place] for place in places)) <= set(self._to_key)
+
+    def held(self, places: Collection[int]) -> list[str]:
+        """The columns of the table that these cells are made of."""
+        found: dict[str, None] = {}
+        for step in (self.view.paths[place] for place in places):
+            columns = step if len(step) == 1 else reference_of(self.table, step[0], step).columns
+            found |= dict.fromkeys(columns)
+        return list(found)
+
+    def around(self, records: str, places: Collection[int]) -> str:
+        """The FROM clause for these cells of records that were found: ``records`` has the table's columns for them."""
+        return self._joins.joined(f"{records} AS t", self._joins.followed(self.view.paths[place] for place in places))
 
     def _relation(self, table: str) -> str:
         return self.catalog.facts[table].sql
@@ -101,7 +135,7 @@ class ViewPlan:
 
     def blocks(self, connection: Connection, size: int) -> Iterator[Sequence[Row]]:
         """All rows that pass the view's filter, in blocks; the server reads ahead while a block is worked on."""
-        query = f"SELECT {self._chosen} FROM {self.source} WHERE {written_out(self._condition, self._bound)}"
+        query = f"SELECT {self._chosen} FROM {self._joins.source} WHERE {written_out(self._condition, self._bound)}"
         width = len(self.cells) + len(self.flags)
         for lines in copied_out(connection, query, size):
             if not self.flags and self._test is None:
@@ -128,13 +162,14 @@ class ViewPlan:
         """As ``Connector.fetch``."""
         found: dict[Key, list[Row]] = {}
         asked = list(dict.fromkeys(keys))
-        patterns: dict[tuple[Match, ...], list[tuple[int, tuple[Value, ...]]]] = {}
+        patterns: dict[Pattern, list[tuple[int, tuple[Value, ...]]]] = {}
         for place, key in enumerate(asked):
             members = [match(member) for match, member in zip(self._members, key, strict=True)]
             sure = [member for member in members if member is not None]
             if len(sure) == len(members):
                 pattern, values = zip(*sure, strict=True)
-                patterns.setdefault(pattern, []).append((place, values))
+                if is_storable(values):
+                    patterns.setdefault(pattern, []).append((place, values))
         for pattern, wanted in patterns.items():
             raw = self._matching(connection, pattern, wanted)
             for (place, *_), row in zip(raw, self.rows([each[1:] for each in raw]), strict=True):
@@ -142,18 +177,27 @@ class ViewPlan:
         return found
 
     def _matching(
-        self, connection: Connection, pattern: Sequence[Match], wanted: Sequence[tuple[int, tuple[Value, ...]]]
+        self, connection: Connection, pattern: Pattern, wanted: Sequence[tuple[int, tuple[Value, ...]]]
     ) -> list[tuple[Any, ...]]:
         """The raw records of keys of one pattern, each behind the key's number."""
-        bound: list[Any] = [[place for place, _ in wanted]]
-        tests, names = [], ["i"]
+        if pattern not in self._finders:
+            self._finders[pattern] = self._finder(pattern)
+        bound = [array([str(place) for place, _ in wanted])]
+        for number_, match in enumerate(pattern):
+            if match != "null":
+                bound.append(array([values[number_] for _, values in wanted]))
+        is_alone = connection.info.transaction_status is TransactionStatus.IDLE
+        return trip(connection, sized(self._finders[pattern], bound, len(wanted), alone=is_alone))[-1]
+
+    def _finder(self, pattern: Pattern) -> str:
+        """The query for the records of keys, of which the numbers and the members that are not null come as arrays."""
+        tests, names = [], []
         for number_, match in enumerate(pattern):
             place = self.view.key[number_]
             cell, end = self.cells[place], self.ends[place]
             if match == "null":
                 tests.append(_is_empty(cell, end))
                 continue
-            bound.append([values[number_] for _, values in wanted])
             names.append(f"k{number_}")
             value = f"k.k{number_}"
             tests.append(
@@ -162,13 +206,21 @@ class ViewPlan:
         # a dangling lookup is not known: it matches nothing
         dangling = {flag for index in self.view.key if (flag := self.flag_of[index]) is not None}
         tests += [f"NOT {self.flags[flag]}" for flag in dangling]
-        arrays = ", ".join(["$1::int[]", *(f"${place}::text[]" for place in range(2, len(bound) + 1))])
-        statement = (
-            f"SELECT k.i, {self._chosen} FROM unnest({arrays}) AS k ({', '.join(names)}), {self.source} "
-            f"WHERE {' AND '.join(tests)}"
+        arrays = ", ".join(["$1::int[]", *(f"${place}::text[]" for place in range(2, len(names) + 2))])
+        found = f"FROM unnest({arrays}) AS k ({', '.join(['i', *names])}), {self.finding} WHERE {' AND '.join(tests)}"
+        cells = range(len(self.cells))
+        if self.is_found(cells):
+            return f"SELECT k.i, {self._chosen} {found}"
+        which, columns = ours("i"), "".join(f", t.{quote(name)}" for name in self.held(cells))
+        return (
+            f"WITH t AS MATERIALIZED (SELECT k.i AS {which}{columns} {found}) "
+            f"SELECT t.{which}, {self._chosen} FROM {self.around('t', cells)}"
         )
-        # a prepared statement could not return another type once a column has changed
-        return connection.execute(statement.encode(), bound).fetchall()
+
+
+def ours(name: str) -> str:
+    """A column of ours among those of a record, whose names may be anything else."""
+    return f'"dualwrite.{name}"'
 
 
 def _same_in_sql(column: Column, facts: ColumnFacts) -> bool:

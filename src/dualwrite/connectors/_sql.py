@@ -148,13 +148,22 @@ class Joins:
     relation: Callable[[str], str] = quote
     equal: Callable[[Held, Held], str] = _equal
     flags: list[str] = field(default_factory=list)
-    _joins: list[str] = field(default_factory=list)
+    _joins: dict[Path, str] = field(default_factory=dict)
     _aliases: dict[Path, tuple[str, int]] = field(default_factory=dict)
 
     @property
     def source(self) -> str:
         """What stands behind FROM."""
-        return "\n".join([f"{self.relation(self.table)} AS t", *self._joins])
+        return self.joined(f"{self.relation(self.table)} AS t", self._joins)
+
+    def followed(self, paths: Iterable[Path]) -> list[Path]:
+        """The references that these paths, asked for before, follow; each behind those that lead to it."""
+        steps = {path[:length] for path in paths for length in range(1, len(path))}
+        return [prefix for prefix in self._joins if prefix in steps]
+
+    def joined(self, records: str, references: Iterable[Path]) -> str:
+        """What stands behind FROM, with ``records`` in the place of the table and these references alone followed."""
+        return "\n".join([records, *(self._joins[reference] for reference in references)])
 
     def cell(self, path: Path) -> tuple[str, int | None]:
         """The expression of a path, and the index of the flag that says whether it leads nowhere."""
@@ -191,7 +200,7 @@ class Joins:
         )
         table = table_of(self.schema, reference.table)
         target = self.relation(table.name) if is_unique(table, reference.to) else self.single(reference)
-        self._joins.append(f"LEFT JOIN {target} AS {alias} ON {matches}")
+        self._joins[prefix] = f"LEFT JOIN {target} AS {alias} ON {matches}"
         held = " AND ".join(self._held(outer[0], owner, column) for column in reference.columns)
         flag = f"({held} AND {alias}.{quote(reference.to[0])} IS NULL)"
         self.flags.append(flag if outer[1] is None else f"({self.flags[outer[1]]} OR {flag})")
