@@ -7,6 +7,9 @@ telling it how far we are, also while the log is full and nothing more is read.
 moves by ``acknowledge``, and, with ``follow``, along with the server while nothing that we were sent is unacknowledged:
 the server need not keep what others write while the link's tables are idle.
 
+A log that is full takes nothing more, unless somebody needs it to go on: who has to know everything that was committed
+before, to write anything, would wait for room that only comes behind his writes.
+
 When the connection fails, the log tells its readers (Unavailable), and both are to be opened anew.
 """
 
@@ -43,6 +46,7 @@ PATIENCE: Final = 30.0
 """Seconds in which another session that holds the slot, a dead one for instance, may let it go."""
 
 _PAUSE: Final = 0.05  # how often a slot that is held, or a full log, is looked at
+_NEEDED: Final = 1.0  # for how long a full log is filled on when somebody has waited for what was not there
 _NUDGE: Final = 0.2  # after how long a server that did not get somewhere by itself is asked
 _OFTEN: Final = 500  # messages between two looks at the clock
 _FEW: Final = 10  # messages that may be all that there is: a transaction of one row is four, and a word from the server
@@ -108,6 +112,7 @@ class Stream:
         self._stopping = False
         self._is_asking = False
         self._due = 0.0
+        self._needed = 0.0
         self._heard = monotonic()
         self._questions: deque[float] = deque(maxlen=_INSISTENCE)
         self._pgconn = self._connection.pgconn
@@ -205,7 +210,12 @@ class Stream:
         Raises Unavailable when nothing more of it comes for ``timeout`` seconds.
         """
         seen, deadline = self.log.seen, monotonic() + timeout
+        if self.log.reached < lsn:
+            self._needed = monotonic() + _NEEDED
+            if self.log.is_full:
+                self._rouse()
         while not self.log.wait(lsn, min(_NUDGE, max(0.0, deadline - monotonic()))):
+            self._needed = monotonic() + _NEEDED
             if self.log.seen != seen:  # a very large transaction takes its time
                 seen, deadline = self.log.seen, monotonic() + timeout
             elif monotonic() > deadline:
@@ -252,7 +262,7 @@ class Stream:
         log, questions, next_message = self.log, self._questions, self._pgconn.get_copy_data
         taken = since = 0
         while not self._stopping:
-            if log.is_full:
+            if log.is_full and not self._is_needed:
                 self._sit_out()
                 continue
             size, data = self._passed_over() if log.is_quiet else next_message(1)
@@ -277,6 +287,10 @@ class Stream:
                 since = taken
             else:
                 self._hear_the_end()
+
+    @property
+    def _is_needed(self) -> bool:
+        return monotonic() < self._needed
 
     def _passed_over(self) -> tuple[int, memoryview]:
         """The first message behind rows that are nothing to anybody: of these there may be millions."""
@@ -332,7 +346,7 @@ class Stream:
         with closing(self._database.connect()) as watch, DefaultSelector() as others:
             others.register(self._woken, EVENT_READ)
             others.register(watch.fileno(), EVENT_READ)
-            while not (self.log.has_room or self._stopping):
+            while not (self.log.has_room or self._is_needed or self._stopping):
                 self._heard = monotonic()
                 self._talk()
                 for key, _ in others.select(_PAUSE):
