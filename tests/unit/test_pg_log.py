@@ -12,6 +12,7 @@ import pytest
 from dualwrite.connectors import _pg_blocks, _pg_log
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Note, Row, lsn_of, lsn_text
 from dualwrite.connectors._pg_log import Log
+from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._pg_wire import UNCHANGED
 from dualwrite.errors import PositionLost, Unavailable
 from dualwrite.model import Kind
@@ -251,6 +252,73 @@ def test_the_transactions_without_their_rows(small: Log) -> None:
     assert list(small.transactions((START,))) == ends
     assert list(small.transactions(ends[3].place)) == ends[4:]
     assert list(small.transactions((ends[4].transaction.lsn, 1))) == ends[4:]
+
+
+def test_the_transactions_that_are_still_there(small: Log) -> None:
+    """What is let go under somebody who goes through them is left out."""
+    feed(small, *script(2))
+    ends = list(small.transactions((START,)))
+    going = small.transactions((START,))
+    assert next(going) == ends[0]
+    small.trim(ends[-2].place)
+    rest, left = list(going), list(small.transactions((START,)))
+    assert rest == [end for end in ends if end in rest]
+    assert len(rest) < len(ends) - 1
+    assert left == ends[-len(left) :] == rest[-len(left) :]
+
+
+class Session:
+    """A session that sees all transactions before a number."""
+
+    def __init__(self) -> None:
+        """It sees none."""
+        self.sees = 0
+
+    def execute(self, _: str) -> Session:
+        """Whatever it is asked."""
+        return self
+
+    def fetchone(self) -> tuple[str]:
+        """Its snapshot."""
+        return (f"{self.sees}:{self.sees}:",)
+
+
+def test_what_is_visible_is_looked_for_once(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By all readers together, and no transaction is gone through again; also in the middle of one."""
+    feed(log, relation(1, "a"))
+    for n in range(110, 300, 10):
+        feed(log, begin(n, xid=n), insert(1, "1"), insert(1, "2"), commit(n, n + 10))
+    feed(log, begin(300, xid=300), insert(1, "1"))
+    visible, session, met = Visible(log), Session(), []
+    through = log.transactions
+    monkeypatch.setattr(log, "transactions", lambda after: (met.append(done.place) or done for done in through(after)))
+    assert visible.since(session, (200,)) == (START,)
+    session.sees = 201
+    assert visible.since(session, (200,)) == (200,)
+    met.clear()
+    assert visible.since(session, (200,)) == (200,)
+    assert visible.since(session, (150,)) == (150,)
+    assert met == []
+    assert visible.since(session, (250, 1)) == (210,)
+    assert met[:2] == [(210,), (220,)]
+    session.sees = 241
+    assert visible.since(session, (250, 1)) == (250, 0)
+    session.sees = 251
+    assert visible.since(session, (250, 1)) == (250, 1)
+    session.sees = 300
+    assert visible.since(session, (300, 1)) == (300, 0)
+    session.sees = 301
+    assert visible.since(session, (300, 1)) == (300, 1)
+
+
+def test_the_transaction_around_a_place(small: Log) -> None:
+    """Also of one that is only just coming in, and wherever its beginning lies by now."""
+    feed(small, *script(1), begin(9000, xid=5), *(insert(1, str(n)) for n in range(50)))
+    for row in small.read((START,), 1_000_000).entries:
+        if isinstance(row, Row):
+            assert small.within(row.place) == row.transaction
+    assert small.within((9000, 50)) == Committed(9000, 5, small.within((9000, 1)).at, "")
+    assert small.within((8999,)) is None
 
 
 @pytest.mark.parametrize("seed", range(3))

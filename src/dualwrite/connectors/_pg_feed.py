@@ -35,7 +35,7 @@ from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection, Database, is_usable
 from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
 from dualwrite.connectors._pg_transaction import forget
-from dualwrite.connectors._pg_visible import Contents
+from dualwrite.connectors._pg_visible import Contents, Visible
 from dualwrite.connectors._sql import needs
 from dualwrite.errors import DualwriteError, Halted, PositionLost, Unavailable, Usage
 from dualwrite.model import Batch, Change, Position
@@ -71,6 +71,7 @@ class Line:
     acknowledged: Place
     lost: Place
     first: Marker
+    visible: Visible
     markers: list[tuple[Place, Marker]] = field(default_factory=list)
     is_complete: bool = False
     """Have we looked for markers up to where ``first`` was read?"""
@@ -141,7 +142,8 @@ class Source:
             patience=min(HELD, self._patience),
         )
         lost = tuple(map(int, installed.meta.get(LOST, "0").split(".")))
-        self._line = Line(stream, installed.feed, (stream.start,), lost, _last_marker(installed))
+        marker, visible = _last_marker(installed), Visible(stream.log)
+        self._line = Line(stream, installed.feed, (stream.start,), lost, marker, visible)
         return self._line
 
     def _hang_up(self) -> None:
@@ -334,8 +336,17 @@ class Source:
             row = session.connection().execute(_IS_PART, [oid]).fetchone()
             return row is not None and row[0] == "t"
 
-        slot = self._names.slot
-        context = Context(line.log, line.feed, slot, catalog, session.connection, self.catch_up, differences, is_part)
+        context = Context(
+            line.log,
+            line.visible,
+            line.feed,
+            self._names.slot,
+            catalog,
+            session.connection,
+            self.catch_up,
+            differences,
+            is_part,
+        )
         return LogReader(context, views, place, self.marker(line, place))
 
     def since(self, views: Sequence[View], after: Position, limit: int) -> Batch:

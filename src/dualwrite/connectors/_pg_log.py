@@ -348,14 +348,32 @@ class Log:
         return None if last is None or last <= after else last
 
     def transactions(self, after: Place) -> Iterator[Done]:
-        """The complete transactions that end behind ``after``, oldest first.  Raises PositionLost as ``read``."""
-        for block, items in self._walk(after, self._seen):
-            transaction = block.head
-            for tag, content in items:
-                if tag == _BEGIN:
-                    transaction = Committed(*content)
-                elif tag == _END and transaction is not None and (content,) > after:
-                    yield Done(transaction, content)
+        """The complete transactions that are here and end behind ``after``, oldest first."""
+        while True:
+            try:
+                for block, items in self._walk(max(after, self._floor), self._seen):
+                    transaction = block.head
+                    for tag, content in items:
+                        if tag == _BEGIN:
+                            transaction = Committed(*content)
+                        elif tag == _END and transaction is not None and (content,) > after:
+                            after = (content,)
+                            yield Done(transaction, content)
+                return
+            except PositionLost:  # it was let go meanwhile
+                continue
+
+    def within(self, place: Place) -> Committed | None:
+        """The transaction that a place lies within, unless it has been let go."""
+        with self._changed:
+            self._check(place)
+            block, head = self._blocks.after(place), self._head
+            if block is not None:
+                head = block.head
+                for tag, content in islice(self._blocks.items(block), self._blocks.start(block, place), None):
+                    if tag == _BEGIN and content[0] == place[0]:
+                        return Committed(*content)
+        return head if head is not None and head.lsn == place[0] else None
 
     def _walk(
         self, after: Place, until: Place, wanted: Collection[int] | None = None

@@ -9,7 +9,6 @@ where they may be behind it, because a commit is in the log before others can se
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +18,7 @@ from typing import Any, Final, TypeAlias
 from dualwrite.canonical import identity
 from dualwrite.connectors import _pg_entries
 from dualwrite.connectors._pg_entries import Place
+from dualwrite.connectors._pg_events import Event, Events, Identity, Image, Target
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, Facts
 from dualwrite.connectors._pg_session import Connection
@@ -31,12 +31,6 @@ from dualwrite.schema import Reference, Table, View
 KNOWN: Final = 200_000
 """Referenced records that are remembered, and as many that have gone."""
 
-Image: TypeAlias = tuple[Cell, ...]
-"""A record's columns that matter, in the order of ``Records.columns``, as canonical text."""
-Identity: TypeAlias = tuple[str, ...]
-"""What a record is referenced by, in the form in which equal values are the same text."""
-Target: TypeAlias = tuple[str, tuple[str, ...]]
-"""A referenced table and the columns by which it is referenced."""
 CatchUp: TypeAlias = Callable[[Connection], None]
 """Waits until the log holds everything that the session can see by now."""
 Picker: TypeAlias = Callable[[Sequence[Any]], tuple[Any, ...]]
@@ -187,14 +181,6 @@ def is_enforced(catalog: Catalog, table: str, reference: Reference) -> bool:
 # -- records ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class Event:
-    """A referenced record was something else up to a place."""
-
-    place: Place
-    image: Image | None
-
-
 class Records:
     """The referenced records as of the reader's place."""
 
@@ -224,7 +210,7 @@ class Records:
         self._lasting: set[Target] = set()  # referenced by foreign keys only: what refers to it comes later than it
         self._state: dict[Target, dict[Identity, Image | None]] = {}
         self._gone: dict[Target, dict[Identity, Image]] = {}
-        self._ahead: dict[Target, dict[Identity, list[Event]]] = {}
+        self._ahead = Events()
         self._scanned: Place | None = None
         self._began: Place | None = None
         self._behind: Told | None = None
@@ -257,7 +243,7 @@ class Records:
             self._lasting |= {target} if enforced else set()
             to = tuple(self.columns[reference.table].index(name) for name in reference.to)
             self.targets.setdefault(reference.table, {})[target] = _identifier(to, folders)
-            self._state[target], self._gone[target], self._ahead[target] = {}, {}, {}
+            self._state[target], self._gone[target] = {}, {}
         elif not enforced:
             self._lasting.discard(target)
 
@@ -292,9 +278,7 @@ class Records:
                 for each in list(by_identity)[: max(0, len(by_identity) - KNOWN)]:
                     del by_identity[each]
                     self.generation += 1
-        for target, events in self._ahead.items():
-            if len(events) > KNOWN:
-                self._ahead[target] = {i: some for i, some in events.items() if some[-1].place > place}
+        self._ahead.passed(place)
 
     # -- asking ---------------------------------------------------------------------------------------------------
 
@@ -341,13 +325,9 @@ class Records:
         self, target: Target, identity: Identity, place: Place, current: Image | None, unseen: Told
     ) -> Image | None:
         """``unseen`` is what the log tells up to the place that ``current`` may not show."""
-        events = self._ahead[target].get(identity)
-        if events:
-            index = bisect_right(events, place, key=lambda event: event.place)
-            if index:  # passed already
-                del events[:index]
-            if events:
-                return events[0].image
+        event = self._ahead.following(target, identity, place)
+        if event is not None:
+            return event.image
         if identity not in unseen.get(target, ()):
             if current is not None:
                 return current
@@ -371,11 +351,10 @@ class Records:
             for target, identify in self.targets[table].items():
                 was = None if old is None else identify(old)
                 now = None if new is None else identify(new)
-                events = self._ahead[target]
                 if was is not None and old != new:
-                    events.setdefault(was, []).append(Event(at, old))
+                    self._ahead.add(target, was, Event(at, old))
                 if now is not None and now != was and (target not in self._lasting or was is not None):
-                    events.setdefault(now, []).append(Event(at, None))
+                    self._ahead.add(target, now, Event(at, None))
 
     def _told(self, after: Place, until: Place) -> Told:
         """What became of the referenced records that the log tells of between two places."""

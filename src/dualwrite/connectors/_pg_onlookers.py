@@ -13,13 +13,11 @@ from typing import TypeAlias
 from zlib import crc32
 
 from dualwrite.connectors._pg_entries import Place
+from dualwrite.connectors._pg_events import Event, Identity, Image
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import (
     FAR,
     CatchUp,
-    Event,
-    Identity,
-    Image,
     Records,
     Sight,
     Step,

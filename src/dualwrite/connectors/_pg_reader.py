@@ -18,16 +18,14 @@ from typing import Final
 from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place
 from dualwrite.connectors._pg_entries import Row as RowEntry
+from dualwrite.connectors._pg_events import Identity, Image, Target
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import (
     CatchUp,
     Flat,
-    Identity,
-    Image,
     Picker,
     Records,
     Sight,
-    Target,
     pick_columns,
 )
 from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
@@ -91,13 +89,15 @@ class Fold:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a reader works with: the log, its feed's name, our origin, the database as it is, and a session to ask it.
+    """What a reader works with: the log, how much of it is visible, its feed's name, our origin, the database as it is,
+    and a session to ask it.
 
     ``differences`` tells what has changed in what a view looks at since the catalog was read; empty for nothing.
     ``is_part`` tells whether the relation with an oid is a partition by now.
     """
 
     log: Log
+    visible: Visible
     feed: str
     origin: str
     catalog: Catalog
@@ -124,7 +124,7 @@ class LogReader:
         # inside of a transaction: read it again from its beginning, and leave out what was delivered
         self._after: Place = (place[0], 0) if len(place) > 1 else place
         self._passed = place
-        log, connect, catch_up, visible = context.log, context.connect, context.catch_up, Visible(context.log)
+        log, connect, catch_up, visible = context.log, context.connect, context.catch_up, context.visible
         self._records = Records(log, self.catalog, views, visible, connect, catch_up)
         self._onlookers = Onlookers(log, self.catalog, self._records, visible, connect, catch_up)
         self._sights: dict[str, list[Sight]] = {}
@@ -192,9 +192,10 @@ class LogReader:
         self._onlookers.begin()
         wanted: dict[Target, set[Identity]] = {}
         for item in items.values():
-            for image in (item.old, item.new):
-                if image is not None:
-                    self._records.ask(item.shape.table, image, wanted)
+            if self._is_told(item, markers):
+                for image in (item.old, item.new):
+                    if image is not None:
+                        self._records.ask(item.shape.table, image, wanted)
         if wanted:
             self._records.load(wanted, start)
         touched = [pair for item in items.values() for pair in item.touched()]
@@ -218,6 +219,11 @@ class LogReader:
             if self._trouble is not None:
                 return
             self._after = place
+
+    def _is_told(self, item: Item, markers: Mapping[int, Marker]) -> bool:
+        """Does the row make changes of its own record?  Not where it is but an echo."""
+        transaction = item.entry.transaction
+        return transaction.origin != self._context.origin or is_loud(item.shape, markers[transaction.lsn])
 
     def _decoded(self, entries: Iterable[Entry], markers: Mapping[int, Marker]) -> dict[Place, Item]:
         """The rows that have something to tell to others than their own views, by their places."""

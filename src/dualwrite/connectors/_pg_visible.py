@@ -34,7 +34,7 @@ class Contents:
 
 
 class Visible:
-    """How much of the log is visible; for one reader of it, and what it has let go counts as visible."""
+    """How much of a log is visible; what it has let go counts as visible.  For any thread."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -43,20 +43,26 @@ class Visible:
     def since(self, connection: Connection, place: Place) -> Place:
         """A place up to which the session, in autocommit mode, sees everything from now on; at or before ``place``.
 
-        Of the transactions behind it, it may see some and not others.  Where ``place`` is within a transaction, that
-        one counts as not seen.
+        Of the transactions behind it, it may see some and not others: where ``place`` is within one, all of that.
         """
-        place = place if len(place) == 1 else (place[0], 0)
-        self._known = max(self._known, self._log.floor)
-        if place > self._known:
-            row = connection.execute("SELECT pg_current_snapshot()").fetchone()
-            assert row is not None
-            contains = Contents(row[0])
-            for done in self._log.transactions(self._known):
-                if done.place > place:
-                    break
-                if not contains(done.transaction.xid, done.transaction.lsn):
-                    return self._known
-                self._known = done.place
-            self._known = place
-        return min(self._known, place)
+        known = max(self._known, self._log.floor)
+        if place > known:
+            known = self._moved(connection, known, place)
+            self._known = max(self._known, known)  # what one session has seen, all see from then on
+        return min(known, place)
+
+    def _moved(self, connection: Connection, known: Place, place: Place) -> Place:
+        row = connection.execute("SELECT pg_current_snapshot()").fetchone()
+        assert row is not None
+        contains = Contents(row[0])
+        for done in self._log.transactions(known):
+            if done.place > place:
+                break
+            if not contains(done.transaction.xid, done.transaction.lsn):
+                return known
+            known = done.place
+        if len(place) == 1:
+            return place
+        around = self._log.within(place)
+        is_seen = around is not None and contains(around.xid, around.lsn)
+        return place if is_seen else max(known, (place[0], 0))
