@@ -45,6 +45,8 @@ LOCK_TARGET, ROWS_TARGET = 0.05, 0.15
 where they are those of single rows; batches are sized to it."""
 FIRST, SMALLEST = 500, 50
 """Changes per batch: of the first one, and at least."""
+SMALLEST_OF_ROWS = 250
+"""At least, where locks are those of single rows: with fewer, most of a transaction is what any of them takes."""
 LOADED = 40_000
 """Differences per batch of an initial sync that go in at once, which keeps nobody from writing other records."""
 LAGGING = 2_000
@@ -80,7 +82,7 @@ class Flow:
         self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
-        self.pace = Pace(FIRST, SMALLEST)
+        self.pace = Pace(FIRST, SMALLEST if self._to.connector.capabilities.exclusive else SMALLEST_OF_ROWS)
         self._feed: Feed | None = None
         self._reads_ahead = False
         self._again: Batch | None = None
@@ -468,6 +470,8 @@ class Flow:
             try:
                 self._to.is_read, self._looked = is_read, known
                 if known is not None and (not is_read or self._knows_all(transaction, known)):
+                    if not self._to.connector.capabilities.exclusive:  # the locks of rows come with the rows
+                        self._locked = time.monotonic()
                     return transaction
             except BaseException:
                 transaction.__exit__(None, None, None)
