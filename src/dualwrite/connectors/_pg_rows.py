@@ -65,22 +65,28 @@ class Rows:
 
     def resolve(self, readies: Sequence[Ready]) -> None:
         """What the references that the rows set lead to."""
+        if not self._target.lookups:
+            return
+        found: list[dict[int, Resolved[Held] | None]] = [{} for _ in readies]
         for number, lookup in enumerate(self._target.lookups):
-            asked: list[Ready] = []
-            for ready in readies:
+            asked: list[int] = []
+            for place, ready in enumerate(readies):
                 row = ready.write.row
                 assert row is not None
-                if any(row[own] is ABSENT for own in lookup.own):
+                own = [row[index] for index in lookup.own]
+                if ABSENT in own:
                     continue
-                if any(row[own] for own in lookup.own):
-                    asked.append(ready)
+                if any(own):
+                    asked.append(place)
                 else:
-                    ready.lookups = {**ready.lookups, number: None}
+                    found[place][number] = None
             if asked:
-                keys = self._named(lookup, asked)
+                keys = self._named(lookup, [readies[place] for place in asked])
                 resolved = self._lookups.resolve(self._table, lookup, keys)
-                for ready, key in zip(asked, keys, strict=True):
-                    ready.lookups = {**ready.lookups, number: resolved[key]}
+                for place, key in zip(asked, keys, strict=True):
+                    found[place][number] = resolved[key]
+        for ready, lookups in zip(readies, found, strict=True):
+            ready.lookups = lookups
 
     def _named(self, lookup: Lookup, readies: Sequence[Ready]) -> list[Key]:
         """The keys that a lookup names; what a row does not say is what its record holds."""
@@ -171,19 +177,15 @@ class Rows:
             columns = target.references[number].columns
             if held is None:
                 mine = (name for name in columns if name not in target.shared[number])
-                values.update({name: self._null(name) for name in mine})
+                values.update({name: target.nulls[name] for name in mine})
             elif isinstance(held, tuple):
                 values.update(zip(columns, held, strict=True))
         for place in target.flats:
             cell = row[place]
             if cell is not ABSENT:
                 name = target.cells[place].column.name
-                values[name] = self._null(name) if cell is None else cell
+                values[name] = target.nulls[name] if cell is None else cell
         return values
-
-    def _null(self, name: str) -> Value:
-        column = self._table.column(name)
-        return "" if column is not None and column.empty_is_null else None
 
     def straight_columns(self, writes: Sequence[Write]) -> dict[str, Sequence[Value]] | None:
         """The columns of new records that all fill the same ones, where a unique index refuses those that are there.
@@ -274,7 +276,7 @@ class Rows:
         reference = self._target.references[number]
         states: list[Value] = []
         held: list[tuple[Value, ...]] = []
-        nothing = tuple(self._null(name) for name in reference.columns)
+        nothing = tuple(self._target.nulls[name] for name in reference.columns)
         for ready in batch:
             resolved = ready.lookups.get(number, ABSENT)
             if isinstance(resolved, tuple):

@@ -58,6 +58,11 @@ class Target:
         """The table's columns that may be written."""
         return dict(self.plan.facts.columns)
 
+    @cached_property
+    def nulls(self) -> dict[str, Value]:
+        """What each of the table's columns holds where nothing is to be held."""
+        return {column.name: "" if column.empty_is_null else None for column in self.plan.table.columns}
+
     @property
     def identity(self) -> tuple[str, ...]:
         """The columns that tell records apart for those who read them in the feed."""
