@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import clients
+from bench import clients, published
 from bench.processes import measured, running, sync
 from bench.report import latencies, median, report, timed
 from bench.servers import Database, Servers, copied, copy_out, pipe, started, subscribe
@@ -165,9 +165,16 @@ def singles(bench: Bench) -> None:
         latencies(f"500 commits/s, {name}", [one for each in mine for one in each[2]])
 
 
+def demo(bench: Bench) -> None:
+    """The demo's project."""
+    servers = bench.servers
+    published.on_postgresql(servers.scratch / "published-postgresql", bench.rows // 100, servers.left, servers.right)
+
+
 CASES: dict[str, Callable[[Bench], None]] = {
     "initial": initial,
     "equal": equal,
     "update": update,
     "singles": singles,
+    "published": demo,
 }

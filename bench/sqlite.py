@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench import published
 from bench.many import many
 from bench.processes import catch_up, drain, examined, look_at_data, measured, queue_up, running, sync
 from bench.report import latencies, median, report, timed
@@ -256,6 +257,7 @@ CASES: dict[str, Callable[[Bench], None]] = {
     "catch-up": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 2),
     "catch-up of few": lambda bench: catching_up(bench.equal(), 5 * bench.rows, bench.rows // 200),
     "many": lambda bench: many(bench.scratch / "many"),
+    "published": lambda bench: published.on_sqlite(bench.scratch / "published", bench.rows // 20),
     "bad data": lambda bench: bad_data(bench.scratch, bench.rows),
     "triggers": lambda bench: triggers(bench.scratch, min(bench.rows, 50_000)),
 }
