@@ -460,6 +460,41 @@ def test_parents_and_children_of_one_table_in_one_call(bench: Bench) -> None:
     assert bench.write(on, *leave) == [APPLIED] * 3
 
 
+def test_records_are_found_before_their_references_are_followed(bench: Bench) -> None:
+    """However many these are: otherwise each call would read the whole table."""
+    parents = [f"p{number}" for number in range(12)]
+    bench.run(
+        "".join(
+            f"CREATE TABLE {parent} (id int PRIMARY KEY, name text UNIQUE);"
+            f"INSERT INTO {parent} SELECT g, 'n' || g FROM generate_series(1, 50) g;"
+            for parent in parents
+        )
+        + f"CREATE TABLE t (i text PRIMARY KEY, fresh text, {', '.join(f'{p} int REFERENCES {p}' for p in parents)});"
+        f"INSERT INTO t SELECT 'c' || g, 'x', {', '.join('g % 50 + 1' for _ in parents)} "
+        "FROM generate_series(1, 5000) g;"
+        "ANALYZE"
+    )
+    lookups = [Lookup(parent, ((("name",), place),), (place,)) for place, parent in enumerate(parents, 2)]
+    on = view("t", "i", "fresh", *(f"{parent}.name" for parent in parents), lookups=lookups)
+
+    def row(key: str, value: str, parent: str) -> Row:
+        return key, value, *[parent] * len(parents)
+
+    with bench.ours(horizon=_horizon(bench)) as ours:
+        assert ours.fetch(on, ("c7",), ("c8",), ("z",)) == {
+            ("c7",): [row("c7", "x", "n8")],
+            ("c8",): [row("c8", "x", "n9")],
+        }
+        edit = Write(("c7",), row("c7", "x", "n8"), row("c7", "y", "n3"))
+        assert ours.write(on, edit, Write(("z",), None, row("z", "x", "n1"))) == [APPLIED, APPLIED]
+        assert ours.write(on, Write(("c8",), row("c8", "x", "n8"), None)) == [Contested(row("c8", "x", "n9"))]
+        assert ours.write(on, Write(("c8",), row("c8", "x", "n9"), None)) == [APPLIED]
+        read = ours.connection.execute("SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 't'")
+        assert read.fetchall() == [("0",)]
+        ours.commit()
+    assert bench.rows(on, ("c7",), ("z",)) == [row("c7", "y", "n3"), row("z", "x", "n1")]
+
+
 def test_references_do_not_matter_while_they_stay(bench: Bench) -> None:
     """A record whose reference is ambiguous or lost can be changed as long as the reference is not."""
     bench.run(

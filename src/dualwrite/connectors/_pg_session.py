@@ -64,6 +64,7 @@ _LATER: Final = {
     "53100": ("cannot grow: the disk is full", "free some space on the server"),
     "53200": ("has no memory left", "free some memory on the server"),
     "53300": ("takes no more connections", "close some, or raise max_connections"),
+    "53400": ("has reached a limit of its configuration", "run `dualwrite check`, which names the setting to raise"),
     "55006": ("is busy: an object is in use", "wait for, or end, the session that uses it"),
     "55P03": ("is busy: a lock cannot be had", "find the session that keeps a transaction open"),
     "57014": ("cancelled a statement", "try again"),
