@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dualwrite.engine.contest import Alarm, Decision, Folded, Hidden, Loss, Operation, Rules, fold
+from dualwrite.engine.contest import Alarm, Decision, Folded, Hidden, Loss, Operation, Rules, Window, fold
 from dualwrite.mapping.units import Unit
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side
 
@@ -321,7 +321,7 @@ class Model:
             self._operation(edit, target),
             row,
             None if hidden is None else Hidden(hidden[0], position(target, hidden[1])),
-            [self._change(own) for own in window],
+            Window([self._change(own) for own in window]),
             self.rules[target],
             self._decisions(words),
             position(target, end),

@@ -237,9 +237,9 @@ def latest_is_last(window: Any) -> Any:
     return replace(fate, touch=updates[-1]) if fate.touch is not None else fate
 
 
-def first_write(found: Any, unit: Any) -> Any:
+def first_write(window: Any, unit: Any, rules: Any) -> Any:
     """The first own write of a column is looked at instead of the last."""
-    writes = [(own, contest_written(own, unit, found.rules)) for own in found.window]
+    writes = [(own, contest_written(own, unit, rules)) for own in window]
     return next(((own, value) for own, value in writes if value is not None), None)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise, product
 
 import pytest
 
+from dualwrite.engine import contest
 from dualwrite.engine.contest import (
     Alarm,
     Decision,
@@ -15,8 +17,8 @@ from dualwrite.engine.contest import (
     Operation,
     Rules,
     Undecided,
+    Window,
     coalesce,
-    fold,
 )
 from dualwrite.mapping.units import Unit
 from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side, Value
@@ -24,6 +26,13 @@ from dualwrite.model import ABSENT, Change, Kind, Position, Row, Side, Value
 LEFT, RIGHT = Side.LEFT, Side.RIGHT
 INSERT, UPDATE, DELETE = Kind.INSERT, Kind.UPDATE, Kind.DELETE
 NAME = Unit("name", (1,), None, "left")
+
+
+def fold(
+    operation: Operation, row: Row | None, hidden: Hidden | None, window: Sequence[Change], *more: object
+) -> Folded | Undecided | Alarm:
+    """The function that is judged here, over a window of its own."""
+    return contest.fold(operation, row, hidden, Window(window), *more)
 
 
 def there(place: int) -> Position:
@@ -316,6 +325,21 @@ def test_decision_of_another_feed_covers_nothing() -> None:
     window = [own(("k", "0"), ("k", "m"))]
     result = fold(arrives(("k", "0"), ("k", "t")), ("k", "m"), None, window, one("manual"), decisions)
     assert isinstance(result, Undecided)
+
+
+def test_a_window_is_gone_through_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many operations meet it: people may edit one record thousands of times on both sides."""
+    looked: list[object] = []
+    written = contest._written
+    monkeypatch.setattr(contest, "_written", lambda *about: looked.append(about) or written(*about))
+    bound = rules(NAME, Unit("more", (2,), None, "left"), Unit("rest", (3,), None, "newest"))
+    window = Window([own(("k", f"{n}", "a", "b"), ("k", f"{n + 1}", "a", "b"), place=n) for n in range(300)])
+    row: Row | None = ("k", "300", "a", "b")
+    for n in range(300):
+        operation = arrives(("k", "0", f"{n}", f"{n}"), ("k", "0", f"{n + 1}", f"{n + 1}"), place=n + 1)
+        row = folded(contest.fold(operation, row, None, window, bound)).row
+    assert row == ("k", "300", "300", "300")
+    assert len(looked) <= 300 * (3 + 3)
 
 
 def summed(operation: Operation, row: Row | None, window: list[Change]) -> Value:

@@ -9,9 +9,10 @@ operations are known, whatever the order in which they arrived.  Nothing is kept
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
+from functools import cached_property
 from typing import TypeAlias
 
 from dualwrite.canonical import CastError, number, order_key
@@ -51,6 +52,61 @@ class Decision:
 
     winner: Side
     covers: Mapping[Side, Position]
+
+
+class Window:
+    """A record's changes by the target's own users, in feed order, that an operation had not seen.
+
+    Operations that had seen the same share one, and what was once looked for in it: where both sides edit a record all
+    the time, both the operations and the changes that they meet are many.
+    """
+
+    def __init__(self, changes: Sequence[Change] = ()) -> None:
+        self._changes = changes
+        self._last: dict[str, tuple[Change, Values] | None] = {}
+
+    def __iter__(self) -> Iterator[Change]:
+        return iter(self._changes)
+
+    def __reversed__(self) -> Iterator[Change]:
+        return reversed(self._changes)
+
+    def __len__(self) -> int:
+        return len(self._changes)
+
+    @property
+    def end(self) -> Position:
+        """Where its last change stands."""
+        return self._changes[-1].position
+
+    @cached_property
+    def fate(self) -> Fate:
+        """What it did to the record's existence."""
+        return _fate(self)
+
+    def last_write(self, unit: Unit, rules: Rules) -> tuple[Change, Values] | None:
+        """The last change that wrote the unit, and what it wrote; the rules are always the same."""
+        if unit.name not in self._last:
+            self._last[unit.name] = _last_write(self, unit, rules)
+        return self._last[unit.name]
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What a window did to the record's existence.
+
+    ``insert``: made anew, and not deleted since; ``touch``: the latest update since the last insert or delete;
+    ``delete``: the last delete, whatever came after it.
+    """
+
+    insert: Change | None = None
+    touch: Change | None = None
+    delete: Change | None = None
+
+    @property
+    def gone(self) -> Change | None:
+        """The delete that still counts: an update behind it means that the row had been brought back."""
+        return self.delete if self.insert is None and self.touch is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,16 +180,15 @@ def fold(
     operation: Operation,
     row: Row | None,
     hidden: Hidden | None,
-    window: Sequence[Change],
+    window: Window,
     rules: Rules,
     decisions: Mapping[str, Sequence[Decision]] = {},
     known: Position | None = None,
 ) -> Folded | Undecided | Alarm:
     """What becomes of the target's record ``row`` (None: absent, perhaps with a ``hidden`` row under the delete).
 
-    ``window`` are the target's own changes of the record that the operation had not seen, in feed order, complete up
-    to ``known``.  ``decisions`` are those of this record by unit name, in the order in which they were made.  Cells of
-    the result that are ``ABSENT`` are left to the target.
+    ``window`` is complete up to ``known``.  ``decisions`` are those of this record by unit name, in the order in which
+    they were made.  Cells of the result that are ``ABSENT`` are left to the target.
     """
     contest = _Contest(operation, window, rules, decisions, known)
     under = hidden if row is None else None  # nothing lies under a record that lives
@@ -152,7 +207,7 @@ class _Contest:
     """An operation against its window, under the rules."""
 
     operation: Operation
-    window: Sequence[Change]
+    window: Window
     rules: Rules
     decisions: Mapping[str, Sequence[Decision]]
     known: Position | None
@@ -197,25 +252,7 @@ class _Contest:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Fate:
-    """What a window did to the record's existence.
-
-    ``insert``: made anew, and not deleted since; ``touch``: the latest update since the last insert or delete;
-    ``delete``: the last delete, whatever came after it.
-    """
-
-    insert: Change | None = None
-    touch: Change | None = None
-    delete: Change | None = None
-
-    @property
-    def gone(self) -> Change | None:
-        """The delete that still counts: an update behind it means that the row had been brought back."""
-        return self.delete if self.insert is None and self.touch is None else None
-
-
-def _fate(window: Sequence[Change]) -> _Fate:
+def _fate(window: Window) -> Fate:
     insert = touch = delete = None
     for change in window:
         if change.kind is Kind.DELETE:
@@ -224,12 +261,12 @@ def _fate(window: Sequence[Change]) -> _Fate:
             insert, touch = change, None
         elif not change.weak:  # a difference found by an initial sync keeps no row alive
             touch = change if touch is None or change.at >= touch.at else touch
-    return _Fate(insert, touch, delete)
+    return Fate(insert, touch, delete)
 
 
 def _delete(contest: _Contest, row: Row | None, hidden: Hidden | None) -> Folded:
     """The source's users deleted the record."""
-    fate, rules, window = _fate(contest.window), contest.rules, contest.window
+    fate, rules, window = contest.window.fate, contest.rules, contest.window
     lost: tuple[Loss, ...] = ()
     if fate.insert is not None:
         return Folded(row, hidden, (contest.loss("row", "insert", rules.target, fate.insert),))
@@ -246,7 +283,7 @@ def _delete(contest: _Contest, row: Row | None, hidden: Hidden | None) -> Folded
 def _revive(contest: _Contest, hidden: Hidden | None) -> Folded | Undecided | Alarm:
     """An insert or an update of a record that is not there."""
     operation, rules = contest.operation, contest.rules
-    fate = _fate(contest.window)
+    fate = contest.window.fate
     gone = fate.gone
     under = _under(contest, hidden, fate)
     if under is None and gone is None and operation.kind is Kind.UPDATE:
@@ -284,7 +321,7 @@ def _last_known(contest: _Contest, index: int, after: Row) -> Cell:
     return next((row[index] for row in images if row[index] is not ABSENT), after[index])
 
 
-def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:
+def _under(contest: _Contest, hidden: Hidden | None, fate: Fate) -> Row | None:
     """The row that a record has when its delete is overruled."""
     if hidden is not None and all(_reaches(hidden.after, change.position) for change in contest.window):
         return hidden.row
@@ -292,7 +329,7 @@ def _under(contest: _Contest, hidden: Hidden | None, fate: _Fate) -> Row | None:
 
 
 def _hide(contest: _Contest, row: Row) -> Hidden:
-    return Hidden(row, contest.known or contest.window[-1].position)
+    return Hidden(row, contest.known or contest.window.end)
 
 
 def _reaches(limit: Position | None, position: Position) -> bool:
@@ -355,7 +392,7 @@ def _decide(contest: _Contest, unit: Unit, value: Values, row: Row) -> _Verdict:
     """The operation wrote ``value`` into the unit: what does the target's unit become?"""
     if unit.owner is not None:
         return _Verdict(value)
-    last = _last_write(contest, unit)
+    last = contest.window.last_write(unit, contest.rules)
     if unit.policy == "sum":
         return _Verdict(_sum(contest, unit, value, row, contested=last is not None))
     if last is None or _same(contest.rules, unit, value, last[1]):
@@ -375,10 +412,9 @@ def _decide(contest: _Contest, unit: Unit, value: Values, row: Row) -> _Verdict:
     return _Verdict(value if winner is contest.source else theirs, (loss,), winner is None)
 
 
-def _last_write(contest: _Contest, unit: Unit) -> tuple[Change, Values] | None:
-    """The last own change that wrote the unit, and what it wrote."""
-    for change in reversed(contest.window):
-        value = _written(change, unit, contest.rules)
+def _last_write(window: Window, unit: Unit, rules: Rules) -> tuple[Change, Values] | None:
+    for change in reversed(window):
+        value = _written(change, unit, rules)
         if value is not None:
             return change, value
     return None

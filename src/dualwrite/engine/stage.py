@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import assert_never
 
 from dualwrite.connectors.base import Transaction
-from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, fold
+from dualwrite.engine.contest import Alarm, Folded, Hidden, Loss, Operation, Undecided, Window, fold
 from dualwrite.engine.ledger import BYPASSED, Ledger, Plan, Trouble, ambiguous, undecided
 from dualwrite.engine.link import Link
 from dualwrite.engine.parents import wanted
@@ -62,7 +62,7 @@ class Stage:
         self.view = compiled.views[self.target]
         self.windows = link.sides[self.target].windows
         self._found: dict[tuple[Key, Position | None], list[Change]] = {}
-        self._told: dict[tuple[Key, Position | None], tuple[list[Change], Change | None]] = {}
+        self._told: dict[tuple[Key, Position | None], tuple[Window, Change | None]] = {}
         # A record may be missing with nobody having told: deleted outside of the filter, or where deletes do not flow.
         self._may_lack = self.view.filter is not None or not compiled.deletes
         self._translation = Translation(compiled, source)
@@ -272,17 +272,16 @@ class Stage:
         self._note_one_way(plan, made_anew=current is None and row is not None)
         self._write_result(plan, current, row)
 
-    def _is_lacking(self, window: Sequence[Change]) -> bool:
+    def _is_lacking(self, window: Window) -> bool:
         """May the record be missing although nobody has told?"""
-        ends = [change.kind for change in window if change.kind is not Kind.UPDATE]
-        return self._may_lack and ends[-1:] != [Kind.DELETE]
+        return self._may_lack and (window.fate.delete is None or window.fate.insert is not None)
 
-    def _window(self, key: Key, seen: Position | None) -> tuple[list[Change], Change | None]:
-        """As ``_tell``, once for all changes that had seen the same: where both sides write all the time, both the
-        changes of a record and its window are many."""
+    def _window(self, key: Key, seen: Position | None) -> tuple[Window, Change | None]:
+        """As ``_tell``, once for all changes that had seen the same."""
         found = self._told.get((key, seen))
         if found is None:
-            found = self._told[key, seen] = self._tell(self._own(key, seen))
+            told, silent = self._tell(self._own(key, seen))
+            found = self._told[key, seen] = Window(told), silent
         return found
 
     def _tell(self, window: list[Change]) -> tuple[list[Change], Change | None]:
@@ -498,7 +497,7 @@ def _is_deleted(plan: Plan) -> bool:
     return any(change.kind is Kind.DELETE for change in plan.changes)
 
 
-def _made_anew(operation: Operation, window: Sequence[Change], silent: Change | None) -> Row:
+def _made_anew(operation: Operation, window: Window, silent: Change | None) -> Row:
     """The row into which an update is folded whose record is missing, with no delete told: the one that it comes from.
 
     What own users had written unseen stays as they left it.
