@@ -37,6 +37,16 @@ def test_the_first_event_behind_a_place(held: int) -> None:
     assert events.following(TARGETS[0], ("a",), (0,)) == again
 
 
+def test_records_are_told_by_what_they_are() -> None:
+    """On disk as in memory: equal texts may be one object here and two there."""
+    events, text = Events(1), "same"
+    event = Event((1, 1), ("image",))
+    events.add(TARGETS[1], (text, text), event)
+    events.add(TARGETS[0], ("another",), Event((2, 1), None))
+    for one, other in ((text, text), (text, "".join(["sa", "me"]))):
+        assert events.following(TARGETS[1], (one, other), (0,)) == event
+
+
 def test_few_are_in_memory() -> None:
     """However many there are."""
     events = Events(100)

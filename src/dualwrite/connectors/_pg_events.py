@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -29,7 +29,7 @@ Target: TypeAlias = tuple[str, tuple[str, ...]]
 HELD: Final = 5_000
 """Events in memory."""
 _TABLE: Final = """
-    CREATE TABLE event (record BLOB, lsn INTEGER, n INTEGER, image BLOB, PRIMARY KEY (record, lsn, n)) WITHOUT ROWID"""
+    CREATE TABLE event (record TEXT, lsn INTEGER, n INTEGER, image BLOB, PRIMARY KEY (record, lsn, n)) WITHOUT ROWID"""
 _NEXT: Final = "SELECT lsn, n, image FROM event WHERE record = ? AND (lsn, n) > (?, ?) ORDER BY lsn, n LIMIT 1"
 
 
@@ -50,6 +50,7 @@ class Events:
         self._count = 0
         self._last: Place = ()
         self._disk: sqlite3.Connection | None = None
+        self._close: Callable[[], object] = lambda: None
 
     def add(self, target: Target, identity: Identity, event: Event) -> None:
         """The next one, behind all that are here."""
@@ -65,7 +66,7 @@ class Events:
         if self._disk is not None:
             lsn, n = place if len(place) > 1 else (place[0], -1)
             with _kept():
-                found = self._disk.execute(_NEXT, (pickle.dumps(record), lsn, n)).fetchone()
+                found = self._disk.execute(_NEXT, (_named(record), lsn, n)).fetchone()
             if found is not None:
                 return Event(found[:2], pickle.loads(found[2]))
         events = self._held.get(record, [])
@@ -78,14 +79,14 @@ class Events:
             self._held.clear()
             self._count, self._last = 0, ()
             if self._disk is not None:
-                self._disk.close()
+                self._close()
                 self._disk = None
 
     def _spill(self) -> None:
         with _kept():
             if self._disk is None:
                 self._disk = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file without a name
-                finalize(self, self._disk.close)
+                self._close = finalize(self, self._disk.close)
                 self._disk.execute("PRAGMA journal_mode = OFF")
                 self._disk.execute("PRAGMA synchronous = OFF")
                 self._disk.execute(_TABLE)
@@ -98,11 +99,15 @@ class Events:
 
 def _rows(
     held: Iterable[tuple[tuple[Target, Identity], list[Event]]],
-) -> Iterator[tuple[bytes, int, int, bytes]]:
+) -> Iterator[tuple[str, int, int, bytes]]:
     for record, events in held:
-        key = pickle.dumps(record)
+        key = _named(record)
         for event in events:
             yield key, event.place[0], event.place[1], pickle.dumps(event.image)
+
+
+def _named(record: tuple[Target, Identity]) -> str:
+    return repr(record)  # not pickled: equal records could become different bytes
 
 
 def _place(event: Event) -> Place:

@@ -88,7 +88,7 @@ class Flow:
         self._again: Batch | None = None
         self._read_to: Position | None = None
         self._bared: set[tuple[str, Key]] = set()
-        self._locked = 0.0  # since when the transaction that is open has been holding its locks
+        self._began = self._locked = 0.0  # since when a transaction is open, and has been holding its locks
         self._looked: Position | None = None  # up to where the transaction that is open knew the target when it began
         self._deletes = Deletes(link.journal, self.stream, link.delete_limit)
         self._updates = None if link.updates is None else Updates(link.updates, self._rows)
@@ -466,7 +466,7 @@ class Flow:
         while True:
             known = self._to.windows.end
             transaction = self._to.connector.transaction(self.stream, self.link.views(self.target), known)
-            self._locked = time.monotonic()
+            self._began = self._locked = time.monotonic()
             try:
                 self._to.is_read, self._looked = is_read, known
                 if known is not None and (not is_read or self._knows_all(transaction, known)):
@@ -529,7 +529,7 @@ class Flow:
                 self.committed = position
             self._to.vacant.add(ledger.vacant, vacancy)
             self._learn(ledger)
-        self.link.meter.applied(self.target, time.monotonic() - self._locked)
+        self.link.meter.applied(self.target, time.monotonic() - self._began)
 
     def _journal(self, ledger: Ledger) -> None:
         audit = self.link.audit
