@@ -55,6 +55,17 @@ def test_connectors_are_found_by_scheme(tmp_path) -> None:
         connect("oracle://host/db", link="l", side=Side.LEFT)
 
 
+def test_looking_up_records_leaves_the_schema_read(lab: Lab) -> None:
+    """A temporary table that a read took along with its end would make SQLite read the whole schema anew each time."""
+    item = lab(ITEM + "INSERT INTO item VALUES ('a', 'A')")
+    with closing(open_sqlite(f"sqlite:///{item.path}", link="lab", side=Side.LEFT)) as connector:
+        for _ in range(2):
+            assert connector.fetch(ITEMS, [("a",)]) == {("a",): [("a", "A")]}
+        reader = connector._reader
+        assert reader is not None
+        assert reader.execute("SELECT count(*) FROM sqlite_temp_master").fetchone() == (1,)
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:a.db"])
 def test_a_url_without_a_file_is_refused(url: str) -> None:
     """A database in memory, or no path at all, cannot be linked."""
