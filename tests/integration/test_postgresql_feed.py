@@ -12,6 +12,7 @@ import pytest
 
 from dualwrite.connectors import _pg_feed
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
+from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import Records
 from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors._pg_visible import Contents
@@ -376,6 +377,22 @@ def test_what_our_own_writes_refer_to_is_not_looked_up(still: Laboratory, monkey
         ("item", row, (*row[:3], "theirs")),
     ]
     assert asked
+
+
+def test_a_backlog_of_renames_is_gone_through_once(still: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many batches it takes, and with many records that look at what is renamed."""
+    lab, items = still, view("item", "code", "grp.name", "note")
+    lab.install(items)
+    lab.run("INSERT INTO grp (name) SELECT 'g' || n FROM generate_series(1, 20) n")
+    lab.run("INSERT INTO item (code, grp) SELECT 'i' || n, n % 20 + 1 FROM generate_series(1, 100) n")
+    start, found = lab.connector.end(), []
+    for number in range(1, 41):
+        lab.run("UPDATE item SET note = 'n' WHERE id = %s", number)
+        lab.run("UPDATE grp SET name = name || '.' WHERE id = %s", number % 20 + 1)
+    through = Log.find
+    monkeypatch.setattr(Log, "find", lambda *about: (found.append(row) or row for row in through(*about)))
+    assert len(lab.changes(start, limit=4)) == 40 + 40 * 5
+    assert len(found) <= 4 * 80
 
 
 # -- snapshots ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 from zlib import crc32
 
 from dualwrite.connectors._pg_entries import Place
@@ -29,6 +29,9 @@ from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._sql import quote
 from dualwrite.model import Path
+
+KEPT: Final = 20_000
+"""Entries of a table that stand behind the reader's place and are kept from one batch to the next."""
 
 RowKey: TypeAlias = Image
 """What tells the rows of a table apart: the primary key, else all columns that matter."""
@@ -91,6 +94,7 @@ class _Later:
     """What the log tells of a table's rows behind a place, and by what they referred to others."""
 
     scanned: Place
+    count: int = 0
     events: dict[RowKey, list[Event]] = field(default_factory=dict)
     latest: dict[RowKey, Image | None] = field(default_factory=dict)
     """What the rows of ``events`` are behind the last of them."""
@@ -127,10 +131,16 @@ class Onlookers:
             for name, columns in records.columns.items()
         }
 
-    def begin(self) -> None:
-        """Begin a batch."""
-        self._later.clear()
+    def begin(self, place: Place) -> None:
+        """Begin a batch, where the reader is.
+
+        What was found behind it is kept unless it is much: in a backlog in which many records get other keys, each
+        batch would look through all of it.
+        """
         self._current.clear()
+        for table, later in list(self._later.items()):
+            if later.scanned <= place or later.count > KEPT:
+                del self._later[table]
 
     def key(self, table: str, image: Image) -> RowKey:
         """What tells the row of an image apart."""
@@ -211,6 +221,7 @@ class Onlookers:
                     self._refer(later, name, key, image, step)
         for entry in self._log.find([leaf.oid for leaf in self._catalog.facts[table].leaves], later.scanned, FAR):
             later.scanned = entry.place
+            later.count += 1
             old, new = self._records.images(table, entry)
             was, now = (None if image is None else self.key(table, image) for image in (old, new))
             if was is not None:

@@ -189,7 +189,7 @@ class LogReader:
             if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
         }
         items, start = self._decoded(entries, markers), self._after
-        self._onlookers.begin()
+        self._onlookers.begin(start)
         wanted: dict[Target, set[Identity]] = {}
         for item in items.values():
             if self._is_told(item, markers):
