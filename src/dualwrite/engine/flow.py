@@ -82,7 +82,7 @@ class Flow:
         self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
-        self.pace = Pace(FIRST, SMALLEST if self._to.connector.capabilities.exclusive else SMALLEST_OF_ROWS)
+        self.pace = Pace(FIRST, SMALLEST)
         self._feed: Feed | None = None
         self._reads_ahead = False
         self._again: Batch | None = None
@@ -111,6 +111,8 @@ class Flow:
                 self.link.journal.put(f"let_go.{self.source}", None)
                 transaction.commit(self.committed)
         self.carried = self.committed
+        if not self._to.connector.capabilities.exclusive:
+            self.pace = Pace(FIRST, SMALLEST_OF_ROWS)
         self._check_feed(self.committed)
         self.reopen()
         self._take_over()
