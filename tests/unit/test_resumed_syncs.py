@@ -12,7 +12,7 @@ import pytest
 
 from dualwrite.connectors import memory
 from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction
-from dualwrite.engine import flow
+from dualwrite.engine import flow, initial
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.initial import InitialSync
 from dualwrite.engine.resuming import Rest, originals
@@ -82,6 +82,26 @@ def streaming(story: Resumed, monkeypatch: pytest.MonkeyPatch) -> Resumed:
     for code in ("0", "x", "long"):
         story.delete(R, code)
     return story
+
+
+@pytest.mark.parametrize("edits", [False, True])
+def test_what_comes_back_is_let_go_meanwhile(streaming: Resumed, monkeypatch: pytest.MonkeyPatch, edits: bool) -> None:
+    """The target need not keep until the end what is written to it; but what its users do is carried behind it."""
+    story, kept = streaming, list[int]()
+    monkeypatch.setattr(initial, "LET_GO_EVERY", 0.0)
+
+    def look() -> None:
+        kept.append(story.engine.connectors[R].retained())
+        if edits and len(kept) == 1:
+            story.insert(R, code="y", name="right y")
+        story.at_point["between chunks"] = look
+
+    story.at_point["between chunks"] = look
+    story.start()
+    assert len(kept) >= 3
+    assert (kept[-1] > kept[0]) is edits
+    assert ("y" in {code for (code,) in story.rows(L, "code")}) is edits
+    assert len(story.rows(L, "code")) == len(story.rows(R, "code")) == ROWS + edits
 
 
 def test_the_next_chunk_is_made_ready_while_one_is_carried(streaming: Resumed, monkeypatch: pytest.MonkeyPatch) -> None:

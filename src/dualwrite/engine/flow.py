@@ -190,6 +190,19 @@ class Flow:
             rest = batch.changes[len(head) :]
             self._again = replace(batch, changes=rest) if rest else None
 
+    def pass_over(self) -> None:
+        """Read on while there is nothing but what came back of the other flow's work, so that the source need not keep
+        it; what a user has done stays for ``drain``."""
+        while self._again is None:
+            batch = self._read(0.0)
+            if batch.changes:
+                self._again = batch
+            else:
+                is_further = self.carried is None or batch.position > self.carried
+                self._advance(batch.position)
+                if not is_further:
+                    return
+
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
         loads = False

@@ -11,6 +11,7 @@ it is read: the boundaries are known, and nothing else need be.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ AHEAD, READY = 10, 1
 """Blocks that are read while others are made ready, and chunks that are ready while one is carried."""
 LARGEST_LOAD = 2 * LARGEST
 """Bytes of rows in such a chunk, at most: what goes in at once does so the faster the more it is."""
+LET_GO_EVERY = 5.0
+"""Seconds after which the target may let go of what came back."""
 _T = TypeVar("_T")
 
 
@@ -150,6 +153,7 @@ class InitialSync:
         self._allowance = allowance
         self._spools = {side: self._spool(side) for side in Side}
         self._done = dict.fromkeys(Side, 0)  # how many of each side's are carried already
+        self._due = 0.0  # when the target may let go of something again
         self._streams: Side | None = None
         self._unusable: list[Unusable] = []
         self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
@@ -324,6 +328,7 @@ class InitialSync:
             for weak in chain(self._left(source), self._streamed(source) if streams else ()):
                 flow.carry_weak(weak)
                 flow.settle(idle=False)
+                self._let_go(source)
                 done += len(weak.rows)
                 self.progress(self.compiled.name, str(source.other), done, 0 if streams else spool.count)
                 flow.point("between chunks")
@@ -342,6 +347,18 @@ class InitialSync:
             self.link.journal, self.compiled, tally, self.boundaries, before, self._part is not None
         )
         return self.outcome
+
+    def _let_go(self, source: Side) -> None:
+        """What comes back of what was carried is nothing to the other flow: it passes it over, so that the target need
+        not keep it until the end.  As long as that flow has no differences of its own to carry (the left ones are
+        carried first), and the target's users are quiet.
+        """
+        target = source.other
+        is_free = target is Side.LEFT or self._spools[target].count <= self._done[target]
+        if is_free and time.monotonic() >= self._due:
+            self.flows[target].pass_over()
+            self.flows[source].acknowledge(self.flows[target].passed)
+            self._due = time.monotonic() + LET_GO_EVERY
 
     def _ask(self) -> None:
         """Of a live map: may so much be changed?  Where not, it goes on as if nothing had been found."""
