@@ -193,6 +193,35 @@ def test_a_queue_can_be_set_aside(story: Paused) -> None:
     story.at_rest()
 
 
+@pytest.mark.parametrize("key", "12")
+def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> None:
+    """Whichever of the two is taken again, the other one is taken with it, and all arrives in its order."""
+    story = Paused(WITH_GROUP, GROUP_MAP)
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.insert(L, code="2", name="two", grp="g")
+    story.drain()
+    story.pause()
+    story.update(L, "1", name="uno")
+    story.drain()
+    story.catch_up("preserve")
+    assert {entry.code for entry in story.parked()} == {"set_aside", "missing_parent"}
+    story.update(L, "2", code="3")
+    story.update(L, "1", code="2")
+    story.update(L, "2", note="later")
+    story.drain()
+    story.engine.retry({R: [("Items", (key,))]})
+    assert {(entry.shown_key, entry.code) for entry in story.parked()} == {
+        ("1", "behind"),
+        ("2", "missing_parent"),
+        ("3", "behind"),
+    }
+    story.insert(R, "families", code="g")
+    story.drain()
+    assert story.both("code", "name", "note") == {("2", "uno", "later"), ("3", "two", None)}
+    story.at_rest()
+
+
 def test_a_queue_can_be_discarded(story: Paused) -> None:
     """Its changes are dropped, which the log tells; later ones flow."""
     story.pause()

@@ -237,3 +237,34 @@ def test_a_duplicate_is_removed() -> None:
         assert not journal.parked({})
         with databases[R].user() as user:
             assert [row["name"] for row in user.rows("plain")] == ["second"]
+
+
+@pytest.mark.parametrize("reopened", [False, True])
+@pytest.mark.parametrize("lives", [1, 2])
+def test_a_rename_from_one_parked_record_to_another_links_them(lives: int, reopened: bool) -> None:
+    """Without the change by which one becomes the other, what follows would be taken for that other one's."""
+    story = Story(WITH_GROUP.replace("name = name", "name = name: {conflict: manual}"), GROUP_MAP)
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.update(L, "1", name="left")
+    story.update(R, "1", name="right")
+    story.insert(L, code="2", grp="g")
+    story.drain()
+    assert set(codes(story)) == {("1", "conflict"), ("2", "missing_parent")}
+    story.delete(L, "2")
+    for _ in range(1, lives):
+        story.insert(L, code="2", name="again")
+        story.delete(L, "2")
+    story.update(L, "1", code="2")
+    if reopened:
+        story.carry(L)
+        story.engine.close()
+        story.resume()
+    story.update(L, "2", note="later")
+    story.drain()
+    for _ in range(2):
+        parked = {entry.shown_key: entry.code for entry in story.parked() if entry.side is R}
+        assert parked.keys() == {"1", "2"}
+        assert parked["2"] == "behind"
+        assert story.rows(R, "code", "name") == {("1", "right")}
+        execute(story.engine, "retry", {"map": "Items", "key": "2"})

@@ -197,14 +197,15 @@ class Ledger:
     def queue(self, compiled: CompiledMap, keys: tuple[Key, ...], change: Change) -> bool:
         """Queue a change behind the parked ones of its record; False where none are.
 
-        A rename holds back its new key as well.
+        A rename holds back its new key as well.  Between two parked records it is in both queues: neither is taken
+        again without it, for what follows in the new key's queue is about the record that it brings.
         """
         if not self.holds_any:
             return False
         held = [key for key in keys if self.is_parked(compiled.name, key)]
         if not held:
             return False
-        self.queued.append((compiled, held[0], change))
+        self.queued += [(compiled, key, change) for key in held]
         for key in keys:
             if not self.is_parked(compiled.name, key):
                 self.park(Plan(compiled, key, [], key), behind(held[0]), first=change.position)

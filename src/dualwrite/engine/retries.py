@@ -30,9 +30,11 @@ class _Taken:
     queues: dict[Record, list[Change]] = field(default_factory=dict)
 
     def of(self, records: Iterable[Record]) -> list[Change]:
-        """The changes of some of them, in the order in which they are to be applied."""
+        """The changes of some of them, in the order in which they are to be applied; a rename that is in the queues of
+        two of them once."""
         changes = (change for record in records for change in self.queues.get(record, ()))
-        return sorted(changes, key=lambda change: change.position.place)
+        once = {(change.view, change.position, change.before, change.after): change for change in changes}
+        return sorted(once.values(), key=lambda change: change.position.place)
 
 
 class Retries:
