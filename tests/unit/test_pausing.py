@@ -222,6 +222,30 @@ def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> N
     story.at_rest()
 
 
+@pytest.mark.parametrize("key", "12")
+def test_what_was_set_aside_waits_for_a_person_whatever_gets_its_key(key: str) -> None:
+    """The other record could go by itself, but not without it: so both wait until somebody asks for one of them."""
+    story = Paused(WITH_GROUP, GROUP_MAP)
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.insert(L, code="2", name="two", grp="g")
+    story.drain()
+    story.pause()
+    story.update(L, "1", name="uno")
+    story.drain()
+    story.catch_up("preserve")
+    story.delete(L, "2")
+    story.update(L, "1", code="2")
+    story.drain()
+    story.insert(R, "families", code="g")
+    story.drain()
+    assert {entry.code for entry in story.parked()} == {"set_aside", "missing_parent"}
+    assert story.rows(R, "code", "name") == {("1", "one")}
+    story.engine.retry({R: [("Items", (key,))]})
+    assert story.both("code", "name") == {("2", "uno")}
+    story.at_rest()
+
+
 def test_a_queue_can_be_discarded(story: Paused) -> None:
     """Its changes are dropped, which the log tells; later ones flow."""
     story.pause()

@@ -651,7 +651,7 @@ class Flow:
         if not due:
             return False
         began = time.monotonic()
-        freed = self.retries.retry(due)
+        freed = self.retries.retry(due, unasked=True)
         release.taken(due, began)
         return freed > 0
 

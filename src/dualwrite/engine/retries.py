@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.apply import Application
-from dualwrite.engine.ledger import Ledger, cause_at
+from dualwrite.engine.ledger import SET_ASIDE, Ledger, cause_at
 from dualwrite.engine.link import Link, Point, chunks, key_of, key_text
 from dualwrite.engine.release import AT_ONCE, BEHIND, LOOKED_UP, may_go
 from dualwrite.engine.window import record_keys
@@ -28,6 +28,11 @@ class _Taken:
 
     entries: dict[Record, ParkedKey] = field(default_factory=dict)
     queues: dict[Record, list[Change]] = field(default_factory=dict)
+
+    @property
+    def is_held(self) -> bool:
+        """Was any of them set aside?"""
+        return any(entry.code == SET_ASIDE.code for entry in self.entries.values())
 
     def of(self, records: Iterable[Record]) -> list[Change]:
         """The changes of some of them, in the order in which they are to be applied; a rename that is in the queues of
@@ -72,15 +77,20 @@ class Retries:
 
     # -- taking again -----------------------------------------------------------------------------------------------
 
-    def retry(self, records: Sequence[Record]) -> int:
+    def retry(self, records: Sequence[Record], *, unasked: bool = False) -> int:
         """Take parked records again, in the order of their queues; returns how many are free now.
 
-        A retry never overwrites newer data: its changes are folded with the windows as they are now.
+        A retry never overwrites newer data: its changes are folded with the windows as they are now.  ``unasked``: no
+        person wants it, so what is linked with something that was set aside waits with it.
         """
-        return sum(self._retry(chunk) for chunk in chunks(list(dict.fromkeys(records)), AT_ONCE))
+        wanted = list(dict.fromkeys(records))
+        return sum(self._retry(some, unasked) for some in chunks(wanted, AT_ONCE))
 
-    def _retry(self, records: Sequence[Record]) -> int:
+    def _retry(self, records: Sequence[Record], unasked: bool) -> int:
         taken = self._with_linked(records)
+        if unasked and taken.is_held:
+            records = [record for record in records if not self._with_linked([record]).is_held]
+            taken = self._with_linked(records)
         asked = [record for record in records if record in taken.entries]
         looked_up = [record for record, entry in taken.entries.items() if entry.code in LOOKED_UP]
         elsewhere = {other for record in looked_up for other in self._look_up(record)}
