@@ -107,8 +107,8 @@ def matching(column: Column, pattern: str) -> Compare:
     """The column matches a pattern, by the simplest operator that says so."""
     pieces = pieces_of(pattern)
     match pieces:
-        case ():
-            return Compare("eq", column, Literal(""))
+        case ():  # not ``eq``, for which null is as empty as the empty text
+            return Compare("like", column, Literal(""))
         case ((False, text),):
             return Compare("eq", column, Literal(text))
         case ((False, text), (True, "*")):

@@ -71,7 +71,7 @@ NO_DATE = OneOf(Column(("a",)), (Literal("1900-01-01"), Literal(None)))
         ('(a like "*A*")', is_("contains", "A")),
         ('(a like "**A**")', is_("contains", "A")),
         ('(a like "A")', is_("eq", "A")),
-        ('(a like "")', is_("eq", "")),
+        ('(a like "")', is_("like", "")),
         ('(a like "A?B**C")', is_("like", "A?B*C")),
         ('(a like "*")', is_("like", "*")),
         (r'(a like "\*A\?\\*")', is_("startswith", r"*A?\ "[:-1])),
