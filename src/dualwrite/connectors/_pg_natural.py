@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
@@ -28,8 +29,10 @@ from dualwrite.connectors._sql import is_unique, needs, quote, reference_of, tab
 from dualwrite.model import ABSENT, Cell, Path, Row
 from dualwrite.schema import Reference, Table, View
 
-KNOWN: Final = 200_000
-"""Referenced records that are remembered, and as many that have gone."""
+KNOWN: Final = 5_000
+"""Records that are remembered, per way in which they are referenced."""
+GONE: Final = 200_000
+"""As many that have gone: these cannot be asked for again."""
 
 CatchUp: TypeAlias = Callable[[Connection], None]
 """Waits until the log holds everything that the session can see by now."""
@@ -273,9 +276,9 @@ class Records:
 
     def forget(self, place: Place) -> None:
         """Keep memory bounded; not within a batch.  ``place`` is the reader's."""
-        for known in (self._state, self._gone):
+        for known, most in ((self._state, KNOWN), (self._gone, GONE)):
             for by_identity in known.values():
-                for each in list(by_identity)[: max(0, len(by_identity) - KNOWN)]:
+                for each in list(islice(by_identity, max(0, len(by_identity) - most))):
                     del by_identity[each]
                     self.generation += 1
         self._ahead.passed(place)
