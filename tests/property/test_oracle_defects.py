@@ -562,8 +562,8 @@ def position_in_a_second_transaction(patch: pytest.MonkeyPatch) -> None:
     R update 1 n=4
     crash before commit
     L>R
-    L>R
     unblock
+    L>R
 """,
 )
 def journal_not_settled(patch: pytest.MonkeyPatch) -> None:
