@@ -193,9 +193,8 @@ def test_a_queue_can_be_set_aside(story: Paused) -> None:
     story.at_rest()
 
 
-@pytest.mark.parametrize("key", "12")
-def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> None:
-    """Whichever of the two is taken again, the other one is taken with it, and all arrives in its order."""
+def two_parked() -> Paused:
+    """An edit of record 1 is set aside; record 2 lacks a parent."""
     story = Paused(WITH_GROUP, GROUP_MAP)
     story.insert(L, code="1", name="one")
     story.start()
@@ -205,6 +204,13 @@ def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> N
     story.update(L, "1", name="uno")
     story.drain()
     story.catch_up("preserve")
+    return story
+
+
+@pytest.mark.parametrize("key", "12")
+def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> None:
+    """Whichever of the two is taken again, the other one is taken with it, and all arrives in its order."""
+    story = two_parked()
     assert {entry.code for entry in story.parked()} == {"set_aside", "missing_parent"}
     story.update(L, "2", code="3")
     story.update(L, "1", code="2")
@@ -225,15 +231,7 @@ def test_what_was_set_aside_gets_the_key_of_another_parked_record(key: str) -> N
 @pytest.mark.parametrize("key", "12")
 def test_what_was_set_aside_waits_for_a_person_whatever_gets_its_key(key: str) -> None:
     """The other record could go by itself, but not without it: so both wait until somebody asks for one of them."""
-    story = Paused(WITH_GROUP, GROUP_MAP)
-    story.insert(L, code="1", name="one")
-    story.start()
-    story.insert(L, code="2", name="two", grp="g")
-    story.drain()
-    story.pause()
-    story.update(L, "1", name="uno")
-    story.drain()
-    story.catch_up("preserve")
+    story = two_parked()
     story.delete(L, "2")
     story.update(L, "1", code="2")
     story.drain()

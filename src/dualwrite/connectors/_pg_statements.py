@@ -24,7 +24,7 @@ from functools import cached_property
 from dualwrite.connectors._pg_cells import Arrays, Cell, Masks, Shape, stored_as
 from dualwrite.connectors._pg_schema import Catalog, ColumnFacts, column_type
 from dualwrite.connectors._pg_view import Pattern, Plans, ViewPlan, matcher, ours
-from dualwrite.connectors._sql import names, quote, reference_of
+from dualwrite.connectors._sql import names, quote, reference_of, shared_columns
 from dualwrite.model import Key, Value
 from dualwrite.schema import TypeName, View
 
@@ -74,16 +74,8 @@ class Target:
 
     @cached_property
     def shared(self) -> list[frozenset[str]]:
-        """Of each lookup's columns those that belong to others as well, so that clearing it leaves them alone."""
-        flat = {path[0] for path in self.view.paths if len(path) == 1}
-        found = []
-        for lookup, reference in zip(self.lookups, self.references, strict=True):
-            others = set(flat)
-            for other in self.view.lookups:
-                if other.reference != lookup.reference:
-                    others |= set(reference_of(self.plan.table, other.reference, (other.reference,)).columns)
-            found.append(frozenset(others & set(reference.columns)))
-        return found
+        """Of each lookup's columns those that belong to others as well."""
+        return [shared_columns(self.plan.table, self.view, lookup) for lookup in self.lookups]
 
     @cached_property
     def key_columns(self) -> tuple[frozenset[str], bool]:

@@ -53,6 +53,15 @@ def reference_of(table: Table, name: str, path: Path) -> Reference:
     return reference
 
 
+def shared_columns(table: Table, view: View, lookup: Lookup) -> frozenset[str]:
+    """Of a lookup's columns those that belong to others of the view as well, so that clearing it leaves them alone."""
+    others = {path[0] for path in view.paths if len(path) == 1}
+    for other in view.lookups:
+        if other.reference != lookup.reference:
+            others |= set(reference_of(table, other.reference, (other.reference,)).columns)
+    return frozenset(others.intersection(reference_of(table, lookup.reference, (lookup.reference,)).columns))
+
+
 def is_unique(table: Table, columns: Iterable[str]) -> bool:
     """Do these columns identify one record at most?"""
     wanted = set(columns)

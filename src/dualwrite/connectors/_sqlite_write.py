@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 
 from dualwrite.canonical import CastError
-from dualwrite.connectors._sql import Lookups, Resolved, folded, folder, is_unique, reference_of
+from dualwrite.connectors._sql import Lookups, Resolved, folded, folder, is_unique, reference_of, shared_columns
 from dualwrite.connectors._sqlite_capture import DELETE, INSERT, UPDATE
 from dualwrite.connectors._sqlite_effects import Effects, Identity, Intents, Values
 from dualwrite.connectors._sqlite_schema import Catalog
@@ -401,11 +401,6 @@ class Writer:
 
 def _nothing(plan: ViewPlan, lookup: Lookup) -> Values:
     """A lookup's columns when it leads nowhere; those that belong to others are left alone."""
-    view, table = plan.view, plan.table
-    shared = {path[0] for path in view.paths if len(path) == 1}
-    for other in view.lookups:
-        if other.reference != lookup.reference:
-            shared |= set(reference_of(table, other.reference, (other.reference,)).columns)
-    held = reference_of(table, lookup.reference, (lookup.reference,)).columns
-    mine = (column for column in table.columns if column.name in held)
-    return {column.name: "" if column.empty_is_null else None for column in mine if column.name not in shared}
+    held = reference_of(plan.table, lookup.reference, (lookup.reference,)).columns
+    mine = set(held) - shared_columns(plan.table, plan.view, lookup)
+    return {column.name: "" if column.empty_is_null else None for column in plan.table.columns if column.name in mine}

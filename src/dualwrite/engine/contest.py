@@ -61,7 +61,7 @@ class Window:
     the time, both the operations and the changes that they meet are many.
     """
 
-    def __init__(self, changes: Sequence[Change] = ()) -> None:
+    def __init__(self, changes: Sequence[Change]) -> None:
         self._changes = changes
         self._last: dict[str, tuple[Change, Values] | None] = {}
 

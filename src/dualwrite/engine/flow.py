@@ -197,11 +197,10 @@ class Flow:
             batch = self._read(0.0)
             if batch.changes:
                 self._again = batch
+            elif self.carried is not None and batch.position <= self.carried:
+                return
             else:
-                is_further = self.carried is None or batch.position > self.carried
                 self._advance(batch.position)
-                if not is_further:
-                    return
 
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
