@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -11,22 +12,34 @@ import pytest
 from dualwrite.connectors._pg_transaction import PostgresqlTransaction
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.connectors.postgresql import open_postgresql
+from dualwrite.engine import wishes
 from dualwrite.engine.apply import Application
-from dualwrite.engine.flow import LAGGING
+from dualwrite.engine.commands import execute
+from dualwrite.engine.doing import Notes, doing
+from dualwrite.engine.flow import LAGGING, Flow
 from dualwrite.engine.ledger import Plan
+from dualwrite.engine.restore import Restorer
+from dualwrite.engine.runner import Runner
+from dualwrite.engine.spool import Weak
 from dualwrite.engine.stage import Stage
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import Busy, Unavailable
+from dualwrite.errors import Busy, Unavailable, Usage
 from dualwrite.journal import Journal
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Batch, Position, Side
 from dualwrite.testing.postgresql import Database, Server
 
-LEFT = "CREATE TABLE customers (account text PRIMARY KEY, name text, points int NOT NULL DEFAULT 0)"
+from .conftest import PATIENCE, Terminal
+
+LEFT = """
+CREATE TABLE customers (
+  account text PRIMARY KEY, name text, points int NOT NULL DEFAULT 0, tier text DEFAULT 'gold', terms text)
+"""
 RIGHT = """
 CREATE TABLE accounts (
-  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), number text NOT NULL UNIQUE, name text, points int)
+  id uuid PRIMARY KEY DEFAULT gen_random_uuid(), number text NOT NULL UNIQUE, name text, points int, tier text,
+  terms text)
 """
 MAP = """
 map: customers
@@ -37,7 +50,10 @@ columns:
   - account = number
   - name = name
   - points = points: {conflict: sum}
+  - tier > tier
+  - terms = terms: {conflict: manual}
 """
+TIERS = "SELECT number, tier FROM accounts ORDER BY 1"
 
 
 @pytest.fixture
@@ -153,7 +169,7 @@ def test_a_locked_record_does_not_hold_up_those_before_it(
     databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A batch that does not get its locks is divided, until it is one record alone that waits for its user."""
-    monkeypatch.setattr("dualwrite.engine.flow.PATIENCE", 4)
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 4)
     databases[Side.LEFT].run("INSERT INTO customers VALUES ('C2', 'Fabrikam', 0)")
     engine.drain()
     with databases[Side.RIGHT].connect() as user:
@@ -168,6 +184,174 @@ def test_a_locked_record_does_not_hold_up_those_before_it(
         user.execute("ROLLBACK")
     engine.drain()
     assert databases[Side.RIGHT].run(query) == [("C1", 1), ("C2", 1)]
+
+
+@contextmanager
+def locked(database: Database, account: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A user keeps an account locked until the engine says what it waits for; gives what it has said."""
+    tell, said = Notes.tell, list[str]()
+
+    def told(self: Notes, what: str) -> None:
+        tell(self, what)
+        if what:
+            said.extend(each.what for each in doing(self._journal))
+            user.execute("ROLLBACK")
+
+    with database.connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts WHERE number = %s FOR UPDATE", (account,))
+        monkeypatch.setattr(Notes, "tell", told)
+        yield said
+
+
+def test_what_is_written_back_waits_for_a_user_who_keeps_the_record(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gives way as all that is carried does, and says so."""
+    databases[Side.RIGHT].run("UPDATE accounts SET tier = 'mine'")
+    with locked(databases[Side.RIGHT], "C1", monkeypatch) as said:
+        engine.drain()
+    assert databases[Side.RIGHT].run(TIERS) == [("C1", "gold")]
+    assert [each.partition(": ")[0] for each in said] == ["waits for others' locks in right"]
+    assert not doing(engine.journal)
+
+
+def test_a_locked_record_does_not_keep_others_from_being_written_back(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many records only the locked one waits."""
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 4)
+    databases[Side.LEFT].run("INSERT INTO customers VALUES ('C2', 'Fabrikam', 0), ('C3', 'Adatum', 0)")
+    engine.drain()
+    databases[Side.RIGHT].run("UPDATE accounts SET tier = 'mine'")
+    with databases[Side.RIGHT].connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts WHERE number = 'C3' FOR UPDATE")
+        with pytest.raises(Busy, match="lock"):
+            engine.drain()
+        assert databases[Side.RIGHT].run(TIERS) == [("C1", "gold"), ("C2", "gold"), ("C3", "mine")]
+        user.execute("ROLLBACK")
+    engine.drain()
+    assert databases[Side.RIGHT].run(TIERS) == [("C1", "gold"), ("C2", "gold"), ("C3", "gold")]
+
+
+def test_a_locked_record_does_not_keep_an_initial_sync_from_the_others(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has found to differ is divided as well, and carried but for the locked record."""
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 4)
+    engine.journal.set_state("customers", desired="stopped")
+    engine.reconcile()
+    databases[Side.LEFT].run("INSERT INTO customers VALUES ('C2', 'left', 0), ('C3', 'left', 0)")
+    databases[Side.RIGHT].run("INSERT INTO accounts (number, name) VALUES ('C2', 'right'), ('C3', 'right')")
+    engine.journal.set_state("customers", desired="running", master="left")
+    query, carry = "SELECT count(*) FROM accounts WHERE name = 'left'", Flow.carry_weak
+    with databases[Side.RIGHT].connect() as user, monkeypatch.context() as patch:
+
+        def late(self: Flow, weak: Weak) -> None:
+            user.execute("BEGIN")
+            user.execute("SELECT FROM accounts WHERE number = 'C3' FOR UPDATE")
+            carry(self, weak)
+
+        patch.setattr(Flow, "carry_weak", late)
+        with pytest.raises(Busy, match="lock"):
+            engine.reconcile()
+        assert databases[Side.RIGHT].run(query) == [(1,)]
+        user.execute("ROLLBACK")
+    engine.close()
+    engine.open()
+    engine.reconcile()
+    engine.drain()
+    assert databases[Side.RIGHT].run(query) == [(2,)]
+
+
+@pytest.mark.parametrize("wish", ["pause", "stop"])
+def test_an_engine_that_waits_for_a_lock_takes_orders(
+    databases: dict[Side, Database], engine: Engine, wish: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A map can be paused, and the engine stopped, while a user keeps a record into which something is written back."""
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 8)
+    databases[Side.RIGHT].run("UPDATE accounts SET tier = 'mine'")
+    runner = Runner(engine, execute)
+    running = threading.Thread(target=runner.run, daemon=True)
+    with databases[Side.RIGHT].connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts FOR UPDATE")
+        running.start()
+        Terminal.until(lambda: doing(engine.journal))
+        if wish == "pause":
+            engine.journal.set_state("customers", desired="paused")
+            assert engine.journal.await_answer(wishes.tell(engine.journal), PATIENCE) is not None
+            assert engine.journal.states()["customers"].state == "paused"
+        runner.stop.set()
+        running.join(PATIENCE)
+        assert not running.is_alive()
+        user.execute("ROLLBACK")
+    engine.open()
+    engine.journal.set_state("customers", desired="running")
+    engine.reconcile()
+    engine.drain()
+    assert databases[Side.RIGHT].run(TIERS) == [("C1", "gold")]
+
+
+def test_a_change_is_taken_back_once_a_user_lets_go_of_the_record(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taking back waits for locks, and is refused in the end without hindering the engine."""
+    databases[Side.RIGHT].run("UPDATE accounts SET name = 'Typo'")
+    engine.drain()
+    (line,) = engine.journal.audits.lines({}, map="customers", limit=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("dualwrite.engine.giving_way.PATIENCE", 2)
+        with locked(databases[Side.RIGHT], "C1", patch), pytest.raises(Usage, match="locked"):
+            execute(engine, "undo", {"change": line.id})
+    with locked(databases[Side.RIGHT], "C1", monkeypatch) as said:
+        execute(engine, "undo", {"change": line.id})
+    assert said
+    assert [event.what for event in engine.journal.events("customers")][:3] == [
+        "change undone",
+        "undo came to nothing",
+        "change undone",
+    ]
+    assert databases[Side.LEFT].run("SELECT name FROM customers") == [("Contoso",)]
+
+
+def test_a_decision_is_carried_where_the_first_attempt_met_a_lock(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine takes the request again when it has taken up the link: it is decided, and the record still waits."""
+    for side, table in ((Side.LEFT, "customers"), (Side.RIGHT, "accounts")):
+        databases[side].run(f"UPDATE {table} SET terms = '{side}'")
+    engine.drain()
+    (conflict,) = engine.journal.conflicts({})
+    decide = {"id": conflict.id, "winner": "left"}
+    with databases[Side.RIGHT].connect() as user, monkeypatch.context() as patch:
+        patch.setattr("dualwrite.engine.giving_way.PATIENCE", 2)
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts FOR UPDATE")
+        with pytest.raises(Busy):
+            execute(engine, "resolve", decide)
+        user.execute("ROLLBACK")
+    engine.close()
+    engine.open()
+    execute(engine, "resolve", decide)
+    assert databases[Side.RIGHT].run("SELECT terms FROM accounts") == [("left",)]
+    with pytest.raises(Usage, match="already decided"):
+        execute(engine, "resolve", decide)
+
+
+def test_a_table_that_has_just_been_altered_does_not_keep_a_map_from_being_stopped(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is kept for the map is dropped in a transaction that begins anew."""
+    monkeypatch.setattr(Restorer, "run", lambda _self: None)
+    databases[Side.RIGHT].run("UPDATE accounts SET tier = 'mine'")
+    engine.flows[Side.RIGHT].turn(PATIENCE)
+    assert engine.link.sides[Side.LEFT].restore
+    databases[Side.LEFT].run("ALTER TABLE customers ADD COLUMN more text")
+    engine.journal.set_state("customers", desired="stopped")
+    engine.reconcile()
+    assert not engine.link.sides[Side.LEFT].restore
 
 
 @pytest.mark.parametrize("is_empty", [False, True], ids=["both sides have records", "one side is empty"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import DualwriteError, Unavailable, Usage
+from dualwrite.errors import Busy, DualwriteError, Unavailable, Usage
 from dualwrite.journal import Images
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import (
@@ -64,8 +64,12 @@ def write_as_user(
         engine.journal.log(what, map=compiled.name, who=who, detail={"key": detail["key"], "reason": reason})
 
     engine.journal.log(what, map=compiled.name, who=who, detail=detail)
+    connector, giving_way = engine.connectors[side], engine.flows[side.other].giving_way
     try:
-        outcome = engine.connectors[side].edit(compiled.whole[side], write)
+        outcome = giving_way.until_done(side, lambda: connector.edit(compiled.whole[side], write))
+    except Busy as trouble:
+        tell(failed, trouble.message)
+        raise Usage(f"somebody keeps the record locked: {trouble.message}", trouble.remedy) from trouble
     except Unavailable as trouble:
         tell("nobody knows whether it was written", trouble.message)
         raise

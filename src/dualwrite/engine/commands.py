@@ -105,11 +105,13 @@ def _edit(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     number, winner = arguments["id"], Side(str(arguments["winner"]))
     conflict = next((entry for entry in engine.journal.conflicts({}) if entry.id == number), None)
-    if conflict is None or not conflict.open:
-        state = "there is no conflict" if conflict is None else "already decided: conflict"
-        raise Usage(f"{state} {number}", "see dualwrite conflicts list --open")
-    decide(engine, conflict, winner, str(arguments.get("who", "")))
+    if conflict is None:
+        raise Usage(f"there is no conflict {number}", "see dualwrite conflicts list --open")
     record = (conflict.map, key_of(conflict.key))
+    if conflict.open:
+        decide(engine, conflict, winner, str(arguments.get("who", "")))
+    elif conflict.winner != winner or all(record not in side.parked for side in engine.link.sides.values()):
+        raise Usage(f"already decided: conflict {number}", "see dualwrite conflicts list --open")
     freed = engine.retry({side: [record] for side in Side})
     return {"winner": str(winner), "freed": freed}
 

@@ -26,6 +26,7 @@ from dualwrite.engine.brakes import Deletes, Updates
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
 from dualwrite.engine.doing import Notes
+from dualwrite.engine.giving_way import GivingWay
 from dualwrite.engine.ledger import Doubt, Ledger, Plan, Unread, behind, cause_at, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, Vacancy, key_text, no_point
 from dualwrite.engine.loops import LOOP
@@ -36,7 +37,7 @@ from dualwrite.engine.restore import Restorer
 from dualwrite.engine.retries import Retries
 from dualwrite.engine.spool import Weak
 from dualwrite.engine.window import project, record_keys
-from dualwrite.errors import Busy, Halted, PositionLost, RowProblem, Superseded, Unavailable
+from dualwrite.errors import Busy, Halted, PositionLost, RowProblem, Superseded
 from dualwrite.journal import Layout
 from dualwrite.model import Batch, Change, Key, Kind, Position, Side
 
@@ -52,11 +53,6 @@ LOADED = 40_000
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without
 its locks first."""
-DIVIDE, TELL, PATIENCE = 3, 5, 20
-"""Times that a transaction gives way to others' locks before it is divided, before somebody is told where it cannot be,
-and before the link is taken up anew."""
-GIVE_WAY, LONGEST_WAY = 0.005, 0.5
-"""Seconds that users have before we ask for their records again: half of the first pause, and the longest."""
 log = logging.getLogger(__name__)
 
 
@@ -76,10 +72,10 @@ class Flow:
         self.point = point
         self.committed: Position | None = None
         self.carried: Position | None = None
-        self.notes = Notes(link.journal, str(source))
-        self.restorer = Restorer(link, source, point)
-        self.retries = Retries(link, source, point, self._transact)
-        self.delays = Delays(link, source, point, self._transact, self._carry_queued, LOCK_TARGET)
+        self.giving_way = GivingWay(Notes(link.journal, str(source)), self.stream)
+        self.restorer = Restorer(link, source, point, self.giving_way)
+        self.retries = Retries(link, source, point, self.transact)
+        self.delays = Delays(link, source, point, self.transact, self._carry_queued, LOCK_TARGET)
         self._from = link.sides[source]
         self._to = link.sides[self.target]
         self.pace = Pace(FIRST, SMALLEST)
@@ -124,7 +120,7 @@ class Flow:
 
     def move_records(self) -> None:
         """Bring what is kept at the target to the keys that the maps have now."""
-        move_records(self.link, self.source, self._transact)
+        move_records(self.link, self.source, self.transact)
 
     def _check_feed(self, committed: Position) -> None:
         connectors = {side: state.connector for side, state in self.link.sides.items()}
@@ -206,13 +202,14 @@ class Flow:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
         loads = False
         try:
-            ledger = self._transact(
+            ledger = self.transact(
                 lambda transaction: Application(self.link, self.source, transaction, divisible=True).load(weak),
                 weak.last,
+                divisible=True,
             )
             loads = ledger.inserts_whole
             self._advance(weak.last)
-        except Doubt:
+        except (Doubt, Busy):
             self._carry([weak.change(number) for number in range(len(weak.rows))], weak.last)
         finally:
             self._loads = loads  # not earlier: the next differences are made ready meanwhile
@@ -314,7 +311,7 @@ class Flow:
 
         try:
             reached = position if self.carried is None else max(position, self.carried)
-            self._transact(work, reached if lane is None else None, DIVIDE if is_divisible else PATIENCE)
+            self.transact(work, reached if lane is None else None, divisible=is_divisible)
             self._tidied()
             if lane is None:
                 self._advance(position)
@@ -325,11 +322,11 @@ class Flow:
             self._carry(changes[:middle], changes[middle - 1].position, held, lane)
             self._carry(changes[middle:], position, held, lane)
 
-    def _transact(
-        self, work: Callable[[Transaction], Ledger], position: Position | None, patience: int = PATIENCE
+    def transact(
+        self, work: Callable[[Transaction], Ledger], position: Position | None, *, divisible: bool = False
     ) -> Ledger:
         """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it, and when users
-        keep the locks that it needs: up to ``patience`` times, then Busy is raised.
+        keep the locks that it needs: as often as ``GivingWay`` says, then Busy is raised.
 
         The next attempt holds the locks of what the one before touched, so that nobody can overtake it there again,
         however busy the users are.  The first attempt does not look at what they did before it, where it is soon enough
@@ -337,35 +334,27 @@ class Flow:
         """
         touched: dict[tuple[str, Key], Change] = {}
         is_read = self._to.connector.capabilities.exclusive
-        busy, is_ending = 0, False
-        while True:
-            try:
-                with self.begin(is_read) as transaction:
-                    self._hold(transaction, touched)
-                    self.point("after begin")
-                    ledger = work(transaction)
-                    with self._to.vacant.deciding(ledger.vacant):
-                        if not self._is_overtaken(transaction, ledger):
-                            self._check_alone(transaction)  # one that has written nothing begins here
-                            is_ending = True
-                            self._end(transaction, ledger, position)
-                            self.notes.tell("")
-                            return ledger
-                    touched |= ledger.touched
-            except Unread:
-                is_read = True
-            except _LaggingError:
-                self._catch_up()
-            except Busy as trouble:  # users' transactions come first
-                busy += 1
-                if busy == TELL:
-                    log.warning("waits", extra={"fields": {"stream": self.stream, "reason": str(trouble)}})
-                    self.notes.tell(f"waits for others' locks in {self.target}: {trouble.message}")
-                if is_ending:  # the journal knows of it already
-                    raise Unavailable(trouble.message, trouble.remedy) from trouble
-                if busy == patience:
-                    raise
-                time.sleep(min(GIVE_WAY * 2**busy, LONGEST_WAY))
+
+        def attempt() -> Ledger:
+            nonlocal is_read
+            while True:
+                try:
+                    with self._begin(is_read) as transaction:
+                        self._hold(transaction, touched)
+                        self.point("after begin")
+                        ledger = work(transaction)
+                        with self._to.vacant.deciding(ledger.vacant):
+                            if not self._is_overtaken(transaction, ledger):
+                                self._check_alone(transaction)  # one that has written nothing begins here
+                                self._end(transaction, ledger, position)
+                                return ledger
+                        touched.update(ledger.touched)
+                except Unread:
+                    is_read = True
+                except _LaggingError:
+                    self._catch_up()
+
+        return self.giving_way.until_done(self.target, attempt, divisible=divisible)
 
     def _hold(self, transaction: Transaction, touched: Mapping[tuple[str, Key], Change]) -> None:
         """Lock the target's records that these changes are about, and learn what their users committed before."""
@@ -475,7 +464,7 @@ class Flow:
                 change = change.having_seen(first.just_before())
         return change
 
-    def begin(self, is_read: bool = True) -> Transaction:
+    def _begin(self, is_read: bool) -> Transaction:
         """A target transaction that knows (unless ``is_read`` is False) what the target's users committed before it."""
         while True:
             known = self._to.windows.end
@@ -514,11 +503,6 @@ class Flow:
         finally:
             feed.close()
 
-    def finish(self, transaction: Transaction, ledger: Ledger, position: Position | None) -> None:
-        """End a transaction.  Raises Superseded when somebody else has committed for this link."""
-        self._check_alone(transaction)
-        self._end(transaction, ledger, position)
-
     def _check_alone(self, transaction: Transaction) -> None:
         """Raises Superseded when somebody else has committed for this link: another engine has taken it over."""
         if not self._to.follows(transaction):
@@ -531,7 +515,7 @@ class Flow:
         """Journal, then commit, then learn: in this order, so that a crash between leaves only entries that do not
         count.
         """
-        assert self._looked is not None, "begin() comes first"
+        assert self._looked is not None, "_begin() comes first"
         vacancy = Vacancy(self._looked, ledger.number, position)
         ledger.note_vacant(vacancy)
         self.point("before journal")
@@ -677,14 +661,16 @@ class Flow:
         restore = [record for record in self._to.restore if record[0] == map_name]
         if not hidden and not restore:
             return
-        with self.begin() as transaction:
+
+        def work(transaction: Transaction) -> Ledger:
+            ledger = Ledger(self._to, transaction)
             for kind, records in ((HIDDEN, hidden), (RESTORE, restore)):
                 for _, key in records:
                     transaction.remember(kind, map_name, key_text(key), None)
-            with self._to.committed(transaction, None):
-                pass
-        for record in hidden:
-            del self._to.hidden[record]
+            ledger.hidden |= dict.fromkeys(hidden)
+            return ledger
+
+        self.transact(work, None)
         for record in restore:
             del self._to.restore[record]
 

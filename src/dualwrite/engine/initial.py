@@ -20,12 +20,11 @@ from itertools import chain
 from queue import Empty, Queue
 from typing import TypeVar, assert_never
 
-from dualwrite.connectors.base import Connector, Snapshot
-from dualwrite.engine.apply import Application
+from dualwrite.connectors.base import Connector, Snapshot, Transaction
 from dualwrite.engine.brakes import Allowance, unasked
 from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare
 from dualwrite.engine.flow import Flow
-from dualwrite.engine.ledger import Plan, Trouble
+from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
 from dualwrite.engine.scope import Part
@@ -436,19 +435,22 @@ class InitialSync:
 
     def _park(self, flow: Flow) -> None:
         """Records that cannot be told apart, or have no key, wait for a person."""
-        mine = [finding for finding in self._unusable if finding.side is flow.source]
+        name, mine = self.compiled.name, [finding for finding in self._unusable if finding.side is flow.source]
         if not mine:
             return
-        with flow.begin() as transaction:
-            application = Application(self.link, flow.source, transaction)
-            if self._kept is not None or self._is_live:  # they may be parked already
-                parked = application.ledger.is_parked
-                mine = [finding for finding in mine if not parked(self.compiled.name, finding.key)]
+
+        def work(transaction: Transaction) -> Ledger:
+            ledger = Ledger(self.link.sides[flow.target], transaction)
+            may_be_parked = self._kept is not None or self._is_live
+            held = {finding.key for finding in mine if may_be_parked and ledger.is_parked(name, finding.key)}
             for finding in mine:
-                changes = [self._candidate(row, flow.source) for row in finding.rows]
-                plan = Plan(self.compiled, finding.key, changes, finding.key)
-                application.ledger.park(plan, Trouble(finding.code, finding.reason))
-            flow.finish(transaction, application.ledger, None)
+                if finding.key not in held:
+                    changes = [self._candidate(row, flow.source) for row in finding.rows]
+                    plan = Plan(self.compiled, finding.key, changes, finding.key)
+                    ledger.park(plan, Trouble(finding.code, finding.reason))
+            return ledger
+
+        flow.transact(work, None)
 
     def _candidate(self, row: Row, side: Side) -> Change:
         at, (boundary, seen) = float("-inf"), (self.boundaries[side], self.boundaries[side.other])

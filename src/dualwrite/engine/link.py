@@ -16,6 +16,7 @@ from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.release import Release
 from dualwrite.engine.window import Windows
+from dualwrite.errors import Busy, Unavailable
 from dualwrite.journal import Journal, Layout
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Position, Side, decode, encode
@@ -275,7 +276,10 @@ class LinkSide:
     def committed(self, transaction: Transaction, position: Position | None) -> Iterator[None]:
         """Commit, and remember that we did; inside, the caches are brought in step with it."""
         with self._learning:
-            transaction.commit(position)
+            try:
+                transaction.commit(position)
+            except Busy as trouble:  # not to be done anew: the journal knows of it already
+                raise Unavailable(trouble.message, trouble.remedy) from trouble
             self.commits = transaction.number
             yield
             self._known = transaction.number

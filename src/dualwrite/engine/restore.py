@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dualwrite.engine.giving_way import GivingWay
 from dualwrite.engine.link import Link, Point, chunks, key_text
-from dualwrite.errors import RowProblem
+from dualwrite.errors import Busy, RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Applied, Key, Outcome, Row, Side, Unchanged, Write
 
@@ -22,12 +23,13 @@ class Restorer:
     between only writes the same once more.
     """
 
-    def __init__(self, link: Link, source: Side, point: Point) -> None:
+    def __init__(self, link: Link, source: Side, point: Point, giving_way: GivingWay) -> None:
         self.done: set[tuple[str, Key]] = set()
         self._link = link
         self._source = source
         self._target = source.other
         self._point = point
+        self._giving_way = giving_way
         self._to = link.sides[self._target]
         self._refused: dict[tuple[str, Key], Key] = {}
 
@@ -92,6 +94,22 @@ class Restorer:
         return self._write(compiled, giver, writes, misfits) if writes else {}
 
     def _write(
+        self, compiled: CompiledMap, giver: Side, writes: Mapping[Key, Write], misfits: Mapping[Key, str]
+    ) -> dict[Key, _Copied]:
+        """Write in one transaction; in smaller ones where only these get the locks."""
+        is_divisible = len(writes) > 1
+        try:
+            return self._giving_way.until_done(
+                giver.other, lambda: self._attempt(compiled, giver, writes, misfits), divisible=is_divisible
+            )
+        except Busy:
+            if not is_divisible:
+                raise
+        halves = chunks(list(writes.items()), (len(writes) + 1) // 2)
+        written = [self._write(compiled, giver, dict(half), misfits) for half in halves]
+        return {natural: copied for half in written for natural, copied in half.items()}
+
+    def _attempt(
         self, compiled: CompiledMap, giver: Side, writes: Mapping[Key, Write], misfits: Mapping[Key, str]
     ) -> dict[Key, _Copied]:
         taker = giver.other
