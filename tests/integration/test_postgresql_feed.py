@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from dualwrite.connectors import _pg_feed
+from dualwrite.connectors._pg_allowance import Allowance
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import Records
@@ -448,6 +449,88 @@ def test_what_a_crashed_server_sends_again_is_not_missed(lab: Laboratory, monkey
     assert codes == [("one",), ("two",), ("three",)]
     middle = lab.batches(start, 1)[0].position
     assert [change.key for change in lab.changes(middle)] == codes[1:]
+
+
+SLOT = "(SELECT slot_name FROM pg_replication_slots WHERE database = current_database())"
+REMADE = [
+    f"SELECT pg_drop_replication_slot(slot_name) FROM {SLOT} s",
+    "INSERT INTO company (code) VALUES ('missed')",
+    "SELECT pg_create_logical_replication_slot('dualwrite_lab_' || oid, 'pgoutput') FROM pg_database "
+    "WHERE datname = current_database()",
+]
+ADVANCED = [
+    "INSERT INTO company (code) VALUES ('missed')",
+    f"SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) FROM {SLOT} s",
+]
+END_READER = "SELECT pg_terminate_backend(active_pid, 60000) FROM pg_replication_slots WHERE active_pid IS NOT NULL"
+
+
+@pytest.mark.parametrize("statements", [REMADE, ADVANCED], ids=["made anew", "advanced"])
+@pytest.mark.parametrize("reader", ["stopped", "running", "killed"])
+def test_a_slot_that_others_have_moved_is_noticed(
+    lab: Laboratory, statements: list[str], reader: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PostgreSQL goes on with it as if nothing had happened; until everything is compared, nobody reads from it."""
+    if reader == "killed":
+        monkeypatch.setattr(Allowance, "settle", lambda _self: None)
+        monkeypatch.setattr("dualwrite.connectors._pg_allowance.AHEAD", 0)
+    start = lab.install(COMPANIES)
+    lab.run("INSERT INTO company (code) VALUES ('seen')")
+    assert [change.key for change in lab.changes(start)] == [("seen",)]
+    place = lab.connector.end()
+    lab.connector.acknowledge(place)
+    if reader == "running":
+        lab.run(END_READER)
+    else:
+        lab.connector.close()
+    for statement in statements:
+        lab.run(statement)
+    if reader != "running":
+        lab.restart()
+    for _ in range(2):
+        with pytest.raises(PositionLost, match="made anew, or advanced, by somebody else"):
+            lab.connector.feed([COMPANIES], place)
+        lab.restart()
+    with pytest.raises(PositionLost, match="made anew, or advanced, by somebody else"):
+        lab.connector.install([COMPANIES])
+    anew = lab.connector.end()
+    lab.run("INSERT INTO company (code) VALUES ('more')")
+    assert [change.key for change in lab.changes(anew)] == [("more",)]
+
+
+def test_what_we_have_confirmed_ourselves_is_no_trouble(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the server's log moves on while nothing of the link is in it, and whoever of us reads."""
+    monkeypatch.setattr("dualwrite.connectors._pg_allowance.AHEAD", 1000)
+    place = lab.install(COMPANIES)
+    lab.run("CREATE TABLE beside (text text)")
+    for killed in (False, True, False, True):
+        feed = lab.connector.feed([COMPANIES], place)
+        before = lab.connector.confirmed()
+        lab.run("INSERT INTO beside SELECT repeat('x', 100) FROM generate_series(1, 100)")
+        while lab.connector.confirmed() < before + 10_000:
+            assert not feed.read(1, 0.1).changes
+        feed.close()
+        with monkeypatch.context() as patch:
+            if killed:
+                patch.setattr(Allowance, "settle", lambda _self: None)
+            lab.restart()
+        lab.connector.install([COMPANIES])
+        if killed:
+            lab.connector.end()
+            lab.run(END_READER)
+    assert lab.changes(place) == []
+
+
+def test_a_link_of_an_earlier_program_goes_on(lab: Laboratory) -> None:
+    """It has not said how far its slot may be: that is said from here on."""
+    place = lab.install(COMPANIES)
+    lab.connector.close()
+    lab.run("DELETE FROM dualwrite_lab.meta WHERE name = 'allowed'")
+    lab.run("INSERT INTO company (code) VALUES ('seen')")
+    lab.restart()
+    lab.connector.install([COMPANIES])
+    assert [change.key for change in lab.changes(place)] == [("seen",)]
+    assert lab.run("SELECT count(*) FROM dualwrite_lab.meta WHERE name = 'allowed'") == [(1,)]
 
 
 def test_a_marker_is_known_by_the_one_that_follows_it(lab: Laboratory) -> None:

@@ -36,7 +36,7 @@ from dualwrite.connectors._pg_ddl import (
     release_groups,
     removal_groups,
 )
-from dualwrite.connectors._pg_installed import Installed, Names, read_installed, read_slot, set_meta
+from dualwrite.connectors._pg_installed import ALLOWED, Installed, Names, read_installed, read_slot, set_meta
 from dualwrite.connectors._pg_obstacles import Server, captured_tables, read_server, server_obstacles, table_obstacles
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection, Database
@@ -51,6 +51,7 @@ ATTEMPT: Final = 0.3
 PROMOTE: Final = "promote it, or correct the url so that it leads to the primary server"
 DIVERTED: Final = "a standby has taken the server's place, or it was restored to an earlier time"
 """Why changes may have been missed where the server's timeline is another one."""
+ADVANCED: Final = "its replication slot was made anew, or advanced, by somebody else"
 REMEDY: Final = "stop the maps of this link and start them again with an initial sync"
 START_AGAIN: Final = "start the map again: it compares both sides"
 
@@ -109,6 +110,8 @@ def interruption(inventory: Inventory) -> str:
     slot, publication = installed.slot, installed.publication
     if slot is None or not slot.is_ours:
         return "its replication slot was dropped"
+    if installed.is_advanced:
+        return ADVANCED
     if slot.lost:
         return f"its replication slot has lost a part of the server's log ({slot.lost})"
     if publication is None or publication.oid != installed.published[0]:
@@ -253,7 +256,9 @@ class Capture:
         if installed.timeline is not None:
             values["timeline"] = installed.timeline
         if "token" not in installed.meta:
-            values["token"] = secrets.token_hex(8)
+            slot = read_slot(connection, names)
+            assert slot is not None
+            values |= {"token": secrets.token_hex(8), ALLOWED: str(slot.confirmed)}
         with connection.transaction():
             for name, value in values.items():
                 connection.execute(set_meta(names, name, value).encode())

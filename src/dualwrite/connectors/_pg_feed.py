@@ -15,6 +15,7 @@ from threading import RLock
 from time import monotonic
 from typing import Final
 
+from dualwrite.connectors._pg_allowance import Allowance
 from dualwrite.connectors._pg_capture import (
     DIVERTED,
     REMEDY,
@@ -93,6 +94,7 @@ class Source:
         self._lock = RLock()
         self._line: Line | None = None
         self._names: Names | None = None
+        self._allowance: Allowance | None = None
         self._session: Connection | None = None
         self._sessions: set[Session] = set()
         self._asking: Session | None = None  # in which transactions ask what users did; there is one at a time
@@ -134,12 +136,15 @@ class Source:
         refuse_standby(self._database, installed.timeline is None)
         if installed.is_diverted:
             raise PositionLost(f"{self._database.shown}: {DIVERTED}, so changes may have been missed", REMEDY)
+        if self._allowance is None:
+            self._allowance = Allowance(self._database, names)
         stream = Stream(
             self._database,
             names.slot,
             names.schema,
             lambda start: Log(start, names.schema, {names.slot}),
             patience=min(HELD, self._patience),
+            allowance=self._allowance,
         )
         lost = tuple(map(int, installed.meta.get(LOST, "0").split(".")))
         marker, visible = _last_marker(installed), Visible(stream.log)

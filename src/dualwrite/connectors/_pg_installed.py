@@ -19,6 +19,7 @@ What ``meta`` holds, by name:
     database       SYSTEMID.DBOID, the database that all this was made in
     token          made anew whenever changes may have been missed; ``feed`` names are made of it
     timeline       the server's timeline that the token speaks of
+    allowed        the LSN beyond which we confirm nothing before we have said so here
     published      which publication, and which membership of each table, the token speaks of
     table.OID      a captured table, and the replica identity that each of its partitions had before
 """
@@ -38,6 +39,7 @@ from dualwrite.connectors.base import Installation
 from dualwrite.errors import Denied, Usage
 
 SCHEMA_NUMBER: Final = 1
+ALLOWED: Final = "allowed"
 TABLE: Final = "table."
 """How the names of meta's entries about captured tables begin."""
 
@@ -80,11 +82,12 @@ class Slot:
     """A replication slot; ``lost`` tells why it cannot be read any more, ``retained`` the bytes of WAL it keeps.
 
     ``is_ours``: it is one for this database and made for ``pgoutput``.  ``holder`` is the process that uses it.
-    ``is_ready``: its creation has ended.
+    ``is_ready``: its creation has ended.  What committed before the LSN ``confirmed`` is not sent any more.
     """
 
     is_ours: bool
     is_ready: bool
+    confirmed: int
     holder: int | None
     lost: str
     retained: int
@@ -179,6 +182,11 @@ class Installed:
         return self.timeline is not None and self.meta.get("timeline", self.timeline) != self.timeline
 
     @property
+    def is_advanced(self) -> bool:
+        """Is the slot further on than we have brought it?"""
+        return self.slot is not None and ALLOWED in self.meta and self.slot.confirmed > int(self.meta[ALLOWED])
+
+    @property
     def feed(self) -> str:
         """The name of the feed's incarnation; empty as long as nothing is installed."""
         return f"{self.database}.{self.meta['token']}" if "token" in self.meta else ""
@@ -212,7 +220,7 @@ _PUBLICATION: Final = """
     FROM pg_publication p WHERE pubname = $1"""
 _SLOT: Final = """
     SELECT coalesce(database = current_database() AND plugin = 'pgoutput' AND NOT temporary AND NOT two_phase, false),
-        confirmed_flush_lsn IS NOT NULL, active_pid,
+        confirmed_flush_lsn IS NOT NULL, coalesce(confirmed_flush_lsn - '0/0'::pg_lsn, 0), active_pid,
         CASE WHEN wal_status = 'lost' THEN coalesce(to_jsonb(s) ->> 'invalidation_reason', 'wal_removed')
             ELSE coalesce(to_jsonb(s) ->> 'invalidation_reason', '') END,
         CASE WHEN NOT pg_is_in_recovery() AND restart_lsn IS NOT NULL
@@ -227,6 +235,7 @@ def read_installed(connection: Connection, names: Names) -> Installed:
     assert row is not None
     system, timeline, schema, is_owned, tables, is_usable, has_origin = row
     present = frozenset(json.loads(tables)) if schema else frozenset()
+    slot = read_slot(connection, names)  # before what it may be: whoever confirms more says so there first
     meta: dict[str, str] = {}
     if is_usable == "t" and "meta" in present:
         meta = dict(connection.execute(f"SELECT name, value FROM {names.table('meta')}".encode()).fetchall())
@@ -240,7 +249,7 @@ def read_installed(connection: Connection, names: Names) -> Installed:
         is_owned == "t",
         meta,
         _publication(connection, names),
-        read_slot(connection, names),
+        slot,
         has_origin == "t",
         {int(name[len(TABLE) :]): Captured.parse(value) for name, value in meta.items() if name.startswith(TABLE)},
     )
@@ -278,10 +287,11 @@ def read_slot(connection: Connection, names: Names) -> Slot | None:
     row = connection.execute(_SLOT.encode(), [names.slot]).fetchone()
     if row is None:
         return None
-    is_ours, is_ready, holder, lost, retained, safe = row
+    is_ours, is_ready, confirmed, holder, lost, retained, safe = row
     return Slot(
         is_ours == "t",
         is_ready == "t",
+        int(confirmed),
         int(holder) if holder else None,
         lost,
         int(retained),

@@ -30,6 +30,7 @@ from typing import Final
 import psycopg
 from psycopg.pq import ExecStatus
 
+from dualwrite.connectors._pg_allowance import Allowance
 from dualwrite.connectors._pg_capture import REMEDY
 from dualwrite.connectors._pg_entries import lsn_text
 from dualwrite.connectors._pg_log import Log
@@ -93,17 +94,23 @@ class Stream:
         start: int | None = None,
         follow: bool = True,
         patience: float = PATIENCE,
+        allowance: Allowance | None = None,
     ) -> None:
         """Begin to read at ``start`` (None: at what was confirmed); ``log`` makes the log that begins there.
+
+        Where there is an ``allowance``, it is asked before anything is confirmed.
 
         Raises PositionLost when what follows ``start`` will not be sent again, the slot or publication is gone or
         invalid; Unavailable when another session holds the slot for longer than ``patience`` seconds; Denied.
         """
         self._database, self._slot, self._publication = database, slot, publication
         self._follow = follow
+        self._allowance = allowance
         self._connection = database.connect(replication=True)
         try:
             self.start = self._begin(start, patience)
+            if allowance is not None:
+                allowance.examine()
             self.log = log(self.start)
         except BaseException:
             self._connection.close()
@@ -373,7 +380,10 @@ class Stream:
 
     def _tell(self, is_asking: bool = False) -> None:
         """Send our status."""
-        self._confirmed = max(self._confirmed, self._confirmable())
+        confirmable = max(self._confirmed, self._confirmable())
+        if self._allowance is not None:
+            self._allowance.cover(confirmable)
+        self._confirmed = confirmable
         at = int((time() - _POSTGRES_EPOCH) * 1_000_000)
         received = max(self.log.reached, self._confirmed)
         self._pgconn.put_copy_data(_status(b"r", received, self._confirmed, self._confirmed, at, is_asking))
@@ -397,6 +407,8 @@ class Stream:
     def _end(self) -> None:
         """Part in order, so that the slot is free at once; not at any price."""
         self._tell()
+        if self._allowance is not None:
+            self._allowance.settle()  # while nobody else can have the slot
         self._pgconn.put_copy_end()
         self._flush()
         self._poll.unregister(self._woken)
