@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from dualwrite.engine import spool, window
-from dualwrite.engine.window import Windows
+from dualwrite.engine.window import Windows, is_renamed, record_keys
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
 from dualwrite.model import Change, Key, Kind, Position, Side
@@ -75,3 +75,55 @@ def test_what_nobody_holds_back_is_forgotten_without_a_question(compiled: Compil
     for code in set(CODES):
         assert asked.of("items", (code,), None) == unasked.of("items", (code,), None)
     assert len(asked) == len(unasked) == 7
+
+
+@pytest.mark.parametrize("in_memory", [10, 10_000], ids=["mostly on disk", "in memory"])
+@pytest.mark.parametrize("seed", range(6))
+def test_windows_are_what_was_added_and_not_forgotten(
+    compiled: CompiledMap, seed: int, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also among deletes and changes of keys, and where the journal gives something back that is older."""
+    monkeypatch.setattr(spool, "MANY", 3)
+    monkeypatch.setattr(window, "IN_MEMORY", in_memory)
+    random, seen = Random(seed), 0
+    windows = Windows(Side.LEFT, {"items": compiled})
+    plain: dict[tuple[Key, Position], Change] = {}
+
+    def keep(_: str, key: Key) -> bool:
+        return key == ("calm",)
+
+    for number in range(1, 300):
+        made = change(number, random.choice(CODES))
+        match random.randrange(12):
+            case 0:
+                made = made._replace(kind=Kind.DELETE, after=None)
+            case 1:
+                made = made._replace(after=(random.choice(CODES), str(number)))
+        windows.extend([made], place(number))
+        plain |= {(key, made.position): made for key in record_keys(compiled, Side.LEFT, made)}
+        if number % 5 == 0:
+            seen = random.randint(seen, number)
+            windows.forget(place(seen), keep)
+            plain = {(k, at): c for (k, at), c in plain.items() if at > place(seen) or keep("items", k)}
+        if number % 17 == 0:
+            old = change(0, "calm")._replace(position=Position("feed", (random.randint(1, number), number)))
+            windows.restore("items", ("calm",), old)
+            plain[("calm",), old.position] = old
+        for code in set(CODES):
+            behind = random.choice([None, place(random.randint(0, number))])
+            mine = sorted((c for (key, _), c in plain.items() if key == (code,)), key=lambda c: c.position)
+            expected = [c for c in mine if behind is None or c.position > behind]
+            assert windows.of("items", (code,), behind) == expected
+            if any(c.kind is Kind.DELETE or is_renamed(compiled, Side.LEFT, c) for c in expected):
+                assert windows.has_turned("items", (code,), behind)
+
+
+def test_a_record_that_was_only_updated_has_not_turned(compiled: CompiledMap) -> None:
+    """What it once was more counts no more than what is seen."""
+    windows = Windows(Side.LEFT, {"items": compiled})
+    gone = change(1, "busy")._replace(kind=Kind.DELETE, after=None)
+    windows.extend([gone, *(change(number, "busy") for number in range(2, 9))], place(8))
+    assert windows.has_turned("items", ("busy",), None)
+    assert not windows.has_turned("items", ("busy",), place(1))
+    windows.forget(place(8))
+    assert not windows.has_turned("items", ("busy",), None)

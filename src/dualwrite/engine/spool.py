@@ -14,6 +14,7 @@ import tempfile
 import threading
 import weakref
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -239,7 +240,7 @@ class Overflow:
         )
         self._database.execute("CREATE INDEX old_record ON old (map, key)")
         self._count = 0
-        self._found: dict[tuple[str, Key], list[Change]] = {}
+        self._found: dict[tuple[str, Key], tuple[list[Change], int]] = {}  # with their bytes on disk
         self._held = 0
 
     def __len__(self) -> int:
@@ -255,21 +256,38 @@ class Overflow:
         self._database.executemany("INSERT INTO old (map, key, place, change) VALUES (?, ?, ?, ?)", rows)
         self._database.execute("COMMIT")
         self._count += len(rows)
-        self._unremember()
+        for (map_name, key, _), row in zip(entries, rows, strict=True):
+            held = self._found.get((map_name, key))
+            if held is not None:
+                held[0].append(_unpacked(row[3]))
+                self._remember((map_name, key), held[0], held[1] + len(row[3]))
 
     def find(self, map_name: str, key: Key) -> Sequence[Change]:
         """The changes of a record."""
-        found = self._found.get((map_name, key))
-        if found is None:
-            query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
-            size, found = 0, []
-            for (packed,) in self._database.execute(query, (map_name, _text(key))):
-                size += len(packed)
-                found.append(_unpacked(packed))
-            if len(found) >= MANY and self._held + size <= REMEMBERED:
-                self._found[map_name, key] = found
-                self._held += size
+        held = self._found.get((map_name, key))
+        if held is not None:
+            return held[0]
+        query = "SELECT change FROM old WHERE map = ? AND key = ? ORDER BY number"
+        size, found = 0, []
+        for (packed,) in self._database.execute(query, (map_name, _text(key))):
+            size += len(packed)
+            found.append(_unpacked(packed))
+        self._remember((map_name, key), found, size)
         return found
+
+    def _remember(self, record: tuple[str, Key], changes: list[Change], size: int) -> None:
+        """Hold the changes of a record, where they are worth it and there is room."""
+        self._held -= self._found.pop(record, ((), 0))[1]
+        if len(changes) >= MANY and self._held + size <= REMEMBERED:
+            self._found[record] = changes, size
+            self._held += size
+
+    def _forget(self, until: Position) -> None:
+        """Of the changes that are held, those up to a position are not on disk any more."""
+        for record, (changes, size) in list(self._found.items()):
+            gone = bisect_right(changes, until, key=lambda change: change.position)
+            if gone:
+                self._remember(record, changes[gone:], size * (len(changes) - gone) // len(changes))
 
     def _unremember(self) -> None:
         """What is on disk has changed."""
@@ -295,8 +313,8 @@ class Overflow:
             if gone:
                 execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
                 self._count -= len(gone)
-                self._unremember()
             if len(gone) < BLOCK:
+                self._forget(until)
                 return kept
 
     def pass_over(self, is_elsewhere: Callable[[str, Position], bool]) -> None:

@@ -134,8 +134,13 @@ class Stage:
 
     def _is_renamed(self, plan: Plan) -> bool:
         """Has one of the two sides changed the record's key, unseen by the other?"""
-        windows = [self._own(plan.key, seen) for seen in dict.fromkeys(change.seen for change in plan.changes)]
-        return plan.renames or any(is_renamed(self.compiled, self.target, own) for window in windows for own in window)
+        name, key = self.compiled.name, plan.key
+        return plan.renames or any(
+            is_renamed(self.compiled, self.target, own)
+            for seen in dict.fromkeys(change.seen for change in plan.changes)
+            if self.windows.has_turned(name, key, seen)
+            for own in self._own(key, seen)
+        )
 
     def _fetch(self, plans: Sequence[Plan]) -> None:
         """The target's rows as they are, for those plans that do not know them yet."""
@@ -278,9 +283,10 @@ class Stage:
 
     def _window(self, key: Key, seen: Position | None) -> tuple[Window, Change | None]:
         """As ``_tell``, once for all changes that had seen the same."""
-        found = self._told.get((key, seen))
+        name, found = self.compiled.name, self._told.get((key, seen))
         if found is None:
-            told, silent = self._tell(self._own(key, seen))
+            window = self._own(key, seen)
+            told, silent = self._tell(window) if self.windows.has_turned(name, key, seen) else (window, None)
             found = self._told[key, seen] = Window(told), silent
         return found
 

@@ -8,6 +8,7 @@ everything in it can be read again from the side's feed (or, for parked records,
 from __future__ import annotations
 
 import threading
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
@@ -93,6 +94,15 @@ WEIGHED = 8
 """Of so many changes one is weighed."""
 
 
+def _behind(changes: Sequence[Change], seen: Position | None) -> list[Change]:
+    """Of changes in feed order those behind a place."""
+    return list(changes if seen is None else changes[bisect_right(changes, seen, key=_place) :])
+
+
+def _place(change: Change) -> Position:
+    return change.position
+
+
 class WeakChanges(Protocol):
     """What an initial sync carries out of a side."""
 
@@ -110,12 +120,16 @@ class Windows:
     """The own changes of one side that may still matter, in feed order per map and record.
 
     Thread-safe: the flow out of the side adds what it reads, the flow into it what it finds behind that.
+
+    A record may be changed thousands of times unseen, and every batch asks for its window: so what is asked of one is
+    found without going through it.
     """
 
     def __init__(self, side: Side, maps: Mapping[str, CompiledMap], end: Position | None = None) -> None:
         self._side = side
         self._maps = maps
         self._records: dict[tuple[str, Key], list[Change]] = {}
+        self._turned: dict[tuple[str, Key], Position] = {}  # where the last change stands that was more than an update
         self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
         self._weight = 0  # about how many characters those have that were added since the last were moved to disk
         self._floors: dict[str, Position] = {}
@@ -156,11 +170,18 @@ class Windows:
         for key in keys:
             record = change.view, key
             self._insert(record, seen)
+            if len(keys) > 1 or seen.kind is Kind.DELETE:
+                self._turn(record, change.position)
             self._order.append((change.position, record))
         if len(self._order) % WEIGHED == 0:  # large rows seldom come alone
             self._weight += WEIGHED * weight([row for row in (seen.after, seen.before) if row])
         if len(self._order) > IN_MEMORY or self._weight > LARGEST_IN_MEMORY:
             self._spill()
+
+    def _turn(self, record: tuple[str, Key], position: Position) -> None:
+        last = self._turned.get(record)
+        if last is None or last < position:
+            self._turned[record] = position
 
     def _spill(self) -> None:
         """Move the older half to disk: a side that worked alone for days must not fill the memory."""
@@ -203,6 +224,7 @@ class Windows:
         with self._lock:
             self._touched.add(map_name)
             self._insert((map_name, key), change)
+            self._turn((map_name, key), change.position)  # for all we know
 
     def _insert(self, record: tuple[str, Key], change: Change) -> None:
         """Put a change into its place; what the journal has kept may come out of the feed as well, which knows all
@@ -253,20 +275,31 @@ class Windows:
             floor = self._floors.get(map_name)
             if floor is not None and (seen is None or seen < floor):
                 seen = floor
-            found = self._records.get((map_name, key), [])
+            window = _behind(self._records.get((map_name, key), ()), seen)
             if self._overflow:
-                found = sorted([*self._overflow.find(map_name, key), *found], key=lambda change: change.position)
+                older = _behind(self._overflow.find(map_name, key), seen)
+                is_in_order = not older or not window or older[-1].position < window[0].position
+                window = [*older, *window]
+                if not is_in_order:
+                    window.sort(key=_place)
             lent = self._lent.get((map_name, key))
             if lent:
-                known = {change.position: change for change in (*lent, *found)}
-                found = [known[position] for position in sorted(known)]
-            window = [change for change in found if seen is None or seen < change.position]
+                known = {change.position: change for change in (*lent, *window)}
+                window = _behind([known[position] for position in sorted(known)], seen)
             weak = self._weak.get(map_name)
         if weak is not None and (seen is None or weak.last is None or seen < weak.last):
             first = weak.find(key)
             if first is not None and (seen is None or first.position > seen) and first not in window:
                 window.insert(0, first)
         return window
+
+    def has_turned(self, map_name: str, key: Key, seen: Position | None) -> bool:
+        """May a record's window hold more than updates under one and the same key?  False is sure."""
+        with self._lock:
+            if map_name in self._weak or self._lent.get((map_name, key)):
+                return True
+            last = self._turned.get((map_name, key))
+            return last is not None and (seen is None or seen < last)
 
     def known_among(self, map_name: str, keys: Collection[Key]) -> Collection[Key]:
         """Those of the records of which own changes may be known; quicker than to ask ``of`` for each."""
@@ -317,7 +350,11 @@ class Windows:
                 if changes and changes[-1].position is position:  # they are in order
                     del self._records[record]
                 else:
-                    self._keep(record, [c for c in changes if seen < c.position])
+                    self._keep(record, _behind(changes, seen))
+                if not self._overflow and record not in self._records:
+                    self._turned.pop(record, None)
+            if not self._records and not self._overflow:
+                self._turned.clear()
             if known:
                 self._weight = self._weight * len(self._order) // known
         return held
@@ -334,6 +371,7 @@ class Windows:
         with self._lock:
             if key is None:
                 self._records = {record: kept for record, kept in self._records.items() if record[0] != map_name}
+                self._turned = {record: last for record, last in self._turned.items() if record[0] != map_name}
                 self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
                 self._floors.pop(map_name, None)
                 self._weak.pop(map_name, None)
