@@ -69,6 +69,29 @@ def test_what_is_few_or_allowed_goes_through(shop, limit, differing):
     assert shop.agree()
 
 
+def test_new_records_whose_columns_belong_to_the_other_side_are_told_and_counted(shop):
+    """What they hold would be gone, as their owner has nothing there: the plan says so, and the brake asks first."""
+    shop.map.write_text(shop.map.read_text().replace("credit  = creditlimit", "credit  < creditlimit"))
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+    new = "SELECT 'N' || i, 'new', 'open', CASE WHEN i > 2 THEN 7 END FROM n"
+    shop.sql(shop.left, f"INSERT INTO customers (account, name, status, credit) {numbers} {new}", ROWS)
+    (plan,) = shop.call("plan", "--json").json()["maps"]
+    overwritten = ROWS - 2 + 1  # two have no credit; C2 is new at the right side as well
+    assert plan["update"] == {"left": overwritten, "right": 1}
+    rows = {tuple(row["key"]): row for row in plan["rows"] if row["side"] == "left" and row["action"] == "update"}
+    assert rows["N3",]["columns"] == {"creditlimit": {"old": "7.00", "new": None}}
+    assert "unless that side fills in something else" in rows["N3",]["reason"]
+    assert ("N2",) not in rows
+    assert shop.call("run", "--until-idle").code == 1
+    (row,) = shop.call("status", "--json").json()["maps"]
+    assert f"would change {overwritten} of {ROWS + 2} records of the left side" in row["reason"]
+    assert shop.sql(shop.left, "SELECT count(*) FROM customers WHERE credit = 7") == [(ROWS - 2,)]
+    assert shop.call("start", "customers", "--allow-changes", str(overwritten)).code == 0
+    assert shop.sync().code == 0
+    assert shop.sql(shop.left, "SELECT count(*) FROM customers WHERE credit = 7") == [(0,)]
+    assert shop.agree()
+
+
 def test_a_terminal_is_asked(shop, monkeypatch):
     """Beside a running engine, ``start`` asks, with the counts; yes lets it through."""
     asked = []

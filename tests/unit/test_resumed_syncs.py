@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from dualwrite.connectors import memory
-from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction
-from dualwrite.engine import flow, initial
+from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction, User
+from dualwrite.engine import flow, initial, spool
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.initial import InitialSync
+from dualwrite.engine.link import RESTORE
 from dualwrite.engine.resuming import Rest, originals
 from dualwrite.engine.spool import Spool, Weak
 from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import SyncRun
-from dualwrite.model import Outcome, Row, Side, Write
+from dualwrite.model import Kind, Outcome, Row, Side, Value, Write
 from dualwrite.schema import View
 
 from .test_engine_stories import GROUP_MAP, ITEM_MAP, Crash, Story
@@ -78,7 +79,7 @@ def story(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
 def streaming(story: Resumed, monkeypatch: pytest.MonkeyPatch) -> Resumed:
     """The right side is empty, and may be written to while the left one is read: what that holds is carried as it is
     read."""
-    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
+    monkeypatch.setattr(InitialSync, "_may_stream", lambda *_: True)
     for code in ("0", "x", "long"):
         story.delete(R, code)
     return story
@@ -131,7 +132,7 @@ def test_the_next_chunk_is_made_ready_while_one_is_carried(streaming: Resumed, m
 @pytest.mark.parametrize("kills", [0, 1, 2])
 def test_what_was_read_ahead_of_a_kill_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int) -> None:
     """Where one side is empty, the run counts what it would have if it had never been killed: the detached ones too."""
-    monkeypatch.setattr(InitialSync, "_may_stream", lambda _: True)
+    monkeypatch.setattr(InitialSync, "_may_stream", lambda *_: True)
     monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 1))
     monkeypatch.setattr(memory, "BLOCK", 2)
     story = Resumed(tmp_path, ITEM_MAP.replace("columns:", "filter: {right: \"code ne 'hidden'\"}\ncolumns:"))
@@ -219,6 +220,81 @@ def edited_while_dead(story: Resumed, point: str, nth: int) -> dict[str | None, 
     assert not story.conflicts()
     story.at_rest()
     return both
+
+
+@pytest.fixture
+def owning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
+    """Names belong to the right side: of six records on the left, it has two, with other names."""
+    monkeypatch.setattr(flow, "LOADED", 2)
+    monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 2))
+    monkeypatch.setattr(initial, "BLOCK", 2)
+    monkeypatch.setattr(spool, "BLOCK", 2)
+    told = Resumed(tmp_path, ITEM_MAP.replace("name = name", "name < name"))
+    for number in range(ROWS):
+        told.insert(L, code=str(number), name=f"left {number}", note="n" if number else "left", amount="1")
+    for number in range(2):
+        told.insert(R, code=str(number), name=f"right {number}", note="n")
+    told.databases[R].trigger("products", filling)
+    return told
+
+
+def filling(user: User, kind: object, _old: object, new: Mapping[str, Value] | None) -> None:
+    """What the right side does: it names a record that comes without a name, but for one."""
+    if kind is Kind.INSERT and new is not None and new["name"] is None and new["code"] != "2":
+        user.update("products", {"code": new["code"]}, {"name": f"filled {new['code']}"})
+
+
+OWNED = {
+    ("0", "right 0"),
+    ("1", "right 1"),
+    ("2", None),
+    *((str(number), f"filled {number}") for number in range(3, ROWS)),
+}
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])
+@pytest.mark.parametrize("point", [*POINTS, "between restores", "inside restore"])
+def test_wherever_it_is_killed_one_way_columns_are_as_their_owner_has_them(
+    owning: Resumed, point: str, nth: int
+) -> None:
+    """Those that differed, and those of records that the owner's side has got, and has filled or not."""
+    seen = 0
+
+    def again() -> None:
+        nonlocal seen
+        seen += 1
+        if seen < nth:
+            owning.at_point[point] = again
+        else:
+            owning.crash_at = point
+
+    owning.at_point[point] = again
+    with suppress(Crash):
+        owning.start(drain=False)
+    owning.resume()
+    assert owning.both("code", "name") == OWNED
+    assert owning.counted()[L] == (ROWS, 0, ROWS, 0, 0)
+    assert not list(owning.folder.iterdir())
+    owning.at_rest()
+
+
+def test_restoring_keeps_nothing_per_record(owning: Resumed) -> None:
+    """However many one-way columns an initial sync restores, neither memory nor a side's own table knows of more than
+    those at hand."""
+    points, most = ("between chunks", "between restores", "all carried"), 0
+
+    def look() -> None:
+        nonlocal most
+        owning.at_point.update(dict.fromkeys(points, look))
+        state = owning.engine.link.sides[R]
+        kept = [entry for entry in state.connector.remembered(RESTORE) if entry.until is None]
+        done = owning.engine.flows[L].restorer.done
+        most = max(most, len(state.restore) + len(done), len(kept))
+
+    owning.at_point.update(dict.fromkeys(points, look))
+    owning.start()
+    assert owning.both("code", "name") == OWNED
+    assert most <= 2
 
 
 @pytest.mark.parametrize("share", [50, 90])

@@ -116,7 +116,7 @@ class Application:
             self.transaction.insert(view, rows) for rows in self._mapped(compiled, weak)
         ):
             return False
-        self._note_inserted(compiled, weak, range(len(weak.rows)))
+        self._note_inserted(compiled, len(weak.rows))
         self.ledger.inserts_whole = True
         return True
 
@@ -139,16 +139,13 @@ class Application:
         writes = [Write(key, None, row) for key, row in zip(view.natural_keys(rows), rows, strict=True)]
         outcomes = self.transaction.write(view, writes)
         done = {number for number, outcome in zip(numbers, outcomes, strict=True) if isinstance(outcome, Applied)}
-        self._note_inserted(compiled, weak, done)
+        self._note_inserted(compiled, len(done))
         return [number for number in range(len(weak.rows)) if number not in done]
 
-    def _note_inserted(self, compiled: CompiledMap, weak: Weak, numbers: Collection[int]) -> None:
-        self.ledger.counts[compiled.name, "applied"] += len(numbers)
+    def _note_inserted(self, compiled: CompiledMap, count: int) -> None:
+        self.ledger.counts[compiled.name, "applied"] += count
         self.ledger.loaded.add(compiled.name)
         self.ledger.tables.add(compiled.views[self.target].table)
-        if any(unit.owner is self.target for unit in compiled.units[self.source]):
-            for number in numbers:
-                self._restore_later(compiled, weak.rows[number])
 
     def _is_untouched(self, compiled: CompiledMap) -> bool:
         """Is there nothing of the map's records but what the changes themselves say?"""
@@ -156,10 +153,6 @@ class Application:
         here = self.link.sides[self.target]
         known = any(record[0] == name for record in (*here.parked.records(), *here.hidden))
         return not known and here.windows.is_untouched(name)
-
-    def _restore_later(self, compiled: CompiledMap, row: Row) -> None:
-        natural = compiled.target_key(self.source, row)
-        self.ledger.restore_later(compiled, compiled.key(self.source, row), natural)
 
     def _keys(self, compiled: CompiledMap, change: Change) -> tuple[Key, ...] | None:
         try:

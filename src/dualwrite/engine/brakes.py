@@ -37,7 +37,8 @@ def refuse_changes(
                 f"the initial sync would change {count} of {rows} records of the {side} side, {most}",
                 f"nothing was written; see `dualwrite plan`; if it is meant: `dualwrite {command} {name!r} "
                 f"--allow-changes {count}`; "
-                f"if the {side} side has the better values: `dualwrite {command} {name!r} --master {side}`",
+                f"if the {side} side has the better values: `dualwrite {command} {name!r} --master {side}`; "
+                f"where these are in columns of the other side (one-way lines), turn the direction of their lines",
                 count,
             )
 

@@ -19,7 +19,7 @@ from dualwrite.engine.spool import IN_MEMORY, Entry, Partitioned, parts_of
 from dualwrite.errors import RowProblem
 from dualwrite.lined import LARGEST, Later, Lined, weight
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Key, Row, Side
+from dualwrite.model import ABSENT, Key, Row, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,21 @@ def compare(
         yield from findings
     else:
         yield from _within(compiled, findings, outside, tally)
+
+
+def foreseen(compiled: CompiledMap, source: Side, row: Row) -> Row:
+    """What a record's row of ``source`` will be once the other side has got it, as far as can be told: its columns that
+    belong to that side come back from there.
+
+    They are made of what that side gets; a default or a trigger there may fill in more.
+    """
+    owned = compiled.owned_elsewhere(source)
+    try:
+        got = compiled.map_row(source, row) if owned else ()
+    except RowProblem:  # that side does not get it
+        return row
+    back, _ = compiled.map_known(source.other, tuple(None if cell is ABSENT else cell for cell in got))
+    return tuple(back[n] if n in owned and back[n] is not ABSENT else cell for n, cell in enumerate(row))
 
 
 def company_member(compiled: CompiledMap) -> int | None:

@@ -201,12 +201,14 @@ class Flow:
     def carry_weak(self, weak: Weak) -> None:
         """Carry differences that an initial sync found; their positions lie just behind its boundary."""
         loads = False
+
+        def work(transaction: Transaction) -> Ledger:
+            self._tidy(transaction)
+            return Application(self.link, self.source, transaction, divisible=True).load(weak)
+
         try:
-            ledger = self.transact(
-                lambda transaction: Application(self.link, self.source, transaction, divisible=True).load(weak),
-                weak.last,
-                divisible=True,
-            )
+            ledger = self.transact(work, weak.last, divisible=True)
+            self._tidied()
             loads = ledger.inserts_whole
             self._advance(weak.last)
         except (Doubt, Busy):

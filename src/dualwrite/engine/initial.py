@@ -22,13 +22,13 @@ from typing import TypeVar, assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot, Transaction
 from dualwrite.engine.brakes import Allowance, unasked
-from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare, foreseen
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import Link
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
 from dualwrite.engine.scope import Part
-from dualwrite.engine.spool import BLOCK, Spool, Weak, in_chunks
+from dualwrite.engine.spool import BLOCK, Restores, Spool, Weak, in_chunks
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
@@ -155,8 +155,7 @@ class InitialSync:
         self._due = 0.0  # when the target may let go of something again
         self._streams: Side | None = None
         self._unusable: list[Unusable] = []
-        self._restores: dict[Side, dict[Key, Key]] = {side: {} for side in Side}
-        self._asked: dict[Side, list[Key]] = {side: [] for side in Side}  # of a live map: what it lets be restored
+        self._restores = {side: self._new_restores(side) for side in Side}
         self._snapshots = ExitStack()
         self._ahead = ExitStack()
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
@@ -164,11 +163,11 @@ class InitialSync:
     def _spool(self, side: Side) -> Spool:
         if self._keeper is None:
             return Spool(self.compiled, side)
-        if self._kept is None:
-            return Spool(self.compiled, side, self._keeper.new(side))
-        spool = Spool(self.compiled, side, self._keeper.again(side))
-        spool.recover()
-        return spool
+        return self._keeper.spool(side) if self._kept is None else self._keeper.spool_again(side)
+
+    def _new_restores(self, side: Side) -> Restores:
+        """For records of which columns that belong to ``side`` differ; ``go_on`` takes up those that there were."""
+        return Restores() if self._keeper is None or self._kept is not None else self._keeper.restores(side)
 
     def compare(self) -> None:
         """Read both sides, or find that one is empty.  Nothing is written."""
@@ -184,7 +183,7 @@ class InitialSync:
             first = next(findings, None)
             if first is not None:
                 findings = chain([first], findings)
-            if tally.alone is not None and self._may_stream() and not self._is_live:
+            if tally.alone is not None and self._may_stream(tally.alone) and not self._is_live:
                 self._findings, self._streams = findings, tally.alone
                 self._snapshots = stack.pop_all()
             else:
@@ -208,11 +207,10 @@ class InitialSync:
         self.boundaries, self.outcome.tally = dict(kept.boundaries), kept.tally
         self._unusable, self._restores = self._keeper.rest()
         for side in Side:
-            spool, state = self._spools[side], self.link.sides[side]
+            spool = self._spools[side]
             spool.go_on(self.boundaries[side], self.boundaries[side.other], kept.before[side])
             carried = kept.carried(side, self.link.sides[side.other].connector, self.flows[side].stream)
             self._done[side] = spool.count if kept.is_carried else carried
-            state.restore.update({(self.compiled.name, key): back for key, back in self._restores[side].items()})
         if kept.streams is not None and not kept.is_carried:
             self._read_rest(kept.streams)
         self._set_floors()
@@ -257,9 +255,11 @@ class InitialSync:
             else:
                 windows.weak(self.compiled.name, weak)
 
-    def _may_stream(self) -> bool:
-        """Can one side be read, and the other written to, while both snapshots are held?"""
-        return not any(state.connector.capabilities.exclusive for state in self.link.sides.values())
+    def _may_stream(self, source: Side) -> bool:
+        """Can one side be read, and the other written to, while both snapshots are held; and is it known already that
+        nothing of ``source`` is overwritten?"""
+        is_exclusive = any(state.connector.capabilities.exclusive for state in self.link.sides.values())
+        return not is_exclusive and not self.compiled.owned_elsewhere(source)
 
     def _take(self, finding: Finding) -> None:
         match finding:
@@ -279,7 +279,16 @@ class InitialSync:
         """What exists on one side only is created on the other."""
         if self.compiled.carried[alone.side]:
             self._count("created", alone.side.other, alone.keys)
+            self._count("changed", alone.side, self._changing(alone))
             self._spools[alone.side].add(alone.rows, insert=True)
+
+    def _changing(self, alone: Alone) -> list[Key]:
+        """Of records that are created on the other side, those of which columns belong to it and will be others."""
+        compiled, side = self.compiled, alone.side
+        if not compiled.owned_elsewhere(side):
+            return []
+        pairs = zip(alone.keys, alone.rows, strict=True)
+        return [key for key, row in pairs if foreseen(compiled, side, row) != row]
 
     def _count(self, what: str, target: Side, keys: Sequence[Key | None]) -> None:
         if not self._is_live:
@@ -306,13 +315,8 @@ class InitialSync:
         if row is not None and self._carries(difference, other):
             owned = {unit.name for unit in self.compiled.units[self.master] if unit.owner is other}
             if owned.intersection(difference.units):
-                natural = self.compiled.views[other].natural_key(row)
-                restore, record = self.link.sides[other].restore, (self.compiled.name, difference.key)
-                if self._is_live and record not in restore:
-                    self._asked[other].append(difference.key)
-                restore[record] = natural
-                if self._keeper is not None:
-                    self._restores[other][difference.key] = natural
+                self._count("changed", self.master, [difference.key])
+                self._restores[other].add(difference.key, self.compiled.views[other].natural_key(row))
 
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
@@ -331,8 +335,10 @@ class InitialSync:
                 done += len(weak.rows)
                 self.progress(self.compiled.name, str(source.other), done, 0 if streams else spool.count)
                 flow.point("between chunks")
+            self._done[source] = done
         self._keep(is_carried=True)
         self.flows[self.master].point("all carried")
+        self._restore()
         for flow in self.flows.values():
             self._park(flow)
             flow.settle(idle=True)
@@ -346,6 +352,35 @@ class InitialSync:
             self.link.journal, self.compiled, tally, self.boundaries, before, self._part is not None
         )
         return self.outcome
+
+    def _restore(self) -> None:
+        """Columns that belong to one side are taken from there: where they differed, and of the records that it got,
+        which hold what it has filled in.
+
+        It begins anew where it was interrupted: what is there already is not written again.
+        """
+        for owner in Side:
+            flow, done = self.flows[owner.other], 0
+            for records in chain(self._restores[owner].blocks(), self._got(owner)):
+                flow.restorer.put_back(self.compiled.name, records)
+                self._let_go(owner)
+                done += len(records)
+                self.progress(self.compiled.name, str(owner.other), done, 0)
+                flow.point("between restores")
+
+    def _got(self, owner: Side) -> Iterator[Mapping[Key, Key]]:
+        """The records that a side got from the other one, if columns of them belong to it."""
+        compiled, source = self.compiled, owner.other
+        if not compiled.owned_elsewhere(source):
+            return
+        for weak in self._spools[source].chunks(lambda: BLOCK):
+            found: dict[Key, Key] = {}
+            for is_insert, row in zip(weak.inserts, weak.rows, strict=True):
+                with suppress(RowProblem):  # it was parked
+                    if is_insert:
+                        found[compiled.key(source, row)] = compiled.target_key(source, row)
+            if found:
+                yield found
 
     def _let_go(self, source: Side) -> None:
         """What comes back of what was carried is nothing to the other flow: it passes it over, so that the target need
@@ -365,10 +400,8 @@ class InitialSync:
         try:
             self._allowance(self.outcome.changed, self.outcome.tally.read)
         except Halted:
-            for side, state in self.link.sides.items():
+            for state in self.link.sides.values():
                 state.windows.weak(name, None)
-                for key in self._asked[side]:
-                    state.restore.pop((name, key), None)
             raise
 
     def _hear(self, source: Side, changes: Sequence[Change]) -> None:
@@ -463,5 +496,6 @@ class InitialSync:
         self._snapshots.close()
         for side in Side:
             self.link.sides[side].windows.weak(self.compiled.name, None)
-        for spool in self._spools.values():
-            spool.close()
+        for side in Side:
+            self._spools[side].close()
+            self._restores[side].close()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import assert_never
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
+from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare, foreseen
 from dualwrite.engine.initial import outside
 from dualwrite.engine.parents import Wanted
 from dualwrite.engine.release import either
@@ -128,6 +128,15 @@ class Planner:
         for paths in self._needed.get((target, view.table), ()):
             if all(path in cells for path in paths):
                 self._coming.add((target, view.table, tuple((path, _text(cells[path])) for path in paths)))
+        then = foreseen(compiled, source, row)
+        back = {
+            unit.name: (joined(row, unit.indexes), joined(then, unit.indexes))
+            for unit in compiled.units[source]
+            if any(row[index] != then[index] for index in unit.indexes)
+        }
+        if back:
+            reason = f"as the new record on the {target} side has it, unless that side fills in something else"
+            plan.rows.append(PlannedRow(plan.map, source, "update", key, back, reason=reason))
 
     def _update(self, compiled: CompiledMap, plan: MapPlan, difference: Difference, master: Side) -> None:
         for source in (master, master.other):

@@ -12,7 +12,7 @@ from dualwrite.errors import Busy, RowProblem
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import ABSENT, Applied, Key, Outcome, Row, Side, Unchanged, Write
 
-AT_ONCE = 200
+AT_ONCE = 500
 """Records restored in one transaction."""
 
 
@@ -38,19 +38,30 @@ class Restorer:
         names = dict.fromkeys(record[0] for record in self._to.restore)
         for map_name in (name for name in names if name not in self._link.standing):
             pending = {key: natural for (name, key), natural in self._to.restore.items() if name == map_name}
-            refused: dict[Key, str] = {}
-            if map_name in self._link.maps:
-                for chunk in chunks(list(pending.values()), AT_ONCE):
-                    refused |= self._restore(map_name, chunk)
+            refused = self.put_back(map_name, pending) if map_name in self._link.maps else set()
             self._link.loops.restored([(map_name, key) for key in pending], self._source)
             for key, natural in pending.items():
                 del self._to.restore[map_name, key]
-                if natural in refused:
+                if key in refused:
                     self._refused[map_name, key] = natural
-                    detail = {"key": key_text(key), "side": str(self._source), "reason": refused[natural]}
-                    self._link.journal.log("one-way columns could not be put back", map=map_name, detail=detail)
                 else:
                     self.done.add((map_name, key))
+
+    def put_back(self, map_name: str, records: Mapping[Key, Key]) -> set[Key]:
+        """Restore these records at once; each with the key by which the target finds it.
+
+        Returns those of which this was not possible; the activity log tells why.
+        """
+        refused: dict[Key, str] = {}
+        for chunk in chunks(list(records.values()), AT_ONCE):
+            refused |= self._restore(map_name, chunk)
+        found = {key: refused[natural] for key, natural in records.items() if natural in refused}
+        if found:
+            with self._link.journal.batch() as journal:
+                for key, reason in found.items():
+                    detail = {"key": key_text(key), "side": str(self._source), "reason": reason}
+                    journal.log("one-way columns could not be put back", map=map_name, detail=detail)
+        return set(found)
 
     def again(self) -> None:
         """What could not be put back is tried once more, as it is at every start."""

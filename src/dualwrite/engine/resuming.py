@@ -21,7 +21,7 @@ from typing import IO, Final
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.compare import Tally, Unusable
-from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Spool, parts_of, unpacked_rows, write_rows
+from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Restores, Spool, parts_of, unpacked_rows, write_rows
 from dualwrite.errors import DualwriteError
 from dualwrite.journal import Journal
 from dualwrite.lined import LARGEST, weight
@@ -33,7 +33,6 @@ KEPT: Final = "initial sync."
 """What the name of a value in the journal begins with, before the map's: an initial sync that can go on."""
 CHANGED: Final = 500_000
 """Records of a side that is carried as it is read, changed since its boundary, above which all is compared anew."""
-Restores = dict[Key, Key]
 
 
 class CannotGoOn(Exception):
@@ -136,15 +135,27 @@ class Keeper:
     def _path(self, what: str) -> Path:
         return self._folder / f"{self.id}-{what}.rows"
 
-    def new(self, side: Side) -> IO[bytes]:
-        """An empty file for what is carried out of a side."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        return self._path(side.value).open("w+b")
+    def spool(self, side: Side) -> Spool:
+        """An empty one, for what is carried out of a side."""
+        return Spool(self._compiled, side, self._new(side.value))
 
-    def again(self, side: Side) -> IO[bytes]:
-        """The file of an initial sync that was interrupted.  Raises CannotGoOn where there is none."""
+    def restores(self, side: Side) -> Restores:
+        """Empty ones, for records of which a side's one-way columns are to be restored."""
+        return Restores(self._new(_restores(side)))
+
+    def _new(self, what: str) -> IO[bytes]:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        return self._path(what).open("w+b")
+
+    def spool_again(self, side: Side) -> Spool:
+        """That of an initial sync that was interrupted.  Raises CannotGoOn where there is none."""
+        spool = Spool(self._compiled, side, self._again(side.value))
+        spool.recover()
+        return spool
+
+    def _again(self, what: str) -> IO[bytes]:
         try:
-            return self._path(side.value).open("r+b")
+            return self._path(what).open("r+b")
         except OSError as error:
             raise CannotGoOn from error
 
@@ -152,15 +163,17 @@ class Keeper:
         """From here on the sync can go on."""
         rows = [(each.key, each.side.value, each.code, each.reason, len(each.rows)) for each in unusable]
         held = [row for each in unusable for row in each.rows]
-        backs = [(side.value, list(found.items())) for side, found in restores.items()]
+        for each in restores.values():
+            each.flush()
+        counts = {side.value: found.count for side, found in restores.items()}
         path = self._path("rest")
         with path.with_suffix(".new").open("wb") as file:
-            write_rows(file, [marshal.dumps((rows, backs))], held)
+            write_rows(file, [marshal.dumps((rows, counts))], held)
         os.replace(path.with_suffix(".new"), path)
         self._journal.put(KEPT + self._compiled.name, str(kept))
 
     def rest(self) -> tuple[list[Unusable], dict[Side, Restores]]:
-        """What ``save`` kept besides.  Raises CannotGoOn where it is not whole."""
+        """What ``save`` kept besides; the restores are to be closed.  Raises CannotGoOn where it is not whole."""
         try:
             found = unpacked_rows(self._path("rest").read_bytes())
         except OSError as error:
@@ -168,12 +181,21 @@ class Keeper:
         if found is None:
             raise CannotGoOn
         (packed,), held = found
-        rows, backs = marshal.loads(packed)
+        rows, counts = marshal.loads(packed)
         unusable, start = [], 0
         for key, side, code, reason, count in rows:
             unusable.append(Unusable(key, Side(side), code, reason, tuple(held[start : start + count])))
             start += count
-        return unusable, {Side(side): dict(pairs) for side, pairs in backs}
+        restores = {Side(side): Restores(self._again(_restores(Side(side)))) for side in counts}
+        for side, count in counts.items():
+            restores[Side(side)].recover()
+            if restores[Side(side)].count != count:
+                raise CannotGoOn
+        return unusable, restores
+
+
+def _restores(side: Side) -> str:
+    return f"{side.value}-restores"
 
 
 def drop(journal: Journal, folder: Path | None, name: str) -> None:
@@ -211,14 +233,14 @@ def interrupted(
     try:
         kept = Kept.parse(text)
         keeper = Keeper(journal, folder, compiled, kept.id)
-        keeper.rest()
+        for restores in keeper.rest()[1].values():
+            restores.close()
         if kept.fingerprint != fingerprint(compiled):
             return None
         for source in Side:
             carried = kept.carried(source, connectors[source.other], f"{source}>{source.other}")
-            spool = Spool(compiled, source, keeper.again(source))
+            spool = keeper.spool_again(source)
             try:
-                spool.recover()
                 if spool.count < carried:  # the machine lost what it had not written yet
                     return None
             finally:
