@@ -125,6 +125,21 @@ def test_a_vacancy_matters_for_what_the_commit_did_not_know_and_the_feed_tells_b
     assert not vacant
 
 
+def test_what_a_commit_says_of_many_records_is_held_once() -> None:
+    """Hundreds of thousands may be left absent: each has its key, and shares what was said of all of them."""
+    text = vacancy_text(Vacancy(Position("feed", (4,)), 7, None))
+    vacant = Vacancies(Remembered(VACANT, "items", f'["{key}"]', text, 7, None) for key in "abc")
+    found = [vacant.before(("items", (key,)), made(5, mark=6)) for key in "abc"]
+    assert found[0] == Vacancy(Position("feed", (4,)), 7, None)
+    assert found[0] is found[1] is found[2]
+    vacant.add([("items", ("a",))], Vacancy(Position("feed", (8,)), 8, None))
+    vacant.prune(7)
+    assert vacant.before(("items", ("b",)), made(9, mark=7)) is None
+    assert vacant.before(("items", ("a",)), made(9, mark=7)) == Vacancy(Position("feed", (8,)), 8, None)
+    vacant.prune(8)
+    assert not vacant
+
+
 class Counted(str):
     """A text that tells how often it was looked for."""
 

@@ -173,20 +173,25 @@ class Vacancies:
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
         self._known: dict[tuple[str, Key], tuple[Vacancy, ...]] = {}
-        self._commits: deque[tuple[int, Collection[tuple[str, Key]]]] = deque()  # what each left absent, oldest first
+        self._commits: deque[tuple[int, Sequence[tuple[str, Key]]]] = deque()  # what each left absent, oldest first
         self._deciding: Collection[tuple[str, Key]] = ()
         self._decided = threading.Condition()
         self.lasting: dict[tuple[str, Key], None] = {}  # those that the side table has to let go of
+        said: dict[tuple[int, str], list[tuple[str, Key]]] = {}  # a commit says the same of all its records
         for entry in sorted(entries, key=lambda entry: entry.since):
             record = entry.view, key_of(entry.key)
-            self._append([record], vacancy_from(entry.value, entry.since))
+            said.setdefault((entry.since, entry.value), []).append(record)
             if entry.until is None:
                 self.lasting[record] = None
+        for (number, text), records in said.items():
+            self._append(records, vacancy_from(text, number))
 
-    def _append(self, records: Collection[tuple[str, Key]], vacancy: Vacancy) -> None:
-        self._commits.append((vacancy.number, records))
-        for record in records:
-            self._known[record] = (*self._known.get(record, ()), vacancy)
+    def _append(self, records: Iterable[tuple[str, Key]], vacancy: Vacancy) -> None:
+        alone, absent = (vacancy,), tuple(records)  # there may be hundreds of thousands
+        self._commits.append((vacancy.number, absent))
+        for record in absent:
+            former = self._known.get(record)
+            self._known[record] = alone if former is None else (*former, vacancy)
 
     def __bool__(self) -> bool:
         return bool(self._known or self._deciding)
