@@ -35,7 +35,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 DEFECTS: dict[str, Defect] = {}
 USUAL = ("clocks", "max and min", "stops")
 """Features that any random link may have here."""
-RANDOM_PROGRAMS = 400
+RANDOM_PROGRAMS = 1_000
 """So many random programs at most are drawn for a defect."""
 
 
