@@ -86,6 +86,21 @@ def test_tables_without_a_primary_key(linked, unique: str) -> None:
         assert left.run("SELECT count(*), count(note), sum(v) FROM t") == [(100, 50, -50)]
 
 
+def test_network_addresses_as_keys(linked) -> None:
+    """An address alone is spelled without its mask, and found all the same."""
+    maps = map_of("t", {"code": "code", "v": "v"}, "code")
+    with linked("CREATE TABLE t (code inet PRIMARY KEY, v int)", maps) as (left, right, project):
+        left.run("INSERT INTO t VALUES ('10.0.0.1', 1), ('10.0.0.0/8', 1), ('::1', 1)")
+        carry(project)
+        left.run("UPDATE t SET v = 2")
+        carry(project)
+        right.run("UPDATE t SET v = 3 WHERE code <> '::1'")
+        right.run("DELETE FROM t WHERE code = '::1'")
+        carry(project)
+        every = "SELECT code::text, v FROM t ORDER BY code"
+        assert left.run(every) == right.run(every) == [("10.0.0.0/8", 3), ("10.0.0.1/32", 3)]
+
+
 PARTITIONED = """
 CREATE TABLE p (code text, area int, v int, PRIMARY KEY (code, area)) PARTITION BY LIST (area);
 CREATE TABLE p1 PARTITION OF p FOR VALUES IN (1);

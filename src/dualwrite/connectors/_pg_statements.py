@@ -133,7 +133,7 @@ class Target:
                 tests.append(end.equal(cell, f"s.{name}"))
             else:
                 arrays.add(name)
-                tests.append(f"{cell}::text = s.{name}")
+                tests.append(f"{end.text(cell)} = s.{name}")
         flags = {flag for place in self.view.key if (flag := self.plan.flag_of[place]) is not None}
         return tests + [f"NOT {self.plan.flags[flag]}" for flag in sorted(flags)]
 
