@@ -86,6 +86,41 @@ def test_tables_without_a_primary_key(linked, unique: str) -> None:
         assert left.run("SELECT count(*), count(note), sum(v) FROM t") == [(100, 50, -50)]
 
 
+KEYS = (
+    ("text UNIQUE", "a", "b"),
+    ("text NOT NULL UNIQUE", "a", "b"),
+    ("text", "a", "b"),
+    ("char(5) PRIMARY KEY", "a", "b"),
+    ("boolean PRIMARY KEY", "true", "false"),
+    ("inet PRIMARY KEY", "10.0.0.1", "10.0.0.2"),
+)
+"""Columns that tell records apart, with two values of each; some are spelled otherwise when they are cast to text."""
+CAPITALS = """
+CREATE FUNCTION capitals() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.note := upper(NEW.note); RETURN NEW; END';
+CREATE TRIGGER capitals BEFORE INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION capitals()"""
+
+
+@pytest.mark.parametrize(("column", "one", "other"), KEYS, ids=[column for column, *_ in KEYS])
+def test_what_a_trigger_makes_of_our_rows_is_carried_back(linked, column: str, one: str, other: str) -> None:
+    """Whatever tells the records apart; and what users write there is not taken for a write past the capture."""
+    script = f"CREATE TABLE t (code {column}, v int, note text)"
+    with linked(script, map_of("t", {"code": "code", "v": "v", "note": "note"}, "code")) as (left, right, project):
+        right.run(CAPITALS)
+        left.run("INSERT INTO t VALUES (%s, 1, 'made')", one)
+        carry(project)
+        assert left.run("SELECT v, note FROM t") == [(1, "MADE")]
+        left.run("UPDATE t SET note = 'edited'")
+        carry(project)
+        assert left.run("SELECT v, note FROM t") == [(1, "EDITED")]
+        left.run("INSERT INTO t VALUES (%s, 2, 'made')", other)
+        right.run("UPDATE t SET v = 3")
+        carry(project)
+        assert left.run("SELECT v, note FROM t ORDER BY v") == [(2, "MADE"), (3, "EDITED")]
+        right.run("DELETE FROM t WHERE v = 2")
+        carry(project)
+        assert left.run("SELECT v, note FROM t") == [(3, "EDITED")]
+
+
 def test_network_addresses_as_keys(linked) -> None:
     """An address alone is spelled without its mask, and found all the same."""
     maps = map_of("t", {"code": "code", "v": "v"}, "code")

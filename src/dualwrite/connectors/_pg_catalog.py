@@ -305,6 +305,7 @@ class _Reader:
                 generated={"s": "stored", "v": "virtual"}.get(row[8], ""),  # type: ignore[arg-type]  # as above
                 sequence=row[11],
                 hidden=self._types.is_hidden(oid),
+                required=_true(row[6]) or required,
             )
         return columns, details
 

@@ -13,7 +13,7 @@ of other tables are echo, all of them.  Of loud ones ``wrote`` tells every recor
 work, so that the reader can hold what became of it against it; what differs is a change of this side:
 
     {"loud": ["item"],
-     "records": [["item", null, ["1"], {"code": "a", "name": "Abc"}],    inserted: its primary key, the columns set
+     "records": [["item", null, ["1"], {"code": "a", "name": "Abc"}],    inserted: what tells it apart, the columns set
                  ["item", ["1"], ["1"], {"name": "x"}],                  updated: the key before and after
                  ["item", ["2"], null, {}]]}                             deleted
 """
@@ -160,7 +160,7 @@ def _same_or(value: Value, real: Cell, table: Table, name: str) -> Cell:
 
 
 class Intents:
-    """What a marker says that was written, by table and primary key."""
+    """What a marker says that was written, by table and what tells a record apart."""
 
     def __init__(self, records: Iterable[Written]) -> None:
         self._by_key: dict[tuple[str, RowKey], Intent] = {}

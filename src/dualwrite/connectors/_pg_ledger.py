@@ -14,7 +14,7 @@ from dualwrite.schema import View
 class Written:
     """A record of a loud table as we have left it: what tells it apart before and after, and the columns that we set.
 
-    ``before`` is None for an insert, ``after`` for a delete; a table without a primary key has empty ones.
+    ``before`` is None for an insert, ``after`` for a delete.
     """
 
     table: str

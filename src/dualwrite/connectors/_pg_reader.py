@@ -53,7 +53,6 @@ class Shape:
     sights: list[tuple[Sight, Flat | None]]
     pick: Picker | None  # to an image, where lookups or onlookers need one
     watches: dict[int, list[Watch]]
-    has_key: bool
     trouble: Halted | None
 
 
@@ -278,7 +277,7 @@ class LogReader:
         sights = [(sight, sight.flat(relation, facts)) for sight in self._sights.get(table, ())]
         needs_image = table in self._records.targets or any(flat is None for _, flat in sights)
         pick = pick_columns(self._records.columns[table], relation, facts) if needs_image else None
-        return Shape(table, sights, pick, by_view, bool(facts.key), self._difference(relation, facts))
+        return Shape(table, sights, pick, by_view, self._difference(relation, facts))
 
     def _difference(self, relation: Relation, facts: Facts) -> Halted | None:
         """The trouble, when the table's rows are not what the catalog says, and will not be again."""
@@ -452,7 +451,7 @@ class LogReader:
 
 def is_loud(shape: Shape, marker: Marker) -> bool:
     """Can rows like this, in the transaction of this marker, be the work of others?"""
-    return marker.wrote is not None and shape.table in marker.wrote.loud and shape.has_key
+    return marker.wrote is not None and shape.table in marker.wrote.loud
 
 
 def _has_come_to_light(view: View, before: Row, after: Row) -> bool:
@@ -492,9 +491,10 @@ def _fold(folds: dict[tuple[str, RowKey], Fold], item: Item, catalog: Catalog) -
 def _key_of(item: Item, raw: Raw | None, catalog: Catalog) -> RowKey | None:
     if raw is None:
         return None
+    facts = catalog.facts[item.shape.table]
     places = {column.name: index for index, column in enumerate(item.entry.relation.columns)}
-    cells = [raw[places[name]] for name in catalog.facts[item.shape.table].key]
-    return tuple([cell if isinstance(cell, str) else None for cell in cells])
+    cells = [(facts.columns[name].canonical, raw[places[name]]) for name in facts.telling if name in places]
+    return tuple([spell(cell) if isinstance(cell, str) else None for spell, cell in cells])
 
 
 def changed(view: View, told: str) -> Drifted:

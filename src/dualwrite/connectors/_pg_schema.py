@@ -29,7 +29,7 @@ class ColumnFacts:
     there is none, so that they compare as text.  ``hidden``: the type is a domain over one whose operators take no
     domains (an enum, an array, a range).  ``labels`` are an enum's.  ``padded`` is what its text may end in
     that canonical text has not: ``0`` of numbers without a scale, the blanks of ``character(n)``.  ``sequence`` is
-    what numbers its values.
+    what numbers its values.  ``required``: it is never null.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ColumnFacts:
     generated: Literal["", "stored", "virtual"]
     sequence: str | None
     hidden: bool = False
+    required: bool = False
 
     def equal(self, one: str, other: str) -> str:
         """The test whether two expressions of the plain type, or of the column, hold the same value."""
@@ -172,6 +173,16 @@ class Facts:
     def sql(self) -> str:
         """Its name in statements."""
         return self.relation.sql
+
+    @property
+    def telling(self) -> tuple[str, ...]:
+        """The columns that tell records apart in the log: the primary key, else those of a unique index that are never
+        null, else all that are sent."""
+        if self.key:
+            return self.key
+        sure = (unique.columns for unique in self.uniques if unique.where is None and not unique.deferrable)
+        required = (columns for columns in sure if all(self.columns[name].required for name in columns))
+        return next(required, tuple([name for name, column in self.columns.items() if not column.generated]))
 
     def is_indexed(self, columns: Sequence[str]) -> bool:
         """Can rows be found by these columns without reading all of them?"""

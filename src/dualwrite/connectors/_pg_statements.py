@@ -66,7 +66,7 @@ class Target:
     @property
     def identity(self) -> tuple[str, ...]:
         """The columns that tell records apart for those who read them in the feed."""
-        return self.plan.facts.key
+        return self.plan.facts.telling
 
     def is_fixed(self, index: int) -> bool:
         """Is the flat cell's column generated, so that no update may set it?"""
@@ -140,7 +140,8 @@ class Target:
     def _found(self, shape: Shape, tests: Sequence[str], cells: Sequence[int], *, strong: bool) -> str:
         """The records that are there, locked, as ``c``; what they refer to is looked up once they are found."""
         plan = self.plan
-        told = {f"p{n}": f"t.{quote(name)}::text" for n, name in enumerate(self.identity if shape.loud else ())}
+        identity = self.identity if shape.loud else ()
+        told = {f"p{n}": self.columns[name].text(f"t.{quote(name)}") for n, name in enumerate(identity)}
         if shape.horizon:
             told["fresh"] = "age(t.xmin) <= age($1::xid) AND t.xmin <> ALL ($2::xid[])"
         chosen = [f"s.i AS {ours('i')}", "t.tableoid", "t.ctid"]
@@ -231,7 +232,7 @@ class Target:
         if not shape.columns:
             into = f"({names(self._any_default)}) SELECT {', '.join('NULL' for _ in self._any_default)} FROM v"
         identity = self.identity if shape.loud else ()
-        returned = ", ".join(f"{quote(name)}::text AS p{n}" for n, name in enumerate(identity))
+        returned = ", ".join(f"{self.columns[name].text(quote(name))} AS p{n}" for n, name in enumerate(identity))
         returned = returned or ("xmin" if self._tells_writer(shape) else "1")
         nothing = ", NULL" * len(identity)
         each = " UNION ALL SELECT -row_number() OVER (), 'w', false, x.* FROM x" if identity else ""
