@@ -319,11 +319,11 @@ def test_the_plan_names_missing_parents() -> None:
     world.left("Accounts", NUMBER="A1")
     world.left("Orders", ORDER="5", CUSTOMER="A1")
     plans = Planner(world.connectors, world.schemas).plan(world.maps, dict.fromkeys(("Accounts", "Orders"), L))
-    missing = {(each.table, each.key): each for plan in plans for each in plan.missing}
+    missing = {(each.table, each.key): each for plan in plans for each in plan.missing()}
     assert set(missing) == {("accounts or contacts", ("X", "usmf")), ("shelves", ("low", None))}
     needed = missing["accounts or contacts", ("X", "usmf")]
     assert (needed.side, needed.records, len(needed.examples)) == (R, 4, 3)
-    waiting = [row for plan in plans for row in plan.rows if row.code == "missing_parent"]
+    waiting = [row for plan in plans for row in plan.rows() if row.code == "missing_parent"]
     assert len(waiting) == 4
 
 

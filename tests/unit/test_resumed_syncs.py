@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from dualwrite.connectors import memory
-from dualwrite.connectors.memory import MemorySnapshot, MemoryTransaction, User
-from dualwrite.engine import flow, initial, spool
+from dualwrite.connectors.memory import MemoryDatabase, MemorySnapshot, MemoryTransaction, User
+from dualwrite.engine import flow, initial, pile, spool
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.initial import InitialSync
 from dualwrite.engine.link import RESTORE
@@ -20,10 +20,12 @@ from dualwrite.engine.resuming import Rest, originals
 from dualwrite.engine.spool import Spool, Weak
 from dualwrite.engine.supervisor import Engine
 from dualwrite.journal import SyncRun
+from dualwrite.mapping.compile import compile_map
+from dualwrite.mapping.notation import read_map
 from dualwrite.model import Kind, Outcome, Row, Side, Value, Write
-from dualwrite.schema import View
+from dualwrite.schema import Schema, Table, View
 
-from .test_engine_stories import GROUP_MAP, ITEM_MAP, Crash, Story
+from .test_engine_stories import GROUP_MAP, ITEM_MAP, Crash, Story, text
 
 L, R = Side.LEFT, Side.RIGHT
 ROWS = 6
@@ -358,6 +360,45 @@ def test_what_was_parked_before_the_crash_is_parked_once(story: Resumed) -> None
     assert [(entry.key, entry.changes) for entry in story.parked()] == before
     assert [count.failed for count in story.run().counts] == [1, 1]
     assert story.run().resumed == 1
+
+
+@pytest.mark.parametrize("nth", range(1, 6))
+def test_many_that_cannot_be_told_apart_are_parked_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    """Killed between them, each is parked once all the same: also where several without a key have the same."""
+    monkeypatch.setattr(initial, "BLOCK", 1)
+    monkeypatch.setattr(pile, "BLOCK", 2)
+    schema = Schema({"plain": Table("plain", (text("code"), text("name")))})
+    story = Resumed(tmp_path)
+    story.databases = {side: MemoryDatabase(schema, f"plain {side}") for side in Side}
+    lines = "map: Plain\nleft: plain\nright: plain\nkey: [code]\ncolumns:\n  - code = code\n  - name = name"
+    story.maps = [compile_map(read_map(lines, "map.yaml"), schema, schema)]
+    codes = ("1", None, "2", "1", "2", None, "3", "3", "fine", None)
+    for number, code in enumerate(codes):
+        story.insert(L, "plain", code=code, name=str(number))
+    parks = 0
+
+    def again() -> None:
+        nonlocal parks
+        parks += 1
+        if parks < nth:
+            story.at_point["before commit"] = again
+        else:
+            story.crash_at = "before commit"
+
+    story.at_point["before commit"] = again
+    with suppress(Crash):
+        story.start(drain=False)
+    story.resume()
+    assert {(entry.key, entry.code, entry.changes) for entry in story.parked()} == {
+        ('["1"]', "duplicate_key", 2),
+        ('["2"]', "duplicate_key", 2),
+        ('["3"]', "duplicate_key", 2),
+        ("[null]", "empty_key", 3),
+    }
+    assert story.rows(R, "code", where="plain") == {("fine",)}
+    assert parks == min(nth, 4)  # the one that is fine, two blocks, and those without a key
 
 
 def test_a_changed_map_begins_anew(story: Resumed) -> None:

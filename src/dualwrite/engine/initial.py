@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from dualwrite.engine.brakes import Allowance, unasked
 from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare, foreseen
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
-from dualwrite.engine.link import Link
+from dualwrite.engine.link import Link, chunks
+from dualwrite.engine.pile import Pile
 from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
 from dualwrite.engine.scope import Part
 from dualwrite.engine.spool import BLOCK, Restores, Spool, Weak, in_chunks
@@ -33,7 +35,7 @@ from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
 from dualwrite.journal import Count
-from dualwrite.lined import LARGEST
+from dualwrite.lined import LARGEST, weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
@@ -154,7 +156,7 @@ class InitialSync:
         self._done = dict.fromkeys(Side, 0)  # how many of each side's are carried already
         self._due = 0.0  # when the target may let go of something again
         self._streams: Side | None = None
-        self._unusable: list[Unusable] = []
+        self._unusable: Pile[Unusable] = Pile()
         self._restores = {side: self._new_restores(side) for side in Side}
         self._snapshots = ExitStack()
         self._ahead = ExitStack()
@@ -264,7 +266,7 @@ class InitialSync:
     def _take(self, finding: Finding) -> None:
         match finding:
             case Unusable():
-                self._unusable.append(finding)
+                self._unusable.append(finding, weight(finding.rows))
             case Alone():
                 self._create(finding)
             case Difference():
@@ -467,23 +469,34 @@ class InitialSync:
                 yield [True] * len(finding.rows), finding.rows
 
     def _park(self, flow: Flow) -> None:
-        """Records that cannot be told apart, or have no key, wait for a person."""
-        name, mine = self.compiled.name, [finding for finding in self._unusable if finding.side is flow.source]
-        if not mine:
-            return
+        """Records that cannot be told apart, or have no key, wait for a person.
 
-        def work(transaction: Transaction) -> Ledger:
-            ledger = Ledger(self.link.sides[flow.target], transaction)
-            may_be_parked = self._kept is not None or self._is_live
-            held = {finding.key for finding in mine if may_be_parked and ledger.is_parked(name, finding.key)}
+        Those with the same key are parked in one transaction: which of them are parked already, the key alone tells.
+        """
+        times = Counter(finding.key for finding in self._unusable if finding.side is flow.source)
+        again: dict[Key, list[Unusable]] = {}  # of records without a usable key several may have the same one
+        for block in self._unusable.blocks():
+            mine = [finding for finding in block if finding.side is flow.source]
             for finding in mine:
-                if finding.key not in held:
-                    changes = [self._candidate(row, flow.source) for row in finding.rows]
-                    plan = Plan(self.compiled, finding.key, changes, finding.key)
-                    ledger.park(plan, Trouble(finding.code, finding.reason))
-            return ledger
+                if times[finding.key] > 1:
+                    again.setdefault(finding.key, []).append(finding)
+            self._park_some(flow, [(finding.key, [finding]) for finding in mine if finding.key not in again])
+        for some in chunks(list(again.items()), BLOCK):
+            self._park_some(flow, some)
 
-        flow.transact(work, None)
+    def _park_some(self, flow: Flow, some: Sequence[tuple[Key, Sequence[Unusable]]]) -> None:
+        if some:
+            flow.transact(partial(self._parked, flow, some), None)
+
+    def _parked(self, flow: Flow, some: Sequence[tuple[Key, Sequence[Unusable]]], transaction: Transaction) -> Ledger:
+        ledger = Ledger(self.link.sides[flow.target], transaction)
+        for key, findings in some:
+            if ledger.is_parked(self.compiled.name, key):
+                continue  # before the process was killed, or while the map was live
+            for finding in findings:
+                changes = [self._candidate(row, flow.source) for row in finding.rows]
+                ledger.park(Plan(self.compiled, key, changes, key), Trouble(finding.code, finding.reason))
+        return ledger
 
     def _candidate(self, row: Row, side: Side) -> Change:
         at, (boundary, seen) = float("-inf"), (self.boundaries[side], self.boundaries[side.other])

@@ -21,7 +21,8 @@ from typing import IO, Final
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.compare import Tally, Unusable
-from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Restores, Spool, parts_of, unpacked_rows, write_rows
+from dualwrite.engine.pile import Pile
+from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Restores, Spool, parts_of, read_rows, write_rows
 from dualwrite.errors import DualwriteError
 from dualwrite.journal import Journal
 from dualwrite.lined import LARGEST, weight
@@ -159,33 +160,36 @@ class Keeper:
         except OSError as error:
             raise CannotGoOn from error
 
-    def save(self, kept: Kept, unusable: Sequence[Unusable], restores: Mapping[Side, Restores]) -> None:
+    def save(self, kept: Kept, unusable: Pile[Unusable], restores: Mapping[Side, Restores]) -> None:
         """From here on the sync can go on."""
-        rows = [(each.key, each.side.value, each.code, each.reason, len(each.rows)) for each in unusable]
-        held = [row for each in unusable for row in each.rows]
-        for each in restores.values():
-            each.flush()
+        for found in restores.values():
+            found.flush()
         counts = {side.value: found.count for side, found in restores.items()}
         path = self._path("rest")
         with path.with_suffix(".new").open("wb") as file:
-            write_rows(file, [marshal.dumps((rows, counts))], held)
+            write_rows(file, [len(unusable), marshal.dumps(counts)], ())
+            for some in unusable.blocks():
+                said = [(each.key, each.side.value, each.code, each.reason, len(each.rows)) for each in some]
+                write_rows(file, [marshal.dumps(said)], [row for each in some for row in each.rows])
         os.replace(path.with_suffix(".new"), path)
         self._journal.put(KEPT + self._compiled.name, str(kept))
 
-    def rest(self) -> tuple[list[Unusable], dict[Side, Restores]]:
+    def rest(self) -> tuple[Pile[Unusable], dict[Side, Restores]]:
         """What ``save`` kept besides; the restores are to be closed.  Raises CannotGoOn where it is not whole."""
-        try:
-            found = unpacked_rows(self._path("rest").read_bytes())
-        except OSError as error:
-            raise CannotGoOn from error
-        if found is None:
+        unusable: Pile[Unusable] = Pile()
+        with self._again("rest") as file:
+            head = read_rows(file)
+            if head is None:
+                raise CannotGoOn
+            expected, counts = head[0][0], marshal.loads(head[0][1])
+            while found := read_rows(file):
+                ((packed,), held), start = found, 0
+                for key, side, code, reason, count in marshal.loads(packed):
+                    rows = tuple(held[start : start + count])
+                    unusable.append(Unusable(key, Side(side), code, reason, rows), weight(rows))
+                    start += count
+        if len(unusable) != expected:
             raise CannotGoOn
-        (packed,), held = found
-        rows, counts = marshal.loads(packed)
-        unusable, start = [], 0
-        for key, side, code, reason, count in rows:
-            unusable.append(Unusable(key, Side(side), code, reason, tuple(held[start : start + count])))
-            start += count
         restores = {Side(side): Restores(self._again(_restores(Side(side)))) for side in counts}
         for side, count in counts.items():
             restores[Side(side)].recover()

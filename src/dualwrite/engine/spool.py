@@ -91,13 +91,6 @@ def write_rows(file: IO[bytes], beside: Sequence[Any], rows: Sequence[Row]) -> i
     return _HEAD.size + size
 
 
-def unpacked_rows(block: bytes) -> tuple[list[Any], Sequence[Row]] | None:
-    """The inverse; None where it is not whole."""
-    size, checksum, _ = _HEAD.unpack(block[: _HEAD.size]) if len(block) >= _HEAD.size else (-1, 0, 0)
-    packed = block[_HEAD.size :]
-    return _unpacked_rows(packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
-
-
 def _unpacked_rows(packed: bytes) -> tuple[list[Any], Sequence[Row]]:
     is_plain, beside, rows = marshal.loads(packed)
     if is_plain is None:
@@ -116,8 +109,8 @@ def _read_packed(file: IO[bytes]) -> tuple[int, bytes] | None:
     return (count, packed) if len(packed) == size and zlib.crc32(packed) == checksum else None
 
 
-def _read_block(file: IO[bytes]) -> tuple[list[Any], Sequence[Row]] | None:
-    """The next block; None at the end."""
+def read_rows(file: IO[bytes]) -> tuple[list[Any], Sequence[Row]] | None:
+    """The next block: what is beside its rows, and these; None at the end, or where it is not whole."""
     found = _read_packed(file)
     return None if found is None else _unpacked_rows(found[1])
 
@@ -188,7 +181,7 @@ class Partitioned:
         if file is not None:
             with file:
                 file.seek(0)
-                while block := _read_block(file):
+                while block := read_rows(file):
                     yield list(zip(*block, strict=True))
         if left:
             yield left
@@ -370,7 +363,7 @@ class Restores:
         """All of them, in the order in which they came."""
         self.flush()
         self._file.seek(0)
-        while block := _read_block(self._file):
+        while block := read_rows(self._file):
             keys: Sequence[Key] = block[0]
             naturals: Sequence[Key] = block[1]  # type: ignore[assignment]  # keys, and no cell of a key is ABSENT
             yield dict(zip(keys, naturals, strict=True))
@@ -488,7 +481,7 @@ class Spool:
     def reread(self) -> Iterator[Sequence[Row]]:
         """The rows of all changes that ``recover`` has found; for any thread."""
         with Path(self._file.name).open("rb") as file:
-            while file.tell() < self._recovered and (block := _read_block(file)):
+            while file.tell() < self._recovered and (block := read_rows(file)):
                 yield block[1]
 
     @property
@@ -538,7 +531,7 @@ class Spool:
         end = self._file.seek(0, 2)
         while where < end:
             self._file.seek(where)  # ``find`` may have moved it meanwhile
-            block = _read_block(self._file)
+            block = read_rows(self._file)
             where = self._file.tell()
             if block is None:
                 return

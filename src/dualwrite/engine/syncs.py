@@ -121,7 +121,7 @@ def _failed(
 ) -> Counter[tuple[str, str]]:
     """Per company and kind (empty: it was not even tried), how many records of a map are parked at a side."""
     found: Counter[tuple[str, str]] = Counter()
-    for text, change in journal.syncs.parked(side, compiled.name).items():
+    for text, change in journal.syncs.parked(side, compiled.name):
         key = key_of(text)
         company = "" if member is None or member >= len(key) else key[member] or ""
         at = change.position

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from typing import assert_never
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.compare import Alone, Difference, Tally, Unusable, compare
 from dualwrite.engine.initial import outside
+from dualwrite.engine.pile import Pile
 from dualwrite.errors import RowProblem
+from dualwrite.lined import weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Key, Row, Side
 
@@ -24,8 +28,9 @@ class Report:
 
     map: str
     tally: Tally = field(default_factory=Tally)
-    differences: list[Difference] = field(default_factory=list)
-    unusable: list[Unusable] = field(default_factory=list)
+    differences: Pile[Difference] = field(default_factory=Pile)
+    unusable: Pile[Unusable] = field(default_factory=Pile)
+    _counts: Counter[Side | None] = field(default_factory=Counter)
 
     @property
     def clean(self) -> bool:
@@ -34,7 +39,23 @@ class Report:
 
     def count(self, only: Side | None) -> int:
         """Differences of records that exist on that side only; of both with None."""
-        return sum(difference.only is only for difference in self.differences)
+        return self._counts[only]
+
+    def differ(self, difference: Difference) -> None:
+        """Note a record that differs."""
+        self._counts[difference.only] += 1
+        self.differences.append(difference, weight([row for row in (difference.left, difference.right) if row]))
+
+    def cannot_compare(self, unusable: Unusable) -> None:
+        """Note a record that cannot be compared."""
+        self.unusable.append(unusable, weight(unusable.rows))
+
+    def look_again(self, judge: Callable[[Sequence[Difference]], Iterable[Difference]]) -> None:
+        """Let ``judge`` say, of some records at a time, which of them still differ."""
+        before, self.differences, self._counts = self.differences, Pile(), Counter()
+        for block in before.blocks():
+            for difference in judge(block):
+                self.differ(difference)
 
 
 def verify(
@@ -54,23 +75,27 @@ def verify(
         for finding in compare(compiled, snapshots, ask, report.tally):
             match finding:
                 case Unusable():
-                    report.unusable.append(finding)
+                    report.cannot_compare(finding)
                 case Difference():
-                    report.differences.append(finding)
+                    report.differ(finding)
                 case Alone():
-                    report.differences += finding.differences()
+                    for difference in finding.differences():
+                        report.differ(difference)
                 case _:
                     assert_never(finding)
     for _ in range(ROUNDS):
         if not report.differences or not settle():
             break
-        _look_again(compiled, connectors, report)
+        report.look_again(partial(_look_again, compiled, connectors, report.tally))
     return report
 
 
-def _look_again(compiled: CompiledMap, connectors: Mapping[Side, Connector], report: Report) -> None:
+def _look_again(
+    compiled: CompiledMap, connectors: Mapping[Side, Connector], tally: Tally, differences: Sequence[Difference]
+) -> Iterator[Difference]:
+    """Those of some records that still differ; the others are counted."""
     wanted: dict[Side, dict[Key, list[Key]]] = {side: {} for side in Side}
-    for difference in report.differences:
+    for difference in differences:
         for side in Side:
             for natural in _naturals(compiled, side, difference):
                 wanted[side].setdefault(natural, []).append(difference.key)
@@ -80,14 +105,13 @@ def _look_again(compiled: CompiledMap, connectors: Mapping[Side, Connector], rep
             for row in found:
                 if compiled.passes(side, row):
                     rows[side][compiled.key(side, row)] = row
-    before, report.differences = report.differences, []
-    for difference in before:
+    for difference in differences:
         left, right = rows[Side.LEFT].get(difference.key), rows[Side.RIGHT].get(difference.key)
         again = _judge(compiled, difference.key, left, right)
         if again is None:
-            report.tally.equal += left is not None
+            tally.equal += left is not None
         else:
-            report.differences.append(again)
+            yield again
 
 
 def _naturals(compiled: CompiledMap, side: Side, difference: Difference) -> Sequence[Key]:

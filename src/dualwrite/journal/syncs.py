@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, TypeAlias
 
@@ -18,6 +18,8 @@ Why: TypeAlias = Literal["start", "again", "companies", "filters", "repair"]
 Ended: TypeAlias = Literal["done", "interrupted", "stopped"]
 UNDER_WAY: Final = "under way"
 """The outcome of an initial sync that has none yet."""
+AT_ONCE: Final = 500
+"""Parked records that are read at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +152,17 @@ class Syncs:
             row = connection.execute(found).first()
         return None if row is None else _run(row)
 
-    def parked(self, side: Side, map: str) -> dict[str, Change]:
+    def parked(self, side: Side, map: str) -> Iterator[tuple[str, Change]]:
         """The keys of a map's records that are parked at a side, as last written, each with its first change."""
         here = (queue.c.side == side.value, queue.c.map == map, queue.c.gone.is_(None))
-        first = select(func.min(queue.c.row)).where(*here).group_by(queue.c.key)
         with self._database.reading() as connection:
-            rows = connection.execute(select(queue.c.key, queue.c.change).where(queue.c.row.in_(first))).all()
-        return {row.key: change_from(row.change) for row in rows}
+            first = connection.execute(select(func.min(queue.c.row)).where(*here).group_by(queue.c.key)).scalars().all()
+        for start in range(0, len(first), AT_ONCE):
+            some = select(queue.c.key, queue.c.change).where(queue.c.row.in_(first[start : start + AT_ONCE]))
+            with self._database.reading() as connection:
+                rows = connection.execute(some).all()
+            for row in rows:
+                yield row.key, change_from(row.change)
 
 
 def _run(row: Row[Any]) -> SyncRun:

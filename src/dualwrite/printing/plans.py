@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from rich.markup import escape
 
-from dualwrite.engine.plan import MapPlan, MissingParents, PlannedRow
+from dualwrite.engine.plan import MapPlan
+from dualwrite.engine.planned import MissingParents, PlannedRow
 from dualwrite.model import Side, show_key
 from dualwrite.printing import terminal
-from dualwrite.printing.terminal import cell, said, show, table
+from dualwrite.printing.terminal import Streamed, cell, said, show, table
+
+ACTIONS = ("insert", "update", "skip")
 
 
 def plan_json(plans: Sequence[MapPlan]) -> Mapping[str, object]:
@@ -19,13 +23,11 @@ def plan_json(plans: Sequence[MapPlan]) -> Mapping[str, object]:
             {
                 "map": plan.map,
                 "master": str(plan.master),
-                "insert": {str(side): plan.count("insert", side) for side in Side},
-                "update": {str(side): plan.count("update", side) for side in Side},
-                "skip": {str(side): plan.count("skip", side) for side in Side},
+                **{action: {str(side): plan.count(action, side) for side in Side} for action in ACTIONS},
                 "equal": plan.tally.equal,
                 "detached": plan.tally.detached,
-                "missing": [missing_json(missing) for missing in plan.missing],
-                "rows": [planned_json(row) for row in plan.rows],
+                "missing": Streamed(map(missing_json, plan.missing()), plan.count_missing()),
+                "rows": Streamed(map(planned_json, plan.rows()), sum(plan.count(action, *Side) for action in ACTIONS)),
             }
             for plan in plans
         ]
@@ -60,11 +62,10 @@ def planned(plans: Sequence[MapPlan], limit: int) -> None:
     counted = ("#insert left", "#insert right", "#update left", "#update right", "#skip", "#equal", "#detached")
     made = table("map", *counted)
     for plan in plans:
-        skips = sum(plan.count("skip", side) for side in Side)
         made.add_row(
             escape(plan.map),
             *(str(plan.count(action, side)) for action in ("insert", "update") for side in Side),
-            str(skips),
+            str(plan.count("skip", *Side)),
             str(plan.tally.equal),
             str(plan.tally.detached),
         )
@@ -78,24 +79,27 @@ def planned(plans: Sequence[MapPlan], limit: int) -> None:
 
 def _missing_parents(plan: MapPlan, limit: int) -> None:
     """The parents that are not there, those first that most records need."""
-    if not plan.missing:
+    count = plan.count_missing()
+    if not count:
         return
-    cut = f" (first {limit} of {len(plan.missing)})" if len(plan.missing) > limit else ""
+    cut = f" (first {limit} of {count})" if count > limit else ""
     terminal.console.print(f"\n[bold]{escape(plan.map)}[/bold] · missing parents{cut}", soft_wrap=True)
-    for missing in sorted(plan.missing, key=lambda missing: -missing.records)[:limit]:
+    for missing in plan.missing(limit):
         what = "1 record needs" if missing.records == 1 else f"{missing.records} records need"
         examples = "; ".join(map(show_key, missing.examples))
         said(f"  {missing.side} {missing.table} {show_key(missing.key)}  {what} it, such as {examples}")
 
 
 def _planned_rows(plan: MapPlan, action: str, limit: int) -> None:
-    rows = [row for row in plan.rows if row.action == action and (action != "insert" or row.reason)]
-    if not rows:
+    told = action == "insert"  # that a record is created need not be told one by one
+    rows = list(islice(plan.rows(action, told=told), limit))
+    count = plan.count_told(action) if told else plan.count(action, *Side)
+    if not count:
         return
-    cut = f" (first {limit} of {len(rows)})" if len(rows) > limit else ""
+    cut = f" (first {limit} of {count})" if count > limit else ""
     terminal.console.print(f"\n[bold]{escape(plan.map)}[/bold] · {action}{cut}", soft_wrap=True)
-    for row in rows[:limit]:
+    for row in rows:
         changes = ", ".join(f"{escape(name)}: {cell(old)} → {cell(new)}" for name, (old, new) in row.columns.items())
-        told = [changes] if action == "update" else []
-        told += [f"[dim]{escape(row.reason)}[/dim]"] if row.reason else []
-        terminal.console.print(f"  {row.side} {escape(show_key(row.key))}  {'  '.join(told)}", soft_wrap=True)
+        said_of_it = [changes] if action == "update" else []
+        said_of_it += [f"[dim]{escape(row.reason)}[/dim]"] if row.reason else []
+        terminal.console.print(f"  {row.side} {escape(show_key(row.key))}  {'  '.join(said_of_it)}", soft_wrap=True)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 
 from rich.markup import escape
 
 from dualwrite.engine.compare import Difference, Unusable
 from dualwrite.engine.verify import Report
 from dualwrite.model import Side, show_key
-from dualwrite.printing.terminal import plain, said, show, table
+from dualwrite.printing.terminal import Streamed, plain, said, show, table
 
 
 def verify_json(reports: Sequence[Report]) -> Mapping[str, object]:
@@ -24,10 +25,10 @@ def verify_json(reports: Sequence[Report]) -> Mapping[str, object]:
                 "right_only": report.count(Side.RIGHT),
                 "detached": report.tally.detached,
                 "unusable": len(report.unusable),
-                "rows": [
-                    *(difference_json(difference) for difference in report.differences),
-                    *(unusable_json(unusable) for unusable in report.unusable),
-                ],
+                "rows": Streamed(
+                    chain(map(difference_json, report.differences), map(unusable_json, report.unusable)),
+                    len(report.differences) + len(report.unusable),
+                ),
             }
             for report in reports
         ]
@@ -59,11 +60,11 @@ def verified(reports: Sequence[Report], limit: int, waiting: str = "") -> None:
         made.add_row(escape(report.map), *map(str, counts), str(len(report.unusable)))
     show(made)
     for report in reports:
-        for difference in report.differences[:limit]:
+        for difference in islice(report.differences, limit):
             only, units = difference.only, ", ".join(difference.units)
             what = f"only on the {only} side" if only else f"differs in {units}"
             said(f"  {report.map}: {show_key(difference.key)} {what}")
-        for unusable in report.unusable[:limit]:
+        for unusable in islice(report.unusable, limit):
             said(f"  {report.map}: {show_key(unusable.key)} {unusable.reason}")
     clean = all(report.clean for report in reports)
     if waiting and not clean:

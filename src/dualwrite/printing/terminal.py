@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 
 from rich.console import Console
 from rich.markup import escape
@@ -61,9 +62,27 @@ def verbatim(text: str) -> None:
     print(text, end="")
 
 
+class Streamed(list[object]):
+    """A list for ``json_out`` that may be longer than memory has room: made as it is written, once."""
+
+    def __init__(self, items: Iterable[object], count: int) -> None:
+        super().__init__()
+        self._items = items
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(self._items)
+
+
 def json_out(value: object) -> None:
     """A value as JSON."""
-    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    parts = json.JSONEncoder(indent=2, ensure_ascii=False, default=str).iterencode(value)
+    while some := "".join(islice(parts, 10_000)):
+        sys.stdout.write(some)
+    print()
 
 
 def when(at: float) -> str:
