@@ -118,6 +118,21 @@ def test_windows_are_what_was_added_and_not_forgotten(
                 assert windows.has_turned("items", (code,), behind)
 
 
+def test_that_a_whole_table_was_deleted_takes_no_memory(compiled: CompiledMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not known of each record any more counts as possible, until it is seen."""
+    monkeypatch.setattr(window, "IN_MEMORY", 10)
+    windows = Windows(Side.LEFT, {"items": compiled})
+    changes = [change(number, f"k{number}")._replace(kind=Kind.DELETE, after=None) for number in range(1, 100)]
+    changes.append(change(100, "updated"))
+    windows.extend(changes, place(100))
+    assert len(windows._turned) <= 10
+    for number in range(1, 100):
+        assert windows.has_turned("items", (f"k{number}",), place(number - 1))
+    assert not windows.has_turned("items", ("updated",), place(99))
+    windows.forget(place(100))
+    assert not windows.has_turned("items", ("k1",), None)
+
+
 def test_a_record_that_was_only_updated_has_not_turned(compiled: CompiledMap) -> None:
     """What it once was more counts no more than what is seen."""
     windows = Windows(Side.LEFT, {"items": compiled})

@@ -130,6 +130,7 @@ class Windows:
         self._maps = maps
         self._records: dict[tuple[str, Key], list[Change]] = {}
         self._turned: dict[tuple[str, Key], Position] = {}  # where the last change stands that was more than an update
+        self._turns: dict[str, Position] = {}  # per incarnation of the feed: up to here any record may have had one
         self._order: deque[tuple[Position, tuple[str, Key]]] = deque()
         self._weight = 0  # about how many characters those have that were added since the last were moved to disk
         self._floors: dict[str, Position] = {}
@@ -182,6 +183,10 @@ class Windows:
         last = self._turned.get(record)
         if last is None or last < position:
             self._turned[record] = position
+        if len(self._turned) > IN_MEMORY:  # a whole table may have been deleted
+            for turned in self._turned.values():
+                self._turns[turned.feed] = max(turned, self._turns.get(turned.feed, turned))
+            self._turned.clear()
 
     def _spill(self) -> None:
         """Move the older half to disk: a side that worked alone for days must not fill the memory."""
@@ -298,8 +303,8 @@ class Windows:
         with self._lock:
             if map_name in self._weak or self._lent.get((map_name, key)):
                 return True
-            last = self._turned.get((map_name, key))
-            return last is not None and (seen is None or seen < last)
+            turns = (self._turned.get((map_name, key)), *self._turns.values())
+            return any(last and (seen is None or last.feed != seen.feed or seen < last) for last in turns)
 
     def known_among(self, map_name: str, keys: Collection[Key]) -> Collection[Key]:
         """Those of the records of which own changes may be known; quicker than to ask ``of`` for each."""
@@ -355,6 +360,7 @@ class Windows:
                     self._turned.pop(record, None)
             if not self._records and not self._overflow:
                 self._turned.clear()
+                self._turns.clear()
             if known:
                 self._weight = self._weight * len(self._order) // known
         return held
