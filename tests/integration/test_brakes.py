@@ -124,6 +124,25 @@ def test_doing_it_again_passes_the_same_brake(shop):
     assert shop.agree()
 
 
+def test_doing_it_again_counts_what_one_way_lines_overwrite(shop):
+    """In records that both sides have, and in new ones."""
+    shop.map.write_text(shop.map.read_text().replace("credit  = creditlimit", "credit  < creditlimit"))
+    numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?)"
+    new = "SELECT 'N' || i, 'new', 'open' FROM n"
+    shop.sql(shop.left, f"INSERT INTO customers (account, name, status) {numbers} {new}", ROWS)
+    assert shop.call("start", "--allow-changes", "2").code == 0
+    assert shop.sync().code == 0
+    past_capture(shop, f"UPDATE accounts SET creditlimit = 5 WHERE number LIKE 'N%' AND number <> 'N{ROWS}'")
+    past_capture(shop, f"DELETE FROM accounts WHERE number = 'N{ROWS}'")
+    again = shop.call("syncs", "again", "customers")
+    assert again.code == 2
+    assert f"would change {ROWS - 1} of {ROWS + 3} records of the left side" in " ".join(again.err.split())
+    assert shop.sql(shop.left, "SELECT count(*) FROM customers WHERE credit = 5") == [(0,)]
+    assert shop.call("syncs", "again", "customers", "--allow-changes", str(ROWS)).code == 0
+    assert shop.sql(shop.left, "SELECT count(*) FROM customers WHERE credit = 5") == [(ROWS - 1,)]
+    assert shop.agree()
+
+
 def test_a_flood_of_changes_pauses_the_map(shop):
     """What is behind the limit queues, with the counts and the commands, until a person says what becomes of it."""
     settings = shop.folder / "dualwrite.yaml"

@@ -14,6 +14,7 @@ import pytest
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, MemoryTransaction, User
 from dualwrite.engine import flow
 from dualwrite.engine.commands import execute
+from dualwrite.engine.link import RESTORE
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.verify import verify
 from dualwrite.errors import PositionLost, Superseded
@@ -1213,6 +1214,19 @@ def test_crash_inside_a_retry(clash: Story) -> None:
     execute(clash.engine, "retry", {})
     assert {("2", "t"), ("x", "free")} <= clash.both("code", "tag")
     clash.at_rest()
+
+
+def test_what_was_restored_is_not_restored_again_by_the_next_start() -> None:
+    """Once nothing else is to be done, nothing of it is kept."""
+    story = Story(ITEM_MAP.replace("name = name", "name > name"))
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.update(R, "1", name="mine")
+    story.drain()
+    assert story.both("name") == {("one",)}
+    story.engine.flows[R].turn(0)
+    assert not [entry for entry in story.engine.connectors[L].remembered(RESTORE) if entry.until is None]
+    story.at_rest()
 
 
 def test_crash_inside_a_restore() -> None:

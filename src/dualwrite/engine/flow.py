@@ -630,6 +630,8 @@ class Flow:
         ``hurried``: somebody waits for everything that can go.
         """
         self.restorer.run()
+        if idle and self.restorer.done:  # else the next start would restore them once more
+            self._clear_away()
         release = self._to.release
         heard = {compiled.views[self.target].table for compiled in self.link.maps.values()}
         due = release.due(self._to.connector, heard, self.link.standing, idle=idle, hurried=hurried)
@@ -649,6 +651,16 @@ class Flow:
             for map_name, key in done:
                 if (map_name, key) not in still:
                     transaction.remember(kind, map_name, key_text(key), None)
+
+    def _clear_away(self) -> None:
+        """``_tidy`` in a transaction of its own: no other one comes along for now."""
+
+        def work(transaction: Transaction) -> Ledger:
+            self._tidy(transaction)
+            return Ledger(self._to, transaction)
+
+        self.transact(work, None)
+        self._tidied()
 
     def _tidied(self) -> None:
         """The removal is committed."""

@@ -281,16 +281,15 @@ class InitialSync:
         """What exists on one side only is created on the other."""
         if self.compiled.carried[alone.side]:
             self._count("created", alone.side.other, alone.keys)
-            self._count("changed", alone.side, self._changing(alone))
+            self._count("changed", alone.side, self._changing(alone.side, alone.keys, alone.rows))
             self._spools[alone.side].add(alone.rows, insert=True)
 
-    def _changing(self, alone: Alone) -> list[Key]:
+    def _changing(self, side: Side, keys: Sequence[Key | None], rows: Sequence[Row]) -> list[Key | None]:
         """Of records that are created on the other side, those of which columns belong to it and will be others."""
-        compiled, side = self.compiled, alone.side
-        if not compiled.owned_elsewhere(side):
+        if not self.compiled.owned_elsewhere(side):
             return []
-        pairs = zip(alone.keys, alone.rows, strict=True)
-        return [key for key, row in pairs if foreseen(compiled, side, row) != row]
+        pairs = zip(keys, rows, strict=True)
+        return [key for key, row in pairs if foreseen(self.compiled, side, row) != row]
 
     def _count(self, what: str, target: Side, keys: Sequence[Key | None]) -> None:
         if not self._is_live:
@@ -429,13 +428,18 @@ class InitialSync:
             left.seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
             self._spools[side] = left
             self.link.sides[side].windows.weak(name, left if left.count else None)
+            for records in self._restores[side].blocks():
+                self.outcome.tally.count(f"changed {side.other}", list(records))
 
     def _copy(self, weak: Weak, spool: Spool, busy: Collection[Key]) -> None:
         keys = self.compiled.keys(spool.side, weak.rows)
         for is_insert, what in ((True, "created"), (False, "changed")):
-            chosen = [n for n, key in enumerate(keys) if weak.inserts[n] is is_insert and key not in busy]
-            spool.add([weak.rows[n] for n in chosen], insert=is_insert)
-            self.outcome.tally.count(f"{what} {spool.side.other}", [keys[n] for n in chosen])
+            numbers = [n for n, key in enumerate(keys) if weak.inserts[n] is is_insert and key not in busy]
+            chosen, rows = [keys[n] for n in numbers], [weak.rows[n] for n in numbers]
+            spool.add(rows, insert=is_insert)
+            self.outcome.tally.count(f"{what} {spool.side.other}", chosen)
+            if is_insert:
+                self.outcome.tally.count(f"changed {spool.side}", self._changing(spool.side, chosen, rows))
 
     def _left(self, source: Side) -> Iterator[Weak]:
         """What is found and not carried yet."""
