@@ -21,7 +21,7 @@ from dualwrite.errors import PositionLost, Superseded
 from dualwrite.journal import Conflict, Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
-from dualwrite.model import Outcome, Side, Value, Write
+from dualwrite.model import Contested, Outcome, Side, Value, Write
 from dualwrite.schema import Column, ColumnType, Reference, Schema, Table, TypeName, View
 
 L, R = Side.LEFT, Side.RIGHT
@@ -812,6 +812,40 @@ def test_poison_row_among_others(story: Story, monkeypatch: pytest.MonkeyPatch) 
     execute(story.engine, "retry", {})
     story.drain()
     assert {("3", "three", "other"), ("x", None, "t")} <= story.both("code", "name", "tag")
+    story.at_rest()
+
+
+@pytest.mark.parametrize("kind", ["insert", "update", "delete"])
+def test_a_record_that_the_target_shows_otherwise_than_it_has_it(
+    story: Story, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """It is parked, with a reason, and the others arrive: nothing goes round and round."""
+    story.insert(L, code="odd", name="one")
+    story.drain()
+    write = MemoryTransaction.write
+
+    def odd(transaction: MemoryTransaction, view: View, writes: Sequence[Write]) -> list[Outcome]:
+        found = write(transaction, view, [each for each in writes if each.key != ("odd",)])
+        return [Contested(None) if each.key == ("odd",) else found.pop(0) for each in writes]
+
+    monkeypatch.setattr(MemoryTransaction, "write", odd)
+    if kind == "update":
+        story.update(L, "odd", name="other")
+    else:
+        story.delete(L, "odd")
+    if kind == "insert":
+        story.drain()
+        story.insert(L, code="odd", name="again")
+    story.insert(L, code="2", name="two")
+    story.carry(L)
+    [entry] = story.parked()
+    assert (entry.key, entry.code) == ('["odd"]', "other")
+    assert "not as it is when it is written" in entry.reason
+    assert ("2", "two") in story.rows(R, "code", "name")
+    monkeypatch.undo()
+    execute(story.engine, "retry", {})
+    story.drain()
+    assert not story.parked()
     story.at_rest()
 
 

@@ -7,6 +7,7 @@ because the maps of a segment take each step together.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -40,6 +41,9 @@ from dualwrite.model import (
     show_key,
 )
 
+SURPRISES = 10
+"""Times that a record is found and then not met as it was found, before it is parked."""
+
 
 class Stage:
     """One map's share of a segment."""
@@ -72,6 +76,7 @@ class Stage:
         self._patches: list[tuple[Plan, Write]] = []
         self._revived: dict[int, Write] = {}  # by identity
         self._idle: list[Plan] = []
+        self._surprises: Counter[Key] = Counter()
         self._under: dict[Key, Hidden | None] = {}
         self._prepare(plans)
 
@@ -442,11 +447,15 @@ class Stage:
         if not plans:
             return []
         self.ledger.decide()
+        self._surprises.update(plan.key for plan in plans)
         for plan in plans:
             plan.fetched = None
         self._fetch(plans)
         for plan in plans:
-            if plan.fetched and self._is_detached(plan.fetched):
+            if self._surprises[plan.key] > SURPRISES:
+                reason = f"the {self.target} side finds the record, and not as it is when it is written"
+                self.ledger.park(plan, Trouble("other", f"{reason}: a column there may read otherwise than it is kept"))
+            elif plan.fetched and self._is_detached(plan.fetched):
                 self._pass_over(plan)
             elif plan.renames:
                 self._renamed_already(plan)
