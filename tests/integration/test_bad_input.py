@@ -396,6 +396,46 @@ def test_a_journal_that_cannot_be_used(shop, what):
     assert shop.rights()["C1"][1] == 7
 
 
+BEYOND = "9" * 30
+"""A number that no database takes."""
+
+
+ASKED_OF_THE_ENGINE = [
+    ("parked", "retry", BEYOND),
+    ("parked", "discard", "--yes", BEYOND),
+    ("parked", "edit", BEYOND, "name=x"),
+    ("conflicts", "resolve", BEYOND, "left"),
+    ("conflicts", "undo", BEYOND),
+    ("undo", f"{BEYOND}.1"),
+]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *ASKED_OF_THE_ENGINE,
+        *((what, "show", BEYOND) for what in ("parked", "syncs")),
+        *((what, "--rows", "-1") for what in ("plan", "verify")),
+        *(("log", *more, "--limit", "-1") for more in ((), ("--changes",), ("--changes", "--json"))),
+        ("syncs", "list", "--limit", "-1"),
+        ("log", "--since", "999999w"),
+        ("parked", "list", "--before", "999999w"),
+    ],
+)
+def test_a_number_that_means_nothing(shop, command):
+    """It is refused in words."""
+    shop.sync()
+    assert shop.call(*command).code == 2
+
+
+def test_a_running_engine_goes_on_after_a_number_that_means_nothing(shop):
+    """It refuses as a command does that is done without it."""
+    with shop.engine() as engine:
+        for command in ASKED_OF_THE_ENGINE:
+            assert (command, shop.call(*command).code) == (command, 2)
+        assert shop.running(engine)
+
+
 def test_a_pipe_that_closes(shop):
     """``dualwrite log | head`` ends without complaint."""
     shop.sync()

@@ -106,8 +106,9 @@ def test_times_as_people_write_them():
     assert moment("7d", now) == datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()
     assert moment("2026-11-28T14:30") == datetime(2026, 11, 28, 14, 30, tzinfo=UTC).timestamp()
     assert moment("2026-11-28T14:30+02:00") == datetime(2026, 11, 28, 12, 30, tzinfo=UTC).timestamp()
-    with pytest.raises(Usage, match="no time"):
-        moment("yesterday")
+    for text in ("yesterday", "999999w"):
+        with pytest.raises(Usage, match="no time"):
+            moment(text)
 
 
 def test_every_kind_is_told_by_something(shop):

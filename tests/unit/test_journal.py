@@ -255,10 +255,8 @@ def test_parked_records_are_found_by_their_ids(journal: Journal) -> None:
         assert found == [wanted[id] for id in sorted(ids) if id in wanted]
 
 
-def test_a_parked_record_is_looked_up_not_searched_for(journal: Journal) -> None:
-    """Its id leads to it and to its queue, by indexes, however many are parked."""
-    journal.park(record(), [change(1)], 1)
-    (entry,) = journal.parked({})
+def steps_of(journal: Journal, ask: Callable[[], object]) -> list[str]:
+    """How SQLite finds what is read meanwhile."""
     asked: list[tuple[str, Sequence[object]]] = []
 
     def hear(_connection: object, _cursor: object, sql: str, values: Sequence[object], *_: object) -> None:
@@ -266,15 +264,53 @@ def test_a_parked_record_is_looked_up_not_searched_for(journal: Journal) -> None
 
     event.listen(Engine, "before_cursor_execute", hear)
     try:
-        assert journal.parked({LEFT: 5, RIGHT: 5}, ids=[entry.id]) == [entry]
+        ask()
     finally:
         event.remove(Engine, "before_cursor_execute", hear)
     with closing(sqlite3.connect(journal.name)) as raw:
         looked = [raw.execute(f"EXPLAIN QUERY PLAN {sql}", values).fetchall() for sql, values in asked if "SEL" in sql]
-    steps = [step[3] for plan in looked for step in plan]
+    return [step[3] for plan in looked for step in plan]
+
+
+def test_a_parked_record_is_looked_up_not_searched_for(journal: Journal) -> None:
+    """Its id leads to it and to its queue, by indexes, however many are parked."""
+    journal.park(record(), [change(1)], 1)
+    (entry,) = journal.parked({})
+    steps = steps_of(journal, lambda: journal.parked({LEFT: 5, RIGHT: 5}, ids=[entry.id]))
     assert "SEARCH parked USING INTEGER PRIMARY KEY (rowid=?)" in steps
     assert "SEARCH parked USING INDEX parked_again (origin=?)" in steps
     assert "SEARCH queue USING INDEX queue_record (side=? AND map=? AND key=?)" in steps
+
+
+def test_a_conflict_is_looked_up_not_searched_for(journal: Journal) -> None:
+    """Its id leads to it and to how it was closed, by indexes, however many there are."""
+    journal.conflict(contested(winner="", open=True), 1)
+    (entry,) = journal.conflicts({})
+    steps = steps_of(journal, lambda: journal.conflicts({LEFT: 5, RIGHT: 5}, id=entry.id))
+    assert "SEARCH conflict USING INTEGER PRIMARY KEY (rowid=?)" in steps
+    assert "SEARCH conflict USING INDEX conflict_again (origin=?)" in steps
+    assert not any(step.startswith("SCAN") for step in steps)
+
+
+def test_a_conflict_is_found_by_its_id(journal: Journal) -> None:
+    """Also where only the other flow's row is left of it."""
+    for side, number in ((LEFT, 3), (RIGHT, 7)):
+        journal.conflict(contested(side=side), number)
+    journal.conflict(contested(unit="city"), 7)
+    first, other = journal.conflicts({})
+    assert journal.conflicts({}, id=first.id) == [first]
+    assert journal.conflicts({}, id=other.id) == [other]
+    journal.settle(LEFT, 2)
+    assert journal.conflicts({}, id=first.id) == [replace(first, side=RIGHT)]
+
+
+@pytest.mark.parametrize("id", [0, -1, 10_000, 1 << 63, 10**30])
+def test_nothing_has_an_id_that_was_never_given(journal: Journal, id: int) -> None:
+    """Whatever number a person asks for: what the database cannot even look for is not there either."""
+    assert journal.parked({}, ids=[id]) == []
+    assert journal.conflicts({}, id=id) == []
+    assert journal.syncs.find(id) is None
+    assert journal.audits.one({}, f"{id}.1") is None
 
 
 def test_what_is_parked_counts_with_its_commit(journal: Journal) -> None:
@@ -490,6 +526,12 @@ def test_the_tally_counts_per_map(journal: Journal) -> None:
     assert journal.tally({RIGHT: 1}) == {"customers": Tally(1, 2, 0), "vendors": Tally(0, 0, 1)}
     assert journal.tally({RIGHT: 2})["customers"] == Tally(2, 3, 0)
     assert journal.tally({RIGHT: 0}) == {}
+    (entry,) = journal.conflicts({RIGHT: 1}, open_only=True)
+    journal.conflict(contested(map="vendors", side=LEFT, winner="", open=True), 1)  # the other flow's row of it
+    assert journal.tally({RIGHT: 1})["vendors"] == Tally(0, 0, 1)
+    journal.close_conflict(entry.id, "right", LEFT, 9)
+    assert "vendors" in journal.tally({RIGHT: 1, LEFT: 8})
+    assert "vendors" not in journal.tally({RIGHT: 1, LEFT: 9})
 
 
 # Windows

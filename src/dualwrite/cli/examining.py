@@ -68,7 +68,7 @@ def plan(
     folder: Folder = HERE,
     as_json: Json = False,
     master: Annotated[Side | None, typer.Option(help="The side whose values win.", metavar=SIDE)] = None,
-    rows: Annotated[int, typer.Option(help="Rows shown per map and action.", metavar="N")] = 10,
+    rows: Annotated[int, typer.Option(help="Rows shown per map and action.", metavar="N", min=0)] = 10,
 ) -> None:
     """Show what an initial sync would do.
 
@@ -90,7 +90,7 @@ def verify(
     repair: Annotated[
         Side | None, typer.Option(help="Make both sides agree; this side's values win.", metavar=SIDE)
     ] = None,
-    rows: Annotated[int, typer.Option(help="Records shown per map.", metavar="N")] = 10,
+    rows: Annotated[int, typer.Option(help="Records shown per map.", metavar="N", min=0)] = 10,
     yes: Yes = False,
 ) -> None:
     """Compare every record of both sides.

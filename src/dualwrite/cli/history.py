@@ -31,7 +31,9 @@ Since = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(help=f"How many entries, newest first; {SHOWN} by default, all of them as JSON and CSV.", metavar="N"),
+    typer.Option(
+        help=f"How many entries, newest first; {SHOWN} by default, all of them as JSON and CSV.", metavar="N", min=0
+    ),
 ]
 
 
@@ -110,11 +112,11 @@ def _changes(folder: Path, name: str | None, since: str | None, limit: int | Non
 def moment(text: str, now: datetime | None = None) -> float:
     """A time as people write it, in seconds since the epoch; raises Usage for anything else."""
     ago = _AGO.fullmatch(text.strip())
-    if ago:
-        return ((now or datetime.now(UTC)) - timedelta(**{_UNITS[ago["unit"]]: int(ago["count"])})).timestamp()
     try:
+        if ago:
+            return ((now or datetime.now(UTC)) - timedelta(**{_UNITS[ago["unit"]]: int(ago["count"])})).timestamp()
         found = datetime.fromisoformat(text.strip())
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter before the year 1
         raise Usage(
             f"{text!r} is no time", "write a date or time (UTC) like 2026-11-28T14:30, or 30m, 12h, 7d"
         ) from None

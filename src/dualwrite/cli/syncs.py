@@ -20,7 +20,7 @@ def syncs_list(
     folder: Folder = HERE,
     as_json: Json = False,
     name: Map = None,
-    limit: Annotated[int, typer.Option(help="How many, newest first.", metavar="N")] = 20,
+    limit: Annotated[int, typer.Option(help="How many, newest first.", metavar="N", min=0)] = 20,
 ) -> None:
     """List initial syncs, newest first."""
     with workspace(folder) as work:

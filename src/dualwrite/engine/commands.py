@@ -104,7 +104,7 @@ def _edit(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 
 def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     number, winner = arguments["id"], Side(str(arguments["winner"]))
-    conflict = next((entry for entry in engine.journal.conflicts({}) if entry.id == number), None)
+    conflict = next(iter(engine.journal.conflicts({}, id=int(str(number)))), None)
     if conflict is None:
         raise Usage(f"there is no conflict {number}", "see dualwrite conflicts list --open")
     record = (conflict.map, key_of(conflict.key))
@@ -300,4 +300,5 @@ def make_so(journal: Journal, lease: Lease) -> bool:
 
 def _raise_refusal(answer: Answer) -> None:
     if "error" in answer:
-        raise DualwriteError(str(answer["error"]), str(answer.get("remedy", "")))
+        kind = Usage if answer.get("usage") else DualwriteError
+        raise kind(str(answer["error"]), str(answer.get("remedy", "")))

@@ -205,7 +205,8 @@ class Runner:
                 except (Unavailable, Halted):
                     raise
                 except DualwriteError as trouble:
-                    result = {"error": trouble.message, "remedy": trouble.remedy}
+                    is_usage = isinstance(trouble, Usage)
+                    result = {"error": trouble.message, "remedy": trouble.remedy, "usage": is_usage}
             self.engine.journal.answer(request.id, result)
 
     def _settle_delays(self) -> None:

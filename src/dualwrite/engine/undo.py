@@ -71,7 +71,7 @@ def undo(engine: Engine, id: str, who: str) -> Undone:
 
 def undo_conflict(engine: Engine, number: int, who: str) -> Undone:
     """Let the other value of a decided conflict count.  Raises Usage where that cannot be done, with the reason."""
-    found = next((each for each in engine.journal.conflicts({}) if each.id == number), None)
+    found = next(iter(engine.journal.conflicts({}, id=number)), None)
     if found is None:
         raise Usage(f"there is no conflict {number}", "see dualwrite conflicts list")
     if found.open:

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Select, and_, delete, func, in
 from dualwrite.journal.audit import Audited, Block, Carrier, Retention, lines_of, mentions, order_of, packed_number
 from dualwrite.journal.database import Database
 from dualwrite.journal.layout import Layout
-from dualwrite.journal.tables import audit
+from dualwrite.journal.tables import audit, can_be
 from dualwrite.journal.tables import carrier as carriers
 from dualwrite.journal.writer import AUDIT, block_values
 from dualwrite.model import Key, Side
@@ -79,6 +79,8 @@ class Audits:
     def one(self, numbers: Mapping[Side, int], id: str) -> Audited | None:
         """The line with an id; None where it is not there (any more).  Raises ValueError for what is no id."""
         block, line = order_of(id)
+        if not can_be(block):
+            return None
         with self._database.reading() as connection:
             if connection.scalar(select(audit.c.row).where(audit.c.row == block, _counts(numbers))) is None:
                 return None

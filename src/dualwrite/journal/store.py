@@ -24,11 +24,13 @@ from sqlalchemy import (
     Double,
     LargeBinary,
     Row,
+    ScalarSelect,
     Select,
     Table,
     and_,
     case,
     delete,
+    false,
     func,
     insert,
     or_,
@@ -59,6 +61,7 @@ from dualwrite.journal.syncs import Syncs
 from dualwrite.journal.tables import (
     STEPS,
     Step,
+    can_be,
     closure,
     conflict,
     decision,
@@ -302,9 +305,8 @@ class Journal:
                 return [_parked(row) for row in connection.execute(found.order_by(_id(parked))).all()]
         rows: list[Row[Any]] = []
         with self._database.reading() as connection:
-            for some in chunked(sorted(set(ids)), ASKED_AT_ONCE):
-                known = or_(and_(parked.c.row.in_(some), parked.c.origin.is_(None)), parked.c.origin.in_(some))
-                rows += connection.execute(found.where(known)).all()
+            for some in chunked(sorted(filter(can_be, set(ids))), ASKED_AT_ONCE):
+                rows += connection.execute(found.where(_with_ids(parked, some))).all()
         return sorted([_parked(row) for row in rows], key=lambda entry: entry.id)
 
     def parked_keys(self, side: Side, records: Iterable[tuple[str, str]] | None = None) -> list[ParkedKey]:
@@ -325,9 +327,8 @@ class Journal:
                 dict(connection.execute(_count_by_map(table).where(_counts(table, numbers))).tuples().all())
                 for table in (parked, queue)
             )
-        conflicts: dict[str, int] = {}
-        for entry in self.conflicts(numbers, open_only=True):
-            conflicts[entry.map] = conflicts.get(entry.map, 0) + 1
+            undecided = select(conflict.c.map, func.count(_id(conflict).distinct())).group_by(conflict.c.map)
+            conflicts = dict(connection.execute(undecided.where(*_open(numbers))).tuples().all())
         maps = sorted({*records, *changes, *conflicts})
         return {name: Tally(records.get(name, 0), changes.get(name, 0), conflicts.get(name, 0)) for name in maps}
 
@@ -349,21 +350,27 @@ class Journal:
             batch.close_conflict(id, winner, side, number)
 
     def conflicts(
-        self, numbers: Mapping[Side, int], map: str | None = None, open_only: bool = False, key: str | None = None
+        self,
+        numbers: Mapping[Side, int],
+        map: str | None = None,
+        open_only: bool = False,
+        key: str | None = None,
+        *,
+        id: int | None = None,
     ) -> list[Conflict]:
-        """The conflicts, each once, in the order in which they were found; a closed one has its winner."""
-        found = _with_layout(conflict, conflict).where(*_equal(conflict, map=map, key=key), _counts(conflict, numbers))
-        closed = select(closure.c.conflict, closure.c.winner).where(_counts(closure, numbers))
-        if open_only:
-            found = found.where(conflict.c.open)
+        """The conflicts, of a map, a record and with this id if given, each once, in the order in which they were found;
+        a closed one has its winner."""
+        wanted = _equal(conflict, map=map, key=key)
+        wanted += _open(numbers) if open_only else [_counts(conflict, numbers)]
+        if id is not None:
+            wanted.append(_with_ids(conflict, [id]) if can_be(id) else false())
+        found = _with_layout(conflict, conflict, _decided(numbers).label("decided")).where(*wanted)
         with self._database.reading() as connection:
             rows = connection.execute(found.order_by(_id(conflict), conflict.c.row)).all()
-            winners = dict(connection.execute(closed.order_by(closure.c.row.desc())).tuples().all())
         entries: dict[int, Conflict] = {}
         for row in rows:
-            entry = _conflict(row, winners)
-            if entry.open or not open_only:
-                entries.setdefault(entry.id, entry)
+            entry = _conflict(row)
+            entries.setdefault(entry.id, entry)
         return list(entries.values())
 
     def decide(self, map: str, key: str, unit: str, winner: Side, covers: Mapping[Side, Position], who: str) -> None:
@@ -533,6 +540,21 @@ def _id(table: Table) -> ColumnElement[int]:
     return func.coalesce(table.c.origin, table.c.row)
 
 
+def _with_ids(table: Table, ids: Sequence[int]) -> ColumnElement[bool]:
+    return or_(and_(table.c.row.in_(ids), table.c.origin.is_(None)), table.c.origin.in_(ids))
+
+
+def _decided(numbers: Mapping[Side, int]) -> ScalarSelect[str]:
+    """The side that won a conflict which was open; null while it is."""
+    closed = (closure.c.conflict == _id(conflict), _counts(closure, numbers))
+    return select(closure.c.winner).where(*closed).order_by(closure.c.row).limit(1).scalar_subquery()
+
+
+def _open(numbers: Mapping[Side, int]) -> list[ColumnElement[bool]]:
+    """The conflicts that wait for a person."""
+    return [conflict.c.open, _counts(conflict, numbers), _decided(numbers).is_(None)]
+
+
 def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[Any]:
     """What is wanted of a table, with the text of each row's layout."""
     return select(*wanted, layout.c.text.label("layout_text")).select_from(
@@ -601,8 +623,7 @@ def _parked(row: Row[Any]) -> Parked:
     )
 
 
-def _conflict(row: Row[Any], winners: Mapping[int, Literal["left", "right"]]) -> Conflict:
-    id = row.row if row.origin is None else row.origin
+def _conflict(row: Row[Any]) -> Conflict:
     return Conflict(
         map=row.map,
         side=Side(row.side),
@@ -612,13 +633,13 @@ def _conflict(row: Row[Any], winners: Mapping[int, Literal["left", "right"]]) ->
         left=decode(row.left),
         right=decode(row.right),
         base=decode(row.base),
-        winner=winners.get(id, row.winner) if row.open else row.winner,
+        winner=row.decided if row.open and row.decided else row.winner,
         policy=row.policy,
         at=row.at,
         loser=Position.parse(row.loser) if row.loser else None,
         beats=Position.parse(row.beats) if row.beats else None,
-        open=row.open and id not in winners,
-        id=id,
+        open=row.open and row.decided is None,
+        id=row.row if row.origin is None else row.origin,
         layout=layout_from(row.layout_text),
         number=row.number,
     )

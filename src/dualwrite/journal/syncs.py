@@ -11,7 +11,7 @@ from sqlalchemy import Row, func, insert, select, update
 
 from dualwrite.journal.database import Database
 from dualwrite.journal.entries import change_from
-from dualwrite.journal.tables import queue, sync
+from dualwrite.journal.tables import can_be, queue, sync
 from dualwrite.model import Change, Side
 
 Why: TypeAlias = Literal["start", "again", "companies", "filters", "repair"]
@@ -141,6 +141,8 @@ class Syncs:
 
     def find(self, id: int) -> SyncRun | None:
         """The one with an id."""
+        if not can_be(id):
+            return None
         with self._database.reading() as connection:
             row = connection.execute(select(sync).where(sync.c.row == id)).first()
         return None if row is None else _run(row)

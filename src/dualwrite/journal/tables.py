@@ -68,6 +68,11 @@ def _partial_index(index: str, table: Table, columns: str, rows: str) -> None:
     listen(table, "after_create", made)
 
 
+def can_be(id: int) -> bool:
+    """Can a row have this number?  Databases refuse to look for others."""
+    return 0 < id < 1 << 63
+
+
 def _row() -> Column[int]:
     return Column("row", Counter, primary_key=True, autoincrement=True)
 
@@ -178,6 +183,8 @@ conflict = _table(
     UniqueConstraint("map", "key", "unit", "loser", "beats", "side"),
     Index("conflict_number", "side", "number"),
 )
+# By its id a conflict of which only the other flow's row is left is found.
+_partial_index("INDEX conflict_again", conflict, "origin", "origin IS NOT NULL")
 
 closure = _table(
     "closure",
@@ -350,6 +357,11 @@ def _find_parked(connection: Connection) -> None:
     connection.execute(text("CREATE INDEX parked_again ON parked (origin) WHERE origin IS NOT NULL"))
 
 
+def _find_conflicts(connection: Connection) -> None:
+    """Number 10: conflicts are found by their ids."""
+    connection.execute(text("CREATE INDEX conflict_again ON conflict (origin) WHERE origin IS NOT NULL"))
+
+
 STEPS: Final[tuple[Step, ...]] = (
     _keep_versions,
     _keep_layouts,
@@ -359,6 +371,7 @@ STEPS: Final[tuple[Step, ...]] = (
     _keep_audit,
     _count_backlogs,
     _find_parked,
+    _find_conflicts,
 )
 """``STEPS[n - 1]`` lifts a journal from number n to n + 1.  A released step is never changed: whoever changes a table
 above appends one that does the same to the tables of older journals."""
