@@ -25,9 +25,9 @@ def conflicts_list(
 ) -> None:
     """List columns that both sides changed."""
     with workspace(folder, patient=True) as work:
-        entries = work.journal.conflicts(work.numbers(), map=known(work, name), open_only=only_open)
+        entries = work.journal.each_conflict(work.numbers(), map=known(work, name), open_only=only_open)
         if as_json:
-            printing.json_out([printing.conflicts.conflict_json(entry) for entry in entries])
+            printing.json_out(printing.terminal.Streamed(map(printing.conflicts.conflict_json, entries)))
         else:
             printing.conflicts.conflicts(entries)
 

@@ -102,7 +102,7 @@ def _changes(folder: Path, name: str | None, since: str | None, limit: int | Non
         after = None if since is None else moment(since)
         found = islice(work.journal.audits.each(work.numbers(), known(work, name), since=after), most)
         if as_json:
-            printing.json_out([printing.audits.applied_json(line) for line in found])
+            printing.json_out(printing.terminal.Streamed(map(printing.audits.applied_json, found)))
         elif as_csv:
             printing.audits.changes_csv(found)
         else:

@@ -76,10 +76,14 @@ def parked_list(
         which = filters(work, name, code, side, column, key, before)
         entries = commands.chosen_of(work.journal, work.numbers(), which)
         if as_json:
-            printing.json_out([printing.parking.parked_json(entry) for entry in entries])
+            found = printing.terminal.Streamed(map(printing.parking.parked_json, entries))
+            is_clean = not found
+            printing.json_out(found)
         else:
-            printing.parking.parked(entries)
-        finish(not entries)
+            listed = list(entries)
+            is_clean = not listed
+            printing.parking.parked(listed)
+        finish(is_clean)
 
 
 @parked_app.command("show")

@@ -7,7 +7,7 @@ they may come from another process) and an answer of the same kind.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from dualwrite.engine import wishes
 from dualwrite.engine.as_user import shown
@@ -43,27 +43,21 @@ def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
     return {}
 
 
-def chosen_of(journal: Journal, numbers: Mapping[Side, int], which: Mapping[str, object]) -> list[Parked]:
+def chosen_of(journal: Journal, numbers: Mapping[Side, int], which: Mapping[str, object]) -> Iterator[Parked]:
     """The parked records that are meant: by ``map``, ``code``, ``side``, ``column``, ``key`` (as it is shown) and
     ``before`` (parked before this time); what is not said is any."""
-    name, side, before = (which.get(one) for one in ("map", "side", "before"))
-    found = journal.parked(
-        numbers, map=None if name is None else str(name), side=None if side is None else Side(str(side))
+    name, code, side, column, key = (
+        None if which.get(one) is None else str(which[one]) for one in ("map", "code", "side", "column", "key")
     )
-    fields = {"code": "code", "column": "column", "key": "shown_key"}
-    wanted = {field: which[one] for one, field in fields.items() if which.get(one) is not None}
-    return [
-        entry
-        for entry in found
-        if all(getattr(entry, field) == value for field, value in wanted.items())
-        and (before is None or entry.since < float(str(before)))
-    ]
+    before = None if which.get("before") is None else float(str(which["before"]))
+    of_side = None if side is None else Side(side)
+    return journal.each_parked(numbers, name, of_side, code=code, column=column, shown_key=key, before=before)
 
 
 def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
     ids = arguments.get("ids")
     if not isinstance(ids, list):
-        return chosen_of(engine.journal, {}, arguments)
+        return list(chosen_of(engine.journal, {}, arguments))
     found = engine.journal.parked({}, ids=ids)
     missing = set(ids) - {entry.id for entry in found}
     if missing:

@@ -293,21 +293,43 @@ class Journal:
     ) -> list[Parked]:
         """The parked records, of a map, a side, a key, a code and with these ids if given, in the order in which they
         were parked."""
-        queued = (
-            select(func.count())
-            .where(*(queue.c[name] == parked.c[name] for name in ("side", "map", "key")), _counts(queue, numbers))
-            .scalar_subquery()
-        )
-        wanted = _equal(parked, map=map, side=None if side is None else side.value, key=key, code=code)
-        found = _with_layout(parked, parked, queued.label("changes")).where(*wanted, _counts(parked, numbers))
         if ids is None:
-            with self._database.reading() as connection:
-                return [_parked(row) for row in connection.execute(found.order_by(_id(parked))).all()]
+            return list(self.each_parked(numbers, map, side, key, code=code))
+        found = _parked_records(numbers).where(*_equal(parked, map=map, side=side, key=key, code=code))
         rows: list[Row[Any]] = []
         with self._database.reading() as connection:
             for some in chunked(sorted(filter(can_be, set(ids))), ASKED_AT_ONCE):
                 rows += connection.execute(found.where(_with_ids(parked, some))).all()
         return sorted([_parked(row) for row in rows], key=lambda entry: entry.id)
+
+    def each_parked(
+        self,
+        numbers: Mapping[Side, int],
+        map: str | None = None,
+        side: Side | None = None,
+        key: str | None = None,
+        *,
+        code: str | None = None,
+        column: str | None = None,
+        shown_key: str | None = None,
+        before: float | None = None,
+    ) -> Iterator[Parked]:
+        """As ``parked``, one after the other, also by the column at fault, the key as it is shown, and before when."""
+        wanted = _equal(parked, map=map, side=side, key=key, code=code, column=column, shown_key=shown_key)
+        if before is not None:
+            wanted.append(parked.c.since < before)
+        with self._database.reading() as connection:
+            chosen = select(parked.c.row).where(*wanted, _counts(parked, numbers)).order_by(_id(parked))
+            rows = connection.execute(chosen).scalars().all()
+        yield from (_parked(row) for row in self._each(_parked_records(numbers), parked, rows))
+
+    def _each(self, wanted: Select[Any], table: Table, rows: Sequence[int]) -> Iterator[Row[Any]]:
+        """Those of these rows that are still there, in their order.  No transaction stays open meanwhile: whoever takes
+        them may be slow."""
+        for some in chunked(rows, ASKED_AT_ONCE):
+            with self._database.reading() as connection:
+                found = {row.row: row for row in connection.execute(wanted.where(table.c.row.in_(some)))}
+            yield from (found[row] for row in some if row in found)
 
     def parked_keys(self, side: Side, records: Iterable[tuple[str, str]] | None = None) -> list[ParkedKey]:
         """The records parked at a side, as last written; of these (map, key) only, if given."""
@@ -358,20 +380,29 @@ class Journal:
         *,
         id: int | None = None,
     ) -> list[Conflict]:
-        """The conflicts, of a map, a record and with this id if given, each once, in the order in which they were found;
-        a closed one has its winner."""
+        """The conflicts, of a map, a record and with this id if given, each once, in the order in which they were
+        found; a closed one has its winner."""
+        return list(self.each_conflict(numbers, map, open_only, key, id=id))
+
+    def each_conflict(
+        self,
+        numbers: Mapping[Side, int],
+        map: str | None = None,
+        open_only: bool = False,
+        key: str | None = None,
+        *,
+        id: int | None = None,
+    ) -> Iterator[Conflict]:
+        """As ``conflicts``, one after the other."""
         wanted = _equal(conflict, map=map, key=key)
         wanted += _open(numbers) if open_only else [_counts(conflict, numbers)]
         if id is not None:
             wanted.append(_with_ids(conflict, [id]) if can_be(id) else false())
-        found = _with_layout(conflict, conflict, _decided(numbers).label("decided")).where(*wanted)
         with self._database.reading() as connection:
-            rows = connection.execute(found.order_by(_id(conflict), conflict.c.row)).all()
-        entries: dict[int, Conflict] = {}
-        for row in rows:
-            entry = _conflict(row)
-            entries.setdefault(entry.id, entry)
-        return list(entries.values())
+            chosen = select(func.min(conflict.c.row)).where(*wanted).group_by(_id(conflict)).order_by(_id(conflict))
+            rows = connection.execute(chosen).scalars().all()
+        found = _with_layout(conflict, conflict, _decided(numbers).label("decided"))
+        yield from (_conflict(row) for row in self._each(found, conflict, rows))
 
     def decide(self, map: str, key: str, unit: str, winner: Side, covers: Mapping[Side, Position], who: str) -> None:
         """As ``Writer.decide``."""
@@ -522,7 +553,7 @@ def _told(table: Table, name: str, value: object) -> object:
 
 
 def _equal(table: Table, **wanted: str | None) -> list[ColumnElement[bool]]:
-    return [table.c[name] == value for name, value in wanted.items() if value is not None]
+    return [table.c[name] == str(value) for name, value in wanted.items() if value is not None]
 
 
 def _counts(table: Table, numbers: Mapping[Side, int]) -> ColumnElement[bool]:
@@ -553,6 +584,13 @@ def _decided(numbers: Mapping[Side, int]) -> ScalarSelect[str]:
 def _open(numbers: Mapping[Side, int]) -> list[ColumnElement[bool]]:
     """The conflicts that wait for a person."""
     return [conflict.c.open, _counts(conflict, numbers), _decided(numbers).is_(None)]
+
+
+def _parked_records(numbers: Mapping[Side, int]) -> Select[Any]:
+    """Parked records, each with how many changes wait in its queue."""
+    of_record = (queue.c[name] == parked.c[name] for name in ("side", "map", "key"))
+    queued = select(func.count()).where(*of_record, _counts(queue, numbers)).scalar_subquery()
+    return select(parked, queued.label("changes")).where(_counts(parked, numbers))
 
 
 def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[Any]:

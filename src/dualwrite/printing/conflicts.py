@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 from rich.markup import escape
 from rich.padding import Padding
@@ -41,9 +41,11 @@ def cells(row: Row | None, whole: bool) -> str:
     return "[dim]row[/dim]" if whole else ", ".join(map(cell, row))
 
 
-def conflicts(entries: Sequence[Conflict]) -> None:
+def conflicts(entries: Iterable[Conflict]) -> None:
     """The conflict log: a line for each, what both sides wrote below it."""
+    count = 0
     for e in entries:
+        count += 1
         whole = e.unit in ("row", "*")
         verdict = f"{e.winner} wins" if e.winner else "[yellow]open[/yellow]"
         where = " · ".join(escape(word) for word in (e.map, e.shown_key, e.unit))
@@ -51,4 +53,4 @@ def conflicts(entries: Sequence[Conflict]) -> None:
         values = (("left", e.left), ("right", e.right), ("base", e.base))
         told = "; ".join(f"{name} {cells(row, whole)}" for name, row in values)
         console.print(Padding(told, (0, 0, 0, 6), expand=False))
-    said(f"{len(entries)} conflict(s)" if entries else "no conflicts")
+    said(f"{count} conflict(s)" if count else "no conflicts")

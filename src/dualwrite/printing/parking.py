@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
-from rich.padding import Padding
 
 from dualwrite.journal import KeptChange, Parked
 from dualwrite.model import ABSENT, Row, Value
 from dualwrite.printing import terminal
-from dualwrite.printing.terminal import cell, fitting, one_line, said, show, stamp, table, when
+from dualwrite.printing.terminal import cell, fitting, one_line, said, show, show_below, show_line, stamp, table, when
 from dualwrite.troubles import remedy_of
 
 
@@ -63,19 +62,15 @@ def parked(entries: Sequence[Parked]) -> None:
 def parked_table(entries: Sequence[Parked]) -> None:
     """Parked records as a table, with reason and remedy below each."""
     names = ("#id", "map", "side", "key", "code", "#tries", "since")
-    rows = [
-        (str(e.id), escape(e.map), str(e.side), escape(e.shown_key), e.code, str(e.attempts), when(e.since))
-        for e in entries
-    ]
+    rows = [(str(e.id), e.map, str(e.side), e.shown_key, e.code, str(e.attempts), when(e.since)) for e in entries]
     if not rows:
         return
     widths = fitting([[name.removeprefix("#") for name in names], *rows], terminal.console.width, ("map", "key"), names)
     terminal.console.print(one_line(names, widths))
     for row, entry in zip(rows, entries, strict=True):
-        terminal.console.print(one_line(names, widths, row))
+        show_line(names, widths, row)
         remedy = remedy_of(entry.code)
-        told = "\n".join([entry.reason, *([f"→ {remedy}"] if remedy else [])])
-        terminal.console.print(Padding(escape(told), (0, 0, 0, 6)))
+        show_below("\n".join([entry.reason, *([f"→ {remedy}"] if remedy else [])]), 6)
 
 
 def parked_one(entry: Parked, changes: Sequence[KeptChange], paths: Sequence[str]) -> None:

@@ -26,8 +26,8 @@ def plan_json(plans: Sequence[MapPlan]) -> Mapping[str, object]:
                 **{action: {str(side): plan.count(action, side) for side in Side} for action in ACTIONS},
                 "equal": plan.tally.equal,
                 "detached": plan.tally.detached,
-                "missing": Streamed(map(missing_json, plan.missing()), plan.count_missing()),
-                "rows": Streamed(map(planned_json, plan.rows()), sum(plan.count(action, *Side) for action in ACTIONS)),
+                "missing": Streamed(map(missing_json, plan.missing())),
+                "rows": Streamed(map(planned_json, plan.rows())),
             }
             for plan in plans
         ]

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
-from rich.text import Text
 
 from dualwrite.errors import DualwriteError
 from dualwrite.model import ABSENT, Cell, Row, Value
@@ -63,18 +64,20 @@ def verbatim(text: str) -> None:
 
 
 class Streamed(list[object]):
-    """A list for ``json_out`` that may be longer than memory has room: made as it is written, once."""
+    """A list for ``json_out`` that may be longer than memory has room: its items are made as they are written, once."""
 
-    def __init__(self, items: Iterable[object], count: int) -> None:
+    def __init__(self, items: Iterable[object]) -> None:
         super().__init__()
-        self._items = items
-        self._count = count
+        self._items = iter(items)
+        self._first: list[object] = []
 
-    def __len__(self) -> int:
-        return self._count
+    def __bool__(self) -> bool:
+        """Is there any item?  The first one is made to see that."""
+        self._first = self._first or list(islice(self._items, 1))
+        return bool(self._first)
 
     def __iter__(self) -> Iterator[object]:
-        return iter(self._items)
+        return chain(self._first, self._items)
 
 
 def json_out(value: object) -> None:
@@ -133,9 +136,39 @@ def one_line(names: Sequence[str], widths: Sequence[int], row: Sequence[str] | N
     return line
 
 
+def show_line(names: Sequence[str], widths: Sequence[int], row: Sequence[str]) -> None:
+    """Print a plain row of a table that is printed row by row.
+
+    Rich lays out only what needs it, here and below: it takes most of the time where there are very many.
+    """
+    if not all(map(_fits, row, widths)):
+        console.print(one_line(names, widths, [escape(each) for each in row]))
+        return
+    cells = (
+        each.rjust(width) if name.startswith("#") else each.ljust(width)
+        for name, width, each in zip(names, widths, row, strict=True)
+    )
+    console.out("  ".join(cells), highlight=False)
+
+
+def show_below(text: str, indent: int) -> None:
+    """Print plain lines, indented; one that is too long goes on below."""
+    for line in text.splitlines():
+        if _fits(line, console.width - indent):
+            console.out(" " * indent + line, highlight=False)
+        else:
+            console.print(Padding(escape(line), (0, 0, 0, indent)))
+
+
+def _fits(text: str, width: int) -> bool:
+    """Is this plain text that one line has room for?"""
+    return text.isprintable() and cell_len(text) <= width
+
+
 def fitting(rows: Sequence[Sequence[str]], space: int, giving: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The columns' widths so that they fit into the space; those that give way lose first, down to eight."""
-    widths = [max(Text.from_markup(cell).cell_len for cell in column) for column in zip(*rows, strict=True)]
+    """The columns' widths for plain text, so that they fit into the space; those that give way lose first, down to
+    eight."""
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     for index in (names.index(name) for name in giving):
         widths[index] -= max(0, min(widths[index] - 8, sum(widths) + 2 * (len(widths) - 1) - space))
     return widths
