@@ -339,8 +339,10 @@ class Journal:
             return [_parked_key(row) for row in rows]
         at_side = (parked.c.side == side.value, parked.c.gone.is_(None))
         with self._database.reading() as connection:
-            rows = list(connection.execute(found.where(*at_side).order_by(_id(parked))).all())
-        return [_parked_key(row) for row in rows]
+            rows = connection.execution_options(yield_per=ASKED_AT_ONCE).execute(
+                found.where(*at_side).order_by(_id(parked))
+            )
+            return [_parked_key(row) for row in rows]
 
     def tally(self, numbers: Mapping[Side, int]) -> dict[str, Tally]:
         """Per map with anything to count, how much of it is parked, waits in queues and is open."""
@@ -439,10 +441,10 @@ class Journal:
         """Map, key and change of everything kept for a side, in feed order."""
         found = _with_layout(kept, kept).where(kept.c.side == side.value).order_by(kept.c.row)
         with self._database.reading() as connection:
-            rows = connection.execute(found).all()
-        changes = [
-            (row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))) for row in rows
-        ]
+            changes = [
+                (row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text)))
+                for row in connection.execution_options(yield_per=ASKED_AT_ONCE).execute(found)
+            ]
         places = [entry.change.position for _, _, entry in changes]
         feeds = {feed: order for order, feed in enumerate(dict.fromkeys(place.feed for place in places))}
         return sorted(changes, key=lambda e: (feeds[e[2].change.position.feed], e[2].change.position.place))

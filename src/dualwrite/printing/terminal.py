@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, islice
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
@@ -145,17 +145,17 @@ def show_line(names: Sequence[str], widths: Sequence[int], row: Sequence[str]) -
         console.print(one_line(names, widths, [escape(each) for each in row]))
         return
     cells = (
-        each.rjust(width) if name.startswith("#") else each.ljust(width)
+        each.rjust(width) if name.startswith("#") else set_cell_size(each, width)
         for name, width, each in zip(names, widths, row, strict=True)
     )
-    console.out("  ".join(cells), highlight=False)
+    print("  ".join(cells))
 
 
 def show_below(text: str, indent: int) -> None:
     """Print plain lines, indented; one that is too long goes on below."""
     for line in text.splitlines():
         if _fits(line, console.width - indent):
-            console.out(" " * indent + line, highlight=False)
+            print(" " * indent + line)
         else:
             console.print(Padding(escape(line), (0, 0, 0, indent)))
 
