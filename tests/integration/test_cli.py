@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import signal
 import sqlite3
-from contextlib import closing
+from contextlib import closing, nullcontext
 
 import pytest
 
 from dualwrite import printing
+from dualwrite.engine import commands
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -735,3 +736,20 @@ def test_triggers_that_undo_each_other_do_not_keep_an_engine_going(shop):
     (parked,) = shop.call("parked", "list", "--json").json()
     assert (parked["code"], parked["column"]) == ("loop", "title")
     assert "'ADATUM' ⇄ 'adatum'" in parked["reason"]
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_many_parked_records_are_taken_some_at_a_time(shop, monkeypatch, beside):
+    """A running engine carries other changes in between, and each of them is tried or discarded once."""
+    monkeypatch.setattr(commands, "IN_A_PART", 2)
+    names, unfit = [f"N{number}" for number in range(5)], "a name that is too long"
+    for name in names:
+        shop.sql(shop.left, "INSERT INTO customers VALUES (?, ?, 1, 'open')", name, unfit)
+    shop.sync()
+    assert {each["key"] for each in shop.call("parked", "list", "--json").json()} == set(names)
+    with shop.engine() if beside else nullcontext():
+        assert shop.call("parked", "retry", "--all").out == "0 of 5 went through\n"
+        assert shop.call("parked", "retry", "--key", "none").out == "0 of 0 went through\n"
+        assert shop.call("parked", "discard", "--code", "too_long", "--yes").out == "5 discarded\n"
+    asked = shop.sql(shop.folder / ".dualwrite" / "journal.db", "SELECT command FROM request WHERE command <> 'drain'")
+    assert [what for (what,) in asked] == (["retry"] * 4 + ["discard"] * 3 if beside else [])

@@ -149,7 +149,7 @@ def parked_retry(
     """Try parked changes again."""
     with workspace(folder) as work:
         which = selection(ids, everything, filters(work, name, code, side, column, key, before))
-        answer = commands.ask(work, "retry", {**which, "who": who()})
+        answer = commands.ask_in_parts(work, "retry", {**which, "who": who()})
         printing.json_out(answer) if as_json else printing.said(f"{answer['freed']} of {answer['tried']} went through")
         finish(answer["freed"] == answer["tried"])
 
@@ -174,5 +174,5 @@ def parked_discard(
     with workspace(folder) as work:
         which = selection(ids, everything, filters(work, name, code, side, column, key, before))
         confirm("Drop these changes for good?", yes)
-        answer = commands.ask(work, "discard", {**which, "who": who()})
+        answer = commands.ask_in_parts(work, "discard", {**which, "who": who()})
         printing.said(f"{answer['discarded']} discarded")

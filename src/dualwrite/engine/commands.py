@@ -7,7 +7,10 @@ they may come from another process) and an answer of the same kind.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 from dualwrite.engine import wishes
 from dualwrite.engine.as_user import shown
@@ -15,7 +18,7 @@ from dualwrite.engine.data import DataCheck
 from dualwrite.engine.editing import edit
 from dualwrite.engine.initial_syncs import master_of
 from dualwrite.engine.lifecycle import refuse_unless_allowed
-from dualwrite.engine.link import key_of
+from dualwrite.engine.link import chunks, key_of
 from dualwrite.engine.outage import trouble_of
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
@@ -30,6 +33,8 @@ from dualwrite.model import Key, Side
 Answer = Mapping[str, object]
 ANSWER_WITHIN = 3600.0
 """Seconds that a command waits for the running engine: an initial sync may come first."""
+IN_A_PART = 1_000
+"""Parked records that are taken while the flows stand still."""
 LOOK_EVERY = 1.0
 """Seconds after which it looks whether the engine waits itself."""
 
@@ -45,13 +50,16 @@ def _drain(engine: Engine, _arguments: Mapping[str, object]) -> Answer:
 
 def chosen_of(journal: Journal, numbers: Mapping[Side, int], which: Mapping[str, object]) -> Iterator[Parked]:
     """The parked records that are meant: by ``map``, ``code``, ``side``, ``column``, ``key`` (as it is shown) and
-    ``before`` (parked before this time); what is not said is any."""
+    ``before`` (parked before this time), and with ids behind ``after`` and up to ``until``; what is not said is any."""
     name, code, side, column, key = (
         None if which.get(one) is None else str(which[one]) for one in ("map", "code", "side", "column", "key")
     )
     before = None if which.get("before") is None else float(str(which["before"]))
+    after, until = (None if which.get(one) is None else int(str(which[one])) for one in ("after", "until"))
     of_side = None if side is None else Side(side)
-    return journal.each_parked(numbers, name, of_side, code=code, column=column, shown_key=key, before=before)
+    return journal.each_parked(
+        numbers, name, of_side, code=code, column=column, shown_key=key, before=before, after=after, until=until
+    )
 
 
 def _parked(engine: Engine, arguments: Mapping[str, object]) -> list[Parked]:
@@ -222,15 +230,40 @@ def ask(workspace: Workspace, command: str, arguments: Mapping[str, object]) -> 
 
     Raises what the command raises.
     """
-    if workspace.lease.acquire():
-        engine = workspace.engine()
-        try:
-            engine.open()
-            return execute(engine, command, arguments)
-        finally:
-            engine.close()
-            workspace.lease.release()
-    answer = workspace.journal.await_answer(workspace.journal.request(command, arguments), ANSWER_WITHIN)
+    with _asking(workspace) as do:
+        return do(command, arguments)
+
+
+def ask_in_parts(workspace: Workspace, command: str, which: Mapping[str, object]) -> Mapping[str, int]:
+    """As ``ask``, what is to be done to parked records, however many they are: some at a time, so that a running engine
+    carries what comes meanwhile.  The numbers that are answered are added up."""
+    found: Counter[str] = Counter()
+    with _asking(workspace) as do:
+        ids = [] if which.get("ids") else [entry.id for entry in chosen_of(workspace.journal, {}, which)]
+        bounds = [{"after": some[0] - 1, "until": some[-1]} for some in chunks(ids, IN_A_PART)]
+        for part in bounds or [{}]:
+            answer = do(command, {**which, **part})
+            found.update({name: int(str(number)) for name, number in answer.items()})
+    return found
+
+
+@contextmanager
+def _asking(workspace: Workspace) -> Iterator[Callable[[str, Mapping[str, object]], Answer]]:
+    """How commands are done: by the running engine, or by one of our own that is open meanwhile."""
+    if not workspace.lease.acquire():
+        yield partial(_ask_running, workspace.journal)
+        return
+    engine = workspace.engine()
+    try:
+        engine.open()
+        yield partial(execute, engine)
+    finally:
+        engine.close()
+        workspace.lease.release()
+
+
+def _ask_running(journal: Journal, command: str, arguments: Mapping[str, object]) -> Answer:
+    answer = journal.await_answer(journal.request(command, arguments), ANSWER_WITHIN)
     if answer is None:
         raise Unavailable(f"the running engine has not answered {command!r}", "see dualwrite log")
     _raise_refusal(answer)

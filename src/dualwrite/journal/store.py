@@ -313,11 +313,18 @@ class Journal:
         column: str | None = None,
         shown_key: str | None = None,
         before: float | None = None,
+        after: int | None = None,
+        until: int | None = None,
     ) -> Iterator[Parked]:
-        """As ``parked``, one after the other, also by the column at fault, the key as it is shown, and before when."""
+        """As ``parked``, one after the other; also by the column at fault and the key as it is shown, those that were
+        parked before a time, and with ids behind ``after`` and up to ``until``."""
         wanted = _equal(parked, map=map, side=side, key=key, code=code, column=column, shown_key=shown_key)
         if before is not None:
             wanted.append(parked.c.since < before)
+        if after is not None:
+            wanted.append(_id(parked) > after)
+        if until is not None:
+            wanted.append(_id(parked) <= until)
         with self._database.reading() as connection:
             chosen = select(parked.c.row).where(*wanted, _counts(parked, numbers)).order_by(_id(parked))
             rows = connection.execute(chosen).scalars().all()
@@ -338,11 +345,9 @@ class Journal:
             rows = self._of_records(found, parked, side, records, parked.c.gone.is_(None), _id(parked))
             return [_parked_key(row) for row in rows]
         at_side = (parked.c.side == side.value, parked.c.gone.is_(None))
+        wanted = found.where(*at_side).order_by(_id(parked))
         with self._database.reading() as connection:
-            rows = connection.execution_options(yield_per=ASKED_AT_ONCE).execute(
-                found.where(*at_side).order_by(_id(parked))
-            )
-            return [_parked_key(row) for row in rows]
+            return [_parked_key(row) for row in connection.execution_options(yield_per=ASKED_AT_ONCE).execute(wanted)]
 
     def tally(self, numbers: Mapping[Side, int]) -> dict[str, Tally]:
         """Per map with anything to count, how much of it is parked, waits in queues and is open."""
