@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from dualwrite.journal import Journal
+
 UNPRIVILEGED = """
 import ctypes, os, sys
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
@@ -434,6 +436,18 @@ def test_a_running_engine_goes_on_after_a_number_that_means_nothing(shop):
         for command in ASKED_OF_THE_ENGINE:
             assert (command, shop.call(*command).code) == (command, 2)
         assert shop.running(engine)
+
+
+def test_a_request_that_ends_an_engine_ends_no_other(shop):
+    """What no engine can do, through a fault of ours, is answered before it ends, and not done again by the next."""
+    shop.sync()
+    with Journal.open(shop.folder) as journal:
+        number = journal.request("edit", {"id": 1})
+        with pytest.raises(KeyError):
+            shop.sync()
+        answer = journal.await_answer(number, 0)
+    assert "KeyError" in answer["error"]
+    assert shop.sync().code == 0
 
 
 def test_a_pipe_that_closes(shop):

@@ -207,6 +207,11 @@ class Runner:
                 except DualwriteError as trouble:
                     is_usage = isinstance(trouble, Usage)
                     result = {"error": trouble.message, "remedy": trouble.remedy, "usage": is_usage}
+                except Exception as wrong:
+                    if not self.stop.is_set():  # a fault of ours: the next engine must not end over the same
+                        told = f"the engine ended over {request.command!r}: {wrong!r}"
+                        self.engine.journal.answer(request.id, {"error": told, "remedy": "see what it has logged"})
+                    raise
             self.engine.journal.answer(request.id, result)
 
     def _settle_delays(self) -> None:
