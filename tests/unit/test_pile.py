@@ -65,6 +65,23 @@ def test_a_plan_takes_no_memory() -> None:
     assert peak < MOST
 
 
+def test_what_is_asked_of_a_plan_takes_no_memory_for_the_rest() -> None:
+    """However many rows that wait for a parent stand between two that are read together."""
+    found = Planned()
+    for number in range(MANY):
+        action = "insert" if 0 < number < MANY - 1 else "update"
+        found.add(PlannedRow("map", R, action, (str(number),), {}))
+        found.needs(R, [parent(str(number))])
+    found.look(lambda *_: {})
+    tracemalloc.start()
+    assert [row.reason for row in found.rows("map", "update")] == [
+        f"waits for parents {number}, which is missing" for number in (0, MANY - 1)
+    ]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < MOST / 10
+
+
 @pytest.mark.parametrize("at_once", [1, 2, 1_000])
 def test_what_a_plan_says_does_not_depend_on_how_it_is_kept(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
     """Rows, their order and what they wait for; parents that are there, or that come, are not missing."""

@@ -40,7 +40,7 @@ WHERE planned.map = ? AND parent.missing GROUP BY parent.number
 """
 _WAITING: Final = """
 SELECT need.planned, parent.text FROM need JOIN parent ON parent.number = need.parent
-WHERE need.planned BETWEEN ? AND ? AND parent.missing ORDER BY need.planned, parent.number
+WHERE need.planned IN (SELECT value FROM json_each(?)) AND parent.missing ORDER BY need.planned, parent.number
 """
 _EXAMPLES: Final = """
 SELECT planned.packed FROM need JOIN planned ON planned.number = need.planned
@@ -163,7 +163,8 @@ class Planned:
         while found := self._database.execute(query, {**wanted, "after": after}).fetchall():
             after = found[-1][0]
             waits: dict[int, list[str]] = {}
-            for number, text in self._database.execute(_WAITING, (found[0][0], after)):
+            numbers = json.dumps([number for number, _, _ in found])
+            for number, text in self._database.execute(_WAITING, (numbers,)):
                 waits.setdefault(number, []).append(text)
             for number, its_action, packed in found:
                 row = _unpacked(map_name, its_action, packed)
