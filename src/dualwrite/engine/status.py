@@ -60,7 +60,7 @@ class MapStatus(_Version):
 
 def status_of(workspace: Workspace) -> list[MapStatus]:
     """The state of every map of the project, in the order in which they run."""
-    held = Counter(entry.map for entry in workspace.journal.parked(workspace.numbers(), code=MANY_DELETES))
+    held = Counter(entry.map for entry in workspace.journal.each_parked(workspace.numbers(), code=MANY_DELETES))
     tally = workspace.journal.tally(workspace.numbers())
     lag = lag_by_map(workspace)
     states = workspace.states()
