@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -63,11 +62,14 @@ class _Recent:
         return self.new.get(record) or self.old.get(record)
 
 
-@dataclass
+@dataclass(slots=True)
 class _Chain:
-    """The answers of one record: when they came, what each side wrote the last time, and which side did so last."""
+    """The answers of one record: when they came, what each side wrote the last time, and which side did so last.
 
-    times: deque[float] = field(default_factory=deque)
+    There are thousands of them, with a few answers each.
+    """
+
+    times: list[float] = field(default_factory=list)
     wrote: dict[Side, Cells] = field(default_factory=dict)
     last: Side | None = None
 
@@ -113,9 +115,7 @@ class LoopGuard:
 
     def _count(self, record: Record, chain: _Chain, answers: int, restored: Side | None = None) -> None:
         now = self._clock()
-        chain.times.extend([now] * answers)
-        while chain.times and chain.times[0] <= now - WITHIN:
-            chain.times.popleft()
+        chain.times = [at for at in chain.times if at > now - WITHIN] + [now] * answers
         if len(chain.times) > 2 * self._rounds:
             self.found[record] = _loop(chain, now - chain.times[0], restored)
             del self._chains[record]
