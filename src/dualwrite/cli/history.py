@@ -77,7 +77,7 @@ def log(
         maps = [*journal.states(), *(each.name for each in (project.maps if project else ()))]
         found = journal.events(named(maps, name), most, since=after, who=who, kind=kind)
         if as_json:
-            printing.json_out([printing.events.event_json(event) for event in found])
+            printing.json_out(printing.terminal.Streamed(map(printing.events.event_json, found)))
         elif as_csv:
             printing.events.events_csv(found)
         else:
