@@ -53,6 +53,32 @@ def test_what_is_freed_while_the_other_flow_prunes_stays_free() -> None:
     assert parked.first_at("items", ("a",), 8) == AT
 
 
+def test_what_stays_parked_is_not_gone_through_for_each_batch() -> None:
+    """There may be very many such records."""
+
+    class Looked(str):
+        """A member of a key that counts how often its record is looked up."""
+
+        __slots__ = ()
+        count = 0
+
+        def __hash__(self) -> int:
+            Looked.count += 1
+            return str.__hash__(self)
+
+    parked = ParkedKeys()
+    parked.add("items", (Looked("stays"),), AT, 1)
+    parked.add("items", ("goes",), AT, 1)
+    parked.remove("items", ("goes",), 2)
+    before = Looked.count
+    assert parked.prune(1) == []
+    assert parked.prune(2, {"items"}) == []
+    assert parked.prune(2) == [("items", ("goes",))]
+    assert parked.prune(3) == []
+    assert Looked.count == before
+    assert parked.records() == [("items", ("stays",))]
+
+
 def test_who_reads_waits_for_the_commits_that_the_feed_has_told_of() -> None:
     """While the caches learn a commit, earlier ones keep nobody waiting; what stands behind its own marker waits."""
     side = LinkSide(Side.LEFT, cast("Connector", None), Windows(Side.LEFT, {}))

@@ -73,6 +73,7 @@ class ParkedKeys:
 
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
         self._intervals: dict[tuple[str, Key], tuple[Interval, ...]] = {}
+        self._ended: dict[tuple[str, Key], None] = {}  # the records of some interval that is over
         self._lock = threading.Lock()
         for entry in entries:
             first, since = parked_from(entry.value)
@@ -103,6 +104,8 @@ class ParkedKeys:
 
     def _append(self, record: tuple[str, Key], interval: Interval) -> None:
         self._intervals[record] = (*self._intervals.get(record, ()), interval)
+        if interval.until is not None:
+            self._ended[record] = None
 
     def remove(self, map_name: str, key: Key, until: int) -> None:
         """The record is free from our commit ``until`` on."""
@@ -110,6 +113,7 @@ class ParkedKeys:
             now = self._intervals.get((map_name, key), ())
             ended = tuple(i if i.until is not None else Interval(i.first, i.since, until) for i in now)
             self._intervals[map_name, key] = ended
+            self._ended[map_name, key] = None
 
     def since(self, map_name: str, key: Key) -> int | None:
         """The commit of ours from which on the record has been parked; None when it is not parked."""
@@ -123,19 +127,20 @@ class ParkedKeys:
         """Forget what ended at or before our commit ``mark``: no change from before it will be read again, ``but`` of
         some maps such changes wait.
 
-        Returns the records of which nothing is left.
+        Returns the records of which nothing is left.  Those that have been parked all along cost nothing: there may be
+        very many, and this is asked for each batch.
         """
         gone = []
         with self._lock:
-            for record, intervals in list(self._intervals.items()):
-                if record[0] in but:
-                    continue
-                kept = tuple(i for i in intervals if i.until is None or i.until > mark)
+            for record in [record for record in self._ended if record[0] not in but]:
+                kept = tuple(i for i in self._intervals[record] if i.until is None or i.until > mark)
                 if kept:
                     self._intervals[record] = kept
                 else:
                     del self._intervals[record]
                     gone.append(record)
+                if all(i.until is None for i in kept):
+                    del self._ended[record]
         return gone
 
     def records(self) -> list[tuple[str, Key]]:
