@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from contextlib import suppress
 from dataclasses import dataclass
+from random import Random
 from typing import cast
 
+import pytest
+
 from dualwrite.connectors.base import Connector, Remembered, Transaction
+from dualwrite.engine import link
 from dualwrite.engine.contest import Hidden
 from dualwrite.engine.link import (
     VACANT,
+    HiddenRows,
     LinkSide,
     ParkedKeys,
     Vacancies,
@@ -24,7 +30,7 @@ from dualwrite.engine.link import (
 )
 from dualwrite.engine.window import Windows
 from dualwrite.journal import Layout
-from dualwrite.model import ABSENT, Change, Kind, Position, Side
+from dualwrite.model import ABSENT, Change, Key, Kind, Position, Side
 from dualwrite.schema import View
 
 AT = Position("feed", (1,))
@@ -211,6 +217,47 @@ class Committing:
 def view(*paths: str, key: tuple[int, ...]) -> View:
     """A view of a table."""
     return View("m", "t", tuple((path,) for path in paths), key)
+
+
+@pytest.mark.parametrize("in_memory", [0, 3, 1_000], ids=["on disk", "mostly on disk", "in memory"])
+@pytest.mark.parametrize("seed", range(4))
+def test_hidden_rows_are_what_was_put_and_not_discarded(
+    seed: int, in_memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever they are, and whatever incarnation of the feed they speak of."""
+    monkeypatch.setattr(link, "HIDDEN_IN_MEMORY", in_memory)
+    random = Random(seed)
+    rows, plain = HiddenRows(), dict[tuple[str, Key], Hidden]()
+    assert not rows
+    for number in range(400):
+        record = random.choice(["items", "others"]), (str(random.randrange(12)), random.choice([None, "ä"]))
+        if random.randrange(3):
+            place = random.choice([(number,), (number, -1, 1 << 62), (1 << 64,), ()])
+            after = random.choice([None, Position("feed", place), Position("former", place)])
+            plain[record] = Hidden((str(number), None, ABSENT), after)
+            rows.put(record, plain[record])
+        else:
+            plain.pop(record, None)
+            rows.discard(record)
+        assert bool(rows) == bool(plain)
+        assert rows.get(record) == plain.get(record)
+        seen = Position("feed", random.choice([(number - 9,), (number - 9, 1), (1 << 64, 1)]))
+        passed = {r for r, h in plain.items() if h.after and h.after.feed == "feed" and h.after < seen}
+        assert sorted(rows.passed(seen), key=str) == sorted(passed, key=str)
+    assert {record: rows.get(record) for record in rows} == plain
+
+
+def test_hidden_rows_take_no_memory() -> None:
+    """Neither many of them nor large ones."""
+    tracemalloc.start()
+    rows = HiddenRows()
+    for number in range(20_000):
+        rows.put(("items", (str(number),)), Hidden((f"{number} " * 20,), Position("feed", (number,))))
+    for number in range(20):
+        rows.put(("large", (str(number),)), Hidden((f"{number} " * 400_000,), Position("feed", (number,))))
+    used, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert used < 5_000_000
 
 
 def test_a_hidden_row_is_brought_to_the_present_view() -> None:

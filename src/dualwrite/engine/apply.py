@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
+from itertools import chain
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.ledger import SET_ASIDE, Ledger, Plan, Trouble
@@ -151,7 +152,7 @@ class Application:
         """Is there nothing of the map's records but what the changes themselves say?"""
         name = compiled.name
         here = self.link.sides[self.target]
-        known = any(record[0] == name for record in (*here.parked.records(), *here.hidden))
+        known = any(record[0] == name for record in chain(here.parked.records(), here.hidden))
         return not known and here.windows.is_untouched(name)
 
     def _keys(self, compiled: CompiledMap, change: Change) -> tuple[Key, ...] | None:

@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 
 from dualwrite.connectors.base import Feed, Transaction
 from dualwrite.engine.ahead import Ahead
@@ -53,6 +54,8 @@ LOADED = 40_000
 LAGGING = 2_000
 """So many own changes of the target are read inside a transaction; where there are more, the others are read without
 its locks first."""
+BARED = 1_000
+"""Hidden rows at most that a transaction takes out of the side table besides what it is about."""
 log = logging.getLogger(__name__)
 
 
@@ -595,9 +598,9 @@ class Flow:
         self._let_go(ledger.freed)  # those that were not parked again
         for record, hidden in ledger.hidden.items():
             if hidden is None:
-                self._to.hidden.pop(record, None)
+                self._to.hidden.discard(record)
             else:
-                self._to.hidden[record] = hidden
+                self._to.hidden.put(record, hidden)
         self._to.restore.update(ledger.restore)
         self._to.release.written(ledger.tables)
         self._count(ledger)
@@ -645,11 +648,11 @@ class Flow:
     def _tidy(self, transaction: Transaction) -> None:
         """Remove side-table entries that were done with; a crash before it only does that work again."""
         for done, kind, still in (
-            (self.restorer.done, RESTORE, self._to.restore),
-            (self._bared, HIDDEN, self._to.hidden),
+            (self.restorer.done, RESTORE, self._to.restore.get),
+            (self._bared, HIDDEN, self._to.hidden.get),
         ):
             for map_name, key in done:
-                if (map_name, key) not in still:
+                if still((map_name, key)) is None:
                     transaction.remember(kind, map_name, key_text(key), None)
 
     def _clear_away(self) -> None:
@@ -703,7 +706,8 @@ class Flow:
                 kept = [(name, key_text(key), change) for name, key, change in held]
                 layouts = {view.name: Layout.of(view) for view in self.link.views(self.target)}
                 self.link.journal.keep_window(self.target, kept, layouts)
-            self._drop_hidden(seen)
+        if self._to.hidden and windows.forgotten is not None:
+            self._drop_hidden(windows.forgotten)
         if self._to.backlogs:
             self.delays.retain(batch, self._is_held)
         self._let_go(self._from.parked.prune(batch.mark, self._to.backlogs))
@@ -725,10 +729,14 @@ class Flow:
                 journal.drop_windows(self.target, map_name, key_text(key))
 
     def _drop_hidden(self, seen: Position) -> None:
-        """A hidden row is needed as long as the source may not have seen the delete above it."""
-        old = [r for r, hidden in self._to.hidden.items() if hidden.after is not None and hidden.after < seen]
-        for record in [r for r in old if r[0] not in self._to.backlogs and not self._is_held(*r)]:
-            del self._to.hidden[record]
+        """A hidden row is needed as long as the source may not have seen the delete above it.
+
+        Only so many are let go of as the next transaction can take out of the side table.
+        """
+        backlogs, old = self._to.backlogs, self._to.hidden.passed(seen)
+        loose = (record for record in old if record[0] not in backlogs and not self._is_held(*record))
+        for record in list(islice(loose, BARED - len(self._bared))):
+            self._to.hidden.discard(record)
             self._bared.add(record)
 
     @property

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine.contest import Decision, Hidden
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
 from dualwrite.engine.release import Release
+from dualwrite.engine.spool import scratch_database
 from dualwrite.engine.window import Windows
 from dualwrite.errors import Busy, Unavailable
 from dualwrite.journal import Journal, Layout
+from dualwrite.lined import weight
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Position, Side, decode, encode
 from dualwrite.schema import View
@@ -241,6 +244,91 @@ class Vacancies:
                         self._known[record] = later
 
 
+HIDDEN_IN_MEMORY = 2_000
+"""Rows under a delete that are held in memory; more of them go to disk: a whole table may have been deleted."""
+LARGEST_HIDDEN = 4 << 20
+"""Characters of them: rows may be large."""
+
+
+class HiddenRows:
+    """The rows that lie under deletes of a side's records.  Not thread-safe: the flow into the side owns them."""
+
+    def __init__(self) -> None:
+        self._recent: dict[tuple[str, Key], Hidden] = {}
+        self._weight = 0  # characters of the recent ones
+        self._database: sqlite3.Connection | None = None
+        self._older = 0  # how many are on disk
+
+    def __bool__(self) -> bool:
+        return bool(self._recent or self._older)
+
+    def __iter__(self) -> Iterator[tuple[str, Key]]:
+        yield from self._recent
+        for name, key in self._on_disk("SELECT map, key FROM old"):
+            yield name, key_of(key)
+
+    def get(self, record: tuple[str, Key]) -> Hidden | None:
+        """The row under a record's delete."""
+        found = self._recent.get(record)
+        if found is None and self._older:
+            query = "SELECT after, cells FROM old WHERE map = ? AND key = ?"
+            for after, cells in self._on_disk(query, record[0], key_text(record[1])):
+                return Hidden(decode(cells) or (), None if after is None else Position.parse(after))
+        return found
+
+    def put(self, record: tuple[str, Key], hidden: Hidden) -> None:
+        """Keep the row under a record's delete, instead of the one that was kept."""
+        self.discard(record)
+        self._recent[record] = hidden
+        self._weight += weight([hidden.row])
+        if len(self._recent) > HIDDEN_IN_MEMORY or self._weight > LARGEST_HIDDEN:
+            self._spill()
+
+    def discard(self, record: tuple[str, Key]) -> None:
+        """Nothing lies under the record any more."""
+        found = self._recent.pop(record, None)
+        if found is not None:
+            self._weight -= weight([found.row])
+        elif self._older and self._database is not None:
+            statement = "DELETE FROM old WHERE map = ? AND key = ?"
+            self._older -= self._database.execute(statement, (record[0], key_text(record[1]))).rowcount
+
+    def passed(self, seen: Position) -> Iterator[tuple[str, Key]]:
+        """The records of which the delete lies before this place."""
+        for record, hidden in self._recent.items():
+            after = hidden.after
+            if after is not None and after.feed == seen.feed and after < seen:
+                yield record
+        query = "SELECT map, key FROM old WHERE feed = ? AND place < ?"
+        for name, key in self._on_disk(query, seen.feed, _sortable(seen)):
+            yield name, key_of(key)
+
+    def _on_disk(self, query: str, *values: object) -> Iterator[tuple[Any, ...]]:
+        return iter(()) if self._database is None else iter(self._database.execute(query, values))
+
+    def _spill(self) -> None:
+        if self._database is None:
+            self._database = scratch_database(self)
+            self._database.execute(
+                "CREATE TABLE old (map TEXT, key TEXT, after TEXT, cells TEXT, feed TEXT, place BLOB, "
+                "PRIMARY KEY (map, key))"
+            )
+            self._database.execute("CREATE INDEX old_places ON old (feed, place)")
+            self._database.execute("BEGIN")  # nobody else reads it, and to commit each discarded row would cost more
+        for (name, key), (row, after) in ((record, (found.row, found.after)) for record, found in self._recent.items()):
+            at = (None, None, None) if after is None else (str(after), after.feed, _sortable(after))
+            values = (name, key_text(key), at[0], encode(row), *at[1:])
+            self._database.execute("INSERT INTO old VALUES (?, ?, ?, ?, ?, ?)", values)
+        self._older += len(self._recent)
+        self._recent.clear()
+        self._weight = 0
+
+
+def _sortable(position: Position) -> bytes:
+    """The place of a position as bytes, which compare as the places of one feed do."""
+    return b"".join([(number + (1 << 63)).to_bytes(9, "big") for number in position.place])
+
+
 def _nothing() -> None:
     pass
 
@@ -254,7 +342,7 @@ class LinkSide:
     windows: Windows
     parked: ParkedKeys = field(default_factory=ParkedKeys)
     vacant: Vacancies = field(default_factory=Vacancies)
-    hidden: dict[tuple[str, Key], Hidden] = field(default_factory=dict)
+    hidden: HiddenRows = field(default_factory=HiddenRows)
     restore: dict[tuple[str, Key], Key] = field(default_factory=dict)  # records whose one-way columns the *other*
     # side is to take from here again → their natural key here
     release: Release = field(default_factory=Release)  # what would let parked records go
@@ -385,7 +473,7 @@ def load_side(
     views = {name: compiled.views[side] for name, compiled in known.items()}
     for entry in connector.remembered(HIDDEN):
         if entry.until is None:
-            state.hidden[entry.view, key_of(entry.key)] = hidden_from(entry.value, views.get(entry.view))[0]
+            state.hidden.put((entry.view, key_of(entry.key)), hidden_from(entry.value, views.get(entry.view))[0])
     for entry in connector.remembered(RESTORE):
         natural = restore_from(entry.value, views.get(entry.view))
         if entry.until is None and natural is not None:

@@ -92,7 +92,7 @@ def move_records(link: Link, source: Side, transact: Transact) -> None:
         journal.notes(state.side, {(name, key_text(key)): note for (name, key), note in unknown.items()})
     state.unkeyed = set(unknown)
     for record, _, _ in hidden:
-        state.hidden.pop(record, None)
+        state.hidden.discard(record)
 
     def work(transaction: Transaction) -> Ledger:
         ledger = Ledger(state, transaction)
