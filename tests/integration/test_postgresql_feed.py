@@ -6,15 +6,18 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Thread
+from typing import Any
 
 import psycopg
 import pytest
 
-from dualwrite.connectors import _pg_feed
+from dualwrite.connectors import _pg_feed, _pg_reader
 from dualwrite.connectors._pg_allowance import Allowance
+from dualwrite.connectors._pg_events import Image
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import Records
+from dualwrite.connectors._pg_onlookers import Onlookers
 from dualwrite.connectors._pg_stream import Stream
 from dualwrite.connectors._pg_visible import Contents
 from dualwrite.connectors.postgresql import PostgresqlConnector, open_postgresql
@@ -835,3 +838,27 @@ def test_many_onlookers_come_in_parts(lab: Laboratory) -> None:
     for number in (0, 5, 9):
         rest = [change for later in batches[number + 1 :] for change in later.changes]
         assert lab.changes(batches[number].position, 7) == rest
+
+
+def test_records_with_many_onlookers_are_told_a_few_at_a_time(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many renamed records, however many a batch may hold, all onlookers would be too much for the memory."""
+    lab.install(*VIEWS)
+    lab.run("INSERT INTO company (code) SELECT 'c' || n FROM generate_series(1, 40) n")
+    lab.run("INSERT INTO item (code, company) SELECT 'i' || n, n % 40 + 1 FROM generate_series(1, 1200) n")
+    lab.connector.acknowledge(start := lab.connector.end())
+    lab.run("UPDATE company SET code = code || 'x'")
+    at_once = lab.changes(start, 10_000)
+    assert len(at_once) == 40 + 1200
+    batches: list[int] = []
+    select = Onlookers._select
+
+    def counted(*about: Any) -> list[tuple[int, Image]]:
+        found = select(*about)
+        batches.append(len(found))
+        return found
+
+    monkeypatch.setattr(_pg_reader, "_CROWD", 50)
+    monkeypatch.setattr(Onlookers, "_select", counted)
+    assert lab.changes(start, 10_000) == at_once
+    assert sum(batches) == 1200
+    assert max(batches) <= 2 * 50

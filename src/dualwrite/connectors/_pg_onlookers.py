@@ -124,6 +124,8 @@ class Onlookers:
         self._visible = visible
         self._connect = connect
         self._catch_up = catch_up
+        self.found = 0
+        """Rows that were found in this batch, about."""
         self._later: dict[str, _Later] = {}
         self._current: dict[tuple[str, str], dict[Identity, Found]] = {}
         self._places = {
@@ -131,15 +133,16 @@ class Onlookers:
             for name, columns in records.columns.items()
         }
 
-    def begin(self, place: Place) -> None:
+    def begin(self, place: Place, *, goes_on: bool) -> None:
         """Begin a batch, where the reader is.
 
         What was found behind it is kept unless it is much: in a backlog in which many records get other keys, each
-        batch would look through all of it.
+        batch would look through all of it.  It is kept where the batch ``goes_on`` with what the one before has left.
         """
         self._current.clear()
+        self.found = 0
         for table, later in list(self._later.items()):
-            if later.scanned <= place or later.count > KEPT:
+            if later.scanned <= place or (later.count > KEPT and not goes_on):
                 del self._later[table]
 
     def key(self, table: str, image: Image) -> RowKey:
@@ -194,6 +197,7 @@ class Onlookers:
             known.update({identity: {} for identity in missing})
             for number, image in self._select(connection, table, step, missing):
                 known[missing[number]][self.key(table, image)] = image
+                self.found += 1
             self._catch_up(connection)
         self._scan(table, step)
 

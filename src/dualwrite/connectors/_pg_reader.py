@@ -43,6 +43,7 @@ _EMPTIED: Final = "if the other side shall be emptied as well, do so; then start
 
 
 _SIZE: Final = 4 << 20  # bytes of rows that are decoded at once, about: rows may be large
+_CROWD: Final = 2_000  # onlookers that are found at once, about: each record may have any number of them
 
 
 @dataclass(slots=True)
@@ -139,6 +140,8 @@ class LogReader:
         self._trouble: Halted | None = None
         self._halts: list[Halt] = []
         self._more = False
+        self._touched = 1  # how many changes with onlookers are told at once, at most
+        self._is_cut = False  # was some of the last entries left, because of the onlookers that all of them have?
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -158,7 +161,7 @@ class LogReader:
         changes = self._hand_out(limit)
         told = [change.position.place for change in changes[-1:]]  # onlookers stand behind their entry
         self.place = max(told) if self._ready else max(self.place, self._after, *told)
-        return changes, self._more or bool(self._ready) or self._trouble is not None
+        return changes, self._more or self._is_cut or bool(self._ready) or self._trouble is not None
 
     def batch(self, changes: Sequence[Change]) -> Batch:
         """The batch of what was just read."""
@@ -188,20 +191,23 @@ class LogReader:
             if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
         }
         items, start = self._decoded(entries, markers), self._after
-        self._onlookers.begin(start)
+        self._onlookers.begin(start, goes_on=self._is_cut)
+        portion = self._portion(entries, items)
+        self._is_cut = len(portion) < len(entries)
+        mine = [items[entry.place] for entry in portion if entry.place in items]
         wanted: dict[Target, set[Identity]] = {}
-        for item in items.values():
+        for item in mine:
             if self._is_told(item, markers):
                 for image in (item.old, item.new):
                     if image is not None:
                         self._records.ask(item.shape.table, image, wanted)
         if wanted:
             self._records.load(wanted, start)
-        touched = [pair for item in items.values() for pair in item.touched()]
+        touched = [pair for item in mine for pair in item.touched()]
         if touched:
             self._onlookers.prepare(touched, start)
         ours: list[Entry] = []
-        for entry in entries:
+        for entry in portion:
             place = entry.place
             if isinstance(entry, Done):
                 if ours:
@@ -218,6 +224,22 @@ class LogReader:
             if self._trouble is not None:
                 return
             self._after = place
+        if self._onlookers.found > _CROWD:
+            self._touched = max(1, self._touched // 2)
+        elif len(touched) >= self._touched:
+            self._touched *= 2
+
+    def _portion(self, entries: Sequence[Entry], items: Mapping[Place, Item]) -> Sequence[Entry]:
+        """The first entries, of which not too many have onlookers; transactions of ours to their ends."""
+        count = 0
+        for number, entry in enumerate(entries if items else ()):
+            is_inside = entry.transaction.origin == self._context.origin and not isinstance(entries[number - 1], Done)
+            if count >= self._touched and not is_inside:
+                return entries[:number]
+            item = items.get(entry.place)
+            if item is not None:
+                count += sum(1 for _ in item.touched())
+        return entries
 
     def _is_told(self, item: Item, markers: Mapping[int, Marker]) -> bool:
         """Does the row make changes of its own record?  Not where it is but an echo."""
