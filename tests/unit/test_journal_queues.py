@@ -30,6 +30,14 @@ def edit(place: int, key: str = "1") -> Change:
     return Change("t", Kind.UPDATE, (key,), (key, "a"), (key, f"b{place}"), 5.0, Position("feed", (place,)))
 
 
+def test_rows_of_one_layout_share_its_text() -> None:
+    """There may be very many that are kept at once."""
+    same = Layout("t", (*LAYOUT.paths,), ("code",))
+    assert str(same) is str(LAYOUT)
+    assert Layout.parse(str(same)) == LAYOUT
+    assert str(Layout("t", ("code", "name"), ("name",))) != str(LAYOUT)
+
+
 def keep(journal: Journal, side: Side, map_name: str, *changes: Change) -> None:
     """Queue changes."""
     entries = [Delayed(KeptChange(each, LAYOUT), json.dumps(each.key), None, None) for each in changes]

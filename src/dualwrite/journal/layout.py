@@ -30,7 +30,7 @@ class Layout:
 
     def __str__(self) -> str:
         """As one line of text."""
-        return json.dumps([self.table, self.paths, self.key], separators=(",", ":"))
+        return _text(self)
 
     @classmethod
     def parse(cls, text: str) -> Layout:
@@ -61,6 +61,12 @@ class Layout:
     def is_keyed_as(self, view: View) -> bool:
         """Did the same members, in the same order, make up the key of a record?"""
         return (self.table, self.key) == (view.table, Layout.of(view).key)
+
+
+@lru_cache(maxsize=256)
+def _text(layout: Layout) -> str:
+    """One text for all rows that are kept with it: there may be very many."""
+    return json.dumps([layout.table, layout.paths, layout.key], separators=(",", ":"))
 
 
 @lru_cache(maxsize=256)
