@@ -12,7 +12,7 @@ import pytest
 
 from dualwrite.connectors import memory
 from dualwrite.connectors.memory import MemoryDatabase, MemorySnapshot, MemoryTransaction, User
-from dualwrite.engine import flow, initial, pile, spool
+from dualwrite.engine import flow, initial, pile
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.initial import InitialSync
 from dualwrite.engine.link import RESTORE
@@ -50,6 +50,23 @@ class Resumed(Story):
         with suppress(Crash):
             self.start(drain=False)
         assert not self.crash_at, "the engine passes this point"
+
+    def crash_at_nth(self, point: str, nth: int) -> int:
+        """Start, and die when a point is passed for the n-th time; returns how often it was, which may be less."""
+        passed = 0
+
+        def again() -> None:
+            nonlocal passed
+            passed += 1
+            if passed < nth:
+                self.at_point[point] = again
+            else:
+                self.crash_at = point
+
+        self.at_point[point] = again
+        with suppress(Crash):
+            self.start(drain=False)
+        return passed
 
     def run(self) -> SyncRun:
         """The last initial sync."""
@@ -183,19 +200,7 @@ def test_wherever_one_is_killed_that_carries_as_it_reads_it_goes_on(streaming: R
 
 def edited_while_dead(story: Resumed, point: str, nth: int) -> dict[str | None, str | None]:
     """Killed when it passes a point for the n-th time, edited on both sides, and gone on with; what both hold then."""
-    seen = 0
-
-    def again() -> None:
-        nonlocal seen
-        seen += 1
-        if seen < nth:
-            story.at_point[point] = again
-        else:
-            story.crash_at = point
-
-    story.at_point[point] = again
-    with suppress(Crash):
-        story.start(drain=False)
+    seen = story.crash_at_nth(point, nth)
     is_killed = seen == nth
     if is_killed:  # else it has fewer points than that
         known = {row[0] for row in story.rows(R, "code")}
@@ -230,7 +235,7 @@ def owning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Resumed:
     monkeypatch.setattr(flow, "LOADED", 2)
     monkeypatch.setattr(flow.Flow, "weak_limit", property(lambda _: 2))
     monkeypatch.setattr(initial, "BLOCK", 2)
-    monkeypatch.setattr(spool, "BLOCK", 2)
+    monkeypatch.setattr(pile, "BLOCK", 2)
     told = Resumed(tmp_path, ITEM_MAP.replace("name = name", "name < name"))
     for number in range(ROWS):
         told.insert(L, code=str(number), name=f"left {number}", note="n" if number else "left", amount="1")
@@ -260,19 +265,7 @@ def test_wherever_it_is_killed_one_way_columns_are_as_their_owner_has_them(
     owning: Resumed, point: str, nth: int
 ) -> None:
     """Those that differed, and those of records that the owner's side has got, and has filled or not."""
-    seen = 0
-
-    def again() -> None:
-        nonlocal seen
-        seen += 1
-        if seen < nth:
-            owning.at_point[point] = again
-        else:
-            owning.crash_at = point
-
-    owning.at_point[point] = again
-    with suppress(Crash):
-        owning.start(drain=False)
+    owning.crash_at_nth(point, nth)
     owning.resume()
     assert owning.both("code", "name") == OWNED
     assert owning.counted()[L] == (ROWS, 0, ROWS, 0, 0)
@@ -377,19 +370,7 @@ def test_many_that_cannot_be_told_apart_are_parked_a_few_at_a_time(
     codes = ("1", None, "2", "1", "2", None, "3", "3", "fine", None)
     for number, code in enumerate(codes):
         story.insert(L, "plain", code=code, name=str(number))
-    parks = 0
-
-    def again() -> None:
-        nonlocal parks
-        parks += 1
-        if parks < nth:
-            story.at_point["before commit"] = again
-        else:
-            story.crash_at = "before commit"
-
-    story.at_point["before commit"] = again
-    with suppress(Crash):
-        story.start(drain=False)
+    parks = story.crash_at_nth("before commit", nth)
     story.resume()
     assert {(entry.key, entry.code, entry.changes) for entry in story.parked()} == {
         ('["1"]', "duplicate_key", 2),

@@ -28,9 +28,9 @@ from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import Link, chunks
 from dualwrite.engine.pile import Pile
-from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, fingerprint, originals
+from dualwrite.engine.resuming import CannotGoOn, Keeper, Kept, Nothing, Rest, Restores, fingerprint, originals
 from dualwrite.engine.scope import Part
-from dualwrite.engine.spool import BLOCK, Restores, Spool, Weak, in_chunks
+from dualwrite.engine.spool import BLOCK, Spool, Weak, in_chunks
 from dualwrite.engine.syncs import Watch, counts, quiet
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import Halted, RowProblem
@@ -157,7 +157,7 @@ class InitialSync:
         self._due = 0.0  # when the target may let go of something again
         self._streams: Side | None = None
         self._unusable: Pile[Unusable] = Pile()
-        self._restores = {side: self._new_restores(side) for side in Side}
+        self._restores: dict[Side, Restores] = {side: Pile() for side in Side}  # of columns that belong to it
         self._snapshots = ExitStack()
         self._ahead = ExitStack()
         self._findings: Iterator[Finding] | None = None  # where one side is empty, those that are still to be read
@@ -166,10 +166,6 @@ class InitialSync:
         if self._keeper is None:
             return Spool(self.compiled, side)
         return self._keeper.spool(side) if self._kept is None else self._keeper.spool_again(side)
-
-    def _new_restores(self, side: Side) -> Restores:
-        """For records of which columns that belong to ``side`` differ; ``go_on`` takes up those that there were."""
-        return Restores() if self._keeper is None or self._kept is not None else self._keeper.restores(side)
 
     def compare(self) -> None:
         """Read both sides, or find that one is empty.  Nothing is written."""
@@ -317,7 +313,7 @@ class InitialSync:
             owned = {unit.name for unit in self.compiled.units[self.master] if unit.owner is other}
             if owned.intersection(difference.units):
                 self._count("changed", self.master, [difference.key])
-                self._restores[other].add(difference.key, self.compiled.views[other].natural_key(row))
+                self._restores[other].append((difference.key, self.compiled.views[other].natural_key(row)))
 
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
@@ -362,7 +358,7 @@ class InitialSync:
         """
         for owner in Side:
             flow, done = self.flows[owner.other], 0
-            for records in chain(self._restores[owner].blocks(), self._got(owner)):
+            for records in chain(map(dict, self._restores[owner].blocks()), self._got(owner)):
                 flow.restorer.put_back(self.compiled.name, records)
                 self._let_go(owner)
                 done += len(records)
@@ -428,8 +424,8 @@ class InitialSync:
             left.seal(self.boundaries[side], self.boundaries[side.other], self.flows[side].carried)
             self._spools[side] = left
             self.link.sides[side].windows.weak(name, left if left.count else None)
-            for records in self._restores[side].blocks():
-                self.outcome.tally.count(f"changed {side.other}", list(records))
+            for pairs in self._restores[side].blocks():
+                self.outcome.tally.count(f"changed {side.other}", [key for key, _ in pairs])
 
     def _copy(self, weak: Weak, spool: Spool, busy: Collection[Key]) -> None:
         keys = self.compiled.keys(spool.side, weak.rows)
@@ -513,6 +509,6 @@ class InitialSync:
         self._snapshots.close()
         for side in Side:
             self.link.sides[side].windows.weak(self.compiled.name, None)
-        for side in Side:
             self._spools[side].close()
             self._restores[side].close()
+        self._unusable.close()

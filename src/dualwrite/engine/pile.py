@@ -58,3 +58,8 @@ class Pile(Generic[Item]):
             yield block
         if self._last:
             yield list(self._last)
+
+    def close(self) -> None:
+        """Give the disk space back."""
+        if self._file is not None:
+            self._file.close()

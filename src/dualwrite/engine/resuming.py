@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import marshal
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypeAlias
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.compare import Tally, Unusable
 from dualwrite.engine.pile import Pile
-from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Restores, Spool, parts_of, read_rows, write_rows
+from dualwrite.engine.spool import FORMAT, IN_MEMORY, Partitioned, Spool, parts_of, read_rows, write_rows
 from dualwrite.errors import DualwriteError
 from dualwrite.journal import Journal
 from dualwrite.lined import LARGEST, weight
@@ -34,6 +33,8 @@ KEPT: Final = "initial sync."
 """What the name of a value in the journal begins with, before the map's: an initial sync that can go on."""
 CHANGED: Final = 500_000
 """Records of a side that is carried as it is read, changed since its boundary, above which all is compared anew."""
+Restores: TypeAlias = Pile[tuple[Key, Key]]
+"""Records whose one-way columns are to be restored, each with the key by which their owner's side finds it."""
 
 
 class CannotGoOn(Exception):
@@ -138,15 +139,8 @@ class Keeper:
 
     def spool(self, side: Side) -> Spool:
         """An empty one, for what is carried out of a side."""
-        return Spool(self._compiled, side, self._new(side.value))
-
-    def restores(self, side: Side) -> Restores:
-        """Empty ones, for records of which a side's one-way columns are to be restored."""
-        return Restores(self._new(_restores(side)))
-
-    def _new(self, what: str) -> IO[bytes]:
         self._folder.mkdir(parents=True, exist_ok=True)
-        return self._path(what).open("w+b")
+        return Spool(self._compiled, side, self._path(side.value).open("w+b"))
 
     def spool_again(self, side: Side) -> Spool:
         """That of an initial sync that was interrupted.  Raises CannotGoOn where there is none."""
@@ -162,44 +156,43 @@ class Keeper:
 
     def save(self, kept: Kept, unusable: Pile[Unusable], restores: Mapping[Side, Restores]) -> None:
         """From here on the sync can go on."""
-        for found in restores.values():
-            found.flush()
-        counts = {side.value: found.count for side, found in restores.items()}
+        counts = {side.value: len(pairs) for side, pairs in restores.items()}
         path = self._path("rest")
         with path.with_suffix(".new").open("wb") as file:
-            write_rows(file, [len(unusable), marshal.dumps(counts)], ())
+            write_rows(file, [len(unusable), counts], ())
             for some in unusable.blocks():
                 said = [(each.key, each.side.value, each.code, each.reason, len(each.rows)) for each in some]
-                write_rows(file, [marshal.dumps(said)], [row for each in some for row in each.rows])
+                write_rows(file, [None, *said], [row for each in some for row in each.rows])
+            for side, pairs in restores.items():
+                for block in pairs.blocks():
+                    write_rows(file, [side.value, *(key for key, _ in block)], [natural for _, natural in block])
         os.replace(path.with_suffix(".new"), path)
         self._journal.put(KEPT + self._compiled.name, str(kept))
 
     def rest(self) -> tuple[Pile[Unusable], dict[Side, Restores]]:
-        """What ``save`` kept besides; the restores are to be closed.  Raises CannotGoOn where it is not whole."""
+        """What ``save`` kept besides.  Raises CannotGoOn where it is not whole."""
         unusable: Pile[Unusable] = Pile()
+        restores: dict[Side, Restores] = {side: Pile() for side in Side}
         with self._again("rest") as file:
             head = read_rows(file)
             if head is None:
                 raise CannotGoOn
-            expected, counts = head[0][0], marshal.loads(head[0][1])
+            expected, counts = head[0]
             while found := read_rows(file):
-                ((packed,), held), start = found, 0
-                for key, side, code, reason, count in marshal.loads(packed):
+                (restored, *said), held = found
+                if restored is not None:
+                    naturals: Sequence[Key] = held  # type: ignore[assignment]  # keys, of which no cell is ABSENT
+                    for pair in zip(said, naturals, strict=True):
+                        restores[Side(restored)].append(pair)
+                    continue
+                start = 0
+                for key, side, code, reason, count in said:
                     rows = tuple(held[start : start + count])
                     unusable.append(Unusable(key, Side(side), code, reason, rows), weight(rows))
                     start += count
-        if len(unusable) != expected:
+        if len(unusable) != expected or any(len(restores[Side(side)]) != count for side, count in counts.items()):
             raise CannotGoOn
-        restores = {Side(side): Restores(self._again(_restores(Side(side)))) for side in counts}
-        for side, count in counts.items():
-            restores[Side(side)].recover()
-            if restores[Side(side)].count != count:
-                raise CannotGoOn
         return unusable, restores
-
-
-def _restores(side: Side) -> str:
-    return f"{side.value}-restores"
 
 
 def drop(journal: Journal, folder: Path | None, name: str) -> None:
@@ -237,8 +230,7 @@ def interrupted(
     try:
         kept = Kept.parse(text)
         keeper = Keeper(journal, folder, compiled, kept.id)
-        for restores in keeper.rest()[1].values():
-            restores.close()
+        keeper.rest()
         if kept.fingerprint != fingerprint(compiled):
             return None
         for source in Side:

@@ -15,7 +15,7 @@ import threading
 import weakref
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -326,51 +326,6 @@ class Overflow:
         """Forget a map."""
         self._unremember()
         self._count -= self._database.execute("DELETE FROM old WHERE map = ?", (map_name,)).rowcount
-
-
-class Restores:
-    """Records whose one-way columns are to be restored, each with the key by which their owner's side finds it.
-
-    In a ``file`` that outlives it, if given.
-    """
-
-    def __init__(self, file: IO[bytes] | None = None) -> None:
-        self._file = scratch(self) if file is None else file
-        self._waiting: dict[Key, Key] = {}
-        self.count = 0
-
-    def add(self, key: Key, natural: Key) -> None:
-        """Append a record."""
-        self._waiting[key] = natural
-        self.count += 1
-        if len(self._waiting) >= BLOCK:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write what has come."""
-        if self._waiting:
-            write_rows(self._file, list(self._waiting), list(self._waiting.values()))
-            self._waiting = {}
-        self._file.flush()
-
-    def recover(self) -> None:
-        """Take up what stands in the file."""
-        self._file.seek(0)
-        while found := _read_packed(self._file):
-            self.count += found[0]
-
-    def blocks(self) -> Iterator[Mapping[Key, Key]]:
-        """All of them, in the order in which they came."""
-        self.flush()
-        self._file.seek(0)
-        while block := read_rows(self._file):
-            keys: Sequence[Key] = block[0]
-            naturals: Sequence[Key] = block[1]  # type: ignore[assignment]  # keys, and no cell of a key is ABSENT
-            yield dict(zip(keys, naturals, strict=True))
-
-    def close(self) -> None:
-        """Give the disk space back."""
-        self._file.close()
 
 
 def in_chunks(
