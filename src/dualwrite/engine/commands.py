@@ -112,6 +112,11 @@ def _resolve(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     record = (conflict.map, key_of(conflict.key))
     if conflict.open:
         decide(engine, conflict, winner, str(arguments.get("who", "")))
+    elif not conflict.winner:
+        raise Usage(
+            f"nothing waits for conflict {number} any more: what was parked for it has been dropped",
+            "each side has what it had; dualwrite verify --repair left or right makes them agree",
+        )
     elif conflict.winner != winner or all(record not in side.parked for side in engine.link.sides.values()):
         raise Usage(f"already decided: conflict {number}", "see dualwrite conflicts list --open")
     freed = engine.retry({side: [record] for side in Side})

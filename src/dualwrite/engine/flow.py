@@ -546,6 +546,8 @@ class Flow:
         with self.link.journal.batch() as journal:
             for map_name, key in freed - {(plan.compiled.name, plan.key) for plan, _ in ledger.parked}:
                 journal.unpark(self.target, map_name, key_text(key), number)
+                if (map_name, key) not in self._from.parked:
+                    journal.end_conflicts(map_name, key_text(key), self.target, number)
             for plan, trouble in ledger.parked:
                 again = (plan.compiled.name, plan.key) in freed
                 park = journal.requeue if again else journal.park

@@ -72,8 +72,7 @@ def steps_of(line: Audited) -> Iterator[Step]:
 
 def _conflict(found: Conflict) -> Step:
     detail = {"column": found.unit, "left": found.left, "right": found.right, "base": found.base}
-    verdict = f"{found.winner} wins ({found.policy})" if found.winner else f"open ({found.policy})"
-    return Step(found.at, found.side, US, "conflict", verdict, str(found.id), detail=detail)
+    return Step(found.at, found.side, US, "conflict", f"{found.verdict} ({found.policy})", str(found.id), detail=detail)
 
 
 def _event(found: Event) -> Step:

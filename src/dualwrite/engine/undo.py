@@ -76,6 +76,10 @@ def undo_conflict(engine: Engine, number: int, who: str) -> Undone:
         raise Usage(f"there is no conflict {number}", "see dualwrite conflicts list")
     if found.open:
         raise Usage(f"conflict {number} is not decided yet", "decide it: dualwrite conflicts resolve")
+    if not found.winner:
+        raise Usage(
+            f"conflict {number} was dropped undecided, so nothing was written for it", "write the value by hand"
+        )
     compiled = running_map(engine, found.map)
     engine.drain()
     if found.layout != Layout.of(compiled.views[found.side]):

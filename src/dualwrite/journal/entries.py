@@ -152,9 +152,9 @@ class Conflict:
 
     ``unit`` is the column, the lookup, or what stands for the whole record; ``left``, ``right`` and ``base`` are its
     cells, None where there was no record.  ``loser`` and ``beats`` are the positions of the two changes; with ``map``,
-    ``key`` and ``unit`` they identify the conflict.  ``winner`` is empty while it is ``open``.  ``id`` is the
-    journal's; ``layout`` that of the side's rows (None where an earlier program did not say it), and ``number``
-    that of the commit there which decided it.
+    ``key`` and ``unit`` they identify the conflict.  ``winner`` is empty while it is ``open``, and where what waited
+    for a person was dropped undecided.  ``id`` is the journal's; ``layout`` that of the side's rows (None where an
+    earlier program did not say it), and ``number`` that of the commit there which decided it.
     """
 
     map: str
@@ -174,6 +174,11 @@ class Conflict:
     id: int = 0
     layout: Layout | None = None
     number: int = field(default=0, compare=False)
+
+    @property
+    def verdict(self) -> str:
+        """How it was decided, in words."""
+        return f"{self.winner} wins" if self.winner else "open" if self.open else "dropped undecided"
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,7 +388,7 @@ class Journal:
         id: int | None = None,
     ) -> list[Conflict]:
         """The conflicts, of a map, a record and with this id if given, each once, in the order in which they were
-        found; a closed one has its winner."""
+        found; a closed one has its winner, unless it was dropped undecided."""
         return list(self.each_conflict(numbers, map, open_only, key, id=id))
 
     def each_conflict(

@@ -16,6 +16,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    literal,
     select,
     text,
     update,
@@ -143,6 +144,11 @@ class Writer:
         """An open conflict was decided, and the decision is applied by this commit in ``side``."""
         self._add(_close, [{"b_conflict": id, "b_winner": winner, "b_side": side.value, "b_number": number}])
 
+    def end_conflicts(self, map: str, key: str, side: Side, number: int) -> None:
+        """By this commit in ``side`` nothing of a record waits for a decision any more: its open conflicts are closed,
+        and nobody has won them."""
+        self._add(_end_conflicts, [{"b_map": map, "b_key": key, "b_side": side.value, "b_number": number}])
+
     def decide(self, map: str, key: str, unit: str, winner: Side, covers: Mapping[Side, Position], who: str) -> None:
         """Record a person's decision.  Decisions are never changed or removed: the first that covers a pair holds."""
         values = {"map": map, "key": key, "unit": unit, "winner": winner.value, "covers": _positions_text(covers)}
@@ -254,6 +260,14 @@ _ADD_CONFLICT: Final = _insert_new(
     conflict, _CONFLICT, (*_IDENTITY, "side"), {"origin": _FIRST_ROW, "layout": _numbered()}
 )
 _CLOSE: Final = _insert_new(closure, ("conflict", "winner", "side", "number"), ("conflict", "side"))
+_CLOSED: Final = func.coalesce(conflict.c.origin, conflict.c.row)
+_END: Final = insert(closure).from_select(
+    ("conflict", "winner", "side", "number"),
+    select(_CLOSED, literal(""), _given(closure, "side"), _given(closure, "number"))
+    .where(*_same(conflict, ("map", "key")), conflict.c.open)
+    .where(~select(closure.c.row).where(closure.c.conflict == _CLOSED).exists())
+    .distinct(),
+)
 _KEEP: Final = _insert_new(kept, (*_RECORD, "position", "change"), (*_RECORD, "position"), {"layout": _numbered()})
 _DROP_WINDOW: Final = delete(kept).where(*_same(kept, _RECORD))
 _ANSWER: Final = (
@@ -346,6 +360,10 @@ def _conflicts(connection: Connection, rows: list[Values]) -> None:
 
 def _close(connection: Connection, rows: list[Values]) -> None:
     connection.execute(_CLOSE, rows)
+
+
+def _end_conflicts(connection: Connection, rows: list[Values]) -> None:
+    connection.execute(_END, rows)
 
 
 def _decide(connection: Connection, rows: list[Values]) -> None:

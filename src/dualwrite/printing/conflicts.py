@@ -47,7 +47,7 @@ def conflicts(entries: Iterable[Conflict]) -> None:
     for e in entries:
         count += 1
         whole = e.unit in ("row", "*")
-        verdict = f"{e.winner} wins" if e.winner else "[yellow]open[/yellow]"
+        verdict = f"[yellow]{e.verdict}[/yellow]" if e.open else e.verdict
         where = " · ".join(escape(word) for word in (e.map, e.shown_key, e.unit))
         console.print(f"[bold]{e.id}[/bold]  {where}  {verdict} ({e.policy})  [dim]{when(e.at)}[/dim]")
         values = (("left", e.left), ("right", e.right), ("base", e.base))
