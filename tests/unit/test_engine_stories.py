@@ -12,12 +12,12 @@ from contextlib import suppress
 import pytest
 
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, MemoryTransaction, User
-from dualwrite.engine import flow, release
+from dualwrite.engine import flow, release, wishes
 from dualwrite.engine.commands import execute
 from dualwrite.engine.link import RESTORE
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.verify import verify
-from dualwrite.errors import PositionLost, Superseded
+from dualwrite.errors import PositionLost, Superseded, Usage
 from dualwrite.journal import Conflict, Journal, Parked
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
@@ -905,6 +905,27 @@ def test_duplicate_key_on_one_side() -> None:
             }
 
 
+def test_nobody_waits_for_what_users_write_meanwhile(story: Story) -> None:
+    """Users who never stop writing keep no command waiting: what was committed when it asked is carried."""
+    story.insert(L, code="x", name="first")
+    written = 0
+
+    def write() -> None:
+        nonlocal written
+        written += 1
+        assert written < 1000, "it waits for ever"
+        story.insert(L, code=f"n{written}")
+        story.at_point["after commit"] = write
+
+    story.at_point["after commit"] = write
+    story.drain()
+    story.at_point.clear()
+    assert ("x", "first") in story.rows(R, "code", "name")
+    story.drain()
+    assert len(story.both("code")) == written + 2
+    story.at_rest()
+
+
 def test_manual_conflict_and_its_resolution() -> None:
     """A person decides once; both sides follow, and later edits flow again."""
     story = Story(ITEM_MAP.replace("name = name", "name = name: {conflict: manual}"))
@@ -930,6 +951,58 @@ def test_manual_conflict_and_its_resolution() -> None:
     story.drain()
     assert story.both("name") == {("next",)}
     story.at_rest()
+
+
+@pytest.fixture
+def contested() -> Story:
+    """A record that both sides have changed at once, for a person to decide; in two columns."""
+    story = Story(
+        ITEM_MAP.replace("= name", "= name: {conflict: manual}").replace("= note", "= note: {conflict: manual}")
+    )
+    story.insert(L, code="1", name="one")
+    story.start()
+    story.update(L, "1", name="left", note="l")
+    story.update(R, "1", name="right", note="r")
+    story.drain()
+    assert [(entry.unit, entry.open) for entry in story.conflicts()] == [("name", True), ("note", True)]
+    assert {entry.side for entry in story.parked()} == {L, R}
+    return story
+
+
+def test_a_conflict_is_closed_when_what_waits_for_it_is_dropped(contested: Story) -> None:
+    """There is nothing left to decide, and nobody has won; what was decided before stays so."""
+    name, note = contested.conflicts()
+    execute(contested.engine, "resolve", {"id": note.id, "winner": "left"})
+    execute(contested.engine, "discard", {"side": "right"})
+    assert [entry.open for entry in contested.conflicts()] == [True, False]
+    execute(contested.engine, "discard", {"side": "left"})
+    assert [(entry.open, entry.winner) for entry in contested.conflicts()] == [(False, ""), (False, "left")]
+    with pytest.raises(Usage, match=f"nothing waits for conflict {name.id} any more"):
+        execute(contested.engine, "resolve", {"id": name.id, "winner": "left"})
+    with pytest.raises(Usage, match=f"conflict {name.id} was dropped undecided"):
+        execute(contested.engine, "undo", {"conflict": name.id})
+    execute(contested.engine, "repair", {"maps": ["Items"], "master": "right"})
+    assert contested.both("name", "note") == {("right", "r")}
+    contested.at_rest()
+
+
+@pytest.mark.parametrize("crash_at", ["before commit", "after commit"])
+def test_a_conflict_is_closed_with_the_commit_that_drops_it(contested: Story, crash_at: str) -> None:
+    """Not where that comes to nothing."""
+    execute(contested.engine, "discard", {"side": "left"})
+    contested.crash_at = crash_at
+    with suppress(Crash):
+        execute(contested.engine, "discard", {})
+    contested.resume()
+    assert {entry.open for entry in contested.conflicts()} == {crash_at == "before commit"}
+    assert bool(contested.parked()) == (crash_at == "before commit")
+
+
+def test_a_map_that_is_stopped_leaves_no_open_conflict(contested: Story) -> None:
+    """Its next start compares both sides: there is nothing to decide."""
+    wishes.stop(contested.journal, ["Items"], who="ada")
+    contested.engine.reconcile()
+    assert [(entry.open, entry.winner) for entry in contested.conflicts()] == [(False, ""), (False, "")]
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import TypeAlias
 
@@ -63,6 +64,9 @@ SAME_CLOCK = 0.1
 """Seconds between two clocks that are only the time between the two questions."""
 CLOCK_TOLERANCE = 1.0
 """Seconds by which the clocks may drift before their difference is measured anew."""
+HOPS = 50
+"""Times that what is carried may bring about something else, before what still comes is taken for what users have done
+since: as a rule, more than a record may go to and fro."""
 
 
 Reload: TypeAlias = Callable[[Collection[str]], Mapping[str, CompiledMap]]
@@ -518,22 +522,32 @@ class Engine:
     # -- carrying -------------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """Carry, in this thread, until both feeds are empty and nothing is left to do."""
-        while not self._quiet() or self.pauses.is_catching_up() or self._release():
+        """Carry, in this thread, until both feeds are empty and nothing is left to do.
+
+        Where users do not stop writing, everything that was committed by now, and what came of it.
+        """
+        for hop in count(1):
+            is_quiet = not self._carry_committed() or hop >= HOPS
+            if is_quiet and not self.pauses.is_catching_up() and not self._release():
+                break
             self.settle_delays()
         self.settle_delays()
         self.acknowledge()
 
-    def _quiet(self) -> bool:
-        """Is everything that is committed by now carried?"""
+    def _carry_committed(self) -> bool:
+        """Carry everything that is committed by now; False where there was nothing."""
         ends = {side: connector.end() for side, connector in self.connectors.items()}
-        moved = [flow.turn(0) for flow in self.flows.values()]
-        return not any(moved) and all(
-            flow.carried is not None
-            and flow.carried >= ends[side]
-            and not any(name not in self.link.standing for name, _ in self.link.sides[side.other].restore)
-            for side, flow in self.flows.items()
-        )
+        has_moved = False
+        while True:
+            moved = [flow.turn(0) for flow in self.flows.values()]
+            has_moved = has_moved or any(moved)
+            if all(
+                flow.carried is not None
+                and flow.carried >= ends[side]
+                and not any(name not in self.link.standing for name, _ in self.link.sides[side.other].restore)
+                for side, flow in self.flows.items()
+            ):
+                return has_moved
 
     def _release(self) -> bool:
         """Take parked records again that may go; True if one of them is free."""
