@@ -11,9 +11,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from dualwrite.connectors import _pg_feed, _pg_reader
+from dualwrite.connectors import _pg_blocks, _pg_crowds, _pg_feed, _pg_onlookers, _pg_reader
 from dualwrite.connectors._pg_allowance import Allowance
-from dualwrite.connectors._pg_events import Image
 from dualwrite.connectors._pg_feed import PostgresqlFeed, Source
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import Records
@@ -849,16 +848,83 @@ def test_records_with_many_onlookers_are_told_a_few_at_a_time(lab: Laboratory, m
     lab.run("UPDATE company SET code = code || 'x'")
     at_once = lab.changes(start, 10_000)
     assert len(at_once) == 40 + 1200
-    batches: list[int] = []
-    select = Onlookers._select
+    held: list[int] = []
+    prepare = Onlookers.prepare
 
-    def counted(*about: Any) -> list[tuple[int, Image]]:
-        found = select(*about)
-        batches.append(len(found))
-        return found
+    def counted(onlookers: Onlookers, *about: Any) -> bool:
+        is_held = prepare(onlookers, *about)
+        held.append(sum(len(rows) for found in onlookers._prepared.values() for rows in found.values()))
+        return is_held
 
-    monkeypatch.setattr(_pg_reader, "_CROWD", 50)
-    monkeypatch.setattr(Onlookers, "_select", counted)
+    monkeypatch.setattr(_pg_onlookers, "CROWD", 50)
+    monkeypatch.setattr(Onlookers, "prepare", counted)
     assert lab.changes(start, 10_000) == at_once
-    assert sum(batches) == 1200
-    assert max(batches) <= 2 * 50
+    assert sum(held) == 1200
+    assert max(held) <= 50
+
+
+def small_crowds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let more than a few rows be many."""
+    monkeypatch.setattr(_pg_crowds, "HELD", 20)
+    monkeypatch.setattr(_pg_onlookers, "CROWD", 20)
+    monkeypatch.setattr(_pg_reader, "_CHUNK", 10)
+
+
+@pytest.mark.parametrize("edited", [False, True])
+def test_the_onlookers_of_one_record_are_told_as_they_are_asked_for(
+    lab: Laboratory, monkeypatch: pytest.MonkeyPatch, edited: bool
+) -> None:
+    """Whoever renamed it: all of them would be too much for the memory.  What was told may be let go meanwhile."""
+    monkeypatch.setattr(_pg_blocks, "BLOCK", 1)
+    lab.install(*VIEWS)
+    lab.run("INSERT INTO company (code) VALUES ('c'), ('x')")
+    lab.run("INSERT INTO item (code, company) SELECT 'i' || n, 1 FROM generate_series(1, 300) n")
+    lab.connector.acknowledge(start := lab.connector.end())
+    lab.run("UPDATE company SET code = 'd' WHERE code = 'c'")
+    lab.write(COMPANIES, Write(("d",), ("d",), ("e",)))
+    if edited:  # what the table shows is not what there was then
+        lab.run("UPDATE item SET note = code, company = CASE WHEN id % 3 = 0 THEN NULL ELSE company END")
+    lab.run("UPDATE company SET code = 'y' WHERE code = 'x'")
+    at_once = lab.changes(start, 10_000)
+    assert len(at_once) == 1 + 300 + 300 + 300 * edited + 1
+    assert {change.before[1] for change in at_once[301:601] if change.before} == {"d"}
+    small_crowds(monkeypatch)
+    feed = lab.connector.feed(VIEWS, start)
+    found: list[Change] = []
+    while len(found) < len(at_once):
+        batch = feed.read(25, 1)
+        found += batch.changes
+        lab.connector.acknowledge(batch.position)
+        assert isinstance(feed, PostgresqlFeed)
+        assert len(feed._reader._ready) <= 25 + 10
+    assert found == at_once
+    feed.close()
+
+
+def test_a_read_that_broke_off_is_taken_up_again(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of the onlookers are told, and the record has got its other key already."""
+    lab.install(*VIEWS)
+    lab.run("INSERT INTO company (code) VALUES ('c')")
+    lab.run("INSERT INTO item (code, company) SELECT 'i' || n, 1 FROM generate_series(1, 100) n")
+    lab.connector.acknowledge(start := lab.connector.end())
+    lab.run("UPDATE company SET code = 'd'")
+    small_crowds(monkeypatch)
+    at_once = lab.changes(start, 10_000)
+    feed, load, dice = lab.connector.feed(VIEWS, start), Records.load, random.Random(1)
+
+    def broken(records: Records, *about: Any, **more: Any) -> None:
+        if dice.random() < 0.1:
+            raise Unavailable("the session broke", "try again")
+        load(records, *about, **more)
+
+    monkeypatch.setattr(Records, "load", broken)
+    found: list[Change] = []
+    troubles = 0
+    for _ in range(100):
+        try:
+            found += feed.read(7, 0).changes
+        except Unavailable:
+            troubles += 1
+    assert found == at_once
+    assert troubles
+    feed.close()

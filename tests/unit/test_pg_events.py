@@ -60,8 +60,8 @@ def test_a_full_disk_is_told() -> None:
     events = Events(1)
     for n in (1, 2):
         events.add(TARGETS[0], ("a",), Event((n, 1), None))
-    assert events._disk is not None
-    events._disk.execute("PRAGMA max_page_count = 2")
+    with events._scratch.database() as database:
+        database.execute("PRAGMA max_page_count = 2")
     events.add(TARGETS[0], ("b",), Event((3, 1), ("x" * 100_000,)))
     with pytest.raises(Unavailable, match=r"cannot be kept.* — free some disk space"):
         events.add(TARGETS[0], ("b",), Event((4, 1), None))

@@ -7,16 +7,13 @@ database that vanishes with the process.
 from __future__ import annotations
 
 import pickle
-import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
-from weakref import finalize
 
 from dualwrite.connectors._pg_entries import Place
-from dualwrite.errors import Unavailable
+from dualwrite.connectors._pg_scratch import Scratch
 from dualwrite.model import Cell
 
 Image: TypeAlias = tuple[Cell, ...]
@@ -49,8 +46,7 @@ class Events:
         self._held: dict[tuple[Target, Identity], list[Event]] = {}
         self._count = 0
         self._last: Place = ()
-        self._disk: sqlite3.Connection | None = None
-        self._close: Callable[[], object] = lambda: None
+        self._scratch = Scratch(_TABLE)
 
     def add(self, target: Target, identity: Identity, event: Event) -> None:
         """The next one, behind all that are here."""
@@ -63,10 +59,10 @@ class Events:
     def following(self, target: Target, identity: Identity, place: Place) -> Event | None:
         """The first one of a record behind a place."""
         record = target, identity
-        if self._disk is not None:
+        if self._scratch.is_open:
             lsn, n = place if len(place) > 1 else (place[0], -1)
-            with _kept():
-                found = self._disk.execute(_NEXT, (_named(record), lsn, n)).fetchone()
+            with self._scratch.database() as database:
+                found = database.execute(_NEXT, (_named(record), lsn, n)).fetchone()
             if found is not None:
                 return Event(found[:2], pickle.loads(found[2]))
         events = self._held.get(record, [])
@@ -78,21 +74,11 @@ class Events:
         if self._last and place >= self._last:
             self._held.clear()
             self._count, self._last = 0, ()
-            if self._disk is not None:
-                self._close()
-                self._disk = None
+            self._scratch.drop()
 
     def _spill(self) -> None:
-        with _kept():
-            if self._disk is None:
-                self._disk = sqlite3.connect("", isolation_level=None, check_same_thread=False)  # a file without a name
-                self._close = finalize(self, self._disk.close)
-                self._disk.execute("PRAGMA journal_mode = OFF")
-                self._disk.execute("PRAGMA synchronous = OFF")
-                self._disk.execute(_TABLE)
-            self._disk.execute("BEGIN")
-            self._disk.executemany("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?)", _rows(self._held.items()))
-            self._disk.execute("COMMIT")
+        with self._scratch.database() as database:
+            database.executemany("INSERT OR IGNORE INTO event VALUES (?, ?, ?, ?)", _rows(self._held.items()))
         self._held.clear()
         self._count = 0
 
@@ -112,11 +98,3 @@ def _named(record: tuple[Target, Identity]) -> str:
 
 def _place(event: Event) -> Place:
     return event.place
-
-
-@contextmanager
-def _kept() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as exc:
-        raise Unavailable(f"what the log tells of records cannot be kept ({exc})", "free some disk space") from exc

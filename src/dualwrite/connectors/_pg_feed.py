@@ -434,6 +434,7 @@ class PostgresqlFeed:
         self._database = database
         self._views = tuple(views)
         self._session = source.session()
+        self._is_broken = False  # did a read end in the middle of what it had to tell?
         self._examined = monotonic()
         with database.errors():
             line = source.line()
@@ -441,7 +442,7 @@ class PostgresqlFeed:
             self._open(line, source.place(line, after))
 
     def _open(self, line: Line, place: Place) -> None:
-        self._line = line
+        self._line, self._is_broken = line, False
         self._reader = self._source.open_reader(line, self._views, place, self._session)
         self._catalog = self._reader.catalog
 
@@ -460,6 +461,11 @@ class PostgresqlFeed:
                     self._source.extend(self._views)
                     self._open(self._line, before)
                     continue
+                except Halted:
+                    raise
+                except BaseException:
+                    self._is_broken = True
+                    raise
                 if changes or (self._reader.place != before and not is_more):
                     return self._reader.batch(changes)
                 if not is_more and monotonic() >= deadline:
@@ -471,9 +477,9 @@ class PostgresqlFeed:
         self._session.close()
 
     def _follow(self) -> None:
-        """A stream that broke is opened anew, and read from where we were."""
+        """A stream or a read that broke is opened anew, and read from where we were."""
         line = self._source.line()
-        if line is not self._line:
+        if line is not self._line or self._is_broken:
             self._open(line, self._source.place(line, Position(self._feed, self._reader.place)))
 
     def _examine(self, seconds: float) -> None:

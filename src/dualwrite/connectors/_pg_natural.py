@@ -9,7 +9,8 @@ where they may be behind it, because a commit is in the log before others can se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
@@ -26,7 +27,7 @@ from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._pg_wire import UNCHANGED, Relation
 from dualwrite.connectors._sql import is_unique, needs, quote, reference_of, table_of
-from dualwrite.model import ABSENT, Cell, Path, Row
+from dualwrite.model import ABSENT, Absent, Cell, Path, Row
 from dualwrite.schema import Reference, Table, View
 
 KNOWN: Final = 5_000
@@ -38,6 +39,8 @@ CatchUp: TypeAlias = Callable[[Connection], None]
 """Waits until the log holds everything that the session can see by now."""
 Picker: TypeAlias = Callable[[Sequence[Any]], tuple[Any, ...]]
 
+Passed: TypeAlias = list[tuple[Target, Identity, Image | Absent | None]]
+"""What the records were that a row has made others; ABSENT is what was not known."""
 Told: TypeAlias = dict[Target, dict[Identity, tuple[Image | None, Image | None]]]
 """What records are, and what those were that have gone."""
 
@@ -213,6 +216,7 @@ class Records:
         self._lasting: set[Target] = set()  # referenced by foreign keys only: what refers to it comes later than it
         self._state: dict[Target, dict[Identity, Image | None]] = {}
         self._gone: dict[Target, dict[Identity, Image]] = {}
+        self._passing: list[tuple[Target, Identity]] = []  # what is known only for the moment
         self._ahead = Events()
         self._scanned: Place | None = None
         self._began: Place | None = None
@@ -256,23 +260,45 @@ class Records:
 
     # -- moving on ------------------------------------------------------------------------------------------------
 
-    def passed(self, table: str, old: Image | None, new: Image | None) -> None:
+    def passed(self, table: str, old: Image | None, new: Image | None) -> Passed:
         """The reader has passed a row of a referenced table."""
+        passed: Passed = []
         for target, identify in self.targets.get(table, {}).items():
             was = None if old is None else identify(old)
             now = None if new is None else identify(new)
             if was is not None and was != now:
                 assert old is not None
                 self._gone[target][was] = old
-                self._set(target, was, None)
+                passed.append((target, was, self._set(target, was, None)))
             if now is not None:
-                self._set(target, now, new)
+                passed.append((target, now, self._set(target, now, new)))
+        return passed
 
-    def _set(self, target: Target, identity: Identity, image: Image | None) -> None:
+    def _set(self, target: Target, identity: Identity, image: Image | None) -> Image | Absent | None:
+        """Returns what was known before; ABSENT for nothing."""
         state = self._state[target]
-        if identity in state and state[identity] != image:
+        known = state.get(identity, ABSENT)
+        if known is not ABSENT and known != image:
             self.generation += 1
         state[identity] = image
+        return known
+
+    @contextmanager
+    def before(self, passed: Passed) -> Iterator[None]:
+        """Inside, the records are what they were before the reader passed that row."""
+        self._exchange(passed)
+        try:
+            yield
+        finally:
+            self._exchange(passed)
+
+    def _exchange(self, passed: Passed) -> None:
+        for number, (target, each, image) in enumerate(passed):
+            state = self._state[target]
+            passed[number] = target, each, state.pop(each, ABSENT)
+            if not isinstance(image, Absent):
+                state[each] = image
+        self.generation += 1
 
     def forget(self, place: Place) -> None:
         """Keep memory bounded; not within a batch.  ``place`` is the reader's."""
@@ -281,6 +307,7 @@ class Records:
                 for each in list(islice(by_identity, max(0, len(by_identity) - most))):
                     del by_identity[each]
                     self.generation += 1
+        self._passing.clear()
         self._ahead.passed(place)
 
     # -- asking ---------------------------------------------------------------------------------------------------
@@ -293,8 +320,15 @@ class Records:
         image = self._state[target].get(identity)
         return self._gone[target].get(identity) if image is None and (gone or target in self._lasting) else image
 
-    def load(self, wanted: Mapping[Target, set[Identity]], place: Place) -> None:
-        """Get to know these records, and those that they refer to, as of the reader's place."""
+    def load(self, wanted: Mapping[Target, set[Identity]], place: Place, *, lasting: bool = True) -> None:
+        """Get to know these records, and those that they refer to, as of the reader's place.
+
+        Where this is not ``lasting``, they may be forgotten at the next such call: there may be very many of them.
+        """
+        if not lasting and len(self._passing) > KNOWN:
+            for target, each in self._passing:
+                self._state[target].pop(each, None)
+            self._passing.clear()
         pending = self._unknown(wanted)
         while pending:
             connection = self._connect()
@@ -308,6 +342,8 @@ class Records:
                 for each in identities:
                     image = self._as_of(target, each, place, found[target].get(each), unseen)
                     self._state[target][each] = image
+                    if not lasting:
+                        self._passing.append((target, each))
                     for seen in (image, self._gone[target].get(each)):
                         if seen is not None:
                             self.ask(target[0], seen, nested)

@@ -7,16 +7,18 @@ place, are taken from those entries; all others from the table as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice
+from typing import Final
 from zlib import crc32
 
+from dualwrite.connectors._pg_crowds import LARGEST, Crowd, Later, RowKey
 from dualwrite.connectors._pg_entries import Place
-from dualwrite.connectors._pg_events import Event, Identity, Image
+from dualwrite.connectors._pg_events import Identity, Image
 from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import (
-    FAR,
     CatchUp,
     Records,
     Sight,
@@ -28,14 +30,13 @@ from dualwrite.connectors._pg_schema import Catalog
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_visible import Visible
 from dualwrite.connectors._sql import quote
+from dualwrite.lined import weight
 from dualwrite.model import Path
 
 KEPT: Final = 20_000
-"""Entries of a table that stand behind the reader's place and are kept from one batch to the next."""
-
-RowKey: TypeAlias = Image
-"""What tells the rows of a table apart: the primary key, else all columns that matter."""
-Found: TypeAlias = dict[RowKey, Image]
+"""Entries of a table of which the last are not read again because the first are passed."""
+CROWD: Final = 2_000
+"""Rows that are held at once, about: each record may have any number of onlookers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,25 +90,8 @@ def _watch(records: Records, sight: Sight, number: int, path: Path, seen: set[st
     return Watch(number, sight, tuple(steps), tuple(tables), shown, may_wait)
 
 
-@dataclass(slots=True)
-class _Later:
-    """What the log tells of a table's rows behind a place, and by what they referred to others."""
-
-    scanned: Place
-    count: int = 0
-    events: dict[RowKey, list[Event]] = field(default_factory=dict)
-    latest: dict[RowKey, Image | None] = field(default_factory=dict)
-    """What the rows of ``events`` are behind the last of them."""
-    referring: dict[str, dict[Identity, set[RowKey]]] = field(default_factory=dict)
-
-    def as_of(self, key: RowKey, place: Place) -> Image | None:
-        """What a row of ``events`` was at a place."""
-        following = next((event for event in self.events[key] if event.place > place), None)
-        return self.latest[key] if following is None else following.image
-
-
 class Onlookers:
-    """Finds them for one reader of the log, within one batch at a time."""
+    """Finds them for one reader of the log."""
 
     def __init__(
         self,
@@ -124,126 +108,146 @@ class Onlookers:
         self._visible = visible
         self._connect = connect
         self._catch_up = catch_up
-        self.found = 0
-        """Rows that were found in this batch, about."""
-        self._later: dict[str, _Later] = {}
-        self._current: dict[tuple[str, str], dict[Identity, Found]] = {}
+        self._later: dict[str, Later] = {}
+        self._prepared: dict[tuple[str, str], dict[Identity, list[Image]]] = {}
         self._places = {
             name: tuple(columns.index(key) for key in catalog.facts[name].key) or tuple(range(len(columns)))
             for name, columns in records.columns.items()
         }
 
-    def begin(self, place: Place, *, goes_on: bool) -> None:
+    def begin(self, place: Place) -> None:
         """Begin a batch, where the reader is.
 
-        What was found behind it is kept unless it is much: in a backlog in which many records get other keys, each
-        batch would look through all of it.  It is kept where the batch ``goes_on`` with what the one before has left.
+        What the log tells behind it is kept: in a backlog in which many records get other keys, each batch would look
+        through all of it.
         """
-        self._current.clear()
-        self.found = 0
+        self._prepared.clear()
         for table, later in list(self._later.items()):
-            if later.scanned <= place or (later.count > KEPT and not goes_on):
+            if later.is_over(place, KEPT):
+                later.drop()
                 del self._later[table]
 
     def key(self, table: str, image: Image) -> RowKey:
         """What tells the row of an image apart."""
         return tuple([image[place] for place in self._places[table]])
 
-    def prepare(self, touched: Iterable[tuple[Watch, Image]], place: Place) -> None:
-        """Find all at once what refers directly to these records."""
-        wanted: dict[tuple[str, str], tuple[Step, set[Identity]]] = {}
+    def prepare(self, touched: Iterable[tuple[Watch, Image]], place: Place) -> bool:
+        """Find all at once what refers directly to these records, instead of what was found before.
+
+        False where that is too much to be held: then it is looked for when it is asked for.
+        """
+        self._prepared.clear()
+        wanted: dict[tuple[str, str], tuple[Step, dict[Identity, list[Image]]]] = {}
         for watch, image in touched:
             table, step = watch.tables[-1], watch.chain[-1]
-            identities = wanted.setdefault((table, step.reference.name), (step, set()))[1]
-            identities.add(self._identify(step, image))
-        for (table, _), (step, identities) in wanted.items():
-            self._ensure(table, step, identities, place)
+            wanted.setdefault((table, step.reference.name), (step, {}))[1][self._identify(step, image)] = []
+        left, room = CROWD, LARGEST
+        for (table, _), (step, found) in wanted.items():
+            for identity, image in self._select(table, step, list(found), place, most=left + 1):
+                left, room = left - 1, room - weight([image])
+                if left >= 0 and room >= 0:
+                    found[identity].append(image)
+            if left < 0 or room < 0:
+                return False
+        for (table, _), (step, _) in wanted.items():
+            self._scan(table, step)
+        self._prepared = {about: found for about, (_, found) in wanted.items()}
+        return True
 
-    def of(self, watch: Watch, record: Image, place: Place) -> Found:
+    def of(self, watch: Watch, record: Image, place: Place) -> Crowd:
         """The rows of the view that reach the record through the chain, as of a place."""
-        held = {self._identify(watch.chain[-1], record)}
-        found: Found = {}
+        one = self._identify(watch.chain[-1], record)
+        held: Callable[[], Iterable[Identity]] = lambda: [one]  # noqa: E731  (another one each time)
         for index in range(len(watch.chain) - 1, -1, -1):
-            found = self._referring(watch.tables[index], watch.chain[index], held, place)
+            table = watch.tables[index]
+            found = self._referring(table, watch.chain[index], held, place)
             if index:
-                identify = self._records.targets[watch.tables[index]][watch.chain[index - 1].target]
-                held = {identify(image) for image in found.values()}
+                held = partial(map, self._records.targets[table][watch.chain[index - 1].target], found)
         return found
 
     def _identify(self, step: Step, image: Image) -> Identity:
         return self._records.targets[step.target[0]][step.target](image)
 
-    def _referring(self, table: str, step: Step, held: set[Identity], place: Place) -> Found:
-        self._ensure(table, step, held, place)
-        current, later = self._current[table, step.reference.name], self._later[table]
-        found: Found = {}
-        for identity in held:
-            rows = current[identity].items()
-            found |= {key: image for key, image in rows if key not in later.events}
-            for key in later.referring[step.reference.name].get(identity, ()):
-                told = later.as_of(key, place)
-                if told is not None and step.identity(told) == identity:
-                    found[key] = told
+    def _referring(self, table: str, step: Step, held: Callable[[], Iterable[Identity]], place: Place) -> Crowd:
+        """The rows that refer to these records, as of a place."""
+        prepared = self._prepared.get((table, step.reference.name), {})
+        found, is_asked = Crowd(), False
+        for some in _some(held()):
+            unknown = [identity for identity in some if identity not in prepared]
+            is_asked = is_asked or bool(unknown)
+            shown = (image for _, image in self._select(table, step, unknown, place)) if unknown else ()
+            for image in chain((image for identity in some for image in prepared.get(identity, ())), shown):
+                found.put(self.key(table, image), image)
+        if is_asked:
+            self._scan(table, step)
+        later = self._later.get(table)
+        return found if later is None or not later else self._as_of(table, step, held, place, found, later)
+
+    def _as_of(
+        self,
+        table: str,
+        step: Step,
+        held: Callable[[], Iterable[Identity]],
+        place: Place,
+        shown: Crowd,
+        later: Later,
+    ) -> Crowd:
+        """The rows that the table shows, but of which the log tells as it does."""
+        found = Crowd()
+        for image in shown:
+            key = self.key(table, image)
+            if not later.knows(key):
+                found.put(key, image)
+        for some in _some(held()):
+            for identity in some:
+                for image in later.referring(step.reference.name, identity, place):
+                    if step.identity(image) == identity:
+                        found.put(self.key(table, image), image)
         return found
 
-    def _ensure(self, table: str, step: Step, identities: set[Identity], place: Place) -> None:
-        """Know which rows refer to these records now, and what the log tells of them that this may not show."""
-        known = self._current.setdefault((table, step.reference.name), {})
-        missing = [identity for identity in identities if identity not in known]
-        if missing:
-            connection = self._connect()
-            since = self._visible.since(connection, place)
-            self._later.setdefault(table, _Later(since))
-            known.update({identity: {} for identity in missing})
-            for number, image in self._select(connection, table, step, missing):
-                known[missing[number]][self.key(table, image)] = image
-                self.found += 1
-            self._catch_up(connection)
-        self._scan(table, step)
-
     def _select(
-        self, connection: Connection, table: str, step: Step, identities: Sequence[Identity]
-    ) -> list[tuple[int, Image]]:
+        self, table: str, step: Step, identities: Sequence[Identity], place: Place, most: int | None = None
+    ) -> Iterator[tuple[Identity, Image]]:
+        """What refers to these records now, or ``most`` of it; the log has what this shows when all of it is read.
+
+        ``_later`` has to tell what it may not show.
+        """
+        connection = self._connect()
+        since = self._visible.since(connection, place)
+        self._later.setdefault(table, Later(since))
         facts, reference = self._catalog.facts[table], step.reference
         tests = " AND ".join(
             equal_in_sql(self._catalog, (table, own), (reference.table, name), f"t.{quote(own)}", f"k.k{number}")
             for number, (own, name) in enumerate(zip(reference.columns, reference.to, strict=True))
         )
         chosen = ", ".join(facts.columns[name].shown(f"t.{quote(name)}") for name in self._records.columns[table])
-        statement = f"SELECT k.i, {chosen} FROM {unnest(len(reference.to))}, {facts.sql} AS t WHERE {tests}"
+        limit = "" if most is None else f" LIMIT {most}"
+        statement = f"SELECT k.i, {chosen} FROM {unnest(len(reference.to))}, {facts.sql} AS t WHERE {tests}{limit}"
         bound = [list(range(len(identities))), *(list(members) for members in zip(*identities, strict=True))]
-        rows = connection.execute(statement.encode(), bound).fetchall()
-        return [(int(number), tuple(image)) for number, *image in rows]
+        try:
+            for number, *image in connection.cursor().stream(statement.encode(), bound):
+                yield identities[int(number)], tuple(image)
+        except GeneratorExit:  # something went wrong: the rest of the answer would stand before the next one
+            connection.close()
+            raise
+        self._catch_up(connection)
 
     def _scan(self, table: str, step: Step) -> None:
         """Read what the log holds by now of the table's rows."""
-        later, name = self._later[table], step.reference.name
-        if name not in later.referring:
-            later.referring[name] = {}
-            for key, events in later.events.items():
-                for image in (*(event.image for event in events), later.latest[key]):
-                    self._refer(later, name, key, image, step)
-        for entry in self._log.find([leaf.oid for leaf in self._catalog.facts[table].leaves], later.scanned, FAR):
-            later.scanned = entry.place
-            later.count += 1
+        later, seen = self._later[table], self._log.seen
+        later.refer(step.reference.name, step.identity)
+        for entry in self._log.find([leaf.oid for leaf in self._catalog.facts[table].leaves], later.scanned, seen):
             old, new = self._records.images(table, entry)
             was, now = (None if image is None else self.key(table, image) for image in (old, new))
-            if was is not None:
-                self._add(table, later, was, Event(entry.place, old), None)
+            if was is not None and was != now:
+                later.add(was, entry.place, old, None)
             if now is not None:
-                self._add(table, later, now, Event(entry.place, old if now == was else None), new)
+                later.add(now, entry.place, old if now == was else None, new)
+        later.scanned = max(later.scanned, seen)  # the log may be let go up to there, while more of the batch is told
 
-    def _add(self, table: str, later: _Later, key: RowKey, event: Event, becomes: Image | None) -> None:
-        events = later.events.setdefault(key, [])
-        if not events or events[-1].place != event.place:
-            events.append(event)
-        later.latest[key] = becomes
-        for name in later.referring:
-            for image in (event.image, becomes):
-                self._refer(later, name, key, image, self._records.steps[table][name])
 
-    @staticmethod
-    def _refer(later: _Later, name: str, key: RowKey, image: Image | None, step: Step) -> None:
-        held = None if image is None else step.identity(image)
-        if held is not None:
-            later.referring[name].setdefault(held, set()).add(key)
+def _some(held: Iterable[Identity]) -> Iterator[list[Identity]]:
+    """A few of them at a time, each once among these."""
+    rest = iter(held)
+    while some := list(islice(rest, CROWD)):
+        yield list(dict.fromkeys(some))

@@ -13,8 +13,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
+from dualwrite.connectors._pg_crowds import Crowd
 from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place
 from dualwrite.connectors._pg_entries import Row as RowEntry
@@ -23,12 +25,13 @@ from dualwrite.connectors._pg_log import Log
 from dualwrite.connectors._pg_natural import (
     CatchUp,
     Flat,
+    Passed,
     Picker,
     Records,
     Sight,
     pick_columns,
 )
-from dualwrite.connectors._pg_onlookers import Found, Onlookers, Watch, watches
+from dualwrite.connectors._pg_onlookers import Onlookers, Watch, watches
 from dualwrite.connectors._pg_schema import Catalog, Facts
 from dualwrite.connectors._pg_session import Connection
 from dualwrite.connectors._pg_visible import Visible
@@ -43,7 +46,7 @@ _EMPTIED: Final = "if the other side shall be emptied as well, do so; then start
 
 
 _SIZE: Final = 4 << 20  # bytes of rows that are decoded at once, about: rows may be large
-_CROWD: Final = 2_000  # onlookers that are found at once, about: each record may have any number of them
+_CHUNK: Final = 500  # onlookers that are told at once
 
 
 @dataclass(slots=True)
@@ -140,8 +143,9 @@ class LogReader:
         self._trouble: Halted | None = None
         self._halts: list[Halt] = []
         self._more = False
-        self._touched = 1  # how many changes with onlookers are told at once, at most
-        self._is_cut = False  # was some of the last entries left, because of the onlookers that all of them have?
+        self._telling: Iterator[None] | None = None  # makes changes of what was read last, step by step
+        self._touching: deque[Item] = deque()  # what has onlookers that were not looked for yet
+        self._touched = 1  # of how many records they are looked for at once
 
     # -- reading --------------------------------------------------------------------------------------------------
 
@@ -156,12 +160,21 @@ class LogReader:
             reading = self._context.log.read(self._after, limit, timeout, _SIZE)
             self._more = reading.more
             if reading.entries:
-                self._tell(reading.entries)
-                self._records.forget(self._after)
+                self._telling = self._tell(reading.entries)
+        self._tell_on(limit)
         changes = self._hand_out(limit)
         told = [change.position.place for change in changes[-1:]]  # onlookers stand behind their entry
         self.place = max(told) if self._ready else max(self.place, self._after, *told)
-        return changes, self._more or self._is_cut or bool(self._ready) or self._trouble is not None
+        return changes, self._more or bool(self._ready) or self._trouble is not None
+
+    def _tell_on(self, limit: int) -> None:
+        """Make more changes than that of what was read, or all: there may be any number of onlookers."""
+        while self._telling is not None and len(self._ready) <= limit:
+            try:
+                next(self._telling)
+            except StopIteration:
+                self._telling = None
+                self._records.forget(self._after)
 
     def batch(self, changes: Sequence[Change]) -> Batch:
         """The batch of what was just read."""
@@ -183,35 +196,31 @@ class LogReader:
             changes.append(ready.popleft())
         return changes
 
-    def _tell(self, entries: Sequence[Entry]) -> None:
-        """Make changes of entries; ``_after`` moves behind those that are done."""
+    def _tell(self, entries: Sequence[Entry]) -> Iterator[None]:
+        """Make changes of entries, step by step where a record has many onlookers; ``_after`` moves behind those that
+        are done."""
         markers = {
             entry.transaction.lsn: Marker.parse(entry.content)
             for entry in entries
             if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
         }
         items, start = self._decoded(entries, markers), self._after
-        self._onlookers.begin(start, goes_on=self._is_cut)
-        portion = self._portion(entries, items)
-        self._is_cut = len(portion) < len(entries)
-        mine = [items[entry.place] for entry in portion if entry.place in items]
+        self._onlookers.begin(start)
         wanted: dict[Target, set[Identity]] = {}
-        for item in mine:
+        for item in items.values():
             if self._is_told(item, markers):
                 for image in (item.old, item.new):
                     if image is not None:
                         self._records.ask(item.shape.table, image, wanted)
         if wanted:
             self._records.load(wanted, start)
-        touched = [pair for item in mine for pair in item.touched()]
-        if touched:
-            self._onlookers.prepare(touched, start)
+        self._touching = deque(item for item in items.values() if any(item.touched()))
         ours: list[Entry] = []
-        for entry in portion:
+        for entry in entries:
             place = entry.place
             if isinstance(entry, Done):
                 if ours:
-                    self._tell_ours(ours, items, markers[entry.transaction.lsn])
+                    yield from self._tell_ours(ours, items, markers[entry.transaction.lsn])
                     ours = []
                 self._after = place
             elif isinstance(entry, Emptied):
@@ -220,26 +229,16 @@ class LogReader:
                 ours.append(entry)
                 continue
             elif isinstance(entry, RowEntry):
-                self._tell_users(entry, place, items)
+                shape = self._shape(entry)
+                if shape is not None and shape.trouble is not None:
+                    self._trouble = shape.trouble
+                elif shape is not None and shape.pick is None:
+                    self._tell_flat(entry, place, shape)
+                elif shape is not None:
+                    yield from self._move(items[place], shape.sights)
             if self._trouble is not None:
                 return
             self._after = place
-        if self._onlookers.found > _CROWD:
-            self._touched = max(1, self._touched // 2)
-        elif len(touched) >= self._touched:
-            self._touched *= 2
-
-    def _portion(self, entries: Sequence[Entry], items: Mapping[Place, Item]) -> Sequence[Entry]:
-        """The first entries, of which not too many have onlookers; transactions of ours to their ends."""
-        count = 0
-        for number, entry in enumerate(entries if items else ()):
-            is_inside = entry.transaction.origin == self._context.origin and not isinstance(entries[number - 1], Done)
-            if count >= self._touched and not is_inside:
-                return entries[:number]
-            item = items.get(entry.place)
-            if item is not None:
-                count += sum(1 for _ in item.touched())
-        return entries
 
     def _is_told(self, item: Item, markers: Mapping[int, Marker]) -> bool:
         """Does the row make changes of its own record?  Not where it is but an echo."""
@@ -326,17 +325,6 @@ class LogReader:
 
     # -- users' transactions --------------------------------------------------------------------------------------
 
-    def _tell_users(self, entry: RowEntry, place: Place, items: Mapping[Place, Item]) -> None:
-        shape = self._shape(entry)
-        if shape is None:
-            return
-        if shape.trouble is not None:
-            self._trouble = shape.trouble
-        elif shape.pick is None:
-            self._tell_flat(entry, place, shape)
-        else:
-            self._move(items[place], shape.sights)
-
     def _tell_flat(self, entry: RowEntry, place: Place, shape: Shape) -> None:
         """A row that is nothing but its own cells."""
         transaction = entry.transaction
@@ -348,16 +336,16 @@ class LogReader:
             else:
                 self._add(sight.view, transaction, place, *flat.rows(old, new, edited))
 
-    def _move(self, item: Item, sights: Sequence[tuple[Sight, Flat | None]] = ()) -> None:
+    def _move(self, item: Item, sights: Sequence[tuple[Sight, Flat | None]] = ()) -> Iterator[None]:
         """The records move on by an entry; those that look on are told behind the record itself."""
         transaction, place = item.entry.transaction, item.entry.place
         befores = [self._row(sight, flat, item, 0) for sight, flat in sights]
         lookers = self._looking_on(item)
-        self._records.passed(item.shape.table, item.old, item.new)
+        passed = self._records.passed(item.shape.table, item.old, item.new)
         for (sight, flat), before in zip(sights, befores, strict=True):
             self._add(sight.view, transaction, place, before, self._row(sight, flat, item, 1))
         for sight, number, rows in lookers:
-            self._tell_onlookers(sight, transaction, (*place, number), rows)
+            yield from self._tell_onlookers(sight, transaction, (*place, number), rows, passed)
 
     @staticmethod
     def _row(sight: Sight, flat: Flat | None, item: Item, which: int) -> Row | None:
@@ -392,42 +380,68 @@ class LogReader:
 
     # -- onlookers ------------------------------------------------------------------------------------------------
 
-    def _looking_on(self, item: Item) -> list[tuple[Sight, int, list[tuple[Image, Row]]]]:
-        """By view those that look at the item's record, and what they look like before it becomes another one."""
-        found: list[tuple[Sight, int, list[tuple[Image, Row]]]] = []
+    def _looking_on(self, item: Item) -> list[tuple[Sight, int, Crowd]]:
+        """By view those that look at the item's record."""
+        found: list[tuple[Sight, int, Crowd]] = []
         if item.new is None:
             return found
         for number, some in item.shape.watches.items():
-            rows: Found = {}
-            for watch in some:
-                if watch.is_touched(item.old, item.new):
-                    rows |= self._onlookers.of(watch, item.new, item.entry.place)
-            sight = some[0].sight
+            looking = [watch for watch in some if watch.is_touched(item.old, item.new)]
+            if not looking:
+                continue
+            self._prepare(item)
+            sight, rows = some[0].sight, self._onlookers.of(looking[0], item.new, item.entry.place)
+            for watch in looking[1:]:
+                for image in self._onlookers.of(watch, item.new, item.entry.place):
+                    rows.put(self._onlookers.key(sight.view.table, image), image)
             if sight.view.table == item.shape.table:
-                rows.pop(self._onlookers.key(item.shape.table, item.new), None)
+                rows.discard(self._onlookers.key(item.shape.table, item.new))
             if rows:
-                found.append((sight, number, self._before(sight, rows, item.entry.place)))
+                found.append((sight, number, rows))
         return found
 
-    def _before(self, sight: Sight, rows: Found, place: Place) -> list[tuple[Image, Row]]:
+    def _prepare(self, item: Item) -> None:
+        """Look for the onlookers of the item and of some that follow at once, as many as can be held."""
+        if not self._touching or self._touching[0] is not item:
+            return
+        some = list(islice(self._touching, self._touched))
+        while not self._onlookers.prepare([pair for one in some for pair in one.touched()], self._after):
+            self._touched = max(1, len(some) // 2)
+            if len(some) == 1:
+                break
+            some = some[: self._touched]
+        else:
+            self._touched = max(self._touched, 2 * len(some))
         wanted: dict[Target, set[Identity]] = {}
-        images = [rows[key] for key in sorted(rows, key=_sortable)]
-        for image in images:
-            self._records.ask(sight.view.table, image, wanted)
-        self._records.load(wanted, (place[0], place[1] - 1))
-        return [(image, sight.row(image)) for image in images]
+        for _ in some:
+            one = self._touching.popleft()
+            for target, identify in self._records.targets[one.shape.table].items():
+                named = [identify(image) for image in (one.old, one.new) if image is not None]
+                wanted.setdefault(target, set()).update(name for name in named if all(isinstance(c, str) for c in name))
+        commit, n = item.entry.place
+        self._records.load(wanted, (commit, n - 1))  # those that look on will be told as they were before, too
 
     def _tell_onlookers(
-        self, sight: Sight, transaction: Committed, outer: Place, rows: Iterable[tuple[Image, Row]]
-    ) -> None:
-        for count, (image, before) in enumerate(rows, 1):
-            after = sight.row(image)
-            if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
-                self._add(sight.view, transaction, (*outer, count), before, after)
+        self, sight: Sight, transaction: Committed, outer: Place, rows: Iterable[Image], passed: Passed
+    ) -> Iterator[None]:
+        """``passed`` is what the record has become that they look at."""
+        rest, count = iter(rows), 0
+        while images := list(islice(rest, _CHUNK)):
+            with self._records.before(passed):
+                wanted: dict[Target, set[Identity]] = {}
+                for image in images:
+                    self._records.ask(sight.view.table, image, wanted)
+                self._records.load(wanted, (outer[0], outer[1] - 1), lasting=False)
+                befores = [sight.row(image) for image in images]
+            for image, before in zip(images, befores, strict=True):
+                count, after = count + 1, sight.row(image)
+                if any(now is not ABSENT and now != was for was, now in zip(before, after, strict=True)):
+                    self._add(sight.view, transaction, (*outer, count), before, after)
+            yield
 
     # -- our own transactions -------------------------------------------------------------------------------------
 
-    def _tell_ours(self, entries: Sequence[Entry], items: Mapping[Place, Item], marker: Marker) -> None:
+    def _tell_ours(self, entries: Sequence[Entry], items: Mapping[Place, Item], marker: Marker) -> Iterator[None]:
         """A whole transaction of ours."""
         self.marker = marker
         folds: dict[tuple[str, RowKey], Fold] = {}
@@ -436,7 +450,7 @@ class LogReader:
             if item is None:
                 continue
             if item.shape.pick is not None:
-                self._move(item)
+                yield from self._move(item)
             if is_loud(item.shape, marker):
                 if item.shape.trouble is not None:
                     self._trouble = item.shape.trouble
@@ -526,7 +540,3 @@ def changed(view: View, told: str) -> Drifted:
         f"{told} while the map was running",
         "adapt the map (`dualwrite check` tells what it finds), then start it: it compares both sides",
     )
-
-
-def _sortable(key: Image) -> tuple[tuple[bool, str], ...]:
-    return tuple([(isinstance(cell, str), cell if isinstance(cell, str) else "") for cell in key])
