@@ -222,6 +222,21 @@ def test_what_another_engine_has_parked_counts():
     assert bench.said() == ["alert"]
 
 
+def test_very_many_parked_records_are_remembered_by_their_number():
+    """Not each of them by itself: an engine may find hundreds of thousands that the one before it has parked."""
+    bench = Bench(rule(count=3_001))
+    with bench.journal.batch() as journal:
+        for number in range(3_000):
+            record = ParkedKey(Side.RIGHT, "m", f'["{number}"]', str(number), "too_long", "is too long")
+            journal.park(record, [], 1)
+    bench.restarted().look()
+    assert sum(count for *_, count in bench.journal.parked_since(0.0)) == 3_000
+    assert len(bench.alerts._history) < 300
+    bench.meter.park(Side.RIGHT, [("m", "too_long")])
+    bench.alerts.look()
+    assert bench.said() == ["alert"]
+
+
 def test_a_mail_is_one_whatever_a_rule_is_called():
     """Line breaks in names make no headers."""
     settings = MailSettings.model_validate({"host": "h", "from": "a@b.c", "to": ["d@e.f"]})

@@ -191,7 +191,7 @@ class Alerts:
         self._budget = budget
         self._before: Reading | None = None
         earlier = journal.parked_since(time.time() - REMEMBERED)  # by another engine, before this one began
-        self._history = deque((at, Counter({(code, name): 1})) for name, code, at in earlier)
+        self._history = deque((at, Counter({(code, name): count})) for name, code, at, count in earlier)
         self._windows = self._counting(settings)
 
     def look(self) -> None:

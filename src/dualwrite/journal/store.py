@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, Unpack
 
 from sqlalchemy import (
+    BigInteger,
     ColumnElement,
     Connection,
     Double,
@@ -29,6 +30,7 @@ from sqlalchemy import (
     Table,
     and_,
     case,
+    cast,
     delete,
     false,
     func,
@@ -468,11 +470,15 @@ class Journal:
             Notice(row.at, row.rule, row.action, row.message, row.attempts, row.due, row.error, row.row) for row in rows
         ]
 
-    def parked_since(self, at: float) -> list[tuple[str, str, float]]:
-        """Map, code and time of what was parked since, and still is."""
-        found = select(parked.c.map, parked.c.code, parked.c.since).where(parked.c.since > at, parked.c.gone.is_(None))
+    def parked_since(self, at: float) -> list[tuple[str, str, float, int]]:
+        """How much was parked since, and still is, by map, code and time: second by second, oldest first, for there may
+        be very many."""
+        by_second = (parked.c.map, parked.c.code, cast(parked.c.since, BigInteger))
+        last = func.max(parked.c.since)
+        found = select(parked.c.map, parked.c.code, last, func.count())
+        found = found.where(parked.c.since > at, parked.c.gone.is_(None)).group_by(*by_second).order_by(last)
         with self._database.reading() as connection:
-            return [(row.map, row.code, row.since) for row in connection.execute(found.order_by(parked.c.row))]
+            return [(row[0], row[1], row[2], row[3]) for row in connection.execute(found)]
 
     # Requests to the running engine
 
