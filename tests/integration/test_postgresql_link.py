@@ -316,28 +316,77 @@ def test_a_change_is_taken_back_once_a_user_lets_go_of_the_record(
     assert databases[Side.LEFT].run("SELECT name FROM customers") == [("Contoso",)]
 
 
-def test_a_decision_is_carried_where_the_first_attempt_met_a_lock(
-    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("reopens", [False, True])
+def test_a_decision_is_carried_once_a_user_lets_go_of_the_record(
+    databases: dict[Side, Database], engine: Engine, reopens: bool
 ) -> None:
-    """The engine takes the request again when it has taken up the link: it is decided, and the record still waits."""
+    """It keeps nobody waiting, and needs no second word, nor after a restart."""
     for side, table in ((Side.LEFT, "customers"), (Side.RIGHT, "accounts")):
         databases[side].run(f"UPDATE {table} SET terms = '{side}'")
     engine.drain()
     (conflict,) = engine.journal.conflicts({})
     decide = {"id": conflict.id, "winner": "left"}
-    with databases[Side.RIGHT].connect() as user, monkeypatch.context() as patch:
-        patch.setattr("dualwrite.engine.giving_way.PATIENCE", 2)
+    with databases[Side.RIGHT].connect() as user:
         user.execute("BEGIN")
         user.execute("SELECT FROM accounts FOR UPDATE")
-        with pytest.raises(Busy):
-            execute(engine, "resolve", decide)
+        execute(engine, "resolve", decide)
+        assert [entry.side for entry in engine.journal.parked({})] == [Side.RIGHT]
         user.execute("ROLLBACK")
-    engine.close()
-    engine.open()
-    execute(engine, "resolve", decide)
+    if reopens:
+        engine.close()
+        engine.open()
+    engine.drain()
     assert databases[Side.RIGHT].run("SELECT terms FROM accounts") == [("left",)]
     with pytest.raises(Usage, match="already decided"):
         execute(engine, "resolve", decide)
+
+
+def test_a_locked_record_keeps_no_other_parked_one(databases: dict[Side, Database], engine: Engine) -> None:
+    """Of many that are taken again, all but the one that a user keeps go through, while nobody waits; that one follows
+    by itself."""
+    left, right = databases[Side.LEFT], databases[Side.RIGHT]
+    left.run("INSERT INTO customers SELECT 'N' || n, 'old' FROM generate_series(1, 60) n")
+    engine.drain()
+    right.run("ALTER TABLE accounts ADD CONSTRAINT no CHECK (name <> 'new')")
+    left.run("UPDATE customers SET name = 'new' WHERE account LIKE 'N%'")
+    engine.drain()
+    assert len(engine.journal.parked({})) == 60
+    right.run("ALTER TABLE accounts DROP CONSTRAINT no")
+    with right.connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts WHERE number = 'N30' FOR UPDATE")
+        assert execute(engine, "retry", {}) == {"tried": 60, "freed": 59}
+        left.run("UPDATE customers SET name = 'other' WHERE account = 'C1'")
+        engine.drain()
+        assert right.run("SELECT name FROM accounts WHERE number = 'C1'") == [("other",)]
+        assert [entry.shown_key for entry in engine.journal.parked({})] == ["N30"]
+        user.execute("ROLLBACK")
+    engine.drain()
+    assert right.run("SELECT count(*) FROM accounts WHERE name = 'new'") == [(60,)]
+    assert not engine.journal.parked({})
+
+
+def test_an_engine_that_is_to_end_waits_for_no_lock(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long a user keeps a record: what is left undone is done by the next one."""
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 1_000_000)
+    runner = Runner(engine, execute)
+    running = threading.Thread(target=runner.run, daemon=True)
+    with databases[Side.RIGHT].connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts FOR UPDATE")
+        databases[Side.LEFT].run("UPDATE customers SET name = 'new'")
+        running.start()
+        Terminal.until(lambda: doing(engine.journal))
+        runner.stop.set()
+        running.join(PATIENCE)
+        assert not running.is_alive()
+        user.execute("ROLLBACK")
+    runner.stop.clear()
+    engine.open()
+    engine.drain()
+    assert databases[Side.RIGHT].run("SELECT name FROM accounts") == [("new",)]
 
 
 def test_a_table_that_has_just_been_altered_does_not_keep_a_map_from_being_stopped(

@@ -117,7 +117,7 @@ def literals(name: str, position: int, keyword: str = "code") -> set[str]:
 def test_every_reason_for_parking_is_explained():
     """The codes of parked changes are those that the program can give, each with meaning and remedy."""
     given = literals("Trouble", 0) | literals("RowProblem", 0) | literals("CastError", 0) | literals("Rejected", 0)
-    given |= literals("Unusable", 2) | literals("Alarm", 1) | {"behind", "bypassed", "loop", "many_deletes"}
+    given |= literals("Unusable", 2) | literals("Alarm", 1) | {"behind", "bypassed", "conflict", "loop", "many_deletes"}
     for path in (SOURCE / "connectors").glob("*.py"):
         given |= set(re.findall(r'SQLITE_\w+: "(\w+)"', path.read_text(encoding="utf-8")))
     assert given == set(troubles.CODES)

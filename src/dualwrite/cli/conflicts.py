@@ -40,5 +40,6 @@ def conflicts_resolve(
 ) -> None:
     """Decide a conflict of policy `manual`."""
     with workspace(folder) as work:
-        commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
-        printing.said(f"conflict {number}: {winner} wins")
+        answer = commands.ask(work, "resolve", {"id": number, "winner": winner.value, "who": who()})
+        waits = "" if answer["freed"] else "; its record still waits: see dualwrite parked list"
+        printing.said(f"conflict {number}: {winner} wins{waits}")

@@ -27,7 +27,7 @@ from dualwrite.engine.brakes import Deletes, Updates
 from dualwrite.engine.continuity import acknowledged, check_feed, commits_of, keep_let_go
 from dualwrite.engine.delays import Delays
 from dualwrite.engine.doing import Notes
-from dualwrite.engine.giving_way import GivingWay
+from dualwrite.engine.giving_way import DIVIDE, GivingWay
 from dualwrite.engine.ledger import Doubt, Ledger, Plan, Unread, behind, cause_at, parked_key
 from dualwrite.engine.link import HIDDEN, RESTORE, Link, Point, Vacancy, key_text, no_point
 from dualwrite.engine.loops import LOOP
@@ -75,7 +75,7 @@ class Flow:
         self.point = point
         self.committed: Position | None = None
         self.carried: Position | None = None
-        self.giving_way = GivingWay(Notes(link.journal, str(source)), self.stream)
+        self.giving_way = GivingWay(Notes(link.journal, str(source)), self.stream, link.is_ending)
         self.restorer = Restorer(link, source, point, self.giving_way)
         self.retries = Retries(link, source, point, self.transact)
         self.delays = Delays(link, source, point, self.transact, self._carry_queued, LOCK_TARGET)
@@ -210,7 +210,7 @@ class Flow:
             return Application(self.link, self.source, transaction, divisible=True).load(weak)
 
         try:
-            ledger = self.transact(work, weak.last, divisible=True)
+            ledger = self.transact(work, weak.last, DIVIDE)
             self._tidied()
             loads = ledger.inserts_whole
             self._advance(weak.last)
@@ -316,7 +316,7 @@ class Flow:
 
         try:
             reached = position if self.carried is None else max(position, self.carried)
-            self.transact(work, reached if lane is None else None, divisible=is_divisible)
+            self.transact(work, reached if lane is None else None, DIVIDE if is_divisible else None)
             self._tidied()
             if lane is None:
                 self._advance(position)
@@ -328,10 +328,10 @@ class Flow:
             self._carry(changes[middle:], position, held, lane)
 
     def transact(
-        self, work: Callable[[Transaction], Ledger], position: Position | None, *, divisible: bool = False
+        self, work: Callable[[Transaction], Ledger], position: Position | None, patience: int | None = None
     ) -> Ledger:
         """One transaction of the target; ``work`` is done anew when a user's commit has overtaken it, and when users
-        keep the locks that it needs: as often as ``GivingWay`` says, then Busy is raised.
+        keep the locks that it needs: with so much ``patience`` (see ``GivingWay``), then Busy is raised.
 
         The next attempt holds the locks of what the one before touched, so that nobody can overtake it there again,
         however busy the users are.  The first attempt does not look at what they did before it, where it is soon enough
@@ -359,7 +359,7 @@ class Flow:
                 except _LaggingError:
                     self._catch_up()
 
-        return self.giving_way.until_done(self.target, attempt, divisible=divisible)
+        return self.giving_way.until_done(self.target, attempt, patience)
 
     def _hold(self, transaction: Transaction, touched: Mapping[tuple[str, Key], Change]) -> None:
         """Lock the target's records that these changes are about, and learn what their users committed before."""

@@ -30,7 +30,7 @@ from dualwrite.engine.link import (
     vacancy_text,
 )
 from dualwrite.engine.parents import Wanted
-from dualwrite.engine.release import BEHIND, Cause, cause_of
+from dualwrite.engine.release import BEHIND, CONFLICT, Cause, cause_of
 from dualwrite.journal import Conflict, Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side, Write, show_key
@@ -304,7 +304,7 @@ def ambiguous(table: str, count: int) -> Trouble:
 
 def undecided(verdict: Undecided) -> Trouble:
     """The trouble of a record that a person has to decide."""
-    return Trouble("conflict", "both sides changed it; a person decides: " + ", ".join(verdict.units), verdict.units[0])
+    return Trouble(CONFLICT, "both sides changed it; a person decides: " + ", ".join(verdict.units), verdict.units[0])
 
 
 def cause_at(compiled: CompiledMap, target: Side, why: Trouble | ParkedKey) -> Cause:

@@ -438,6 +438,7 @@ class Link:
     loops: LoopGuard = field(default_factory=LoopGuard)
     standing: set[str] = field(default_factory=set)  # paused maps: nothing of them is carried, retried or restored
     audit: Auditor | None = None
+    is_ending: Callable[[], bool] = lambda: False  # is the engine to end?
 
     def stream(self, source: Side) -> str:
         """The stream of the flow out of ``source``."""

@@ -37,7 +37,9 @@ BEHIND: Final = "behind"
 """The code of what waits behind another parked record."""
 MANY_DELETES: Final = "many_deletes"
 """The code of deletes beyond the link's limit."""
-UNTIL_A_PERSON: Final = frozenset({"conflict", "rename", "loop", "set_aside", "duplicate_key"})
+CONFLICT: Final = "conflict"
+"""The code of what a person has to decide."""
+UNTIL_A_PERSON: Final = frozenset({CONFLICT, "rename", "loop", "set_aside", "duplicate_key"})
 """Codes of what only a person can settle: which of two records with one key is meant, too, for the one that stays would
 overwrite what the other side has, whichever side is the master."""
 EMPTY_KEY: Final = "empty_key"
@@ -112,6 +114,7 @@ class Release:
     _absent: Absent = field(default_factory=Absent)
     _due: dict[Record, None] = field(default_factory=dict)  # a later change has come, or what it waits for has
     _guessed: dict[Record, None] = field(default_factory=dict)  # something was written that may have been in the way
+    _locked: dict[Record, None] = field(default_factory=dict)  # users kept it from being taken just now: it stays due
     _written: deque[str] = field(default_factory=deque)
     _busy_until: float = 0.0
     _look_after: float = 0.0
@@ -151,6 +154,7 @@ class Release:
         self._absent.forget(record)
         self._due.pop(record, None)
         self._guessed.pop(record, None)
+        self._locked.pop(record, None)
 
     def follow(self, compiled: CompiledMap, source: Side, key: Key, change: Change) -> None:
         """A later change of a parked record has come, and waits behind it."""
@@ -171,6 +175,11 @@ class Release:
         """The record is to be taken again, though nothing has come for it; not ``surely``: when there is time."""
         if record in self._records:
             (self._due if surely else self._guessed)[record] = None
+
+    def locked(self, records: Sequence[Record]) -> None:
+        """Of the records taken just now users keep these locked, or some of them: they stay due, in this order."""
+        self._locked = {record: None for record in records if record in self._records}
+        self._due.update(self._locked)
 
     def written(self, tables: Iterable[str]) -> None:
         """Something was written in these tables of the side.  For any thread."""
@@ -220,6 +229,7 @@ class Release:
             waiting = self._records.get(record)
             if waiting is not None:
                 waiting.in_vain(now, (now - since) / len(records))
+        self._due.update(self._locked)  # behind the others
 
     def _look_around(self, connector: Connector, heard: Collection[str], *, ask: bool) -> None:
         """Learn which parents have come, and what may not be in the way any more."""

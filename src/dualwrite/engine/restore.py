@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from dualwrite.engine.giving_way import GivingWay
+from dualwrite.engine.giving_way import DIVIDE, GivingWay
 from dualwrite.engine.link import Link, Point, chunks, key_text
 from dualwrite.errors import Busy, RowProblem
 from dualwrite.mapping.compile import CompiledMap
@@ -111,7 +111,9 @@ class Restorer:
         is_divisible = len(writes) > 1
         try:
             return self._giving_way.until_done(
-                giver.other, lambda: self._attempt(compiled, giver, writes, misfits), divisible=is_divisible
+                giver.other,
+                lambda: self._attempt(compiled, giver, writes, misfits),
+                DIVIDE if is_divisible else None,
             )
         except Busy:
             if not is_divisible:

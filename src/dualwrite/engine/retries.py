@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.apply import Application
+from dualwrite.engine.giving_way import ONCE
 from dualwrite.engine.ledger import SET_ASIDE, Ledger, cause_at
 from dualwrite.engine.link import Link, Point, chunks, key_of, key_text
-from dualwrite.engine.release import AT_ONCE, BEHIND, LOOKED_UP, may_go
+from dualwrite.engine.release import AT_ONCE, BEHIND, CONFLICT, LOOKED_UP, may_go
 from dualwrite.engine.window import record_keys
-from dualwrite.errors import RowProblem
+from dualwrite.errors import Busy, RowProblem
 from dualwrite.journal import ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
 Record: TypeAlias = tuple[str, Key]
-Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
+Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None, int | None], Ledger]
+PARTS: Final = 14
+"""Into so many parts records are divided of which users keep some locked: about the root of ``AT_ONCE``, so that few
+are tried in vain."""
+SEARCH: Final = 2.0
+"""Seconds for which it is looked which of them these are."""
 
 
 @dataclass
@@ -72,7 +80,8 @@ class Retries:
             cause = causes.get(record)
             if cause is None or compiled is None or cause.ahead is not None or record in self._to.unkeyed:
                 continue
-            if may_go(cause, compiled, self._source, kept.brought(compiled.views[self._source])):
+            is_decided = cause.code == CONFLICT and bool(self._link.decisions(*record))
+            if is_decided or may_go(cause, compiled, self._source, kept.brought(compiled.views[self._source])):
                 self._to.release.look(record, surely=not cause.is_the_targets)
 
     # -- taking again -----------------------------------------------------------------------------------------------
@@ -81,10 +90,25 @@ class Retries:
         """Take parked records again, in the order of their queues; returns how many are free now.
 
         A retry never overwrites newer data: its changes are folded with the windows as they are now.  ``unasked``: no
-        person wants it, so what is linked with something that was set aside waits with it.
+        person wants it, so what is linked with something that was set aside waits with it.  What users keep locked
+        stays parked, keeps nobody waiting, and is taken again by itself.
         """
-        wanted = list(dict.fromkeys(records))
-        return sum(self._retry(some, unasked) for some in chunks(wanted, AT_ONCE))
+        end, freed = time.monotonic() + SEARCH, 0
+        left = deque(chunks(list(dict.fromkeys(records)), AT_ONCE))
+        locked, unknown = list[Record](), list[Record]()
+        while left:
+            some = left.popleft()
+            try:
+                freed += self._retry(some, unasked)
+            except Busy:
+                if len(some) == 1:
+                    locked += some
+                elif time.monotonic() < end:
+                    left.extend(chunks(some, max(1, len(some) // PARTS)))
+                else:
+                    unknown += some
+        self._to.release.locked([*unknown, *locked])
+        return freed
 
     def _retry(self, records: Sequence[Record], unasked: bool) -> int:
         taken = self._with_linked(records)
@@ -110,7 +134,7 @@ class Retries:
             self._point("inside retry")
             return application.ledger
 
-        self._transact(work, None)
+        self._transact(work, None, ONCE)
 
     def _look_up(self, record: Record) -> Iterable[Record]:
         """A key that several records of the source held, or that is empty: look at the source again, and never pick one
@@ -188,7 +212,7 @@ class Retries:
                 ledger.free(map_name, key)
             return ledger
 
-        self._transact(work, None)
+        self._transact(work, None, None)
         return len(mine)
 
 

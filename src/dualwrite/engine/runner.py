@@ -76,6 +76,7 @@ class Runner:
     def __init__(self, engine: Engine, execute: Execute, stop: threading.Event | None = None) -> None:
         self.engine = engine
         self.stop = stop or threading.Event()
+        engine.is_ending = self.stop.is_set
         self._outage = Outage(engine, self.stop)
         self._execute = execute
         self._moving = threading.Event()  # cleared while somebody wants the flows to stand still
@@ -133,6 +134,8 @@ class Runner:
                 except Unavailable as trouble:
                     self.engine.meter.carries(False)
                     self.engine.close()
+                    if self.stop.is_set():  # it waits for nobody any more
+                        return
                     worked = 0.0 if began is None else time.monotonic() - began
                     is_open, began = False, None
                     self._outage.wait(trouble, worked, patience(until_idle))

@@ -127,6 +127,7 @@ class Engine:
         self.pauses = Pauses(journal, connectors, point)
         self._is_fresh = True  # the maps are those of the project as it is now
         self.point = point
+        self.is_ending: Callable[[], bool] = lambda: False  # then it waits for nobody's locks
         self.link: Link
         self.flows: dict[Side, Flow] = {}
 
@@ -170,6 +171,7 @@ class Engine:
             load_windows(state, known, self.journal)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
+        self.link.is_ending = lambda: self.is_ending()
         self.link.updates = self._updates
         self.link.loops = LoopGuard(self._rounds)
         self.link.audit = None if self.retention is None else Auditor(self.journal, live)
