@@ -928,3 +928,40 @@ def test_a_read_that_broke_off_is_taken_up_again(lab: Laboratory, monkeypatch: p
     assert found == at_once
     assert troubles
     feed.close()
+
+
+def test_what_a_delete_of_ours_takes_along_is_told_as_it_is_asked_for(
+    loud: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A whole table may hang on one record: neither all of the transaction nor all of its changes are held."""
+    items = view("item", "code", "price")
+    loud.install(items, PARTS)
+    loud.run("INSERT INTO item (code) SELECT 'i' || n FROM generate_series(1, 20) n")
+    loud.run("INSERT INTO part SELECT n, CASE WHEN n > 20 THEN 1 ELSE n END, 'p' || n FROM generate_series(1, 300) n")
+    loud.connector.acknowledge(start := loud.connector.end())
+    loud.write(items, *(Write((f"i{n}",), (f"i{n}", ABSENT), None) for n in (3, 1, 2)))
+    loud.write(items, Write(("i4",), ("i4", ABSENT), ("x", "1")))
+    at_once = loud.changes(start, 10_000)
+    assert [change.kind for change in at_once] == [DELETE] * (3 + 280) + [UPDATE]
+    assert {change.before[1] for change in at_once[:-1] if change.before} == {"i1", "i2", "i3"}
+    small_crowds(monkeypatch)
+    for count in (1, 100, 283):
+        assert loud.changes(at_once[count - 1].position, 7) == at_once[count:]
+    feed, read, decoded = loud.connector.feed([items, PARTS], start), Log.read, []
+
+    def counted(log: Log, *about: Any) -> Any:
+        reading = read(log, *about)
+        decoded.append(len(reading.entries))
+        return reading
+
+    monkeypatch.setattr(Log, "read", counted)
+    found: list[Change] = []
+    while len(found) < len(at_once):
+        batch = feed.read(25, 1)
+        found += batch.changes
+        loud.connector.acknowledge(batch.position)
+        assert isinstance(feed, PostgresqlFeed)
+        assert len(feed._reader._ready) <= 25 + 10
+    assert found == at_once
+    assert max(decoded) <= 25 + 2  # and the ends of transactions
+    feed.close()

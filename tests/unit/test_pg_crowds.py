@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 
 from dualwrite.connectors import _pg_crowds
-from dualwrite.connectors._pg_crowds import Crowd, Later
+from dualwrite.connectors._pg_crowds import Crowd, Fold, Folds, Later
 from dualwrite.connectors._pg_entries import Place
 from dualwrite.connectors._pg_events import Image
 from dualwrite.connectors._pg_wire import UNCHANGED
@@ -105,3 +105,20 @@ def test_a_full_disk_is_told() -> None:
         database.execute("PRAGMA max_page_count = 2")
     with pytest.raises(Unavailable, match=r"cannot be kept.* — free some disk space"):
         crowd.put(("c",), ("x" * 2 * _pg_crowds.LARGEST,))
+
+
+@pytest.mark.parametrize("held", [1, 7, 1_000])
+def test_what_became_of_records_comes_in_the_order_of_entries(held: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken out is out, wherever it lies."""
+    monkeypatch.setattr(_pg_crowds, "HELD", held)
+    dice, folds = random.Random(held), Folds()
+    known: dict[tuple[str, tuple[str | None]], Fold] = {}
+    for n in range(500):
+        table, key = dice.choice("ab"), (dice.choice([None, *"12345"]),)
+        assert folds.pop(table, key) == known.pop((table, key), None)
+        if dice.random() < 0.7:
+            known[table, key] = Fold(n, 1, (key,), None, (str(n), UNCHANGED))
+            folds.put(table, key, known[table, key])
+        if not n % 50:
+            assert list(folds) == sorted(known.values(), key=lambda fold: fold.n)
+    assert len(folds._held) <= held

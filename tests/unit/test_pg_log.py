@@ -173,7 +173,7 @@ def test_others_are_seen_while_they_arrive_and_ours_when_they_are_complete(log: 
     assert shown(log, (110, 2)) == ["118 done"]
     assert log.read((118,), 1).place == (118,)
     feed(log, commit(120, 128), begin(130), insert(1, "5"), commit(130, 138))
-    assert shown(log, (118,), limit=1) == ["120.1 t1 3", "120.2 t1 4", "128 done"]
+    assert shown(log, (118,), limit=2) == ["120.1 t1 3", "120.2 t1 4", "128 done"]
     assert log.read((118,), 1).more
     assert shown(log, (128,)) == ["130.1 t1 5", "138 done"]
     assert log.is_settled(138)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import pickle
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dualwrite.connectors._pg_entries import Place
 from dualwrite.connectors._pg_events import Identity, Image
 from dualwrite.connectors._pg_scratch import Scratch
+from dualwrite.connectors._pg_wire import Image as Raw
 from dualwrite.lined import weight
+from dualwrite.model import Value
 
 RowKey: TypeAlias = Image
 """What tells the rows of a table apart: the primary key, else all columns that matter."""
@@ -22,13 +25,16 @@ LARGEST: Final = 4 << 20
 """Characters of them: rows may be large."""
 _COUNTED: Final = 1_000
 _CROWD: Final = "CREATE TABLE crowd (key BLOB PRIMARY KEY, image BLOB) WITHOUT ROWID"
+_FOLDS: Final = """
+    CREATE TABLE fold (tab TEXT, key BLOB, n INTEGER, fold BLOB, PRIMARY KEY (tab, key)) WITHOUT ROWID;
+    CREATE INDEX folds_in_order ON fold (n)"""
 _LATER: Final = """
     CREATE TABLE event (key BLOB, lsn INTEGER, n INTEGER, image BLOB, PRIMARY KEY (key, lsn, n)) WITHOUT ROWID;
     CREATE TABLE latest (key BLOB PRIMARY KEY, image BLOB) WITHOUT ROWID;
     CREATE TABLE referring (name TEXT, held BLOB, key BLOB, PRIMARY KEY (name, held, key)) WITHOUT ROWID"""
 
 
-def sortable(key: RowKey) -> bytes:
+def sortable(key: Sequence[object]) -> bytes:
     """A key as bytes that come in one order, whatever its members are."""
     return b"".join([b"\2" + cell.encode() + b"\0" if isinstance(cell, str) else b"\1" for cell in key])
 
@@ -75,6 +81,65 @@ class Crowd:
 
     def __bool__(self) -> bool:
         return bool(self._held) or self._scratch.is_open
+
+
+@dataclass(slots=True)
+class Fold:
+    """What became of one record in a transaction of ours, by its ``n``-th entry at last; of the shape with that
+    ``version``.  ``keys`` are all that it had, the latest first.
+    """
+
+    n: int
+    version: int
+    keys: tuple[tuple[Value, ...], ...]
+    first: Raw | None
+    last: Raw | None
+
+
+class Folds:
+    """What became of records in a transaction of ours, by table and key; they come in the order of their entries.
+
+    A single delete of ours may have taken a whole table along.
+    """
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[str, bytes], Fold] = {}
+        self._weight = 0
+        self._scratch = Scratch(_FOLDS)
+
+    def pop(self, table: str, key: Sequence[Value]) -> Fold | None:
+        """Take out what became of the record that has this key by now."""
+        about = (table, sortable(key))
+        found = self._held.pop(about, None)
+        if found is None and self._scratch.is_open:
+            with self._scratch.database() as database:
+                taken = "DELETE FROM fold WHERE tab = ? AND key = ? RETURNING fold"
+                for (fold,) in database.execute(taken, about).fetchall():
+                    found = pickle.loads(fold)
+        return found
+
+    def put(self, table: str, key: Sequence[Value], fold: Fold) -> None:
+        """Keep what became of a record; nothing else is kept under its key."""
+        self._held[table, sortable(key)] = fold
+        self._weight += weight([row for row in (fold.first, fold.last) if row is not None])
+        if len(self._held) > HELD or self._weight > LARGEST:
+            self._spill()
+
+    def _spill(self) -> None:
+        with self._scratch.database() as database:
+            rows = [(*about, fold.n, pickle.dumps(fold)) for about, fold in self._held.items()]
+            database.executemany("INSERT OR REPLACE INTO fold VALUES (?, ?, ?, ?)", rows)
+        self._held.clear()
+        self._weight = 0
+
+    def __iter__(self) -> Iterator[Fold]:
+        if not self._scratch.is_open:
+            yield from sorted(self._held.values(), key=lambda fold: fold.n)
+            return
+        self._spill()
+        with self._scratch.database() as database:
+            for (fold,) in database.execute("SELECT fold FROM fold ORDER BY n"):
+                yield pickle.loads(fold)
 
 
 class Later:

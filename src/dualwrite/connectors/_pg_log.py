@@ -261,8 +261,7 @@ class Log:
         return self._begin is None and not self._fresh and self._seen <= (max(lsn, self._floor[0]),)
 
     def read(self, after: Place, limit: int, timeout: float = 0.0, size: int | None = None) -> Reading:
-        """What follows a place: about ``limit`` entries, ends of transactions not counted; those of the ``whole``
-        origins to their ends.
+        """What follows a place: about ``limit`` entries, ends of transactions not counted.
 
         ``size`` is how many bytes of rows they have, about, at most.
 
@@ -296,16 +295,13 @@ class Log:
                 if is_last and entry.place > seen:
                     return entries, False
                 is_end = isinstance(entry, Done)
-                if (count >= limit or left <= 0) and not is_end and not self._is_within_whole(entries[-1]):
+                if (count >= limit or left <= 0) and not is_end:
                     return entries, True
                 entries.append(entry)
                 count += not is_end
                 if size is not None and isinstance(entry, Row):
                     left -= len(entry.data)
         return entries, False
-
-    def _is_within_whole(self, entry: Entry) -> bool:
-        return not isinstance(entry, Done) and entry.transaction.origin in self._whole
 
     def find(self, relations: Collection[int], after: Place, until: Place) -> Iterator[Row]:
         """The rows of these tables (oids) behind ``after``, up to ``until``, oldest first.

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
-from dualwrite.connectors._pg_crowds import Crowd
-from dualwrite.connectors._pg_echo import Intents, Marker, RowKey
+from dualwrite.connectors._pg_crowds import Crowd, Fold, Folds
+from dualwrite.connectors._pg_echo import Intent, Intents, Marker, RowKey
 from dualwrite.connectors._pg_entries import Committed, Done, Emptied, Entry, Note, Place
 from dualwrite.connectors._pg_entries import Row as RowEntry
 from dualwrite.connectors._pg_events import Identity, Image, Target
@@ -54,6 +54,7 @@ class Shape:
     """What is done with the rows of one shape of one table."""
 
     table: str
+    relation: Relation
     sights: list[tuple[Sight, Flat | None]]
     pick: Picker | None  # to an image, where lookups or onlookers need one
     watches: dict[int, list[Watch]]
@@ -79,15 +80,12 @@ class Item:
 
 
 @dataclass(slots=True)
-class Fold:
-    """What became of one record in a transaction of ours; ``keys`` are all that it had, the latest first."""
+class Ours:
+    """A transaction of ours that is being read: its marker, and what became of records in which others act."""
 
-    n: int
-    shape: Shape
-    relation: Relation
-    keys: tuple[RowKey, ...]
-    first: Raw | None
-    last: Raw | None
+    transaction: Committed
+    marker: Marker
+    folds: Folds = field(default_factory=Folds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +143,7 @@ class LogReader:
         self._more = False
         self._telling: Iterator[None] | None = None  # makes changes of what was read last, step by step
         self._touching: deque[Item] = deque()  # what has onlookers that were not looked for yet
+        self._ours: Ours | None = None  # the transaction of ours that was read in part
         self._touched = 1  # of how many records they are looked for at once
 
     # -- reading --------------------------------------------------------------------------------------------------
@@ -164,7 +163,9 @@ class LogReader:
         self._tell_on(limit)
         changes = self._hand_out(limit)
         told = [change.position.place for change in changes[-1:]]  # onlookers stand behind their entry
-        self.place = max(told) if self._ready else max(self.place, self._after, *told)
+        # a transaction of ours has more to tell at its end, of which nobody would know from there
+        reached = [] if self._ours is not None else [self._after]
+        self.place = max(told) if self._ready else max([self.place, *reached, *told])
         return changes, self._more or bool(self._ready) or self._trouble is not None
 
     def _tell_on(self, limit: int) -> None:
@@ -199,35 +200,28 @@ class LogReader:
     def _tell(self, entries: Sequence[Entry]) -> Iterator[None]:
         """Make changes of entries, step by step where a record has many onlookers; ``_after`` moves behind those that
         are done."""
-        markers = {
-            entry.transaction.lsn: Marker.parse(entry.content)
-            for entry in entries
-            if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
-        }
+        markers = self._markers(entries)
         items, start = self._decoded(entries, markers), self._after
         self._onlookers.begin(start)
         wanted: dict[Target, set[Identity]] = {}
         for item in items.values():
-            if self._is_told(item, markers):
+            if item.entry.transaction.origin != self._context.origin:
                 for image in (item.old, item.new):
                     if image is not None:
                         self._records.ask(item.shape.table, image, wanted)
         if wanted:
             self._records.load(wanted, start)
         self._touching = deque(item for item in items.values() if any(item.touched()))
-        ours: list[Entry] = []
         for entry in entries:
             place = entry.place
             if isinstance(entry, Done):
-                if ours:
-                    yield from self._tell_ours(ours, items, markers[entry.transaction.lsn])
-                    ours = []
-                self._after = place
+                if self._ours is not None:
+                    yield from self._tell_ours(self._ours)
+                    self._ours = None
             elif isinstance(entry, Emptied):
                 self._halts += self._emptied(entry)
             elif entry.transaction.origin == self._context.origin:
-                ours.append(entry)
-                continue
+                yield from self._pass_ours(entry, items, markers)
             elif isinstance(entry, RowEntry):
                 shape = self._shape(entry)
                 if shape is not None and shape.trouble is not None:
@@ -240,10 +234,20 @@ class LogReader:
                 return
             self._after = place
 
-    def _is_told(self, item: Item, markers: Mapping[int, Marker]) -> bool:
-        """Does the row make changes of its own record?  Not where it is but an echo."""
-        transaction = item.entry.transaction
-        return transaction.origin != self._context.origin or is_loud(item.shape, markers[transaction.lsn])
+    def _markers(self, entries: Sequence[Entry]) -> dict[int, Marker]:
+        """The markers of the transactions of ours, each of which stands at their end."""
+        markers = {
+            entry.transaction.lsn: Marker.parse(entry.content)
+            for entry in entries
+            if isinstance(entry, Note) and entry.transaction.origin == self._context.origin
+        }
+        last = entries[-1].transaction
+        if last.origin == self._context.origin and last.lsn not in markers:  # its end is still to be read
+            if self._ours is not None and self._ours.transaction.lsn == last.lsn:
+                markers[last.lsn] = self._ours.marker
+            else:
+                markers[last.lsn] = Marker.parse(next(self._context.log.notes((last.lsn, 0))).content)
+        return markers
 
     def _decoded(self, entries: Iterable[Entry], markers: Mapping[int, Marker]) -> dict[Place, Item]:
         """The rows that have something to tell to others than their own views, by their places."""
@@ -298,7 +302,7 @@ class LogReader:
         sights = [(sight, sight.flat(relation, facts)) for sight in self._sights.get(table, ())]
         needs_image = table in self._records.targets or any(flat is None for _, flat in sights)
         pick = pick_columns(self._records.columns[table], relation, facts) if needs_image else None
-        return Shape(table, sights, pick, by_view, self._difference(relation, facts))
+        return Shape(table, relation, sights, pick, by_view, self._difference(relation, facts))
 
     def _difference(self, relation: Relation, facts: Facts) -> Halted | None:
         """The trouble, when the table's rows are not what the catalog says, and will not be again."""
@@ -441,45 +445,67 @@ class LogReader:
 
     # -- our own transactions -------------------------------------------------------------------------------------
 
-    def _tell_ours(self, entries: Sequence[Entry], items: Mapping[Place, Item], marker: Marker) -> Iterator[None]:
-        """A whole transaction of ours."""
-        self.marker = marker
-        folds: dict[tuple[str, RowKey], Fold] = {}
-        for entry in entries:
-            item = items.get(entry.place)
-            if item is None:
-                continue
-            if item.shape.pick is not None:
-                yield from self._move(item)
-            if is_loud(item.shape, marker):
-                if item.shape.trouble is not None:
-                    self._trouble = item.shape.trouble
-                    return
-                _fold(folds, item, self.catalog)
-        if marker.wrote is not None and folds:
-            commit, last = entries[-1].place
-            intents = Intents(marker.wrote.records)
-            for fold in sorted(folds.values(), key=lambda fold: fold.n):
-                self._tell_effects(entries[0].transaction, (commit, last + 1, fold.n), fold, intents)
-
-    def _tell_effects(self, transaction: Committed, place: Place, fold: Fold, intents: Intents) -> None:
-        """What became of a record besides what we made of it."""
-        shape, wanted = fold.shape, fold.first
-        meant = intents.find(shape.table, fold.keys)
-        if meant is not None:
-            table = self.catalog.schema.tables[shape.table]
-            wanted = meant.image(table, fold.relation, fold.first, fold.last)
-        if wanted == fold.last:
+    def _pass_ours(self, entry: Entry, items: Mapping[Place, Item], markers: Mapping[int, Marker]) -> Iterator[None]:
+        """The next of a transaction of ours: those that look on are told at once, what others did in it at its end."""
+        if self._ours is None:
+            self.marker = markers[entry.transaction.lsn]
+            self._ours = Ours(entry.transaction, self.marker)
+        item = items.get(entry.place)
+        if item is None:
             return
+        if item.shape.pick is not None:
+            yield from self._move(item)
+        if is_loud(item.shape, self.marker):
+            if item.shape.trouble is not None:
+                self._trouble = item.shape.trouble
+                return
+            _fold(self._ours.folds, item, self.catalog)
+
+    def _tell_ours(self, ours: Ours) -> Iterator[None]:
+        """What others did in a transaction of ours, of which all was read."""
+        if ours.marker.wrote is None:
+            return
+        commit, last = self._after
+        intents, folds = Intents(ours.marker.wrote.records), iter(ours.folds)
+        while some := list(islice(folds, _CHUNK)):
+            effects = [(fold, *self._effect(fold, intents)) for fold in some]
+            wanted: dict[Target, set[Identity]] = {}
+            for fold, _, meant in effects:
+                shape = self._shapes[fold.version]
+                if shape is not None and shape.pick is not None:
+                    for image in (_apply(shape.pick, meant), _apply(shape.pick, fold.last)):
+                        if image is not None and meant != fold.last:
+                            self._records.ask(shape.table, image, wanted)
+            self._records.load(wanted, self._after, lasting=False)
+            for fold, intent, meant in effects:
+                if meant != fold.last:
+                    self._tell_effect(ours.transaction, (commit, last + 1, fold.n), fold, intent, meant)
+            yield
+
+    def _effect(self, fold: Fold, intents: Intents) -> tuple[Intent | None, Raw | None]:
+        """What we meant a record to be, and what it would be then; where we meant nothing, what it was."""
+        shape = self._shapes[fold.version]
+        assert shape is not None
+        intent = intents.find(shape.table, fold.keys)
+        if intent is None:
+            return None, fold.first
+        return intent, intent.image(self.catalog.schema.tables[shape.table], shape.relation, fold.first, fold.last)
+
+    def _tell_effect(
+        self, transaction: Committed, place: Place, fold: Fold, intent: Intent | None, meant: Raw | None
+    ) -> None:
+        """What became of a record besides what we made of it."""
+        shape = self._shapes[fold.version]
+        assert shape is not None
         for sight, flat in shape.sights:
             if flat is not None:
-                before, after = _apply(flat.row, wanted), _apply(flat.row, fold.last)
+                before, after = _apply(flat.row, meant), _apply(flat.row, fold.last)
             else:
                 assert shape.pick is not None
-                old, new = _apply(shape.pick, wanted), _apply(shape.pick, fold.last)
+                old, new = _apply(shape.pick, meant), _apply(shape.pick, fold.last)
                 before = None if old is None else sight.row(old, new, leaves=new is None)
                 after = None if new is None else sight.row(new)
-            if before and after and meant is not None and meant.fresh:  # what the database gave it is its key, too
+            if before and after and intent is not None and intent.fresh:  # what the database gave it is its key, too
                 cells = zip(before, after, range(len(before)), strict=True)
                 before = tuple([now if was is None and i in sight.view.key else was for was, now, i in cells])
             self._add(sight.view, transaction, place, before, after)
@@ -511,17 +537,17 @@ def _apply(pick: Picker, raw: Raw | None) -> Row | None:
     return None if raw is None else pick(raw)
 
 
-def _fold(folds: dict[tuple[str, RowKey], Fold], item: Item, catalog: Catalog) -> None:
-    entry, shape, (old, new) = item.entry, item.shape, item.raw
+def _fold(folds: Folds, item: Item, catalog: Catalog) -> None:
+    entry, table, (old, new) = item.entry, item.shape.table, item.raw
     old_key, new_key = (_key_of(item, raw, catalog) for raw in (old, new))
-    known = folds.pop((shape.table, old_key), None) if old_key is not None else None
+    known = folds.pop(table, old_key) if old_key is not None else None
     if known is None and new_key is not None:
-        known = folds.pop((shape.table, new_key), None)  # deleted before, and made anew
+        known = folds.pop(table, new_key)  # deleted before, and made anew
     key = new_key if new_key is not None else old_key
     assert key is not None
     keys, first = ((), old) if known is None else (known.keys, known.first)
     keys = tuple(dict.fromkeys([each for each in (new_key, old_key) if each is not None] + list(keys)))
-    folds[shape.table, key] = Fold(entry.n, shape, entry.relation, keys, first, new)
+    folds.put(table, key, Fold(entry.n, entry.version, keys, first, new))
 
 
 def _key_of(item: Item, raw: Raw | None, catalog: Catalog) -> RowKey | None:
