@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing
 
 import pytest
 
+from dualwrite.connectors import _sqlite_onlookers
+from dualwrite.connectors._sqlite_log import Entries
+from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.errors import Denied, Halted, PositionLost
 from dualwrite.model import ABSENT, Applied, Position, Side, Write
@@ -398,6 +402,45 @@ def test_many_children_of_a_renamed_record_come_in_parts(lab: Lab) -> None:
         seen += [change.after[0] for change in batch.changes if change.view == "line"]
         position = batch.position
     assert sorted(seen) == sorted(["a", *(f"n{i}" for i in range(50))])
+
+
+@pytest.mark.parametrize("renamed", [1, 40])
+def test_what_is_behind_renamed_records_is_gone_through_once(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    """However many reads it takes to tell of all that look them up, and of each just what is told then."""
+    it = lab(LOOKED_UP, HEADS, LINES)
+    monkeypatch.setattr(_sqlite_onlookers, "CHUNK", 20)
+    it.app.executemany("INSERT INTO head VALUES (?, ?)", [(i, f"h{i}") for i in range(10, 10 + renamed)])
+    lines = [(10 + i % renamed, f"n{i}") for i in range(400)]
+    it.app.executemany("INSERT INTO line (head, n) VALUES (?, ?)", lines)
+    it.changes()
+    start = it.connector.end()
+    it.app.execute("UPDATE head SET no = no || 'x' WHERE id >= 10")
+    it.app.execute("UPDATE line SET head = 1 WHERE id >= 3")
+    it.app.execute("UPDATE line SET n = n || 'y' WHERE id >= 3")
+    read: Counter[str] = Counter()
+    scan, one = Entries.scan, Entries.one
+
+    def scanned(entries: Entries, after: int, tables: Collection[str]) -> Iterator[Entry]:
+        for entry in scan(entries, after, tables):
+            read["line"] += set(tables) == {"line"}
+            yield entry
+
+    def told(entries: Entries, id_: int) -> Entry:
+        read["one"] += 1
+        return one(entries, id_)
+
+    monkeypatch.setattr(Entries, "scan", scanned)
+    monkeypatch.setattr(Entries, "one", told)
+    feed, found = it.connector.feed(it.views, start), []
+    while len(found) < renamed + 3 * 400:
+        found += feed.read(7, 0).changes
+    feed.close()
+    onlookers = [(change.before, change.after) for change in found if change.view == "line"][:400]
+    assert sorted(onlookers) == sorted(((n, f"h{head}"), (n, f"h{head}x")) for head, n in lines)
+    assert read["line"] <= 1.5 * 800
+    assert read["one"] <= 4 * 400
 
 
 def test_a_record_that_arrives_late_completes_those_that_look_it_up(lab: Lab) -> None:

@@ -11,8 +11,8 @@ from typing import Final, TypeAlias
 
 from dualwrite.connectors._pg_entries import Place
 from dualwrite.connectors._pg_events import Identity, Image
-from dualwrite.connectors._pg_scratch import Scratch
 from dualwrite.connectors._pg_wire import Image as Raw
+from dualwrite.connectors._scratch import Scratch
 from dualwrite.lined import weight
 from dualwrite.model import Value
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from dualwrite.connectors._pg_entries import Place
-from dualwrite.connectors._pg_scratch import Scratch
+from dualwrite.connectors._scratch import Scratch
 from dualwrite.model import Cell
 
 Image: TypeAlias = tuple[Cell, ...]

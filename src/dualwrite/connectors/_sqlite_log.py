@@ -153,6 +153,12 @@ class Entries:
             yield from entries
             after = entries[-1].id if entries else after
 
+    def settled(self, after: int) -> int:
+        """The last entry behind a place, as far as nothing of it is still to change."""
+        sql = f"SELECT max(id), max(own) FROM {self._names.log} WHERE id > ?"
+        (last, own), *_ = read_all(self._connection, sql, (after,))
+        return after if last is None or own == 1 else last
+
     def one(self, id_: int) -> Entry:
         """A single entry as it stands in the log."""
         return self._entry(read_all(self._connection, f"{self._select} WHERE id = ?", (id_,))[0])

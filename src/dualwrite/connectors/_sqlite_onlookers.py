@@ -7,11 +7,13 @@ all others from the table as it is.  Large numbers of them come in chunks, in th
 
 from __future__ import annotations
 
+import pickle
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
 
+from dualwrite.connectors._scratch import Scratch
 from dualwrite.connectors._sql import quote, reference_of, table_of
 from dualwrite.connectors._sqlite_capture import GONE, INSERT, NOTICE, UPDATE, Names, Shape
 from dualwrite.connectors._sqlite_log import Entries, Marker, Noted
@@ -26,6 +28,8 @@ from dualwrite.schema import Reference, View
 Found: TypeAlias = dict[Identity, tuple[Storage, ...]]
 """Rows by what tells them apart, in the order of their table's captured columns."""
 CHUNK = 1000
+KEPT = 20_000
+"""Entries of a table of which the last are not read again because the first are passed."""
 _MANY = 3
 """Renames of one read from which on it pays to look for all their onlookers at once."""
 
@@ -58,21 +62,78 @@ def chains(catalog: Catalog, view: View) -> list[tuple[Reference, ...]]:
     return list(found)
 
 
-@dataclass
 class Later:
-    """What becomes of a table's rows behind the start of a read: their entries, and what they referred to before.
-
-    ``coming``: to what inserted rows refer at first.  ``moved``: images of entries that may stand elsewhere in the log.
+    """What becomes of a table's rows behind a place: their entries, and what they referred to before.  It is on disk: a
+    backlog may hold any number of them.
     """
 
-    entries: dict[Identity, list[int]] = field(default_factory=dict)
-    referring: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
-    coming: dict[Identity, list[tuple[int, Identity]]] = field(default_factory=dict)
-    moved: dict[int, Image] = field(default_factory=dict)
+    def __init__(self, start: int) -> None:
+        self.scanned = start
+        """Up to where the log was read."""
+        self._start = start
+        self._count = 0
+        self._scratch = Scratch(_LATER)
 
-    def first(self, identity: Identity, place: int) -> int | None:
-        """The row's first entry behind a place."""
-        return next((id_ for id_ in self.entries.get(identity, ()) if id_ > place), None)
+    def add(self, entry: Entry, identities: Iterable[Identity], held: Identity, image: Image | None) -> None:
+        """The next entry, of a row with these identities, which referred to something before it, or when it came in;
+        ``image`` is the first that it tells, where the entry may stand elsewhere in the log."""
+        first, *others = identities
+        kept = None if image is None else pickle.dumps(image)
+        with self._scratch.database() as database:
+            for identity in (first, *others):
+                database.execute("INSERT OR IGNORE INTO entry VALUES (?, ?)", (_spelled(identity), entry.id))
+            about = (_spelled(held), _number(first), entry.id, entry.op == INSERT, _spelled(first), pickle.dumps(first))
+            database.execute("INSERT OR REPLACE INTO referring VALUES (?, ?, ?, ?, ?, ?, ?)", (*about, kept))
+        self._count += 1
+
+    def knows(self, identity: Identity, place: int) -> bool:
+        """Has the row an entry behind a place?"""
+        if not self._scratch.is_open:
+            return False
+        with self._scratch.database() as database:
+            about = (_spelled(identity), place)
+            return database.execute("SELECT 1 FROM entry WHERE key = ? AND id > ?", about).fetchone() is not None
+
+    def told(
+        self, held: Identity, place: int, beyond: int | None, end: int | None, limit: int, *, ahead: bool
+    ) -> list[tuple[int, Identity, Image | None]]:
+        """The next rows by their numbers, between two, that referred to a record at a place: the entry that tells of
+        each, and the image that is kept of it.
+
+        ``limit`` is how many, or -1 for all; with ``ahead`` also those count that come in behind the place.
+        """
+        if not self._scratch.is_open:
+            return []
+        bounds = (_LOWEST if beyond is None else beyond + 1, _HIGHEST if end is None else end)
+        with self._scratch.database() as database:
+            rows = database.execute(_TOLD, (_spelled(held), place, *bounds, ahead, place, limit)).fetchall()
+        return [(id_, pickle.loads(row), None if image is None else pickle.loads(image)) for id_, row, image in rows]
+
+    def is_over(self, start: int) -> bool:
+        """Has the reader passed all of it, or so much that what is left is better read again?"""
+        return self.scanned <= start or (self._count > KEPT and 2 * (start - self._start) > self.scanned - self._start)
+
+    def drop(self) -> None:
+        """Forget all of it."""
+        self._scratch.drop()
+
+
+_LATER: Final = """
+    CREATE TABLE entry (key TEXT, id INTEGER, PRIMARY KEY (key, id)) WITHOUT ROWID;
+    CREATE TABLE referring (
+        held TEXT, number INTEGER, id INTEGER, coming INTEGER, key TEXT, identity BLOB, image BLOB,
+        PRIMARY KEY (held, number, key, id)) WITHOUT ROWID"""
+_TOLD: Final = """
+    SELECT id, identity, image FROM referring AS r
+    WHERE held = ? AND id > ? AND number BETWEEN ? AND ? AND coming <= ?
+        AND id = (SELECT min(id) FROM entry AS e WHERE e.key = r.key AND e.id > ?)
+    ORDER BY number LIMIT ?"""
+_LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
+
+
+def _spelled(identity: Identity) -> str:
+    """An identity as text; equal ones are the same."""
+    return repr([int(value) if isinstance(value, float) and value.is_integer() else value for value in identity])
 
 
 class Onlookers:
@@ -93,12 +154,18 @@ class Onlookers:
         self._entries = entries
         self._shapes = shapes
         self._history = history
+        self._later: dict[tuple[str, tuple[str, ...]], Later] = {}
+        self._known: set[tuple[str, tuple[str, ...]]] = set()  # those that know all that this read can see
         self.begin(0, (), ())
 
     def begin(self, start: int, watches: Sequence[Watch], renames: Sequence[Entry]) -> None:
         """Begin a read behind ``start`` that will ask about these renamed records."""
         self._start = start
-        self._later: dict[tuple[str, tuple[str, ...]], Later] = {}
+        self._known.clear()
+        for wanted, later in list(self._later.items()):  # what is behind is kept: each read would go through all of it
+            if later.is_over(start):
+                later.drop()
+                del self._later[wanted]
         self._markers: list[tuple[int, Marker]] | None = None
         self._pointing: dict[tuple[str, tuple[str, ...]], dict[Identity, list[Identity]]] = {}
         for watch in watches:
@@ -221,13 +288,15 @@ class Onlookers:
         now = self._children_now(table, reference, values, beyond)
         end = _number(now[-1][0]) if len(now) == CHUNK and self._catalog.facts[table].rowid else None
         later = self._later_of(table, reference)
-        found = {identity: row for identity, row in now if later.first(identity, place) is None}
+        found = {identity: row for identity, row in now if not later.knows(identity, place)}
         facts = self._catalog.facts[reference.table]
         wanted = tuple(comparable(value, facts, name) for value, name in zip(values, reference.to, strict=True))
-        told = (*later.referring.get(wanted, ()), *(later.coming.get(wanted, ()) if ahead else ()))
-        for id_, identity in told:
-            if later.first(identity, place) == id_ and (beyond is None or _number(identity) > beyond):
-                found[identity] = self._in_columns(table, later.moved.get(id_) or _first(self._entries.one(id_)))
+        limit = CHUNK if self._catalog.facts[table].rowid else -1
+        told = later.told(wanted, place, beyond, end, limit, ahead=ahead)
+        for id_, identity, image in told:
+            found[identity] = self._in_columns(table, image or _first(self._entries.one(id_)))
+        if len(told) == limit:
+            end = _number(told[-1][1])
         return found, end
 
     def _children_now(
@@ -252,24 +321,26 @@ class Onlookers:
         return [(row[:width], row[width:]) for row in rows]
 
     def _later_of(self, table: str, reference: Reference) -> Later:
-        wanted = (table, reference.columns)
-        if wanted in self._later:
-            return self._later[wanted]
-        later = self._later[wanted] = Later()
+        """What the log holds by now of the table's rows."""
+        wanted = table, reference.columns
+        later = self._later.setdefault(wanted, Later(self._start))
+        if wanted in self._known:
+            return later
+        self._known.add(wanted)
+        end = self._entries.settled(later.scanned)
         parent, facts = self._catalog.facts[reference.table], self._catalog.facts[table]
-        for entry in self._entries.scan(self._start, [table]):
+        for entry in self._entries.scan(later.scanned, [table]):
             if entry.op in (NOTICE, GONE):
                 continue
             image = _first(entry)
             identity = (entry.rid,) if facts.rowid else tuple(image.get(name) for name in facts.identity)
-            for one in {identity, self.own(entry)} if entry.op == UPDATE else {identity}:
-                later.entries.setdefault(one, []).append(entry.id)
-            if self._entries.doubt.is_any or entry.id <= self._entries.doubt.until:
-                later.moved[entry.id] = image
+            identities = dict.fromkeys((identity, self.own(entry)) if entry.op == UPDATE else (identity,))
             pairs = zip(reference.columns, reference.to, strict=True)
             held = tuple(comparable(image.get(name), parent, to) for name, to in pairs)
-            known = later.coming if entry.op == INSERT else later.referring
-            known.setdefault(held, []).append((entry.id, identity))
+            is_moved = self._entries.doubt.is_any or entry.id <= self._entries.doubt.until
+            later.add(entry, identities, held, image if is_moved else None)
+            end = max(end, entry.id)
+        later.scanned = end
         return later
 
     def _in_columns(self, table: str, image: Image) -> tuple[Storage, ...]:
