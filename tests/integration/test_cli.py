@@ -687,6 +687,18 @@ def test_verify_finds_and_repairs(shop):
     assert shop.rights()["C2"] == ["Fabrikam", 500, 0]
 
 
+def test_only_maps_that_run_are_repaired(shop):
+    """Whoever asks for another one hears so at once, before anything is compared."""
+    refused = shop.call("verify", "--repair", "left", "--yes")
+    assert (refused.code, refused.out) == (2, "")
+    assert "map customers is not running" in refused.err
+    shop.sync()
+    assert shop.call("pause", "customers").code == 0
+    refused = shop.call("verify", "--repair", "left", "--yes")
+    assert (refused.code, refused.out) == (2, "")
+    assert "changes of map customers are queued" in refused.err
+
+
 def test_uninstall_leaves_no_trace(shop):
     """Both databases hold what the application created, and nothing else; the project can start anew."""
     with closing(sqlite3.connect(shop.left)) as database:

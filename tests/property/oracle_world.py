@@ -27,6 +27,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from pathlib import Path as FilePath
 from tempfile import TemporaryDirectory
@@ -36,6 +37,7 @@ from typing import Any, Protocol, cast
 from dualwrite.connectors.base import Connector, Feed, Remembered, Snapshot
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, Refused, User
 from dualwrite.engine import wishes
+from dualwrite.engine.agreeing import agree
 from dualwrite.engine.alone import Alone
 from dualwrite.engine.commands import execute
 from dualwrite.engine.lifecycle import is_allowed
@@ -973,8 +975,10 @@ class World:
         self.given_up.update((entry.map, tuple(json.loads(entry.key))) for entry in parked)
         self.repairing = True
         with self._engaged():
-            execute(self.running(), "discard", {})
-            execute(self.running(), "repair", {"maps": list(self.ideas), "master": self.master.value})
+            engine = self.running()
+            execute(engine, "discard", {})
+            for compiled in self.maps:
+                agree(self.journal, engine.connectors, compiled, self.master, "repair", partial(execute, engine))
         self.repairing = False
 
     def _waits(self, entry: Parked, parked: Sequence[Parked]) -> bool:

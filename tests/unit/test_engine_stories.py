@@ -8,11 +8,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import pytest
 
 from dualwrite.connectors.memory import Action, MemoryConnector, MemoryDatabase, MemoryTransaction, User
 from dualwrite.engine import flow, release, wishes
+from dualwrite.engine.agreeing import agree
 from dualwrite.engine.commands import execute
 from dualwrite.engine.link import RESTORE
 from dualwrite.engine.supervisor import Engine
@@ -182,6 +184,12 @@ class Story:
     def drain(self) -> None:
         """Carry everything."""
         self.engine.drain()
+
+    def repair(self, master: Side) -> None:
+        """Make both sides of all maps agree."""
+        do = partial(execute, self.engine)
+        for compiled in self.maps:
+            agree(self.journal, self.engine.connectors, compiled, master, "repair", do)
 
     def carry(self, source: Side, limit: int = 10_000) -> None:
         """One turn of the flow out of a side."""
@@ -981,7 +989,7 @@ def test_a_conflict_is_closed_when_what_waits_for_it_is_dropped(contested: Story
         execute(contested.engine, "resolve", {"id": name.id, "winner": "left"})
     with pytest.raises(Usage, match=f"conflict {name.id} was dropped undecided"):
         execute(contested.engine, "undo", {"conflict": name.id})
-    execute(contested.engine, "repair", {"maps": ["Items"], "master": "right"})
+    contested.repair(R)
     assert contested.both("name", "note") == {("right", "r")}
     contested.at_rest()
 
@@ -1085,7 +1093,7 @@ def test_many_deletes_can_be_undone() -> None:
     story = many(2)
     story.drain()
     execute(story.engine, "discard", {"code": "many_deletes"})
-    execute(story.engine, "repair", {"maps": ["Items"], "master": "right"})
+    story.repair(R)
     assert story.both("code") == {("1",), ("2",), ("3",), ("4",), ("5",)}
     story.at_rest()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,15 @@ import pytest
 
 from dualwrite.connectors import memory
 from dualwrite.connectors.memory import MemoryDatabase, MemorySnapshot, MemoryTransaction, User
-from dualwrite.engine import flow, initial, pile
+from dualwrite.engine import agreeing, flow, initial, pile
+from dualwrite.engine.commands import execute
 from dualwrite.engine.compare import Tally
 from dualwrite.engine.initial import InitialSync
 from dualwrite.engine.link import RESTORE
 from dualwrite.engine.resuming import Rest, originals
 from dualwrite.engine.spool import Spool, Weak
 from dualwrite.engine.supervisor import Engine
+from dualwrite.engine.verify import verify
 from dualwrite.journal import SyncRun
 from dualwrite.mapping.compile import compile_map
 from dualwrite.mapping.notation import read_map
@@ -463,7 +466,7 @@ def test_a_side_is_taken_back_to_what_it_was(tmp_path: Path) -> None:
 # -- once more, on a map that runs -------------------------------------------------------------------------------------
 
 
-def past_the_capture(story: Story, side: Side, code: str, **values: str | None) -> None:
+def past_the_capture(story: Story, side: Side, code: str, /, **values: str | None) -> None:
     """Change a record with nobody told."""
     table = story.databases[side].tables["items" if side is L else "products"]
     (number,) = table.find(("code",), (code,))
@@ -483,4 +486,40 @@ def test_a_sync_done_again_leaves_to_the_flows_what_is_on_its_way(story: Resumed
     assert (both["1"], both["2"], both["3"], both["newer"]) == ("left 1", "just now", "left 3", "newer")
     assert "5" not in both
     assert outcome.changed == {L: 0, R: 2}
+    story.at_rest()
+
+
+@pytest.mark.parametrize("finds", [True, False])
+def test_records_agree_some_at_a_time(story: Resumed, monkeypatch: pytest.MonkeyPatch, finds: bool) -> None:
+    """What users do between two portions counts, and all of them are one initial sync."""
+    monkeypatch.setattr(agreeing, "IN_A_PART", 2)
+    story.insert(L, code="6", name="left 6")
+    story.start()
+    codes = "123456"
+    for code in codes:
+        past_the_capture(story, R, code, name="past")
+    past_the_capture(story, R, codes[0], code="elsewhere")
+    report = verify(story.maps[0], story.engine.connectors) if finds else None
+    parts: list[int] = []
+
+    def do(command: str, arguments: Mapping[str, object]) -> Mapping[str, object]:
+        answer = execute(story.engine, command, json.loads(json.dumps(arguments)))
+        if command == agreeing.AGREE:
+            parts.append(len(arguments["keys"]["left"]))  # type: ignore[index]
+            if len(parts) == 1:
+                story.update(R, codes[-1], note="theirs")
+                story.update(L, codes[-2], note="mine")
+        return answer
+
+    done = agreeing.agree(story.journal, story.engine.connectors, story.maps[0], L, "repair", do, report=report)
+    assert len(parts) >= 4
+    assert (done.created, done.changed[L]) == ({L: 1, R: 1}, 0)
+    both = {code: (name, note) for code, name, note in story.both("code", "name", "note")}
+    assert both[codes[-1]][1] == "theirs"
+    assert both[codes[-2]] == ("left 5", "mine")
+    assert [both[code][0] for code in codes[:4]] == [f"left {code}" for code in codes[:4]]
+    (run,) = story.journal.syncs.list(limit=1)
+    assert (run.id, run.why, run.outcome) == (done.id, "repair", "done")
+    assert sum(count.inserted for count in run.counts) == 2
+    assert sum(count.updated for count in run.counts if count.side is R) == done.changed[R]
     story.at_rest()

@@ -19,10 +19,10 @@ from dualwrite.cli.session import (
     confirm,
     finish,
     refuse_broken,
-    who,
     workspace,
 )
 from dualwrite.engine import commands
+from dualwrite.engine.agreeing import refuse_unless_running
 from dualwrite.engine.initial_syncs import master_of
 from dualwrite.engine.plan import Planner
 from dualwrite.engine.verify import verify as verify_map
@@ -100,13 +100,15 @@ def verify(
     with workspace(folder) as work:
         refuse_broken(work)
         chosen = work.chosen(maps or ())
+        if repair is not None:
+            states = work.states()
+            refuse_unless_running(states[one.name] for one in chosen)
         settle = commands.settle_with(work)
         reports = [verify_map(one, work.connectors, settle) for one in chosen]
         total = sum(len(report.differences) for report in reports)
         if repair is not None and total:
             confirm(f"Repair {total} record(s) with the values of the {repair} side?", yes)
-            names = [report.map for report in reports if report.differences]
-            commands.ask(work, "repair", {"maps": names, "master": repair.value, "who": who()})
+            commands.repair(work, [report for report in reports if report.differences], repair)
             reports = [verify_map(one, work.connectors, settle) for one in chosen]
         if as_json:
             printing.json_out(printing.reports.verify_json(reports))

@@ -66,11 +66,8 @@ def syncs_again(
         names = [one.name for one in work.chosen(maps)]
         if allow_changes is not None:
             brakes.allow(work.journal, names, allow_changes, who())
-        wanted = {"maps": names, "master": None if master is None else master.value, "leave_parked": leave_parked}
-        answer = commands.ask(work, "again", {**wanted, "who": who()})
-        done = answer["syncs"]
-        assert isinstance(done, list)
-        runs = [run for id in done if (run := work.journal.syncs.find(int(id))) is not None]
+        ids = commands.sync_again(work, names, master, leave_parked=leave_parked)
+        runs = [run for id in ids if (run := work.journal.syncs.find(id)) is not None]
         if as_json:
             printing.json_out([printing.syncs.sync_json(run) for run in runs])
         else:

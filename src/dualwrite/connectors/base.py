@@ -84,6 +84,10 @@ class Snapshot(Protocol):
         """
         ...
 
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """As ``Transaction.fetch``, of what the snapshot contains."""
+        ...
+
 
 class Feed(Protocol):
     """What a system's users have done, in commit order over all views, from a position on."""

@@ -226,6 +226,10 @@ class MemorySnapshot:
         while block := list(islice(passing, BLOCK)):
             yield block
 
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Snapshot``."""
+        return _fetch(self._lens, self._tables, self._view, keys)
+
 
 class MemoryFeed:
     """Reads a link's log from a place on."""

@@ -502,6 +502,10 @@ class _Snapshot:
         """See ``Snapshot``."""
         return filter(None, map(self._prism.passing, self._snapshot.blocks()))
 
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Snapshot``."""
+        return {key: list(map(self._prism.row, rows)) for key, rows in self._snapshot.fetch(keys).items()}
+
 
 class _Feed:
     """See ``Feed``."""

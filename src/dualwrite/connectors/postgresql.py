@@ -348,3 +348,8 @@ class PostgresqlSnapshot:
         """See ``Snapshot``."""
         with self._database.errors():
             yield from self._plan.blocks(self._connection, BLOCK)
+
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Snapshot``."""
+        with self._database.errors():
+            return self._plan.fetch(self._connection, keys)

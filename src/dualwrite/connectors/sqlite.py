@@ -379,3 +379,8 @@ class SqliteSnapshot:
         """See ``Snapshot``."""
         with self._file.errors():
             yield from self._plan.blocks(self._connection, BLOCK)
+
+    def fetch(self, keys: Sequence[Key]) -> dict[Key, list[Row]]:
+        """See ``Snapshot``."""
+        with self._file.errors():
+            return self._plan.fetch(self._connection, keys)

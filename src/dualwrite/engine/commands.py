@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from functools import partial
 
 from dualwrite.engine import wishes
+from dualwrite.engine.agreeing import AGREE, Do, agree, agree_on, refuse_unless_running
 from dualwrite.engine.as_user import shown
+from dualwrite.engine.brakes import allowed, refuse_changes, used
 from dualwrite.engine.data import DataCheck
 from dualwrite.engine.editing import edit
 from dualwrite.engine.initial_syncs import master_of
@@ -23,6 +25,7 @@ from dualwrite.engine.outage import trouble_of
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import Watch, quiet
 from dualwrite.engine.undo import undo, undo_conflict
+from dualwrite.engine.verify import Report
 from dualwrite.engine.wishes import RECONCILE
 from dualwrite.engine.workspace import Workspace
 from dualwrite.errors import Braked, DualwriteError, Problem, Unavailable, Usage
@@ -136,23 +139,6 @@ def decide(engine: Engine, conflict: Conflict, winner: Side, who: str) -> None:
     engine.link.read_decisions()
 
 
-def _repair(engine: Engine, arguments: Mapping[str, object]) -> Answer:
-    names, master = arguments["maps"], Side(str(arguments["master"]))
-    assert isinstance(names, list)
-    _refuse_unless_running(engine, names)
-    engine.drain()
-    changed = dict.fromkeys(Side, 0)
-    for name in names:
-        outcome = engine.syncs.again(engine.link.maps[name], master, "repair")
-        for side in Side:
-            changed[side] += outcome.created[side] + outcome.changed[side]
-        created, differing = sum(outcome.created.values()), sum(outcome.changed.values())
-        detail = {"master": str(master), "created": created, "changed": differing}
-        engine.journal.log("repaired", map=name, who=str(arguments.get("who", "")), detail=detail)
-    engine.drain()
-    return {"changed": {str(side): count for side, count in changed.items()}}
-
-
 def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
     who, conflict = str(arguments.get("who", "")), arguments.get("conflict")
     done = (
@@ -166,37 +152,6 @@ def _undo(engine: Engine, arguments: Mapping[str, object]) -> Answer:
 def _columns(images: Images) -> Mapping[str, Sequence[str]]:
     """By column what it held and what it holds now, in words."""
     return {path: [shown(old), shown(new)] for path, (old, new) in images.items()}
-
-
-def _refuse_unless_running(engine: Engine, names: Sequence[str]) -> None:
-    """Raises Usage where one of these maps does not run: what queues for it would be taken for a difference."""
-    for name in names:
-        if name not in engine.link.maps:
-            raise Usage(f"map {name} is not running", "start it: its initial sync makes both sides agree")
-        if name in engine.link.sides[Side.LEFT].backlogs:
-            raise Usage(f"changes of map {name} are queued", "resume it, and wait until it has caught up")
-
-
-def _again(engine: Engine, arguments: Mapping[str, object]) -> Answer:
-    """Initial syncs of maps that run: what is missing or differs, and what failed unless that is left aside."""
-    names, master, who = arguments["maps"], arguments.get("master"), str(arguments.get("who", ""))
-    assert isinstance(names, list)
-    _refuse_unless_running(engine, names)
-    engine.drain()
-    done = []
-    for name in names:
-        chosen = master or master_of(engine.journal.states()[name])
-        freed = 0 if arguments.get("leave_parked") else engine.retry(_records(_parked(engine, {"map": name})))
-        try:
-            outcome = engine.syncs.again(engine.link.maps[name], Side(str(chosen)), "again")
-        except Braked as braked:  # the map goes on
-            raise Usage(f"map {name}: {braked.message}", braked.remedy) from None
-        detail: dict[str, object] = {"master": str(chosen), "freed": freed}
-        detail |= {what: sum(getattr(count, what) for count in outcome.counts) for what in ("inserted", "updated")}
-        engine.journal.log("initial sync done again", map=name, who=who, detail=detail)
-        done.append(engine.journal.syncs.list(name, 1)[0].id)
-    engine.drain()
-    return {"syncs": done}
 
 
 def _refresh(engine: Engine, arguments: Mapping[str, object]) -> Answer:
@@ -216,9 +171,8 @@ COMMANDS: Mapping[str, Callable[[Engine, Mapping[str, object]], Answer]] = {
     "discard": _discard,
     "edit": _edit,
     "resolve": _resolve,
-    "repair": _repair,
     "undo": _undo,
-    "again": _again,
+    AGREE: agree_on,
     "refresh": _refresh,
 }
 
@@ -242,18 +196,65 @@ def ask(workspace: Workspace, command: str, arguments: Mapping[str, object]) -> 
 def ask_in_parts(workspace: Workspace, command: str, which: Mapping[str, object]) -> Mapping[str, int]:
     """As ``ask``, what is to be done to parked records, however many they are: some at a time, so that a running engine
     carries what comes meanwhile.  The numbers that are answered are added up."""
-    found: Counter[str] = Counter()
     with _asking(workspace) as do:
-        ids = [] if which.get("ids") else [entry.id for entry in chosen_of(workspace.journal, {}, which)]
-        bounds = [{"after": some[0] - 1, "until": some[-1]} for some in chunks(ids, IN_A_PART)]
-        for part in bounds or [{}]:
-            answer = do(command, {**which, **part})
-            found.update({name: int(str(number)) for name, number in answer.items()})
+        return _in_parts(workspace.journal, do, command, which)
+
+
+def _in_parts(journal: Journal, do: Do, command: str, which: Mapping[str, object]) -> Mapping[str, int]:
+    found: Counter[str] = Counter()
+    ids = [] if which.get("ids") else [entry.id for entry in chosen_of(journal, {}, which)]
+    bounds = [{"after": some[0] - 1, "until": some[-1]} for some in chunks(ids, IN_A_PART)]
+    for part in bounds or [{}]:
+        answer = do(command, {**which, **part})
+        found.update({name: int(str(number)) for name, number in answer.items()})
     return found
 
 
+def repair(workspace: Workspace, reports: Sequence[Report], master: Side) -> None:
+    """Make the records agree that a comparison has found to differ, with the values of ``master``."""
+    journal = workspace.journal
+    with _asking(workspace) as do:
+        for report in reports:
+            compiled = workspace.maps[report.map]
+            done = agree(journal, workspace.connectors, compiled, master, "repair", do, report=report)
+            created, changed = sum(done.created.values()), sum(done.changed.values())
+            detail = {"master": str(master), "created": created, "changed": changed}
+            journal.log("repaired", map=report.map, who=workspace.who, detail=detail)
+        do("drain", {})
+
+
+def sync_again(workspace: Workspace, names: Sequence[str], master: Side | None, *, leave_parked: bool) -> list[int]:
+    """Initial syncs of maps that run: what is missing or differs, and what failed unless that is left aside.
+
+    Returns their ids.  Raises Usage, with nothing written, where so much must not be changed unasked.
+    """
+    journal, states, ids = workspace.journal, workspace.states(), list[int]()
+    refuse_unless_running(states[name] for name in names)
+    with _asking(workspace) as do:
+        for name in names:
+            chosen = master or master_of(states[name])
+            freed = 0 if leave_parked else _in_parts(journal, do, "retry", {"map": name})["freed"]
+            share, let = workspace.project.limits.changes, allowed(journal, name)
+            allowance = partial(refuse_changes, name, share=share, allowed=let, command="syncs again")
+            try:
+                done = agree(
+                    journal, workspace.connectors, workspace.maps[name], chosen, "again", do, allowance=allowance
+                )
+            except Braked as braked:  # the map goes on
+                raise Usage(f"map {name}: {braked.message}", braked.remedy) from None
+            used(journal, name)
+            detail: dict[str, object] = {"master": str(chosen), "freed": freed}
+            run = journal.syncs.find(done.id)
+            counts = () if run is None else run.counts
+            detail |= {what: sum(getattr(count, what) for count in counts) for what in ("inserted", "updated")}
+            journal.log("initial sync done again", map=name, who=workspace.who, detail=detail)
+            ids.append(done.id)
+        do("drain", {})
+    return ids
+
+
 @contextmanager
-def _asking(workspace: Workspace) -> Iterator[Callable[[str, Mapping[str, object]], Answer]]:
+def _asking(workspace: Workspace) -> Iterator[Do]:
     """How commands are done: by the running engine, or by one of our own that is open meanwhile."""
     if not workspace.lease.acquire():
         yield partial(_ask_running, workspace.journal)

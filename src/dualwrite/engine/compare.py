@@ -11,9 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
-from dualwrite.connectors.base import Snapshot
 from dualwrite.engine.same import Same
 from dualwrite.engine.spool import IN_MEMORY, Entry, Partitioned, parts_of
 from dualwrite.errors import RowProblem
@@ -66,6 +65,14 @@ class Unusable:
     rows: tuple[Row, ...]
 
 
+class Held(Protocol):
+    """The rows of a side."""
+
+    def blocks(self) -> Iterator[Sequence[Row]]:
+        """See ``Snapshot``."""
+        ...
+
+
 Finding: TypeAlias = Difference | Alone | Unusable
 Outside: TypeAlias = Callable[[Side, Sequence[Key]], set[Key]]
 """Which of these natural keys exist on a side although its filter hides them."""
@@ -109,7 +116,7 @@ class Tally:
 
 
 def compare(
-    compiled: CompiledMap, snapshots: Mapping[Side, Snapshot], outside: Outside | None, tally: Tally
+    compiled: CompiledMap, snapshots: Mapping[Side, Held], outside: Outside | None, tally: Tally
 ) -> Iterator[Finding]:
     """All findings of a map, in no promised order; equal and detached records are only counted in ``tally``.
 
@@ -152,7 +159,7 @@ def company_member(compiled: CompiledMap) -> int | None:
     return None if at is None else compiled.views[Side.LEFT].key.index(at)
 
 
-def _blocks(snapshot: Snapshot, side: Side, tally: Tally) -> Iterator[Sequence[Row]]:
+def _blocks(snapshot: Held, side: Side, tally: Tally) -> Iterator[Sequence[Row]]:
     for block in snapshot.blocks():
         if block:
             tally.read[side] += len(block)

@@ -23,7 +23,7 @@ from typing import TypeVar, assert_never
 
 from dualwrite.connectors.base import Connector, Snapshot, Transaction
 from dualwrite.engine.brakes import Allowance, unasked
-from dualwrite.engine.compare import Alone, Difference, Finding, Outside, Tally, Unusable, compare, foreseen
+from dualwrite.engine.compare import Alone, Difference, Finding, Held, Outside, Tally, Unusable, compare, foreseen
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import Link, chunks
@@ -54,6 +54,7 @@ class Outcome:
 
     tally: Tally = field(default_factory=Tally)
     counts: Sequence[Count] = ()
+    first: Mapping[Side, Position] = field(default_factory=dict)  # where what it has carried begins
 
     @property
     def created(self) -> Mapping[Side, int]:
@@ -77,6 +78,37 @@ def outside(compiled: CompiledMap, connectors: Callable[[Side], Connector]) -> O
         return {key for key, rows in found.items() if rows and not any(compiled.passes(side, row) for row in rows)}
 
     return ask
+
+
+def overwrites(compiled: CompiledMap, master: Side, difference: Difference) -> Iterator[Side]:
+    """The sides on which an initial sync changes a record that differs.
+
+    Of one that only one side has, columns that belong to the other side will be others there.  Columns that belong to
+    the side that is not the master are taken from there all the same.
+    """
+    alone = difference.only
+    if alone is not None:
+        row = difference.row(alone)
+        if row is not None and compiled.carried[alone] and _is_changing(compiled, alone, row):
+            yield alone
+        return
+    other = master.other
+    owned = {unit.name for unit in compiled.units[master] if unit.owner is other}
+    if _carries(compiled, difference, other) and owned.intersection(difference.units):
+        yield master
+    if _carries(compiled, difference, master):
+        yield other
+
+
+def _carries(compiled: CompiledMap, difference: Difference, source: Side) -> bool:
+    """Does one of the differing units flow out of ``source``?"""
+    units = {unit.name: unit for unit in compiled.units[source.other]}
+    return any(name not in units or units[name].owner is not source.other for name in difference.units)
+
+
+def _is_changing(compiled: CompiledMap, side: Side, row: Row) -> bool:
+    """Do columns of a record that is created on the other side belong to it, and will be others?"""
+    return bool(compiled.owned_elsewhere(side)) and foreseen(compiled, side, row) != row
 
 
 def ahead(items: Iterator[_T], most: int) -> Generator[_T, None, None]:
@@ -132,11 +164,12 @@ class InitialSync:
         *,
         is_live: bool = False,
         part: Part | None = None,
+        chosen: Callable[[Side, Snapshot], Held] | None = None,
     ) -> None:
         """``keeper`` lets it go on in another process, ``kept`` is the one that does; ``allowance`` refuses what would
         change too much.  ``is_live``: the map's records have been brought together before, and what is on its way or
         parked is left to the flows.  ``part``: it is for these records alone, and the others of the map go on as
-        they are.
+        they are.  ``chosen`` picks what of the snapshots of a live map is looked at.
         """
         self.link = link
         self.flows = flows
@@ -147,6 +180,7 @@ class InitialSync:
         self.boundaries: dict[Side, Position] = {}
         self._is_live = is_live
         self._part = part
+        self._chosen = chosen
         self._views = compiled.views if part is None else part.views
         self._moving: set[Key] = set()  # records of a live map of which changes were on their way
         self._keeper = keeper
@@ -177,7 +211,10 @@ class InitialSync:
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
             tally = self.outcome.tally
             tally.told = partial(self._told, "compare")
-            findings = compare(self.compiled, snapshots, ask, tally)
+            held: Mapping[Side, Held] = snapshots
+            if self._chosen is not None:
+                held = {side: self._chosen(side, snapshot) for side, snapshot in snapshots.items()}
+            findings = compare(self.compiled, held, ask, tally)
             first = next(findings, None)
             if first is not None:
                 findings = chain([first], findings)
@@ -225,7 +262,7 @@ class InitialSync:
             passes = (self.compiled if self._part is None else self._part).passes
             was = {key: row if row is not None and passes(source, row) else None for key, row in before.items()}
             rest = Rest(snapshot, was, self._spools[source], view, self.outcome.tally)
-            halves: dict[Side, Snapshot] = {source: rest, source.other: Nothing(self.boundaries[source.other])}
+            halves: dict[Side, Held] = {source: rest, source.other: Nothing(self.boundaries[source.other])}
             ask = outside(self.compiled, lambda side: self.link.sides[side].connector)
             self._findings, self._streams = compare(self.compiled, halves, ask, self.outcome.tally), source
             self._snapshots = stack.pop_all()
@@ -295,25 +332,15 @@ class InitialSync:
         """What differs is carried from the master."""
         row = difference.row(self.master)
         assert row is not None, "both sides have it"
-        self._one_way(difference)
-        if self._carries(difference, self.master):
-            self._count("changed", self.master.other, [difference.key])
-            self._spools[self.master].add([row], insert=False)
-
-    def _carries(self, difference: Difference, source: Side) -> bool:
-        """Does one of the differing units flow out of ``source``?"""
-        units = {unit.name: unit for unit in self.compiled.units[source.other]}
-        return any(name not in units or units[name].owner is not source.other for name in difference.units)
-
-    def _one_way(self, difference: Difference) -> None:
-        """Columns that belong to the side that is not the master are taken from there all the same."""
-        other = self.master.other
-        row = difference.row(other)
-        if row is not None and self._carries(difference, other):
-            owned = {unit.name for unit in self.compiled.units[self.master] if unit.owner is other}
-            if owned.intersection(difference.units):
-                self._count("changed", self.master, [difference.key])
-                self._restores[other].append((difference.key, self.compiled.views[other].natural_key(row)))
+        for side in overwrites(self.compiled, self.master, difference):
+            self._count("changed", side, [difference.key])
+            if side is self.master:
+                other = difference.row(side.other)
+                assert other is not None, "both sides have it"
+                natural = self.compiled.views[side.other].natural_key(other)
+                self._restores[side.other].append((difference.key, natural))
+            else:
+                self._spools[self.master].add([row], insert=False)
 
     def apply(self) -> Outcome:
         """Carry the differences, both ways; then what waited for one another."""
@@ -343,11 +370,13 @@ class InitialSync:
         ends = {side: self.link.sides[side].connector.end() for side in Side}
         for source in Side:  # behind this nothing comes that has not seen what was carried here
             self.flows[source].drain(ends[source])
-        before = {side: spool.before for side, spool in self._spools.items()}
-        tally = self.outcome.tally
-        self.outcome.counts = counts(
-            self.link.journal, self.compiled, tally, self.boundaries, before, self._part is not None
-        )
+        self.outcome.first = {
+            side: Position(at.feed, (*at.place, 0, self._spools[side].before + 1))
+            for side, at in self.boundaries.items()
+        }
+        if self._chosen is None:  # else it is one of several, which are counted together
+            tally, is_part = self.outcome.tally, self._part is not None
+            self.outcome.counts = counts(self.link.journal, self.compiled, tally, self.outcome.first, is_part)
         return self.outcome
 
     def _restore(self) -> None:

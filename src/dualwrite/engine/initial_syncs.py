@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from dualwrite.connectors.base import Connector
-from dualwrite.engine.brakes import allowed, refuse_changes, unasked, used
+from dualwrite.engine.brakes import allowed, refuse_changes, used
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import InitialSync, Outcome
 from dualwrite.engine.lifecycle import INITIALIZING, RUNNING, after, wants_to_run
@@ -230,10 +230,9 @@ class InitialSyncs:
         """Make the existing records of a live map agree; differing values are taken from ``master``.
 
         What users did meanwhile is carried as ever, and what is parked stays so.  Raises Braked, with nothing written,
-        where that would change too much; a repair, for which somebody has asked who saw the differences, never does.
+        where that would change too much.
         """
-        command = "syncs again" if why == "again" else "start"
-        allowance = unasked if why == "repair" else partial(self._refuse_changes, compiled.name, command=command)
+        allowance = partial(self._refuse_changes, compiled.name)
         with recorded(self._journal, compiled, master, why, self._progress) as recorder:
             sync = InitialSync(self._link, self._flows, compiled, master, recorder, allowance=allowance, is_live=True)
             recorder.counts, outcome = _carried(sync, sync.compare)

@@ -529,14 +529,14 @@ class Engine:
         Where users do not stop writing, everything that was committed by now, and what came of it.
         """
         for hop in count(1):
-            is_quiet = not self._carry_committed() or hop >= HOPS
+            is_quiet = not self.carry_committed() or hop >= HOPS
             if is_quiet and not self.pauses.is_catching_up() and not self._release():
                 break
             self.settle_delays()
         self.settle_delays()
         self.acknowledge()
 
-    def _carry_committed(self) -> bool:
+    def carry_committed(self) -> bool:
         """Carry everything that is committed by now; False where there was nothing."""
         ends = {side: connector.end() for side, connector in self.connectors.items()}
         has_moved = False

@@ -71,7 +71,7 @@ def recorded(
         journal.syncs.resume(resumed)
     try:
         yield recorder
-    except Exception as trouble:
+    except (Exception, KeyboardInterrupt) as trouble:
         with suppress(DualwriteError):  # it may be the journal that is in trouble
             reason = trouble.message if isinstance(trouble, DualwriteError) else str(trouble) or "somebody ended it"
             journal.syncs.end(recorder.id, "stopped" if isinstance(trouble, Halted) else "interrupted", reason)
@@ -83,17 +83,17 @@ def counts(
     journal: Journal,
     compiled: CompiledMap,
     tally: Tally,
-    boundaries: Mapping[Side, Position],
-    before: Mapping[Side, int],
+    first: Mapping[Side, Position] | None,
     is_part: bool,
 ) -> list[Count]:
     """What an initial sync has done, per side and company.
 
-    ``is_part``: it was for some companies alone.  What it carried lies behind its ``boundaries``, and behind the
-    changes of others ``before`` it at the same places.
+    ``is_part``: it was for some companies alone.  What it carried begins at ``first`` (None: it has carried nothing).
     """
-    first = {side: Position(at.feed, (*at.place, 0, before[side] + 1)) for side, at in boundaries.items()}
-    failed = {side: _failed(journal, compiled, side, tally.member, first[side.other]) for side in Side}
+    failed = {
+        side: _failed(journal, compiled, side, tally.member, None if first is None else first[side.other])
+        for side in Side
+    }
     companies = {*tally.companies, *(company for side in Side for company, _ in failed[side] if not is_part)}
     return [
         _count(side, company, tally.companies.get(company, Counter()), failed[side])
@@ -117,7 +117,7 @@ def _count(side: Side, company: str, found: Counter[str], failed: Counter[tuple[
 
 
 def _failed(
-    journal: Journal, compiled: CompiledMap, side: Side, member: int | None, first: Position
+    journal: Journal, compiled: CompiledMap, side: Side, member: int | None, first: Position | None
 ) -> Counter[tuple[str, str]]:
     """Per company and kind (empty: it was not even tried), how many records of a map are parked at a side."""
     found: Counter[tuple[str, str]] = Counter()
@@ -125,6 +125,6 @@ def _failed(
         key = key_of(text)
         company = "" if member is None or member >= len(key) else key[member] or ""
         at = change.position
-        carried = change.weak and at.feed == first.feed and at.place[:-1] == first.place[:-1] and first <= at
+        carried = first is not None and change.weak and at.feed == first.feed and first <= at
         found[company, change.kind.value if carried else ""] += 1
     return found

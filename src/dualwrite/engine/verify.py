@@ -59,14 +59,17 @@ class Report:
 
 
 def verify(
-    compiled: CompiledMap, connectors: Mapping[Side, Connector], settle: Callable[[], bool] = lambda: False
+    compiled: CompiledMap,
+    connectors: Mapping[Side, Connector],
+    settle: Callable[[], bool] = lambda: False,
+    told: Callable[[int], None] = lambda _: None,
 ) -> Report:
-    """Compare all records of a map.
+    """Compare all records of a map; ``told`` how many are read.
 
     ``settle`` waits until both flows have carried what is committed by now and tells whether an engine is running;
     records that differ are then looked at again, so that what is merely in flight raises no alarm.
     """
-    report = Report(compiled.name)
+    report = Report(compiled.name, Tally(told))
     with ExitStack() as stack:
         snapshots = {
             side: stack.enter_context(connectors[side].snapshot(compiled.views[side], placed=False)) for side in Side
@@ -109,7 +112,8 @@ def _look_again(
         left, right = rows[Side.LEFT].get(difference.key), rows[Side.RIGHT].get(difference.key)
         again = _judge(compiled, difference.key, left, right)
         if again is None:
-            tally.equal += left is not None
+            if left is not None:
+                tally.agreed([difference.key])
         else:
             yield again
 

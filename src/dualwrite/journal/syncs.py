@@ -105,6 +105,8 @@ class Syncs:
             "progress": "{}",
         }
         with self._database.writing() as connection:
+            here = (sync.c.map == map, sync.c.outcome == UNDER_WAY)  # whoever began it has died
+            connection.execute(update(sync).where(*here).values(outcome="interrupted", ended=self._clock()))
             key = connection.execute(insert(sync).values(values)).inserted_primary_key
         return int(key[0]) if key is not None else 0
 

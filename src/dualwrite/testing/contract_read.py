@@ -240,6 +240,15 @@ class ReadContract:
             (Kind.DELETE, ("02498",)),
         ]
 
+    def test_a_snapshot_finds_records_as_they_were(self, example: Example) -> None:
+        """By their keys, whatever the filter says; what is committed since is not in it."""
+        example.flat("a", grp="before")
+        with example.connector.snapshot(replace(FLATS, filter=_is("eq", "grp", "other"))) as snapshot:
+            assert snapshot.fetch([("a",)]) == {("a",): [flat("a", "before")]}
+            example.update("flat", {"code": "a"}, grp="after")
+            example.flat("b")
+            assert snapshot.fetch([("a",), ("b",)]) == {("a",): [flat("a", "before")]}
+
     def test_snapshots_and_feed_fit_while_others_write(self, example: Example) -> None:
         """Whenever a snapshot is taken: its rows with the feed behind its boundary make the final table."""
         codes = [f"{number:03}" for number in range(60)]
