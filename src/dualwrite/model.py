@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass
 from enum import Enum
+from sys import intern
 from typing import Final, Literal, NamedTuple, NoReturn, TypeAlias
 
 
@@ -95,7 +96,7 @@ class Position:
         feed, at, place = text.rpartition("@")
         if not at:
             raise ValueError(f"not a position: {text!r}")
-        return cls(feed, tuple(map(int, place.split("."))) if place else ())
+        return cls(intern(feed), tuple(map(int, place.split("."))) if place else ())  # very many are of one feed
 
 
 class Kind(str, Enum):

@@ -154,7 +154,7 @@ def test_the_documented_statements_are_enough(database: Database) -> None:
     with access(database).connect() as connection:
         names = Names.of(connection, "contoso")
         assert positions(connection, names) == {"flow": (Position("x", (1,)), 1)}
-        assert len(remembered(connection, names, "parked")) == 1
+        assert len(list(remembered(connection, names, "parked"))) == 1
         forget(connection, names, 1)
         assert read_installed(connection, names).is_complete
     stream = Stream(access(database), names.slot, names.schema, lambda start: Log(start, names.schema))

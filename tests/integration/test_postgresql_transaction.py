@@ -96,7 +96,7 @@ class Lab:
     def remembered(self, kind: str = "parked") -> list[Remembered]:
         """The side table."""
         with self.access.connect() as connection:
-            return remembered(connection, Names.of(connection, "lab"), kind)
+            return list(remembered(connection, Names.of(connection, "lab"), kind))
 
     def told(self) -> list[object]:
         """What a reader of the slot is told of transactions."""

@@ -467,7 +467,7 @@ def test_a_kill_before_the_commit_leaves_nothing(lab: Lab) -> None:
     process.stdout.close()
     it.app.execute("INSERT INTO tag (code) VALUES ('after')")
     assert it.told() == [("insert", None, ("after", None, None))]
-    assert it.connector.remembered("parked") == []
+    assert list(it.connector.remembered("parked")) == []
     with it.connector.transaction("flow") as transaction:
         assert transaction.number == 1
 

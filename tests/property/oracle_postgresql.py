@@ -309,7 +309,7 @@ class PostgresqlWatcher:
         """See ``Connector``."""
         return self._system._looker.positions()
 
-    def remembered(self, kind: str) -> list[Remembered]:
+    def remembered(self, kind: str) -> Iterator[Remembered]:
         """See ``Connector``."""
         return self._system._looker.remembered(kind)
 

@@ -157,7 +157,7 @@ def forgotten_once_carried(patch: pytest.MonkeyPatch) -> None:
 
     def forgetful(self: Flow, position: Position) -> None:
         advance(self, position)
-        self._from.windows.forget(position, lambda *_: False)
+        self._from.windows.forget(position)
 
     patch.setattr(Flow, "_advance", forgetful)
 

@@ -14,6 +14,7 @@ import pytest
 from dualwrite.connectors.base import Connector, Remembered, Transaction
 from dualwrite.engine import link
 from dualwrite.engine.contest import Hidden
+from dualwrite.engine.kept import KeptWindows
 from dualwrite.engine.link import (
     VACANT,
     HiddenRows,
@@ -87,7 +88,7 @@ def test_what_stays_parked_is_not_gone_through_for_each_batch() -> None:
 
 def test_who_reads_waits_for_the_commits_that_the_feed_has_told_of() -> None:
     """While the caches learn a commit, earlier ones keep nobody waiting; what stands behind its own marker waits."""
-    side = LinkSide(Side.LEFT, cast("Connector", None), Windows(Side.LEFT, {}))
+    side = LinkSide(Side.LEFT, cast("Connector", None), Windows(Side.LEFT, {}), cast("KeptWindows", None))
     told: list[str] = []
 
     def read(mark: int) -> None:

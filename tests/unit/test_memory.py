@@ -472,7 +472,7 @@ def test_without_capture_there_is_no_place():
     assert connector.end() == Position("", ())
     with connector.snapshot(AREAS) as snapshot:
         assert snapshot.boundary == Position("", ())
-    assert (connector.positions(), connector.remembered("kind")) == ({}, [])
+    assert (connector.positions(), list(connector.remembered("kind"))) == ({}, [])
     for attempt in (lambda: connector.feed(VIEWS, None), lambda: connector.transaction("flow")):
         with pytest.raises(Usage, match="not installed"):
             attempt()

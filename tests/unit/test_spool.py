@@ -13,7 +13,7 @@ from dualwrite.engine.spool import BLOCK, PARTITIONS, Overflow, Partitioned, Spo
 from dualwrite.lined import LARGEST, PIECE, Lined, text_of
 from dualwrite.mapping.compile import CompiledMap, compile_map
 from dualwrite.mapping.notation import read_map
-from dualwrite.model import Change, Kind, Position, Row, Side
+from dualwrite.model import Change, Key, Kind, Position, Row, Side
 from dualwrite.schema import Column, ColumnType, Schema, Table, TypeName
 
 
@@ -32,14 +32,23 @@ def test_overflow_finds_equal_keys_made_of_other_objects() -> None:
     assert overflow.find("items", ("ab",)) == []
 
 
-def test_overflow_gives_back_what_is_to_be_kept() -> None:
-    """Everything up to a position goes; of that, what is asked for comes with the record under which it was kept."""
+def test_overflow_gives_back_what_is_to_be_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything up to a position goes, a block at a time; of that, what is asked for comes with the record under which
+    it was kept."""
+    monkeypatch.setattr(spool, "BLOCK", 2)
     overflow = Overflow()
-    overflow.add([("items", (f"k{number}",), change(number, f"k{number}")) for number in range(1, 4)])
-    taken = overflow.take(Position("feed", (2,)), lambda name, key: (name, key) != ("items", ("k1",)))
-    assert [(name, key, kept.position.place) for name, key, kept in taken] == [("items", ("k2",), (2,))]
+    overflow.add([("items", (f"k{number}",), change(number, f"k{number}")) for number in range(1, 7)])
+    taken, blocks, is_all = list[tuple[str, Key, Change]](), 0, False
+    while not is_all:
+        block, is_all = overflow.take(Position("feed", (5,)), lambda name, key: (name, key) != ("items", ("k1",)))
+        taken += block
+        blocks += 1
+    assert [(name, key, kept.position.place) for name, key, kept in taken] == [
+        ("items", (f"k{number}",), (number,)) for number in range(2, 6)
+    ]
+    assert blocks == 3
     assert len(overflow) == 1
-    assert overflow.oldest() == Position("feed", (3,))
+    assert overflow.oldest() == Position("feed", (6,))
 
 
 def test_lines_that_are_kept_are_their_rows_again(tmp_path: Path) -> None:

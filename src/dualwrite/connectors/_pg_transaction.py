@@ -12,7 +12,7 @@ Locks are waited for shortly only, so that in a deadlock with the application it
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
@@ -45,6 +45,7 @@ _LONGEST_PAUSE: Final = 0.3
 _INSTALL: Final = "start the link with `dualwrite run`, which installs capture"
 _MOMENTS: Final = 64
 _OURS: Final = 256
+_AT_ONCE: Final = 2_000
 _QUIET: Final = ", pg_logical_emit_message(true, $2, $3::text)"
 _OPENING: Final = """
     SELECT value, (SELECT value FROM {meta} WHERE name = 'seen'), (SELECT position FROM {position} WHERE stream = $1),
@@ -433,16 +434,20 @@ def positions(connection: Connection, names: Names) -> Mapping[str, tuple[Positi
     return {stream: (Position.parse(position), int(number)) for stream, position, number in rows}
 
 
-def remembered(connection: Connection, names: Names, kind: str) -> list[Remembered]:
+def remembered(connection: Connection, names: Names, kind: str) -> Iterator[Remembered]:
     """The side table's entries of a kind, in the order in which they came; none where the link is not installed."""
     if not is_installed(connection, names):
-        return []
-    sql = f"SELECT kind, view, key, value, since, until FROM {names.table('side')} WHERE kind = $1 ORDER BY id"
-    rows = connection.execute(sql.encode(), [kind]).fetchall()
-    return [
-        Remembered(kind, view, key, value, int(since), None if until is None else int(until))
-        for kind, view, key, value, since, until in rows
-    ]
+        return
+    sql = (
+        f"SELECT id, view, key, value, since, until FROM {names.table('side')} "
+        f"WHERE kind = $1 AND id > $2::bigint ORDER BY id LIMIT {_AT_ONCE}"
+    )
+    last: str | None = "0"
+    while last is not None:
+        rows = connection.execute(sql.encode(), [kind, last]).fetchall()
+        last = rows[-1][0] if len(rows) == _AT_ONCE else None
+        for _, view, key, value, since, until in rows:
+            yield Remembered(kind, view, key, value, int(since), None if until is None else int(until))
 
 
 def forget(connection: Connection, names: Names, number: int) -> None:

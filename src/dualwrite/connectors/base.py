@@ -294,8 +294,9 @@ class Connector(Protocol):
         """Per stream what is committed: its position, and the number of our last commit in this system."""
         ...
 
-    def remembered(self, kind: str) -> list[Remembered]:
-        """The side table's entries of a kind, removed ones included while they are kept."""
+    def remembered(self, kind: str) -> Iterator[Remembered]:
+        """The side table's entries of a kind, removed ones included while they are kept, in the order in which they
+        came.  There may be very many: nothing else is asked of the system before they are read to their end."""
         ...
 
     def clock(self) -> float:

@@ -171,13 +171,13 @@ class MemoryConnector:
             link = database.links.get(self._name)
             return {s: (position, link.number) for s, position in link.positions.items()} if link else {}
 
-    def remembered(self, kind: str) -> list[Remembered]:
+    def remembered(self, kind: str) -> Iterator[Remembered]:
         """See ``Connector``."""
         database = self._online()
         with database.changed:
             link = database.links.get(self._name)
             entries = [*link.gone, *link.kept.values()] if link else []
-        return [entry for entry in entries if entry.kind == kind]
+        return iter([entry for entry in entries if entry.kind == kind])
 
     def clock(self) -> float:
         """See ``Connector``."""

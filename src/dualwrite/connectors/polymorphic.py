@@ -430,7 +430,7 @@ class Polymorphic:
         """See ``Connector``."""
         return self._connector.positions()
 
-    def remembered(self, kind: str) -> list[Remembered]:
+    def remembered(self, kind: str) -> Iterator[Remembered]:
         """See ``Connector``."""
         return self._connector.remembered(kind)
 

@@ -261,10 +261,10 @@ class PostgresqlConnector:
         with self._read() as connection:
             return positions(connection, self._named(connection))
 
-    def remembered(self, kind: str) -> list[Remembered]:
+    def remembered(self, kind: str) -> Iterator[Remembered]:
         """See ``Connector``."""
         with self._read() as connection:
-            return remembered(connection, self._named(connection), kind)
+            yield from remembered(connection, self._named(connection), kind)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

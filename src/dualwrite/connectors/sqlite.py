@@ -248,13 +248,14 @@ class SqliteConnector:
             rows = connection.execute(f"SELECT stream, position FROM {self._names.position}").fetchall()
         return {stream: (Position.parse(position), number) for stream, position in rows}
 
-    def remembered(self, kind: str) -> list[Remembered]:
+    def remembered(self, kind: str) -> Iterator[Remembered]:
         """See ``Connector``."""
         with self._read() as connection:
-            if not is_installed(connection, self._names):
-                return []
-            sql = f"SELECT kind, view, key, value, since, until FROM {self._names.side} WHERE kind = ? ORDER BY rowid"
-            return [Remembered(*row) for row in connection.execute(sql, (kind,))]
+            if is_installed(connection, self._names):
+                side = self._names.side
+                sql = f"SELECT kind, view, key, value, since, until FROM {side} WHERE kind = ? ORDER BY rowid"
+                for row in connection.execute(sql, (kind,)):
+                    yield Remembered(*row)
 
     # -- writing --------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.continuity import acknowledged, check_alone, check_home, check_identity, check_kept, keep_let_go
 from dualwrite.engine.flow import Flow
+from dualwrite.engine.kept import KeptWindows
 from dualwrite.engine.lifecycle import after, has_synced, is_live, pending, queues, wants_to_run
 from dualwrite.engine.link import QUEUED, Link, LinkSide, load_side
 from dualwrite.engine.pace import LARGEST
@@ -65,9 +66,11 @@ class Alone:
         _refuse_edited(live, states)
         check_identity(self._journal, self.side, self._connector)
         check_home(self._journal)
-        here = load_side(self.side, self._connector, live, live)
-        there = LinkSide(self.side.other, self._engine.connectors[self.side.other], Windows(self.side.other, live))
-        received = self._connector.remembered(QUEUED)
+        kept = {side: KeptWindows(side, self._journal, live) for side in Side}
+        here = load_side(kept[self.side], self._connector, live, live)
+        other = self.side.other
+        there = LinkSide(other, self._engine.connectors[other], Windows(other, live), kept[other])
+        received = list(self._connector.remembered(QUEUED))
         for name in delayed:
             here.backlogs[name] = Backlog(live[name], here.side, self._journal, None, here.windows.late)
             mine = [entry for entry in received if entry.view == name]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import chain
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.ledger import SET_ASIDE, Ledger, Plan, Trouble
-from dualwrite.engine.link import Link
+from dualwrite.engine.link import Link, Record
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.spool import Weak
@@ -86,19 +85,20 @@ class Application:
 
     def _with_windows(self, changes: Iterable[Change]) -> Iterable[Change]:
         """The same; where windows of their records are in the journal, they are at hand from here on."""
-        here = self.link.sides[self.target]
-        kept = {name for name, lane in here.backlogs.items() if lane.holds_any}
-        if not kept:
-            here.lend({})
+        here, there = (self.link.sides[side] for side in (self.target, self.source))
+        if not (here.backlogs or here.parked or there.parked):
+            here.windows.lend({})
             return changes
-        wanted: dict[str, dict[Key, None]] = {}
+        kept = {name for name, lane in here.backlogs.items() if lane.holds_any}
+        kept |= {name for name in self.link.maps if here.parked.concerns(name) or there.parked.concerns(name)}
+        wanted: dict[Record, None] = {}
         changes = list(changes)
         for change in changes:
             if change.view in kept:
                 with suppress(RowProblem):
                     keys = record_keys(self.link.maps[change.view], self.source, change)
-                    wanted.setdefault(change.view, {}).update(dict.fromkeys(keys))
-        here.lend(wanted)
+                    wanted.update(((change.view, key), None) for key in keys)
+        self.link.lend(self.target, wanted)
         return changes
 
     def load(self, weak: Weak) -> Ledger:
@@ -152,8 +152,9 @@ class Application:
         """Is there nothing of the map's records but what the changes themselves say?"""
         name = compiled.name
         here = self.link.sides[self.target]
-        known = any(record[0] == name for record in chain(here.parked.records(), here.hidden))
-        return not known and here.windows.is_untouched(name)
+        there = self.link.sides[self.source]
+        is_known = here.parked.concerns(name) or there.parked.concerns(name) or here.hidden.concerns(name)
+        return not is_known and here.windows.is_untouched(name)
 
     def _keys(self, compiled: CompiledMap, change: Change) -> tuple[Key, ...] | None:
         try:

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 from dualwrite.connectors.base import Remembered
+from dualwrite.engine.kept import Asked
 from dualwrite.engine.link import key_of, key_text
 from dualwrite.engine.scope import Late
 from dualwrite.engine.window import known, project, record_keys
@@ -29,8 +30,6 @@ from dualwrite.model import Change, Key, Kind, Position, Side
 
 AT_ONCE: Final = 2_000
 """Changes that are looked at together."""
-IN_MEMORY: Final = 20_000
-"""Changes, and records, whose windows are held: a record that changes often is asked for with every chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +79,7 @@ class Backlog:
         self.passed = self._journal.passed(side, self.map)
         self._count = self._journal.count(side, self.map)
         self._first: Delayed | None = None
-        self._windows: dict[Key, list[Change]] = {}  # of records that were asked for; from then on all there is of them
-        self._held = 0
+        self._asked = Asked[Key](self._changes)
         self._looking = threading.Lock()
         self._rekey()
         self.pass_received()
@@ -137,7 +135,9 @@ class Backlog:
         if entries:
             with self._looking:
                 self._journal.append(self.side, self.map, entries, self._layout)
-                self._hold(mine for entry in entries if (mine := self._known(entry.change.change)) is not None)
+                for entry in entries if self._asked else ():
+                    for key, mine in self._of(entry.change.change):
+                        self._asked.add(key, mine)
             with self._lock:
                 self._count += len(entries)
             received = self.received
@@ -229,28 +229,18 @@ class Backlog:
         if not self._count:
             return {}
         with self._looking:
-            wanted = list(dict.fromkeys(keys))
-            if self._held + len(self._windows) + len(wanted) > IN_MEMORY:
-                self._windows.clear()
-                self._held = 0
-            new = [key for key in wanted if key not in self._windows]
-            self._windows |= {key: [] for key in new}
-            self._hold(self._changes(new), set(new))
-            return {key: list(self._windows[key]) for key in wanted}
+            return self._asked.of(keys)
 
-    def _hold(self, changes: Iterable[Change], only: Collection[Key] | None = None) -> None:
-        """Add changes to the windows that are held, of all these records or ``only`` of some."""
-        for change in changes if self._windows else ():
-            for key in self._keys(change):
-                if key in self._windows and (only is None or key in only):
-                    self._windows[key].append(change)
-                    self._held += 1
-
-    def _changes(self, keys: Iterable[Key]) -> Iterator[Change]:
+    def _changes(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Change]]:
         for entry in self._journal.of(self.side, self.map, map(key_text, keys)):
-            mine = self._known(self._brought(entry.change))
-            if mine is not None:
-                yield mine
+            yield from self._of(self._brought(entry.change))
+
+    def _of(self, change: Change) -> Iterator[tuple[Key, Change]]:
+        """The change as windows hold it, under each key of its record; none where it is nothing to the map."""
+        mine = self._known(change)
+        if mine is not None:
+            for key in self._keys(mine):
+                yield key, mine
 
     def forget(self, seen: Position, hold: Callable[[Sequence[Key]], None] | None) -> None:
         """Drop what was received and seen by everything that is still to come; ``hold`` is told of whom it was, where

@@ -14,10 +14,9 @@ from typing import Final, TypeAlias
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.backlog import Backlog
 from dualwrite.engine.ledger import Ledger
-from dualwrite.engine.link import QUEUED, Link, Point, key_text
+from dualwrite.engine.link import QUEUED, Link, Point
 from dualwrite.engine.pace import Pace
 from dualwrite.errors import Superseded
-from dualwrite.journal import Layout
 from dualwrite.model import Batch, Change, Key, Position, Side
 
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
@@ -195,9 +194,4 @@ class Delays:
         if not mine:
             return
         found = self._to.backlogs[name].window(mine)
-        kept = [(name, key_text(key), change) for key, changes in found.items() for change in changes]
-        view = self._link.maps[name].views[self._to.side]
-        self._link.journal.keep_window(self._to.side, kept, {name: Layout.of(view)})
-        for key, changes in found.items():
-            for change in changes:
-                self._to.windows.restore(name, key, change)
+        self._to.kept.keep([(name, key, change) for key, changes in found.items() for change in changes])

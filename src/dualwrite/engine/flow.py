@@ -588,8 +588,8 @@ class Flow:
                 self.link.loops.parked(record)
             if record not in parked and plan.first is not None:
                 parked.add(*record, plan.first, number if plan.since is None else plan.since)
-            for side, change in self._weak(plan):
-                self.link.sides[side].windows.restore(*record, change)
+            for side, _ in self._weak(plan):
+                self.link.sides[side].kept.forget([record])
             cause = cause_at(plan.compiled, self.target, trouble)
             self._to.release.park(record, cause, trouble.parents)
         for record in ledger.freed:
@@ -698,16 +698,12 @@ class Flow:
     def retain(self, batch: Batch) -> None:
         """Let the target forget what the source has seen, once every change that had not seen it is carried (R3).
 
-        Windows of records that are parked on one of the sides stay: in memory, and in the journal before the target
-        forgets.
+        Windows of records that are parked on one of the sides stay, in the journal before the target forgets.
         """
         windows, seen = self._to.windows, batch.seen
         if seen is not None and (windows.forgotten is None or seen > windows.forgotten):
-            held = windows.forget(seen, self._is_held if self._to.parked or self._from.parked else None)
-            if held:
-                kept = [(name, key_text(key), change) for name, key, change in held]
-                layouts = {view.name: Layout.of(view) for view in self.link.views(self.target)}
-                self.link.journal.keep_window(self.target, kept, layouts)
+            is_any = self._to.parked or self._from.parked
+            windows.forget(seen, self._is_held if is_any else None, self._to.kept.keep)
         if self._to.hidden and windows.forgotten is not None:
             self._drop_hidden(windows.forgotten)
         if self._to.backlogs:
@@ -716,19 +712,13 @@ class Flow:
         self._from.vacant.prune(batch.mark)
 
     def _is_held(self, map_name: str, key: Key) -> bool:
-        """May changes still come that have not seen what everybody else has?  Those that are parked at the target, and
-        those of a source where the target's changes are parked."""
-        return (map_name, key) in self._to.parked or self._from.parked.mentions(map_name, key)
+        return self.link.is_held(self.target, map_name, key)
 
     def _let_go(self, records: Iterable[tuple[str, Key]]) -> None:
         """Forget what was held back for records, unless it still matters."""
         loose = [record for record in dict.fromkeys(records) if not self._is_held(*record)]
-        if not loose:
-            return
-        with self.link.journal.batch() as journal:
-            for map_name, key in loose:
-                self._to.windows.drop(map_name, key, self._to.windows.forgotten)
-                journal.drop_windows(self.target, map_name, key_text(key))
+        if loose:
+            self._to.kept.drop(loose)
 
     def _drop_hidden(self, seen: Position) -> None:
         """A hidden row is needed as long as the source may not have seen the delete above it.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from sys import intern
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dualwrite.connectors.base import Connector, Remembered, Transaction
@@ -28,6 +29,7 @@ from dualwrite.schema import View
 if TYPE_CHECKING:
     from dualwrite.engine.audit import Auditor
     from dualwrite.engine.backlog import Backlog
+    from dualwrite.engine.kept import KeptWindows
 
 PARKED, HIDDEN, RESTORE, QUEUED, VACANT = "parked", "hidden", "restore", "queued", "vacant"
 """Kinds of side-table entries: a parked record's first change; the row under a delete; a record whose one-way columns
@@ -36,6 +38,8 @@ there and was left so (``Vacancy``)."""
 
 Point: TypeAlias = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
+Record: TypeAlias = tuple[str, Key]
+"""A map and the key of one of its records, in common form."""
 Item = TypeVar("Item")
 
 
@@ -77,11 +81,12 @@ class ParkedKeys:
     def __init__(self, entries: Iterable[Remembered] = ()) -> None:
         self._intervals: dict[tuple[str, Key], tuple[Interval, ...]] = {}
         self._ended: dict[tuple[str, Key], None] = {}  # the records of some interval that is over
+        self._maps: Counter[str] = Counter()  # how many records each map has here
         self._lock = threading.Lock()
         for entry in entries:
             first, since = parked_from(entry.value)
             interval = Interval(first, entry.since if since is None else since, entry.until)
-            self._append((entry.view, key_of(entry.key)), interval)
+            self._append((intern(entry.view), key_of(entry.key)), interval)
 
     def __bool__(self) -> bool:
         return bool(self._intervals)
@@ -106,7 +111,10 @@ class ParkedKeys:
             self._append((map_name, key), Interval(first, since, None))
 
     def _append(self, record: tuple[str, Key], interval: Interval) -> None:
-        self._intervals[record] = (*self._intervals.get(record, ()), interval)
+        before = self._intervals.get(record, ())
+        self._intervals[record] = (*before, interval)
+        if not before:
+            self._maps[record[0]] += 1
         if interval.until is not None:
             self._ended[record] = None
 
@@ -126,6 +134,10 @@ class ParkedKeys:
         """Is the record parked, or was it at a commit of ours that changes still to be read may come before?"""
         return (map_name, key) in self._intervals
 
+    def concerns(self, map_name: str) -> bool:
+        """Does it mention any record of the map?"""
+        return self._maps[map_name] > 0
+
     def prune(self, mark: int, but: Collection[str] = ()) -> list[tuple[str, Key]]:
         """Forget what ended at or before our commit ``mark``: no change from before it will be read again, ``but`` of
         some maps such changes wait.
@@ -141,6 +153,7 @@ class ParkedKeys:
                     self._intervals[record] = kept
                 else:
                     del self._intervals[record]
+                    self._maps[record[0]] -= 1
                     gone.append(record)
                 if all(i.until is None for i in kept):
                     del self._ended[record]
@@ -258,6 +271,7 @@ class HiddenRows:
         self._weight = 0  # characters of the recent ones
         self._database: sqlite3.Connection | None = None
         self._older = 0  # how many are on disk
+        self._maps: Counter[str] = Counter()  # how many records each map has here
 
     def __bool__(self) -> bool:
         return bool(self._recent or self._older)
@@ -280,6 +294,7 @@ class HiddenRows:
         """Keep the row under a record's delete, instead of the one that was kept."""
         self.discard(record)
         self._recent[record] = hidden
+        self._maps[record[0]] += 1
         self._weight += weight([hidden.row])
         if len(self._recent) > HIDDEN_IN_MEMORY or self._weight > LARGEST_HIDDEN:
             self._spill()
@@ -287,11 +302,19 @@ class HiddenRows:
     def discard(self, record: tuple[str, Key]) -> None:
         """Nothing lies under the record any more."""
         found = self._recent.pop(record, None)
+        gone = 0
         if found is not None:
             self._weight -= weight([found.row])
+            gone = 1
         elif self._older and self._database is not None:
             statement = "DELETE FROM old WHERE map = ? AND key = ?"
-            self._older -= self._database.execute(statement, (record[0], key_text(record[1]))).rowcount
+            gone = self._database.execute(statement, (record[0], key_text(record[1]))).rowcount
+            self._older -= gone
+        self._maps[record[0]] -= gone
+
+    def concerns(self, map_name: str) -> bool:
+        """Does a row lie under the delete of any record of the map?"""
+        return self._maps[map_name] > 0
 
     def passed(self, seen: Position) -> Iterator[tuple[str, Key]]:
         """The records of which the delete lies before this place."""
@@ -340,6 +363,7 @@ class LinkSide:
     side: Side
     connector: Connector
     windows: Windows
+    kept: KeptWindows  # of records that are parked on one of the sides
     parked: ParkedKeys = field(default_factory=ParkedKeys)
     vacant: Vacancies = field(default_factory=Vacancies)
     hidden: HiddenRows = field(default_factory=HiddenRows)
@@ -353,11 +377,6 @@ class LinkSide:
     read_on: Callable[[], None] = _nothing  # what there is to do here while the other side's system is at work
     _learning: threading.Lock = field(default_factory=threading.Lock)  # held from our commit until the caches know it
     _known: int = -1  # the number of the last commit of this engine that the caches know
-
-    def lend(self, wanted: Mapping[str, Collection[Key]]) -> None:
-        """Bring the windows of these records (per map) into memory, for one transaction."""
-        found = {name: self.backlogs[name].window(keys) for name, keys in wanted.items()}
-        self.windows.lend({(name, key): changes for name, windows in found.items() for key, changes in windows.items()})
 
     def records(self) -> Iterator[tuple[str, Key]]:
         """Every record, with its map, of which something is kept in the side table."""
@@ -448,6 +467,25 @@ class Link:
         """The views of the live maps on that side."""
         return [compiled.views[side] for compiled in self.maps.values()]
 
+    def is_held(self, side: Side, map_name: str, key: Key) -> bool:
+        """May changes still come into a side that have not seen what everybody else has?  Those that are parked there,
+        and those of the other side where what this one's users did is parked."""
+        here, there = self.sides[side].parked, self.sides[side.other].parked
+        return (map_name, key) in here or there.mentions(map_name, key)
+
+    def lend(self, side: Side, records: Iterable[Record]) -> None:
+        """Bring what the journal has of the windows of a side's records into memory, for one transaction."""
+        state = self.sides[side]
+        found: dict[Record, list[Change]] = state.kept.of(record for record in records if self.is_held(side, *record))
+        of_backlogs: dict[str, list[Key]] = {}
+        for name, key in records:
+            if name in state.backlogs:
+                of_backlogs.setdefault(name, []).append(key)
+        for name, keys in of_backlogs.items():
+            for key, changes in state.backlogs[name].window(keys).items():
+                found[name, key] = [*found.get((name, key), ()), *changes]
+        state.windows.lend({record: changes for record, changes in found.items() if changes})
+
     def decisions(self, map_name: str, key: Key) -> Mapping[str, Sequence[Decision]]:
         """What people decided about a record, per unit, in the order in which they did."""
         return self.decided.get((map_name, key_text(key)), {}) if self.decided else {}
@@ -466,11 +504,13 @@ class Link:
 
 
 def load_side(
-    side: Side, connector: Connector, maps: Mapping[str, CompiledMap], known: Mapping[str, CompiledMap]
+    kept: KeptWindows, connector: Connector, maps: Mapping[str, CompiledMap], known: Mapping[str, CompiledMap]
 ) -> LinkSide:
-    """A side as its own database remembers it; ``known`` are also the maps that are not live and go on all the same."""
+    """The side of ``kept`` as its own database remembers it; ``known`` are also the maps that are not live and go on
+    all the same."""
+    side = kept.side
     parked, vacant = ParkedKeys(connector.remembered(PARKED)), Vacancies(connector.remembered(VACANT))
-    state = LinkSide(side, connector, Windows(side, maps), parked, vacant)
+    state = LinkSide(side, connector, Windows(side, maps), kept, parked, vacant)
     views = {name: compiled.views[side] for name, compiled in known.items()}
     for entry in connector.remembered(HIDDEN):
         if entry.until is None:

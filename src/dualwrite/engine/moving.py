@@ -7,58 +7,24 @@ members of the present key, the record is known by it from now on; where they do
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden
+from dualwrite.engine.kept import changed_keys
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import HIDDEN, Link, LinkSide, hidden_from, key_of, key_text
 from dualwrite.engine.release import BEHIND
 from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
-from dualwrite.journal import Journal, KeptChange, Layout, ParkedKey
+from dualwrite.journal import Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Position, Side
 from dualwrite.schema import View
 
 Record: TypeAlias = tuple[str, Key]
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
-
-
-# -- windows ----------------------------------------------------------------------------------------------------------
-
-
-def load_windows(state: LinkSide, maps: Mapping[str, CompiledMap], journal: Journal) -> None:
-    """Take up what the journal has kept for a side's windows."""
-    found: dict[tuple[str, str], list[KeptChange]] = {}
-    for map_name, key, kept in journal.kept_windows(state.side):
-        if map_name in maps:
-            found.setdefault((map_name, key), []).append(kept)
-    for (map_name, key), changes in found.items():
-        compiled = maps[map_name]
-        view = compiled.views[state.side]
-        if all(_is_keyed_as(kept.layout, view) for kept in changes):
-            for kept in changes:
-                state.windows.restore(map_name, key_of(key), kept.brought(view))
-        else:
-            with suppress(RowProblem):  # it can be no record's until the key is what it was, and stays in the journal
-                _move_window(state, compiled, key, changes, journal)
-
-
-def _move_window(
-    state: LinkSide, compiled: CompiledMap, key: str, changes: Sequence[KeptChange], journal: Journal
-) -> None:
-    view = compiled.views[state.side]
-    brought = [kept.brought(view) for kept in changes]
-    keyed = [(new, change) for change in brought for new in record_keys(compiled, state.side, change)]
-    with journal.batch() as batch:
-        batch.drop_windows(state.side, compiled.name, key)
-        entries = [(compiled.name, key_text(new), change) for new, change in keyed]
-        batch.keep_window(state.side, entries, {compiled.name: Layout.of(view)})
-    for new, change in keyed:
-        state.windows.restore(compiled.name, new, change)
 
 
 def _is_keyed_as(layout: Layout | None, view: View) -> bool:
@@ -134,11 +100,11 @@ def _groups(link: Link, source: Side) -> tuple[list[_Group], dict[Record, str]]:
 
 def _changed(link: Link, source: Side) -> dict[Record, ParkedKey]:
     """What was parked under another key than its map has."""
-    entries = link.journal.parked_keys(source.other)
-    live = (entry for entry in entries if entry.map in link.maps)
-    return {
-        _record(entry): entry for entry in live if not _is_keyed_as(entry.layout, link.maps[entry.map].views[source])
-    }
+    views = {view.name: view for view in link.views(source)}
+    changed = changed_keys(link.journal.parked_layouts(source.other), views)
+    entries = link.journal.all_parked_keys(source.other) if changed else ()
+    mine = (entry for entry in entries if entry.map in changed)
+    return {_record(entry): entry for entry in mine if not _is_keyed_as(entry.layout, views[entry.map])}
 
 
 def _record(entry: ParkedKey) -> Record:

@@ -34,7 +34,7 @@ class Pauses:
         """Work with these from here on, and take up what is kept of delayed maps; returns all maps of which something
         is."""
         self._link, self._flows = link, flows
-        entries = {side: self._connectors[side.other].remembered(QUEUED) for side in Side}
+        entries = {side: list(self._connectors[side.other].remembered(QUEUED)) for side in Side}
         kept = self._journal.backlogs.maps() | {entry.view for found in entries.values() for entry in found}
         for name, compiled in link.maps.items():
             if name not in kept and not queues(states[name]):

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 from dualwrite.connectors.base import Connector
@@ -75,8 +76,9 @@ class Cause:
         return self.code in REFUSALS
 
 
+@lru_cache(maxsize=1_000)
 def cause_of(code: str, column: str, waits: str, ahead: Record | None, own_table: str) -> Cause:
-    """The cause of a record in a table; ``waits`` as ``either`` says it."""
+    """The cause of a record in a table; ``waits`` as ``either`` says it.  Very many records may have the same one."""
     tables = dict.fromkeys((waits, *waits.split(OR))) if waits else {}  # a table may be called so
     if code == "unique":
         tables[own_table] = None
@@ -89,6 +91,7 @@ def cause_of(code: str, column: str, waits: str, ahead: Record | None, own_table
 class _Waiting:
     """A parked record: why it is, and how soon it may be taken again after it was in vain."""
 
+    record: Record
     cause: Cause
     pause: float = 0.0
     guess_after: float = 0.0
@@ -127,7 +130,7 @@ class Release:
         before = self._records.get(record)
         self._forget(record)
         if before is None:
-            self._records[record] = _Waiting(cause)
+            self._records[record] = _Waiting(record, cause)
         else:
             before.cause = cause
         for table in cause.tables:
@@ -173,8 +176,9 @@ class Release:
 
     def look(self, record: Record, *, surely: bool) -> None:
         """The record is to be taken again, though nothing has come for it; not ``surely``: when there is time."""
-        if record in self._records:
-            (self._due if surely else self._guessed)[record] = None
+        waiting = self._records.get(record)
+        if waiting is not None:
+            (self._due if surely else self._guessed)[waiting.record] = None  # that very object: there may be very many
 
     def locked(self, records: Sequence[Record]) -> None:
         """Of the records taken just now users keep these locked, or some of them: they stay due, in this order."""

@@ -66,7 +66,7 @@ class Retries:
 
     def learn(self) -> None:
         """Learn from the journal why records are parked."""
-        for entry in self._link.journal.parked_keys(self._target):
+        for entry in self._link.journal.all_parked_keys(self._target):
             compiled = self._link.maps.get(entry.map)
             if compiled is not None:
                 self._to.release.park(_record(entry), cause_at(compiled, self._target, entry))

@@ -292,23 +292,26 @@ class Overflow:
         found = self._database.execute("SELECT place FROM old ORDER BY number LIMIT 1").fetchone()
         return None if found is None else Position(*marshal.loads(found[0]))
 
-    def take(self, until: Position, keep: Callable[[str, Key], bool] | None) -> list[tuple[str, Key, Change]]:
-        """Remove the changes up to a position; gives those of records that are to be kept."""
+    def take(
+        self, until: Position, keep: Callable[[str, Key], bool] | None
+    ) -> tuple[list[tuple[str, Key, Change]], bool]:
+        """Remove a block of the changes up to a position; gives those of records that are to be kept, and whether that
+        was all."""
         kept: list[tuple[str, Key, Change]] = []
         execute = self._database.execute
-        while True:
-            rows = execute("SELECT number, map, key, place FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
-            gone = [row[:3] for row in rows if Position(*marshal.loads(row[3])) <= until]
-            for number, name, text in gone:
-                if keep is not None and keep(name, key := _key(text)):
-                    packed = execute("SELECT change FROM old WHERE number = ?", (number,)).fetchone()[0]
-                    kept.append((name, key, _unpacked(packed)))
-            if gone:
-                execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
-                self._count -= len(gone)
-            if len(gone) < BLOCK:
-                self._forget(until)
-                return kept
+        rows = execute("SELECT number, map, key, place FROM old ORDER BY number LIMIT ?", (BLOCK,)).fetchall()
+        gone = [row[:3] for row in rows if Position(*marshal.loads(row[3])) <= until]
+        for number, name, text in gone:
+            if keep is not None and keep(name, key := _key(text)):
+                packed = execute("SELECT change FROM old WHERE number = ?", (number,)).fetchone()[0]
+                kept.append((name, key, _unpacked(packed)))
+        if gone:
+            execute("DELETE FROM old WHERE number <= ?", (gone[-1][0],))
+            self._count -= len(gone)
+        is_all = len(gone) < BLOCK
+        if is_all:
+            self._forget(until)
+        return kept, is_all
 
     def pass_over(self, is_elsewhere: Callable[[str, Position], bool]) -> None:
         """Remove the first changes as long as they are kept elsewhere."""

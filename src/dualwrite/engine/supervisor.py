@@ -23,6 +23,7 @@ from dualwrite.engine.doing import Notes, unless_stopped
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.initial import Outcome
 from dualwrite.engine.initial_syncs import InitialSyncs
+from dualwrite.engine.kept import KeptWindows
 from dualwrite.engine.lifecycle import (
     ATTENTION,
     PAUSED,
@@ -47,7 +48,6 @@ from dualwrite.engine.link import (
 )
 from dualwrite.engine.loops import LoopGuard
 from dualwrite.engine.meter import Meter
-from dualwrite.engine.moving import load_windows
 from dualwrite.engine.pauses import Pauses
 from dualwrite.engine.schemas import HELD, LAST_VERSION, Compile, Tables
 from dualwrite.engine.scope import keep, notice, scope_of
@@ -166,9 +166,11 @@ class Engine:
         clocks = self._measure_clocks()
         self._lay_out(live, states)
         known = live | {name: self.maps[name] for name in self.syncs.interrupted}
-        sides = {side: load_side(side, self.connectors[side], live, known) for side in Side}
+        sides = {
+            side: load_side(KeptWindows(side, self.journal, live), self.connectors[side], live, known) for side in Side
+        }
         for state in sides.values():
-            load_windows(state, known, self.journal)
+            state.kept.rekey(known)
         self.link = Link(self.name, sides, self.journal, live, self._cyclic, self._delete_limit, clocks=clocks)
         self.link.meter = self.meter
         self.link.is_ending = lambda: self.is_ending()
@@ -463,9 +465,9 @@ class Engine:
         self.link.standing.discard(name)
         for flow in self.flows.values():
             flow.forget_map(name)
-        for side, state in self.link.sides.items():
+        for state in self.link.sides.values():
             state.windows.drop(name)
-            self.journal.drop_windows(side, name)
+            state.kept.drop_map(name)
 
     # -- starting -------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ import threading
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from dualwrite.engine.scope import Late
 from dualwrite.engine.spool import Overflow
@@ -83,6 +83,9 @@ def is_renamed(compiled: CompiledMap, side: Side, change: Change) -> bool:
         return False
     return len(record_keys(compiled, side, change)) > 1
 
+
+Kept: TypeAlias = tuple[str, Key, Change]
+"""A map, the key of a record under which a change is looked for, and the change."""
 
 IN_MEMORY = 10_000
 """Changes of a side that are kept in memory; older ones go to disk."""
@@ -170,7 +173,7 @@ class Windows:
         self._touched.add(change.view)
         for key in keys:
             record = change.view, key
-            self._insert(record, seen)
+            self._records.setdefault(record, []).append(seen)
             if len(keys) > 1 or seen.kind is Kind.DELETE:
                 self._turn(record, change.position)
             self._order.append((change.position, record))
@@ -221,28 +224,8 @@ class Windows:
         return until is not None and position <= until
 
     def lend(self, found: Mapping[tuple[str, Key], Sequence[Change]]) -> None:
-        """The changes of some records that are kept elsewhere, for the transaction that is open."""
+        """The changes of some records that are kept in the journal, for the transaction that is open."""
         self._lent = found
-
-    def restore(self, map_name: str, key: Key, change: Change) -> None:
-        """Add a change that the journal kept for a parked record."""
-        with self._lock:
-            self._touched.add(map_name)
-            self._insert((map_name, key), change)
-            self._turn((map_name, key), change.position)  # for all we know
-
-    def _insert(self, record: tuple[str, Key], change: Change) -> None:
-        """Put a change into its place; what the journal has kept may come out of the feed as well, which knows all
-        columns that the map has by now."""
-        kept = self._records.get(record)
-        if kept is None:
-            self._records[record] = [change]
-            return
-        if kept and not kept[-1].position < change.position:
-            kept[:] = [other for other in kept if other.position != change.position]
-        kept.append(change)
-        if len(kept) > 1 and change.position < kept[-2].position:
-            kept.sort(key=lambda other: other.position)
 
     def floor(self, map_name: str, boundary: Position, weak: WeakChanges | None = None) -> None:
         """The map's snapshot of this side contains everything up to ``boundary``; ``weak`` finds what its initial
@@ -309,9 +292,10 @@ class Windows:
     def known_among(self, map_name: str, keys: Collection[Key]) -> Collection[Key]:
         """Those of the records of which own changes may be known; quicker than to ask ``of`` for each."""
         with self._lock:
-            if self._overflow or self._lent or map_name in self._weak:
+            if self._overflow or map_name in self._weak:
                 return keys
-            return [key for key in keys if (map_name, key) in self._records] if self._records else ()
+            known, lent = self._records, self._lent
+            return [k for k in keys if (map_name, k) in known or (map_name, k) in lent] if known or lent else ()
 
     def hold(self, map_name: str, feed: str) -> None:
         """Drop the map's changes until its snapshot of this incarnation has been read: it will contain them."""
@@ -335,35 +319,46 @@ class Windows:
         """Is a weak change of this map being carried out of this side?"""
         return map_name in self._weak
 
-    def forget(self, seen: Position, keep: Callable[[str, Key], bool] | None = None) -> list[tuple[str, Key, Change]]:
-        """Drop what the other side has seen by now; returns what ``keep`` asked to hold back (parked records)."""
-        with self._lock:
-            self.forgotten = seen
-            known = len(self._order)
-            held = self._overflow.take(seen, keep) if self._overflow else []
-            for name, key, change in held:
-                self._insert((name, key), change)
-            gone: dict[tuple[str, Key], Position] = {}
-            for position, record in self._passed(seen):
-                if keep is not None and keep(*record):
-                    changes = self._records.get(record, [])
-                    held += [(*record, change) for change in changes if change.position == position]
-                else:
-                    gone[record] = position
-            for record, position in gone.items():  # once for each: it may have changed a thousand times
-                changes = self._records.get(record, [])
-                if changes and changes[-1].position is position:  # they are in order
-                    del self._records[record]
-                else:
-                    self._keep(record, _behind(changes, seen))
-                if not self._overflow and record not in self._records:
-                    self._turned.pop(record, None)
-            if not self._records and not self._overflow:
-                self._turned.clear()
-                self._turns.clear()
-            if known:
-                self._weight = self._weight * len(self._order) // known
-        return held
+    def forget(
+        self,
+        seen: Position,
+        keep: Callable[[str, Key], bool] | None = None,
+        hold: Callable[[list[Kept]], None] | None = None,
+    ) -> None:
+        """Drop what the other side has seen by now.  ``hold`` is told, in portions, of what ``keep`` asks to hold back
+        (changes of parked records): from then on it is not here any more."""
+        self.forgotten = seen
+        more = True
+        while more:
+            with self._lock:
+                held, more = self._forget(seen, keep)
+            if held and hold is not None:
+                hold(held)
+
+    def _forget(self, seen: Position, keep: Callable[[str, Key], bool] | None) -> tuple[list[Kept], bool]:
+        """A portion of it; also whether there is more."""
+        if self._overflow:
+            held, is_all = self._overflow.take(seen, keep)
+            if not is_all:
+                return held, True
+        else:
+            held = []
+        known = len(self._order)
+        last = {record: position for position, record in self._passed(seen)}  # it may have changed a thousand times
+        for record, position in last.items():
+            changes = self._records[record]
+            behind = [] if changes[-1].position is position else _behind(changes, seen)
+            if keep is not None and keep(*record):
+                held += [(*record, change) for change in changes[: len(changes) - len(behind)]]
+            self._keep(record, behind)
+            if not self._overflow and not behind:
+                self._turned.pop(record, None)
+        if not self._records and not self._overflow:
+            self._turned.clear()
+            self._turns.clear()
+        if known:
+            self._weight = self._weight * len(self._order) // known
+        return held, False
 
     def _passed(self, seen: Position) -> Iterator[tuple[Position, tuple[str, Key]]]:
         """Take what lies up to a place out of the order: all of it is of one feed, so that places alone compare."""
@@ -372,22 +367,18 @@ class Windows:
             while order and order[0][0].place <= last:
                 yield order.popleft()
 
-    def drop(self, map_name: str, key: Key | None = None, seen: Position | None = None) -> None:
-        """Forget a map, or what was held back for one of its records up to ``seen``."""
+    def drop(self, map_name: str) -> None:
+        """Forget a map."""
         with self._lock:
-            if key is None:
-                self._records = {record: kept for record, kept in self._records.items() if record[0] != map_name}
-                self._turned = {record: last for record, last in self._turned.items() if record[0] != map_name}
-                self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
-                self._floors.pop(map_name, None)
-                self._weak.pop(map_name, None)
-                self._late.pop(map_name, None)
-                self._overflow.drop(map_name)
-                self._touched.discard(map_name)
-                self._elsewhere.pop(map_name, None)
-                return
-            kept = [c for c in self._records.get((map_name, key), ()) if seen is None or c.position > seen]
-            self._keep((map_name, key), kept)
+            self._records = {record: kept for record, kept in self._records.items() if record[0] != map_name}
+            self._turned = {record: last for record, last in self._turned.items() if record[0] != map_name}
+            self._order = deque(entry for entry in self._order if entry[1][0] != map_name)
+            self._floors.pop(map_name, None)
+            self._weak.pop(map_name, None)
+            self._late.pop(map_name, None)
+            self._overflow.drop(map_name)
+            self._touched.discard(map_name)
+            self._elsewhere.pop(map_name, None)
 
     def oldest(self) -> Position | None:
         """The position of the oldest change that is still to be seen by the other side, and is kept here alone."""

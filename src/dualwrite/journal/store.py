@@ -276,11 +276,12 @@ class Journal:
         return rows
 
     def last_changes(self, side: Side) -> Iterator[tuple[str, str, KeptChange]]:
-        """Map, key and last change of every record parked at a side that has changes, as last written."""
+        """Map, key and last change of every record parked at a side that has changes, as last written.  Read as
+        ``all_parked_keys``."""
         live = (queue.c.side == side.value, queue.c.gone.is_(None))
         last = select(func.max(queue.c.row)).where(*live).group_by(queue.c.map, queue.c.key)
         with self._database.reading() as connection:
-            for row in connection.execute(_with_layout(queue, queue).where(queue.c.row.in_(last))):
+            for row in _flowing(connection).execute(_with_layout(queue, queue).where(queue.c.row.in_(last))):
                 yield row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))
 
     def parked(
@@ -340,16 +341,32 @@ class Journal:
                 found = {row.row: row for row in connection.execute(wanted.where(table.c.row.in_(some)))}
             yield from (found[row] for row in some if row in found)
 
-    def parked_keys(self, side: Side, records: Iterable[tuple[str, str]] | None = None) -> list[ParkedKey]:
-        """The records parked at a side, as last written; of these (map, key) only, if given."""
-        found = _with_layout(parked, parked)
-        if records is not None:
-            rows = self._of_records(found, parked, side, records, parked.c.gone.is_(None), _id(parked))
-            return [_parked_key(row) for row in rows]
-        at_side = (parked.c.side == side.value, parked.c.gone.is_(None))
-        wanted = found.where(*at_side).order_by(_id(parked))
+    def parked_keys(self, side: Side, records: Iterable[tuple[str, str]]) -> list[ParkedKey]:
+        """Those of these records (map, key) that are parked at a side, as last written."""
+        live = parked.c.gone.is_(None)
+        rows = self._of_records(_with_layout(parked, parked), parked, side, records, live, _id(parked))
+        return [_parked_key(row) for row in rows]
+
+    def all_parked_keys(self, side: Side) -> Iterator[ParkedKey]:
+        """All records parked at a side, as last written, in the order in which they were parked.  There may be very
+        many: nothing is written before they are read to their end."""
+        wanted = _with_layout(parked, parked).where(parked.c.side == side.value, parked.c.gone.is_(None))
         with self._database.reading() as connection:
-            return [_parked_key(row) for row in connection.execution_options(yield_per=ASKED_AT_ONCE).execute(wanted)]
+            for row in _flowing(connection).execute(wanted.order_by(_id(parked))):
+                yield _parked_key(row)
+
+    def parked_layouts(self, side: Side) -> dict[str, set[Layout]]:
+        """Per map of which records are parked at a side, of what their rows are, as far as that was said."""
+        return self._layouts(parked, side, parked.c.gone.is_(None))
+
+    def _layouts(self, table: Table, side: Side, *which: ColumnElement[bool]) -> dict[str, set[Layout]]:
+        found = select(table.c.map, layout.c.text).outerjoin(layout, table.c.layout == layout.c.row).distinct()
+        layouts: dict[str, set[Layout]] = {}
+        with self._database.reading() as connection:
+            for name, text in connection.execute(found.where(table.c.side == side.value, *which)).tuples():
+                known = layout_from(text)
+                layouts.setdefault(name, set()).update(() if known is None else (known,))
+        return layouts
 
     def tally(self, numbers: Mapping[Side, int]) -> dict[str, Tally]:
         """Per map with anything to count, how much of it is parked, waits in queues and is open."""
@@ -444,17 +461,25 @@ class Journal:
         with self.batch() as batch:
             batch.keep_window(side, changes, layouts)
 
-    def kept_windows(self, side: Side) -> list[tuple[str, str, KeptChange]]:
-        """Map, key and change of everything kept for a side, in feed order."""
-        found = _with_layout(kept, kept).where(kept.c.side == side.value).order_by(kept.c.row)
-        with self._database.reading() as connection:
-            changes = [
-                (row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text)))
-                for row in connection.execution_options(yield_per=ASKED_AT_ONCE).execute(found)
-            ]
+    def kept_windows(self, side: Side, records: Iterable[tuple[str, str]]) -> list[tuple[str, str, KeptChange]]:
+        """Map, key and change of what is kept for records (map, key) of a side, in feed order."""
+        rows = self._of_records(_with_layout(kept, kept), kept, side, records, true(), kept.c.row)
+        changes = [
+            (row.map, row.key, KeptChange(change_from(row.change), layout_from(row.layout_text))) for row in rows
+        ]
         places = [entry.change.position for _, _, entry in changes]
         feeds = {feed: order for order, feed in enumerate(dict.fromkeys(place.feed for place in places))}
         return sorted(changes, key=lambda e: (feeds[e[2].change.position.feed], e[2].change.position.place))
+
+    def kept_layouts(self, side: Side) -> dict[str, set[Layout]]:
+        """Per map of which anything is kept for a side, of what its rows are, as far as that was said."""
+        return self._layouts(kept, side)
+
+    def kept_keys(self, side: Side, map: str) -> list[str]:
+        """The records of a map of which anything is kept for a side."""
+        found = select(kept.c.key).where(*_equal(kept, side=side.value, map=map)).distinct().order_by(kept.c.key)
+        with self._database.reading() as connection:
+            return list(connection.scalars(found))
 
     def drop_windows(self, side: Side, map: str, key: str | None = None) -> None:
         """As ``Writer.drop_windows``."""
@@ -604,6 +629,11 @@ def _parked_records(numbers: Mapping[Side, int]) -> Select[Any]:
     of_record = (queue.c[name] == parked.c[name] for name in ("side", "map", "key"))
     queued = select(func.count()).where(*of_record, _counts(queue, numbers)).scalar_subquery()
     return select(parked, queued.label("changes")).where(_counts(parked, numbers))
+
+
+def _flowing(connection: Connection) -> Connection:
+    """The same; what is asked for arrives by and by."""
+    return connection.execution_options(yield_per=ASKED_AT_ONCE)
 
 
 def _with_layout(table: Table, *wanted: ColumnElement[Any] | Table) -> Select[Any]:
