@@ -15,7 +15,7 @@ from itertools import repeat
 from operator import itemgetter
 from typing import Final, TypeAlias, TypeVar, overload
 
-from dualwrite.model import ABSENT, Cell, Row, Value
+from dualwrite.model import ABSENT, Cell, Change, Row, Value
 
 _ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 _MEANT: Final = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
@@ -250,6 +250,11 @@ def weight(rows: Sequence[Sequence[object]]) -> int:
     some = rows[::_WEIGHED]
     found = sum([len(cell) for row in some for cell in row if isinstance(cell, str | bytes)])
     return found * len(rows) // (len(some) or 1)
+
+
+def weight_of(changes: Iterable[Change]) -> int:
+    """The same of the rows that changes are about."""
+    return weight([row for change in changes for row in (change.before, change.after) if row is not None])
 
 
 def joined(rows: Sequence[Row], others: Sequence[Row]) -> Sequence[Row]:

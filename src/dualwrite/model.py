@@ -162,7 +162,8 @@ class Batch:
 
     ``seen`` and ``mark`` are those of the last marker read so far.  A batch without changes is a heartbeat; its
     position may still have moved (only our own transactions, or unmapped tables, were there).  ``halts`` stand beside
-    the changes: what matters of them depends on where the view's snapshot was read.
+    the changes: what matters of them depends on where the view's snapshot was read.  ``cut``: it ends before its limit,
+    because its rows are large.
     """
 
     changes: tuple[Change, ...]
@@ -170,6 +171,7 @@ class Batch:
     seen: Position | None = None
     mark: int = 0
     halts: tuple[Halt, ...] = ()
+    cut: bool = False
 
 
 class Write(NamedTuple):

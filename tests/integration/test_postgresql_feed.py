@@ -965,3 +965,21 @@ def test_what_a_delete_of_ours_takes_along_is_told_as_it_is_asked_for(
     assert found == at_once
     assert max(decoded) <= 25 + 2  # and the ends of transactions
     feed.close()
+
+
+def test_a_transaction_does_not_read_very_many_large_rows_at_once(lab: Laboratory) -> None:
+    """Whoever asks what users did asks by number, whatever the size: it is told that there is more."""
+    lab.install(*VIEWS)
+    start = lab.connector.end()
+    for number in range(4):
+        statement = "INSERT INTO item (code, note) VALUES (%s, repeat('x', %s))"
+        lab.run(statement, f"i{number}", _pg_feed.LARGEST)
+    with lab.connector.transaction("flow", VIEWS) as transaction:
+        found, cut = [], []
+        while not cut or cut[-1]:
+            batch = transaction.since(start, 1_000)
+            start = batch.position
+            found.append(len(batch.changes))
+            cut.append(batch.cut)
+    assert sum(found) == 4
+    assert max(found) == 1

@@ -14,6 +14,7 @@ from dualwrite.connectors._sqlite_log import Entries
 from dualwrite.connectors._sqlite_order import Entry
 from dualwrite.connectors.sqlite import open_sqlite
 from dualwrite.errors import Denied, Halted, PositionLost
+from dualwrite.lined import LARGEST
 from dualwrite.model import ABSENT, Applied, Position, Side, Write
 from dualwrite.schema import Lookup
 from dualwrite.testing.sqlite import Laboratory, view
@@ -441,6 +442,24 @@ def test_what_is_behind_renamed_records_is_gone_through_once(
     assert sorted(onlookers) == sorted(((n, f"h{head}"), (n, f"h{head}x")) for head, n in lines)
     assert read["line"] <= 1.5 * 800
     assert read["one"] <= 4 * 400
+
+
+def test_a_transaction_does_not_read_very_many_large_rows_at_once(lab: Lab) -> None:
+    """Whoever asks what users did asks by number, whatever the size: it is told that there is more."""
+    it = lab(NOTES, NOTES_VIEW)
+    start = it.connector.end()
+    it.app.executemany(
+        "INSERT INTO notes VALUES (?)", [(f"{number}" + "x" * (LARGEST // 50),) for number in range(300)]
+    )
+    with it.connector.transaction("flow", it.views) as transaction:
+        found, cut = [], []
+        while not cut or cut[-1]:
+            batch = transaction.since(start, 1_000)
+            start = batch.position
+            found.append(len(batch.changes))
+            cut.append(batch.cut)
+    assert sum(found) == 300
+    assert max(found) <= 100
 
 
 def test_a_record_that_arrives_late_completes_those_that_look_it_up(lab: Lab) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import RLock
 from time import monotonic
 from typing import Final
@@ -38,7 +38,9 @@ from dualwrite.connectors._pg_stream import PATIENCE, Stream, flushed_end
 from dualwrite.connectors._pg_transaction import forget
 from dualwrite.connectors._pg_visible import Contents, Visible
 from dualwrite.connectors._sql import needs
+from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import DualwriteError, Halted, PositionLost, Unavailable, Usage
+from dualwrite.lined import LARGEST, weight_of
 from dualwrite.model import Batch, Change, Position
 from dualwrite.schema import View
 
@@ -362,17 +364,19 @@ class Source:
             marker = self.marker(line, place)
             return Batch((), after, marker.seen, marker.number)
         found: list[Change] = []
+        room = LARGEST
         self._asking = self._asking or self.session()
         reader = self.open_reader(line, views, place, self._asking)
         is_more = True
-        while is_more and len(found) < limit:
+        while is_more and len(found) < limit and (room > 0 or limit == NO_LIMIT):
             try:
                 changes, is_more = reader.read(limit - len(found))
             except OutgrownError:
                 reader = self.open_reader(line, views, reader.place, self._asking)
             else:
                 found += changes
-        return reader.batch(found)
+                room -= weight_of(changes)
+        return replace(reader.batch(found), cut=is_more and len(found) < limit)
 
 
 def begin_read(connection: Connection) -> Position:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from operator import is_
 
 from dualwrite.connectors._sqlite_capture import MARKER, NORMAL, Names, read_meta
@@ -23,6 +24,7 @@ from dualwrite.connectors._sqlite_view import Plans
 from dualwrite.connectors._sqlite_write import Writer, lookups_of
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.errors import Denied, Superseded, Unavailable
+from dualwrite.lined import LARGEST, weight_of
 from dualwrite.model import Batch, Change, Key, Outcome, Position, Rejected, Row, Write
 from dualwrite.schema import View
 
@@ -124,11 +126,12 @@ class SqliteTransaction:
         with self._file.errors():
             place = check_place(self._connection, self._names, self._file, after, self._acknowledged)
             reader = self._kept.at(self._connection, self._names, self._catalog, self._views, place)
-            found, more = list[Change](), True
-            while more and len(found) < limit:
+            found, more, room = list[Change](), True, LARGEST
+            while more and len(found) < limit and (room > 0 or limit == NO_LIMIT):
                 changes, more = reader.read(SLICE)
                 found += changes
-            return reader.batch(found)
+                room -= weight_of(changes)
+            return replace(reader.batch(found), cut=more and len(found) < limit)
 
     def may_be_overtaken(self) -> bool:
         """See ``Transaction``: nobody asks, for nobody else commits meanwhile."""

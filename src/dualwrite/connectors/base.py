@@ -123,7 +123,8 @@ class Transaction(Protocol):
     def since(self, after: Position, limit: int = NO_LIMIT) -> Batch:
         """This side's own changes behind ``after``, up to everything committed before this transaction commits.
 
-        ``limit`` or more of them mean that there may be others behind the batch's position, still to be read.
+        ``limit`` or more of them, or a batch that is ``cut``, mean that there may be others behind the batch's
+        position, still to be read.  Without a limit it is never cut.
 
         The barrier (R4): nothing of this side's users can slip in between this answer and our commit for the records
         that we write.  In feed order, exactly as the feed delivers them.

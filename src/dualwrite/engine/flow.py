@@ -401,7 +401,7 @@ class Flow:
         self._heed(batch, self.target)
         self._to.windows.extend(batch.changes, batch.position)
         self._looked = batch.position
-        if len(batch.changes) >= LAGGING:
+        if _is_lagging(batch):
             raise _LaggingError
         return batch.changes
 
@@ -493,7 +493,7 @@ class Flow:
         self._heed(batch, self.target)
         self._to.windows.extend(batch.changes, batch.position)
         self._looked = batch.position
-        return len(batch.changes) < LAGGING
+        return not _is_lagging(batch)
 
     def _catch_up(self) -> None:
         """Read the target's own changes, holding no locks."""
@@ -750,6 +750,11 @@ class Flow:
         self._to.connector.acknowledge(allowed)
         keep_let_go(self.link.journal, self.target, self._to.connector)
         self.point("after acknowledge")
+
+
+def _is_lagging(batch: Batch) -> bool:
+    """May more have come from the target's users than was read?"""
+    return batch.cut or len(batch.changes) >= LAGGING
 
 
 def _middle(changes: Sequence[Change]) -> int:

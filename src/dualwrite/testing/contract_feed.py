@@ -11,6 +11,7 @@ from time import monotonic
 import pytest
 
 from dualwrite.errors import PositionLost
+from dualwrite.lined import LARGEST
 from dualwrite.model import Applied, Batch, Change, Key, Kind, Position, Row, Write
 from dualwrite.schema import View
 from dualwrite.testing.example import (
@@ -538,6 +539,20 @@ class FeedContract:
                 assert batch.changes
                 found += batch.changes
                 place = batch.position
+        assert found == expected
+
+    def test_a_transaction_says_where_it_reads_less_because_rows_are_large(self, example: Example) -> None:
+        """Reading goes on behind those that came; without a limit all of them come."""
+        start = example.connector.end()
+        for number in range(5):
+            example.flat(str(number), grp="x" * (LARGEST // 2))
+        expected = example.changes(start, [FLATS])
+        with example.connector.transaction("flow", [FLATS]) as transaction:
+            assert list(transaction.since(start).changes) == expected
+            found, place, is_cut = list[Change](), start, True
+            while is_cut:
+                batch = transaction.since(place, 1_000)
+                found, place, is_cut = [*found, *batch.changes], batch.position, batch.cut
         assert found == expected
 
     def test_nobody_slips_in_between_the_barrier_and_the_commit(self, example: Example) -> None:
