@@ -172,6 +172,19 @@ class CommitContract:
         assert remembered(example) == {("a", "1", 1, 3), ("b", "2", 2, 4), ("b", "3", 4, None), ("a", "4", 5, None)}
         assert {entry.view for entry in example.connector.remembered("parked")} == {"flats"}
 
+    def test_very_many_entries_come_in_their_order(self, example: Example) -> None:
+        """However few of them are read at once, and whether or not somebody wants them all."""
+        keys = [f"k{number}" for number in range(4_100)]
+        for kind in ("parked", "hidden"):
+            with example.connector.transaction("flow", VIEWS) as transaction:
+                for key in keys:
+                    transaction.remember(kind, "flats", key, f"{kind} {key}")
+                transaction.commit(None)
+        found = [(entry.key, entry.value) for entry in example.connector.remembered("parked")]
+        assert found == [(key, f"parked {key}") for key in keys]
+        assert next(example.connector.remembered("hidden")).key == "k0"
+        assert example.connector.positions() == {}, "nothing is in the way of what is asked next"
+
     def test_removed_entries_stay_while_older_changes_do(self, example: Example) -> None:
         """A removed entry is readable as long as the feed may deliver changes from before its removal."""
         values = ["v", None]
