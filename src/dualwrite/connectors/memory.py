@@ -250,8 +250,9 @@ class MemoryFeed:
         with database.changed:
             database.changed.wait_for(lambda: self._position() != self._link().end(), timeout)
             link = self._link()
-            link.place(self._position())  # is it still there?
-            reading = link.read(self._views, self._place, self._marker, max(limit, 1))
+            place = link.place(self._position())
+            marker = self._marker if place == self._place else link.marker_at(place)  # what lay between is trimmed
+            reading = link.read(self._views, place, marker, max(limit, 1))
         self._place, self._marker = reading.place, reading.marker
         return reading.batch(self._feed)
 

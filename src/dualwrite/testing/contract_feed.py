@@ -648,6 +648,19 @@ class FeedContract:
         assert found == [("b",)]
         feed.close()
 
+    def test_a_feed_that_somebody_else_has_trimmed_tells_the_right_places(self, example: Example) -> None:
+        """Where only our own commits lay between it may go on behind them; else it is lost."""
+        feed = example.connector.feed(VIEWS, example.connector.end())
+        for number in range(3):
+            example.write(FLATS, position=peer(number + 1))
+        example.connector.acknowledge(example.connector.end())
+        example.flat("a")
+        (known,) = example.changes()
+        with suppress(PositionLost):
+            found = [change for batch in drain(feed, example.connector.end()) for change in batch.changes]
+            assert [(change.position, change.seen, change.mark) for change in found] == [(known.position, peer(3), 3)]
+        feed.close()
+
     def test_places_of_another_feed_are_lost(self, example: Example) -> None:
         """A position of another incarnation, or beyond the end as after restoring a backup, is refused."""
         example.flat("a")
