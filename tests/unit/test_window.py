@@ -137,6 +137,23 @@ def test_that_a_whole_table_was_deleted_takes_no_memory(compiled: CompiledMap, m
     assert not windows.has_turned("items", ("k1",), None)
 
 
+@pytest.mark.parametrize("together", [1, 2, 5])
+def test_large_rows_are_moved_to_disk_however_few_they_are(
+    compiled: CompiledMap, together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in small batches, whose size is bounded in characters."""
+    monkeypatch.setattr(window, "LARGEST_IN_MEMORY", 4_000)
+    windows = Windows(Side.LEFT, {"items": compiled})
+    for first in range(1, 60, together):
+        changes = [
+            change(number, f"k{number}")._replace(before=None, after=(f"k{number}", "x" * 1_000))
+            for number in range(first, first + together)
+        ]
+        windows.extend(changes, changes[-1].position)
+        assert sum(map(len, windows._records.values())) <= 4
+        assert len(windows) == changes[-1].position.place[0]
+
+
 def test_a_record_that_was_only_updated_has_not_turned(compiled: CompiledMap) -> None:
     """What it once was more counts no more than what is seen."""
     windows = Windows(Side.LEFT, {"items": compiled})

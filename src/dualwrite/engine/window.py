@@ -93,10 +93,6 @@ LARGEST_IN_MEMORY = 16 << 20
 """Characters of them: rows may be large."""
 
 
-WEIGHED = 8
-"""Of so many changes one is weighed."""
-
-
 def _behind(changes: Sequence[Change], seen: Position | None) -> list[Change]:
     """Of changes in feed order those behind a place."""
     return list(changes if seen is None else changes[bisect_right(changes, seen, key=_place) :])
@@ -149,27 +145,33 @@ class Windows:
 
     def extend(self, changes: Iterable[Change], end: Position) -> None:
         """Add what follows ``self.end``; what is known already is passed over."""
+        added: list[Change] = []
         with self._lock:
             known = self.end
             for change in changes:
                 if known is None or change.position > known:
                     known = None  # what follows is behind it as well
-                    self._add(change)
+                    if self._add(change):
+                        added.append(change)
+            self._weight += weight([row for change in added for row in (change.after, change.before) if row])
+            while len(self._order) > IN_MEMORY or (self._weight > LARGEST_IN_MEMORY and self._order):
+                self._spill()
             known = self.end
             if known is None or end > known:
                 self.end = end
 
-    def _add(self, change: Change) -> None:
+    def _add(self, change: Change) -> bool:
+        """Is the change held from now on?"""
         compiled = self._maps.get(change.view)
         if compiled is None or self._is_elsewhere(change.view, change.position):
-            return
+            return False
         seen = known(compiled, self._side, change, self._late.get(change.view))
         if seen is None:
-            return
+            return False
         try:
             keys = record_keys(compiled, self._side, seen)
         except RowProblem:
-            return  # a record without a usable key has no counterpart that could be concurrent
+            return False  # a record without a usable key has no counterpart that could be concurrent
         self._touched.add(change.view)
         for key in keys:
             record = change.view, key
@@ -177,10 +179,7 @@ class Windows:
             if len(keys) > 1 or seen.kind is Kind.DELETE:
                 self._turn(record, change.position)
             self._order.append((change.position, record))
-        if len(self._order) % WEIGHED == 0:  # large rows seldom come alone
-            self._weight += WEIGHED * weight([row for row in (seen.after, seen.before) if row])
-        if len(self._order) > IN_MEMORY or self._weight > LARGEST_IN_MEMORY:
-            self._spill()
+        return True
 
     def _turn(self, record: tuple[str, Key], position: Position) -> None:
         last = self._turned.get(record)
@@ -194,8 +193,9 @@ class Windows:
     def _spill(self) -> None:
         """Move the older half to disk: a side that worked alone for days must not fill the memory."""
         older: dict[tuple[str, Key], set[Position]] = {}
-        self._weight //= 2
-        for _ in range((len(self._order) + 1) // 2):
+        count = len(self._order)
+        self._weight = self._weight * (count // 2) // count
+        for _ in range((count + 1) // 2):
             position, record = self._order.popleft()
             older.setdefault(record, set()).add(position)
         entries = []
