@@ -45,14 +45,17 @@ _NAMED = 100
 """Rows that a marker names; more are counted as all of their table."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Shadow:
-    """A row that something of this transaction has touched: as our writes alone would have left it, and as it is."""
+    """A row that something of this transaction has touched: as our writes alone would have left it, and as it is.
+
+    ``is_new``: the transaction has made it.  Little is held of each: one of our deletes may cascade to very many.
+    """
 
     shape: Shape
     at: float
     rid: Storage
-    first: Values | None
+    is_new: bool
     wanted: Values | None
     actual: Values | None
 
@@ -184,7 +187,7 @@ class Effects:
             blank: Values = dict.fromkeys(entry.shape.plan.columns)
             mine = intents.inserted.pop(identity, None) if ours else None
             wanted = None if mine is None else {name: mine.get(name) for name in blank}
-            shadow = Shadow(entry.shape, entry.at, entry.rid, None, wanted, dict(entry.after()))
+            shadow = Shadow(entry.shape, entry.at, entry.rid, is_new=True, wanted=wanted, actual=dict(entry.after()))
             self._state.shadows[table, identity] = shadow
             return
         identity = self._identity(entry, dict(entry.before()))
@@ -193,7 +196,7 @@ class Effects:
             shadow = known
         else:
             old = dict(entry.before())
-            shadow = Shadow(entry.shape, entry.at, entry.rid, old, dict(old), old)
+            shadow = Shadow(entry.shape, entry.at, entry.rid, is_new=False, wanted=old, actual=None)
             self._state.shadows[table, identity] = shadow
         shadow.actual = dict(entry.after()) if entry.op == UPDATE else None
         if entry.op == UPDATE:
@@ -374,7 +377,7 @@ class Effects:
             return shadow.wanted is not shadow.actual
         plan = shadow.shape.plan
         table = self._catalog.schema.tables[plan.table]
-        for name in plan.shown if shadow.first is None else {*plan.shown, *plan.followed}:
+        for name in plan.shown if shadow.is_new else {*plan.shown, *plan.followed}:
             wanted, actual = shadow.wanted.get(name), shadow.actual.get(name)
             column = table.column(name)
             if wanted is None or actual is None or column is None:
