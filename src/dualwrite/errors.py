@@ -47,6 +47,10 @@ class Busy(Unavailable):
     """Others hold what our transaction needs: it was given up, and the same again goes through once they have ended."""
 
 
+class GivenUp(Busy):
+    """The same about what only a person has asked for: it is not tried again by itself."""
+
+
 class Denied(DualwriteError):
     """A system refuses us for good (privileges, read-only, not a database)."""
 

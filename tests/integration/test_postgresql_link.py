@@ -13,6 +13,7 @@ from dualwrite.connectors._pg_transaction import PostgresqlTransaction
 from dualwrite.connectors.base import NO_LIMIT
 from dualwrite.connectors.postgresql import open_postgresql
 from dualwrite.engine import wishes
+from dualwrite.engine.agreeing import AGREE
 from dualwrite.engine.apply import Application
 from dualwrite.engine.commands import execute
 from dualwrite.engine.doing import Notes, doing
@@ -364,6 +365,43 @@ def test_a_locked_record_keeps_no_other_parked_one(databases: dict[Side, Databas
     engine.drain()
     assert right.run("SELECT count(*) FROM accounts WHERE name = 'new'") == [(60,)]
     assert not engine.journal.parked({})
+
+
+def test_a_repair_that_meets_a_lock_is_given_up_and_all_else_flows_on(
+    databases: dict[Side, Database], engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever has asked for it is told; it is not tried again and again while the link stands still."""
+    monkeypatch.setattr("dualwrite.engine.giving_way.PATIENCE", 3)
+    left, right = databases[Side.LEFT], databases[Side.RIGHT]
+    left.run("INSERT INTO customers (account, name) VALUES ('C2', 'Second')")
+    engine.drain()
+    right.run("ALTER TABLE accounts ADD CONSTRAINT no CHECK (name <> 'new')")
+    left.run("UPDATE customers SET name = 'new' WHERE account = 'C1'")
+    engine.drain()
+    execute(engine, "discard", {})
+    right.run("ALTER TABLE accounts DROP CONSTRAINT no")
+    runner = Runner(engine, execute)
+    running = threading.Thread(target=runner.run, daemon=True)
+    running.start()
+    with right.connect() as user:
+        user.execute("BEGIN")
+        user.execute("SELECT FROM accounts WHERE number = 'C1' FOR UPDATE")
+        keys = {"left": [["C1"]], "right": [["C1"]]}
+        asked = engine.journal.request(AGREE, {"map": "customers", "master": "left", "keys": keys})
+        answer = engine.journal.await_answer(asked, PATIENCE)
+        assert answer is not None
+        assert "users keep a record locked" in str(answer["error"])
+        left.run("UPDATE customers SET name = 'Other' WHERE account = 'C2'")
+        Terminal.until(lambda: right.run("SELECT name FROM accounts WHERE number = 'C2'") == [("Other",)])
+        user.execute("ROLLBACK")
+    asked = engine.journal.request(AGREE, {"map": "customers", "master": "left", "keys": keys})
+    answer = engine.journal.await_answer(asked, PATIENCE)
+    assert answer is not None
+    assert "error" not in answer
+    assert right.run("SELECT name FROM accounts WHERE number = 'C1'") == [("new",)]
+    runner.stop.set()
+    running.join(PATIENCE)
+    assert not running.is_alive()
 
 
 def test_an_engine_that_is_to_end_waits_for_no_lock(

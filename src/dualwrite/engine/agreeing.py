@@ -23,7 +23,7 @@ from dualwrite.engine.link import chunks
 from dualwrite.engine.supervisor import Engine
 from dualwrite.engine.syncs import counts, quiet, recorded
 from dualwrite.engine.verify import Report, verify
-from dualwrite.errors import RowProblem, Usage
+from dualwrite.errors import Busy, GivenUp, RowProblem, Usage
 from dualwrite.journal import Journal, MapState
 from dualwrite.journal.syncs import Why
 from dualwrite.mapping.compile import CompiledMap
@@ -158,7 +158,10 @@ class Chosen:
 
 
 def agree_on(engine: Engine, arguments: Mapping[str, object]) -> Mapping[str, object]:
-    """Make these records of a map agree; the flows stand still."""
+    """Make these records of a map agree; the flows stand still.
+
+    Raises GivenUp where users keep one of them locked: the link is to be taken up anew, and what was carried stays.
+    """
     name, master, keys = str(arguments["map"]), Side(str(arguments["master"])), arguments["keys"]
     assert isinstance(keys, Mapping)
     compiled = engine.link.maps.get(name)
@@ -177,6 +180,9 @@ def agree_on(engine: Engine, arguments: Mapping[str, object]) -> Mapping[str, ob
     try:
         sync.compare()
         outcome = sync.apply()
+    except Busy as trouble:
+        remedy = "ask again when its users have ended their transaction: what agrees by then is left alone"
+        raise GivenUp(f"map {name}: users keep a record locked: {trouble.message}", remedy) from trouble
     finally:
         sync.close()
     done = {

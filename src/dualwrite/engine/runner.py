@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 from dualwrite.engine.flow import Flow
 from dualwrite.engine.outage import Outage
 from dualwrite.engine.supervisor import Engine
-from dualwrite.errors import DualwriteError, Halted, Unavailable, Usage
+from dualwrite.errors import DualwriteError, GivenUp, Halted, Unavailable, Usage
 from dualwrite.model import Side
 
 log = logging.getLogger(__name__)
@@ -205,11 +205,13 @@ class Runner:
             with self.still():
                 try:
                     result = self._execute(self.engine, request.command, request.arguments)
+                except GivenUp as trouble:
+                    self.engine.journal.answer(request.id, _refusal(trouble))
+                    raise
                 except (Unavailable, Halted):
                     raise
                 except DualwriteError as trouble:
-                    is_usage = isinstance(trouble, Usage)
-                    result = {"error": trouble.message, "remedy": trouble.remedy, "usage": is_usage}
+                    result = _refusal(trouble)
                 except Exception as wrong:
                     if not self.stop.is_set():  # a fault of ours: the next engine must not end over the same
                         told = f"the engine ended over {request.command!r}: {wrong!r}"
@@ -249,3 +251,8 @@ class Runner:
                         acknowledged = time.monotonic()
         except BaseException as trouble:
             self._failure = trouble
+
+
+def _refusal(trouble: DualwriteError) -> dict[str, object]:
+    """A request that cannot be done, as it is answered."""
+    return {"error": trouble.message, "remedy": trouble.remedy, "usage": isinstance(trouble, Usage)}
