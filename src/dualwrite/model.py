@@ -49,6 +49,8 @@ Value: TypeAlias = str | None
 Cell: TypeAlias = str | Literal[Absent.ABSENT] | None
 Row: TypeAlias = tuple[Cell, ...]
 Key: TypeAlias = tuple[Value, ...]
+Record: TypeAlias = tuple[str, Key]
+"""A map and the key of one of its records, in common form."""
 Path: TypeAlias = tuple[str, ...]
 """A column ``("name",)`` or a lookup followed to a column of the referenced table ``("paymentterm", "name")``.
 

@@ -24,7 +24,7 @@ from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.errors import Halted, PositionLost, Unavailable
 from dualwrite.model import ABSENT, Batch, Change, Key, Kind, Position, Row, Side, Write
 from dualwrite.schema import Lookup, Reference, View
-from dualwrite.testing.example import drain, peer
+from dualwrite.testing.example import drain, parts_since, peer
 from dualwrite.testing.postgresql import Database, Server
 from dualwrite.testing.sqlite import view
 
@@ -863,6 +863,19 @@ def test_records_with_many_onlookers_are_told_a_few_at_a_time(lab: Laboratory, m
     assert max(held) <= 50
 
 
+def in_portions(lab: Laboratory, views: Sequence[View], start: Position, count: int) -> list[Change]:
+    """So many changes behind a place, read and let go of in small portions; few are held meanwhile."""
+    feed, found = lab.connector.feed(views, start), list[Change]()
+    while len(found) < count:
+        batch = feed.read(25, 1)
+        found += batch.changes
+        lab.connector.acknowledge(batch.position)
+        assert isinstance(feed, PostgresqlFeed)
+        assert len(feed._reader._ready) <= 25 + 10
+    feed.close()
+    return found
+
+
 def small_crowds(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let more than a few rows be many."""
     monkeypatch.setattr(_pg_crowds, "HELD", 20)
@@ -889,16 +902,7 @@ def test_the_onlookers_of_one_record_are_told_as_they_are_asked_for(
     assert len(at_once) == 1 + 300 + 300 + 300 * edited + 1
     assert {change.before[1] for change in at_once[301:601] if change.before} == {"d"}
     small_crowds(monkeypatch)
-    feed = lab.connector.feed(VIEWS, start)
-    found: list[Change] = []
-    while len(found) < len(at_once):
-        batch = feed.read(25, 1)
-        found += batch.changes
-        lab.connector.acknowledge(batch.position)
-        assert isinstance(feed, PostgresqlFeed)
-        assert len(feed._reader._ready) <= 25 + 10
-    assert found == at_once
-    feed.close()
+    assert in_portions(lab, VIEWS, start, len(at_once)) == at_once
 
 
 def test_a_read_that_broke_off_is_taken_up_again(lab: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -947,7 +951,7 @@ def test_what_a_delete_of_ours_takes_along_is_told_as_it_is_asked_for(
     small_crowds(monkeypatch)
     for count in (1, 100, 283):
         assert loud.changes(at_once[count - 1].position, 7) == at_once[count:]
-    feed, read, decoded = loud.connector.feed([items, PARTS], start), Log.read, []
+    read, decoded = Log.read, list[int]()
 
     def counted(log: Log, *about: Any) -> Any:
         reading = read(log, *about)
@@ -955,16 +959,8 @@ def test_what_a_delete_of_ours_takes_along_is_told_as_it_is_asked_for(
         return reading
 
     monkeypatch.setattr(Log, "read", counted)
-    found: list[Change] = []
-    while len(found) < len(at_once):
-        batch = feed.read(25, 1)
-        found += batch.changes
-        loud.connector.acknowledge(batch.position)
-        assert isinstance(feed, PostgresqlFeed)
-        assert len(feed._reader._ready) <= 25 + 10
-    assert found == at_once
+    assert in_portions(loud, [items, PARTS], start, len(at_once)) == at_once
     assert max(decoded) <= 25 + 2  # and the ends of transactions
-    feed.close()
 
 
 def test_a_transaction_does_not_read_very_many_large_rows_at_once(lab: Laboratory) -> None:
@@ -975,11 +971,6 @@ def test_a_transaction_does_not_read_very_many_large_rows_at_once(lab: Laborator
         statement = "INSERT INTO item (code, note) VALUES (%s, repeat('x', %s))"
         lab.run(statement, f"i{number}", _pg_feed.LARGEST)
     with lab.connector.transaction("flow", VIEWS) as transaction:
-        found, cut = [], []
-        while not cut or cut[-1]:
-            batch = transaction.since(start, 1_000)
-            start = batch.position
-            found.append(len(batch.changes))
-            cut.append(batch.cut)
+        found = [len(batch.changes) for batch in parts_since(transaction, start, 1_000)]
     assert sum(found) == 4
     assert max(found) == 1

@@ -17,6 +17,7 @@ from dualwrite.errors import Denied, Halted, PositionLost
 from dualwrite.lined import LARGEST
 from dualwrite.model import ABSENT, Applied, Position, Side, Write
 from dualwrite.schema import Lookup
+from dualwrite.testing.example import parts_since
 from dualwrite.testing.sqlite import Laboratory, view
 
 TERMS = "CREATE TABLE terms (id INTEGER PRIMARY KEY, name TEXT UNIQUE, days INTEGER, note TEXT);"
@@ -452,12 +453,7 @@ def test_a_transaction_does_not_read_very_many_large_rows_at_once(lab: Lab) -> N
         "INSERT INTO notes VALUES (?)", [(f"{number}" + "x" * (LARGEST // 50),) for number in range(300)]
     )
     with it.connector.transaction("flow", it.views) as transaction:
-        found, cut = [], []
-        while not cut or cut[-1]:
-            batch = transaction.since(start, 1_000)
-            start = batch.position
-            found.append(len(batch.changes))
-            cut.append(batch.cut)
+        found = [len(batch.changes) for batch in parts_since(transaction, start, 1_000)]
     assert sum(found) == 300
     assert max(found) <= 100
 

@@ -511,7 +511,7 @@ def test_records_agree_some_at_a_time(story: Resumed, monkeypatch: pytest.Monkey
                 story.update(L, codes[-2], note="mine")
         return answer
 
-    done = agreeing.agree(story.journal, story.engine.connectors, story.maps[0], L, "repair", do, report=report)
+    id, done = agreeing.agree(story.journal, story.engine.connectors, story.maps[0], L, "repair", do, report=report)
     assert len(parts) >= 4
     assert (done.created, done.changed[L]) == ({L: 1, R: 1}, 0)
     both = {code: (name, note) for code, name, note in story.both("code", "name", "note")}
@@ -519,7 +519,7 @@ def test_records_agree_some_at_a_time(story: Resumed, monkeypatch: pytest.Monkey
     assert both[codes[-2]] == ("left 5", "mine")
     assert [both[code][0] for code in codes[:4]] == [f"left {code}" for code in codes[:4]]
     (run,) = story.journal.syncs.list(limit=1)
-    assert (run.id, run.why, run.outcome) == (done.id, "repair", "done")
+    assert (run.id, run.why, run.outcome) == (id, "repair", "done")
     assert sum(count.inserted for count in run.counts) == 2
     assert sum(count.updated for count in run.counts if count.side is R) == done.changed[R]
     story.at_rest()

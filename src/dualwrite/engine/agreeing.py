@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
 from dualwrite.connectors.base import Connector, Snapshot
 from dualwrite.engine.brakes import Allowance, unasked
 from dualwrite.engine.compare import Difference
-from dualwrite.engine.initial import InitialSync, overwrites
+from dualwrite.engine.initial import InitialSync, Outcome, overwrites
 from dualwrite.engine.lifecycle import is_delayed, is_live
 from dualwrite.engine.link import chunks
 from dualwrite.engine.supervisor import Engine
@@ -35,15 +34,6 @@ AGREE: Final = "agree"
 """The command about some records of a map."""
 IN_A_PART: Final = 1_000
 """Records that are looked at while the flows stand still."""
-
-
-@dataclass(frozen=True, slots=True)
-class Agreed:
-    """What was done: the id of its initial sync, and how many records were created and changed, by side."""
-
-    id: int
-    created: Mapping[Side, int]
-    changed: Mapping[Side, int]
 
 
 def refuse_unless_running(states: Iterable[MapState]) -> None:
@@ -68,11 +58,11 @@ def agree(
     *,
     report: Report | None = None,
     allowance: Allowance = unasked,
-) -> Agreed:
+) -> tuple[int, Outcome]:
     """Make the records of a map that runs agree; differing values are taken from ``master``.
 
-    ``report`` is what a comparison has found already.  What is parked stays so.  Raises Braked, with nothing written,
-    where the ``allowance`` refuses.
+    Returns the id of its initial sync, and what that has done.  ``report`` is what a comparison has found already.
+    What is parked stays so.  Raises Braked, with nothing written, where the ``allowance`` refuses.
     """
 
     def settle() -> bool:
@@ -99,11 +89,7 @@ def agree(
             done += some
             recorder(compiled.name, str(master.other), done, total)
         recorder.counts = counts(journal, compiled, tally, first, is_part=False)
-    created, changed = (
-        {side: sum(found[f"{what} {side}"] for found in tally.companies.values()) for side in Side}
-        for what in ("created", "changed")
-    )
-    return Agreed(recorder.id, created, changed)
+    return recorder.id, Outcome(tally, recorder.counts)
 
 
 def _in_parts(compiled: CompiledMap, report: Report) -> Iterator[tuple[int, Mapping[str, Sequence[Key]]]]:

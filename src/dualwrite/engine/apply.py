@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.ledger import SET_ASIDE, Ledger, Plan, Trouble
-from dualwrite.engine.link import Link, Record
+from dualwrite.engine.link import Link
 from dualwrite.engine.loops import LOOP
 from dualwrite.engine.release import MANY_DELETES
 from dualwrite.engine.spool import Weak
@@ -21,7 +21,7 @@ from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.lined import Lined
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Applied, Change, Key, Kind, Row, Side, Write
+from dualwrite.model import Applied, Change, Key, Kind, Record, Row, Side, Write
 
 
 class Application:

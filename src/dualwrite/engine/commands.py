@@ -216,7 +216,7 @@ def repair(workspace: Workspace, reports: Sequence[Report], master: Side) -> Non
     with _asking(workspace) as do:
         for report in reports:
             compiled = workspace.maps[report.map]
-            done = agree(journal, workspace.connectors, compiled, master, "repair", do, report=report)
+            _, done = agree(journal, workspace.connectors, compiled, master, "repair", do, report=report)
             created, changed = sum(done.created.values()), sum(done.changed.values())
             detail = {"master": str(master), "created": created, "changed": changed}
             journal.log("repaired", map=report.map, who=workspace.who, detail=detail)
@@ -237,18 +237,16 @@ def sync_again(workspace: Workspace, names: Sequence[str], master: Side | None, 
             share, let = workspace.project.limits.changes, allowed(journal, name)
             allowance = partial(refuse_changes, name, share=share, allowed=let, command="syncs again")
             try:
-                done = agree(
+                id, done = agree(
                     journal, workspace.connectors, workspace.maps[name], chosen, "again", do, allowance=allowance
                 )
             except Braked as braked:  # the map goes on
                 raise Usage(f"map {name}: {braked.message}", braked.remedy) from None
             used(journal, name)
             detail: dict[str, object] = {"master": str(chosen), "freed": freed}
-            run = journal.syncs.find(done.id)
-            counts = () if run is None else run.counts
-            detail |= {what: sum(getattr(count, what) for count in counts) for what in ("inserted", "updated")}
+            detail |= {what: sum(getattr(count, what) for count in done.counts) for what in ("inserted", "updated")}
             journal.log("initial sync done again", map=name, who=workspace.who, detail=detail)
-            ids.append(done.id)
+            ids.append(id)
         do("drain", {})
     return ids
 

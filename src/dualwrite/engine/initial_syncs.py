@@ -127,10 +127,8 @@ class InitialSyncs:
         allowance = partial(self._refuse_changes, compiled.name)
         return InitialSync(self._link, self._flows, compiled, master, recorder, keeper, allowance=allowance, part=part)
 
-    def _refuse_changes(
-        self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int], command: str = "start"
-    ) -> None:
-        refuse_changes(name, changed, read, self._share, allowed(self._journal, name), command)
+    def _refuse_changes(self, name: str, changed: Mapping[Side, int], read: Mapping[Side, int]) -> None:
+        refuse_changes(name, changed, read, self._share, allowed(self._journal, name))
 
     def _keeper(self, compiled: CompiledMap, id: int) -> Keeper | None:
         return None if self.folder is None else Keeper(self._journal, self.folder, compiled, id)

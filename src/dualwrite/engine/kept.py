@@ -10,13 +10,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from typing import Generic, TypeVar
 
-from dualwrite.engine.link import Record, chunks, key_of, key_text
+from dualwrite.engine.link import chunks, key_of, key_text
 from dualwrite.engine.window import Kept, record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.journal import Journal, KeptChange, Layout
-from dualwrite.lined import LARGEST, weight
+from dualwrite.lined import LARGEST, weight_of
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Side
+from dualwrite.model import Change, Record, Side
 from dualwrite.schema import View
 
 Name = TypeVar("Name")
@@ -67,14 +67,14 @@ class Asked(Generic[Name]):
     def _append(self, window: list[Change], change: Change) -> None:
         window.append(change)
         self._count += 1
-        self._weight += _weight(change)
+        self._weight += weight_of([change])
 
     def forget(self, names: Iterable[Name]) -> None:
         """These are to be read anew."""
         for name in names:
             gone = self._windows.pop(name, ())
             self._count -= len(gone)
-            self._weight -= sum(map(_weight, gone))
+            self._weight -= sum(weight_of([change]) for change in gone)
 
     def clear(self) -> None:
         """All are to be read anew."""
@@ -82,16 +82,12 @@ class Asked(Generic[Name]):
         self._count = self._weight = 0
 
 
-def _weight(change: Change) -> int:
-    return weight([row for row in (change.before, change.after) if row])
-
-
 def _portions(entries: Iterable[Kept]) -> Iterator[list[Kept]]:
     """As many as are written together."""
     portion, size = list[Kept](), 0
     for entry in entries:
         portion.append(entry)
-        size += _weight(entry[2])
+        size += weight_of([entry[2]])
         if len(portion) >= AT_ONCE or size > LARGEST:
             yield portion
             portion, size = [], 0
@@ -167,7 +163,7 @@ class KeptWindows:
 
     def _rekey(self, compiled: CompiledMap, key: str, changes: Sequence[KeptChange]) -> None:
         view = compiled.views[self.side]
-        if all(kept.layout is None or kept.layout.is_keyed_as(view) for kept in changes):
+        if all(is_keyed_as(kept.layout, view) for kept in changes):
             return
         brought = [kept.brought(view) for kept in changes]
         moved = [(new, change) for change in brought for new in record_keys(compiled, self.side, change)]
@@ -175,6 +171,11 @@ class KeptWindows:
             batch.drop_windows(self.side, compiled.name, key)
             entries = [(compiled.name, key_text(new), change) for new, change in moved]
             batch.keep_window(self.side, entries, {compiled.name: Layout.of(view)})
+
+
+def is_keyed_as(layout: Layout | None, view: View) -> bool:
+    """Has the view the key under which something was kept?  Where an earlier program did not say it, it is so."""
+    return layout is None or layout.is_keyed_as(view)
 
 
 def changed_keys(layouts: Mapping[str, Collection[Layout]], views: Mapping[str, View]) -> set[str]:

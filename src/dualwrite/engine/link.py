@@ -23,7 +23,7 @@ from dualwrite.errors import Busy, Unavailable
 from dualwrite.journal import Journal, Layout
 from dualwrite.lined import weight
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Position, Side, decode, encode
+from dualwrite.model import Change, Key, Position, Record, Side, decode, encode
 from dualwrite.schema import View
 
 if TYPE_CHECKING:
@@ -38,8 +38,6 @@ there and was left so (``Vacancy``)."""
 
 Point: TypeAlias = Callable[[str], None]
 """Called with the name of each place at which a crash matters; does nothing outside tests."""
-Record: TypeAlias = tuple[str, Key]
-"""A map and the key of one of its records, in common form."""
 Item = TypeVar("Item")
 
 

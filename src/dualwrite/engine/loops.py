@@ -19,7 +19,7 @@ from typing import Final, TypeAlias
 
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Cell, Change, Key, Position, Side
+from dualwrite.model import Cell, Change, Position, Record, Side
 from dualwrite.settings import ROUNDS
 
 LOOP: Final = "loop"
@@ -30,7 +30,6 @@ RECENT: Final = 20_000
 """Records of each direction that are remembered, once or twice as many."""
 RECORD: Final = "the record"
 """What changes where a record comes or goes."""
-Record: TypeAlias = tuple[str, Key]
 Cells: TypeAlias = Mapping[str, tuple[Cell, ...]]
 
 

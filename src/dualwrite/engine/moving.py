@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from dualwrite.connectors.base import Transaction
 from dualwrite.engine.contest import Hidden
-from dualwrite.engine.kept import changed_keys
+from dualwrite.engine.kept import changed_keys, is_keyed_as
 from dualwrite.engine.ledger import Ledger, Plan, Trouble
 from dualwrite.engine.link import HIDDEN, Link, LinkSide, hidden_from, key_of, key_text
 from dualwrite.engine.release import BEHIND
@@ -20,16 +20,10 @@ from dualwrite.engine.window import record_keys
 from dualwrite.errors import RowProblem
 from dualwrite.journal import Layout, ParkedKey
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Position, Side
+from dualwrite.model import Change, Key, Position, Record, Side
 from dualwrite.schema import View
 
-Record: TypeAlias = tuple[str, Key]
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None], Ledger]
-
-
-def _is_keyed_as(layout: Layout | None, view: View) -> bool:
-    """Has the view the key under which something was kept?  Where an earlier program did not say it, it is so."""
-    return layout is None or layout.is_keyed_as(view)
 
 
 # -- parked records and hidden rows -----------------------------------------------------------------------------------
@@ -104,7 +98,7 @@ def _changed(link: Link, source: Side) -> dict[Record, ParkedKey]:
     changed = changed_keys(link.journal.parked_layouts(source.other), views)
     entries = link.journal.all_parked_keys(source.other) if changed else ()
     mine = (entry for entry in entries if entry.map in changed)
-    return {_record(entry): entry for entry in mine if not _is_keyed_as(entry.layout, views[entry.map])}
+    return {_record(entry): entry for entry in mine if not is_keyed_as(entry.layout, views[entry.map])}
 
 
 def _record(entry: ParkedKey) -> Record:
@@ -161,7 +155,7 @@ def _hidden(link: Link, state: LinkSide) -> list[tuple[Record, Key | None, Hidde
         if entry.until is not None or compiled is None:
             continue
         hidden, layout = hidden_from(entry.value, compiled.views[state.side])
-        if not _is_keyed_as(layout, compiled.views[state.side]):
+        if not is_keyed_as(layout, compiled.views[state.side]):
             found.append(((entry.view, key_of(entry.key)), _key(compiled, state.side, hidden), hidden))
     return found
 

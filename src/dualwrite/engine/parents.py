@@ -9,18 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
 
 from dualwrite.connectors.base import Connector
-from dualwrite.model import Key, MissingParent, Path
+from dualwrite.model import Key, MissingParent, Path, Record
 from dualwrite.schema import View
 
 LOOK_INTERVAL = 2.0
 """Seconds between two looks into tables that no map tells of."""
 AT_ONCE = 5_000
 """Keys that one look asks for."""
-
-Record: TypeAlias = tuple[str, Key]
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,15 +12,13 @@ from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Final
 
 from dualwrite.connectors.base import Connector
 from dualwrite.engine.parents import Absent, Wanted
 from dualwrite.errors import RowProblem
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Kind, Side
-
-Record: TypeAlias = tuple[str, Key]
+from dualwrite.model import Change, Key, Kind, Record, Side
 
 INTERVAL: Final = 0.25
 """Seconds between two looks while changes keep coming, and before a record is taken again after it was in vain."""

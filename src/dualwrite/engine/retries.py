@@ -19,9 +19,8 @@ from dualwrite.engine.window import record_keys
 from dualwrite.errors import Busy, RowProblem
 from dualwrite.journal import ParkedKey
 from dualwrite.mapping.compile import CompiledMap
-from dualwrite.model import Change, Key, Kind, Position, Row, Side
+from dualwrite.model import Change, Key, Kind, Position, Record, Row, Side
 
-Record: TypeAlias = tuple[str, Key]
 Transact: TypeAlias = Callable[[Callable[[Transaction], Ledger], Position | None, int | None], Ledger]
 PARTS: Final = 14
 """Into so many parts records are divided of which users keep some locked: about the root of ``AT_ONCE``, so that few

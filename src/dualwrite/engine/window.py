@@ -16,7 +16,7 @@ from typing import Protocol, TypeAlias
 from dualwrite.engine.scope import Late
 from dualwrite.engine.spool import Overflow
 from dualwrite.errors import RowProblem
-from dualwrite.lined import weight
+from dualwrite.lined import weight_of
 from dualwrite.mapping.compile import CompiledMap
 from dualwrite.model import Change, Key, Kind, Position, Row, Side
 
@@ -153,7 +153,7 @@ class Windows:
                     known = None  # what follows is behind it as well
                     if self._add(change):
                         added.append(change)
-            self._weight += weight([row for change in added for row in (change.after, change.before) if row])
+            self._weight += weight_of(added)
             while len(self._order) > IN_MEMORY or (self._weight > LARGEST_IN_MEMORY and self._order):
                 self._spill()
             known = self.end

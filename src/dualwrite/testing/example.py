@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 import pytest
 
-from dualwrite.connectors.base import Connector, Feed
+from dualwrite.connectors.base import Connector, Feed, Transaction
 from dualwrite.connectors.polymorphic import Polymorphic as WithPolymorphic
 from dualwrite.declared import Declared, DeclaredTable
 from dualwrite.model import Batch, Cell, Change, Key, Outcome, Path, Position, Row, Value, Write
@@ -501,4 +501,12 @@ def drain(feed: Feed, end: Position, limit: int = 1000) -> list[Batch]:
     while batches[-1].position < end:
         assert monotonic() < deadline, f"the feed stays at {batches[-1].position} before its end {end}"
         batches.append(feed.read(limit, 1.0))
+    return batches
+
+
+def parts_since(transaction: Transaction, after: Position, limit: int) -> list[Batch]:
+    """Ask a transaction what users did, until none of it is left because its rows are large."""
+    batches = [transaction.since(after, limit)]
+    while batches[-1].cut:
+        batches.append(transaction.since(batches[-1].position, limit))
     return batches
